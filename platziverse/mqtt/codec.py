@@ -1,0 +1,169 @@
+"""One encode function per Control Packet, and :class:`EncodedPublish`, one encoding for many receivers."""
+
+from collections.abc import Callable
+from struct import Struct
+from typing import Any, Final
+
+from platziverse.mqtt.packets import (
+    Connack,
+    Connect,
+    Disconnect,
+    Packet,
+    Pingreq,
+    Pingresp,
+    Puback,
+    Pubcomp,
+    Publish,
+    Pubrec,
+    Pubrel,
+    Suback,
+    Subscribe,
+    Unsuback,
+    Unsubscribe,
+)
+
+#: Answers that never change.
+PINGRESP: Final = b"\xd0\x00"
+
+_UINT16: Final = Struct(">H").pack
+_IDENTIFIED: Final = Struct(">BBH").pack
+_NAMES: Final = {4: b"MQTT", 3: b"MQIsdp"}
+_LENGTHS: Final = tuple(bytes((length,)) for length in range(128))
+
+
+def encode_puback(packet_id: int) -> bytes:
+    """The four bytes of a PUBACK."""
+    return _IDENTIFIED(0x40, 2, packet_id)
+
+
+def encode_pubrec(packet_id: int) -> bytes:
+    """The four bytes of a PUBREC."""
+    return _IDENTIFIED(0x50, 2, packet_id)
+
+
+def encode_pubrel(packet_id: int) -> bytes:
+    """The four bytes of a PUBREL."""
+    return _IDENTIFIED(0x62, 2, packet_id)  # [MQTT-3.6.1-1]
+
+
+def encode_pubcomp(packet_id: int) -> bytes:
+    """The four bytes of a PUBCOMP."""
+    return _IDENTIFIED(0x70, 2, packet_id)
+
+
+def encode_length(length: int) -> bytes:
+    """A Remaining Length in one to four bytes (section 2.2.3)."""
+    if length < 128:
+        return _LENGTHS[length]
+    encoded = bytearray()
+    while length > 127:
+        encoded.append(length & 0x7F | 0x80)
+        length >>= 7
+    encoded.append(length)
+    return bytes(encoded)
+
+
+class EncodedPublish:
+    """An Application Message on its way out, encoded once for all its receivers.
+
+    :ivar size: bytes of Topic Name and payload, for the limits of queues.
+    :ivar qos0: the whole packet at QoS 0.
+    """
+
+    __slots__ = ("_first", "_length", "_payload", "_topic", "qos0", "size")
+
+    def __init__(self, message: Publish, retain: bool = False) -> None:
+        encoded = message.topic.encode()
+        topic = _UINT16(len(encoded)) + encoded
+        payload = message.payload
+        self._first = 0x31 if retain else 0x30
+        self._topic = topic
+        self._payload = payload
+        self._length = b""
+        size = self.size = len(topic) + len(payload)
+        length = _LENGTHS[size] if size < 128 else encode_length(size)
+        self.qos0 = (b"\x31" if retain else b"\x30") + length + topic + payload  # [MQTT-2.3.1-5]
+
+    def with_id(self, qos: int, packet_id: int, dup: bool = False) -> bytes:
+        """The whole packet at QoS 1 or 2."""
+        length = self._length
+        if not length:
+            length = self._length = encode_length(self.size + 2) + self._topic
+        first = self._first | qos << 1 | (0x08 if dup else 0)
+        return _FIRST[first] + length + _UINT16(packet_id) + self._payload
+
+
+_FIRST: Final = tuple(bytes((first,)) for first in range(256))
+
+
+def _text(text: str | bytes) -> bytes:
+    data = text.encode() if isinstance(text, str) else text
+    return _UINT16(len(data)) + data
+
+
+def _packet(first: int, body: bytes) -> bytes:
+    return _FIRST[first] + encode_length(len(body)) + body
+
+
+def _encode_connect(packet: Connect) -> bytes:
+    flags = 0x02 if packet.clean_session else 0
+    payload = _text(packet.client_id)
+    if (will := packet.will) is not None:
+        flags |= 0x04 | will.qos << 3 | (0x20 if will.retain else 0)
+        payload += _text(will.topic) + _text(will.payload)
+    if packet.username is not None:
+        flags |= 0x80
+        payload += _text(packet.username)
+    if packet.password is not None:
+        flags |= 0x40
+        payload += _text(packet.password)
+    level = packet.protocol_level
+    header = _text(_NAMES[level]) + bytes((level, flags)) + _UINT16(packet.keep_alive)
+    return _packet(0x10, header + payload)
+
+
+def _encode_connack(packet: Connack) -> bytes:
+    return bytes((0x20, 2, packet.session_present, packet.return_code))
+
+
+def _encode_publish(packet: Publish) -> bytes:
+    encoded = EncodedPublish(packet, packet.retain)
+    if packet.packet_id is not None:
+        return encoded.with_id(packet.qos, packet.packet_id, packet.dup)
+    return _FIRST[encoded.qos0[0] | 0x08] + encoded.qos0[1:] if packet.dup else encoded.qos0
+
+
+def _encode_subscribe(packet: Subscribe) -> bytes:
+    filters = [_text(each.topic_filter) + bytes((each.qos,)) for each in packet.subscriptions]
+    return _packet(0x82, _UINT16(packet.packet_id) + b"".join(filters))
+
+
+def _encode_suback(packet: Suback) -> bytes:
+    return _packet(0x90, _UINT16(packet.packet_id) + bytes(packet.return_codes))
+
+
+def _encode_unsubscribe(packet: Unsubscribe) -> bytes:
+    return _packet(0xA2, _UINT16(packet.packet_id) + b"".join(map(_text, packet.topic_filters)))
+
+
+ENCODERS: Final[dict[type, Callable[[Any], bytes]]] = {
+    Connect: _encode_connect,
+    Connack: _encode_connack,
+    Publish: _encode_publish,
+    Puback: lambda packet: encode_puback(packet.packet_id),
+    Pubrec: lambda packet: encode_pubrec(packet.packet_id),
+    Pubrel: lambda packet: encode_pubrel(packet.packet_id),
+    Pubcomp: lambda packet: encode_pubcomp(packet.packet_id),
+    Subscribe: _encode_subscribe,
+    Suback: _encode_suback,
+    Unsubscribe: _encode_unsubscribe,
+    Unsuback: lambda packet: _IDENTIFIED(0xB0, 2, packet.packet_id),
+    Pingreq: lambda packet: b"\xc0\x00",
+    Pingresp: lambda packet: PINGRESP,
+    Disconnect: lambda packet: b"\xe0\x00",
+}
+
+
+def encode(packet: Packet) -> bytes:
+    """The bytes of any Control Packet."""
+    return ENCODERS[type(packet)](packet)

@@ -1,0 +1,44 @@
+"""The rules for Topic Names and Topic Filters (section 4.7).
+
+Their length needs no check: it is sent in two bytes [MQTT-4.7.3-3].
+"""
+
+from platziverse.mqtt.errors import MalformedPacket
+
+
+def check_topic_name(topic: str) -> None:
+    """:raises MalformedPacket: ``topic`` is no Topic Name."""
+    if not topic:
+        raise MalformedPacket("an empty Topic Name", "MQTT-4.7.3-1")
+    if "+" in topic or "#" in topic:  # [MQTT-4.7.1-1]
+        raise MalformedPacket(f"a wildcard in Topic Name {topic!r:.100}", "MQTT-3.3.2-2")
+    if "\0" in topic:
+        raise MalformedPacket("a NUL in a Topic Name", "MQTT-4.7.3-2")
+
+
+def check_topic_filter(topic_filter: str) -> None:
+    """:raises MalformedPacket: ``topic_filter`` is no Topic Filter."""
+    if not topic_filter:
+        raise MalformedPacket("an empty Topic Filter", "MQTT-4.7.3-1")
+    if "\0" in topic_filter:
+        raise MalformedPacket("a NUL in a Topic Filter", "MQTT-4.7.3-2")
+    before = topic_filter.find("#")
+    if (before > 0 and topic_filter[before - 1] != "/") or 0 <= before < len(topic_filter) - 1:
+        raise MalformedPacket(f"# out of place in Topic Filter {topic_filter!r:.100}", "MQTT-4.7.1-2")
+    if "+" in topic_filter:
+        for level in topic_filter.split("/"):
+            if "+" in level and level != "+":
+                raise MalformedPacket(f"+ out of place in Topic Filter {topic_filter!r:.100}", "MQTT-4.7.1-3")
+
+
+def matches(topic_filter: str, topic: str) -> bool:
+    """Whether this Topic Filter wants messages with this Topic Name; the definition, not the fast way."""
+    if topic.startswith("$") and topic_filter[:1] in ("+", "#"):  # [MQTT-4.7.2-1]
+        return False
+    wanted, levels = topic_filter.split("/"), topic.split("/")
+    for index, name in enumerate(wanted):
+        if name == "#":
+            return True
+        if index == len(levels) or name not in ("+", levels[index]):
+            return False
+    return len(wanted) == len(levels)

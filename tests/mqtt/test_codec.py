@@ -1,0 +1,63 @@
+"""Encoding, and that decoding undoes it."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from platziverse.mqtt.codec import ENCODERS, EncodedPublish, encode, encode_length
+from platziverse.mqtt.decoder import PacketDecoder
+from platziverse.mqtt.packets import Connect, Packet, Publish
+from tests.mqtt.strategies import IDS, PACKETS, QOS, publishes
+
+
+def open_decoder() -> PacketDecoder:
+    decoder = PacketDecoder(268_435_455)
+    decoder.connected(268_435_455, 4)
+    return decoder
+
+
+class RoundTrip(SynchronousTestCase):
+    @given(PACKETS)
+    def test_decoding_undoes_encoding(self, packet: Packet) -> None:
+        decoder = open_decoder()
+        decoder.feed(encode(packet))
+        self.assertEqual(decoder.next_packet(), packet)
+        self.assertEqual((decoder.next_packet(), decoder.pending), (None, 0))
+
+    def test_there_are_fourteen_packets(self) -> None:
+        self.assertEqual(len(ENCODERS), 14)
+
+    @given(publishes(), st.booleans(), st.integers(1, 2), IDS, st.booleans())
+    def test_one_encoding_serves_every_receiver(
+        self, message: Publish, retain: bool, qos: int, packet_id: int, dup: bool
+    ) -> None:
+        encoded = EncodedPublish(message, retain)
+        decoder = open_decoder()
+        decoder.feed(encoded.qos0 + encoded.with_id(qos, packet_id, dup) + encoded.qos0)
+        zero = Publish(message.topic, message.payload, 0, retain)
+        numbered = Publish(message.topic, message.payload, qos, retain, dup, packet_id)
+        self.assertEqual([decoder.next_packet() for _ in range(3)], [zero, numbered, zero])
+        self.assertEqual(encoded.size, len(message.topic.encode()) + 2 + len(message.payload))
+
+
+class Lengths(SynchronousTestCase):
+    def test_remaining_lengths_of_the_standard(self) -> None:
+        """Table 2.4"""
+        for size, encoded in (
+            (0, "00"),
+            (127, "7f"),
+            (128, "8001"),
+            (16_383, "ff7f"),
+            (16_384, "808001"),
+            (2_097_151, "ffff7f"),
+            (2_097_152, "80808001"),
+            (268_435_455, "ffffff7f"),
+        ):
+            self.assertEqual(encode_length(size).hex(), encoded)
+
+    @given(QOS)
+    def test_the_will_of_a_connect_comes_back(self, qos: int) -> None:
+        packet = Connect("c", will=Publish("w", b"m", qos, True))
+        decoder = open_decoder()
+        decoder.feed(encode(packet))
+        self.assertEqual(decoder.next_packet(), packet)

@@ -1,0 +1,174 @@
+"""What follows the Fixed Header: every packet type, and the Topic Names that are remembered."""
+
+import sys
+import tracemalloc
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from platziverse.mqtt.decoder import PacketDecoder
+from platziverse.mqtt.decoding import CACHED_TOPIC_LENGTH, CACHED_TOPICS, TopicNames, topic_names
+from platziverse.mqtt.errors import MalformedPacket
+from platziverse.mqtt.packets import (
+    Connack,
+    Connect,
+    ConnectReturnCode,
+    Disconnect,
+    Packet,
+    Pingreq,
+    Pingresp,
+    Puback,
+    Pubcomp,
+    Publish,
+    Pubrec,
+    Pubrel,
+    Suback,
+    Subscribe,
+    Subscription,
+    Unsuback,
+    Unsubscribe,
+)
+
+#: First byte → right content and the packet it is. Every other first byte is malformed with any content.
+RIGHT: dict[int, tuple[bytes, Packet]] = {
+    0x10: (b"\0\4MQTT\4\2\0\x0a\0\1c", Connect("c", True, 10)),
+    0x20: (b"\1\0", Connack(True, ConnectReturnCode.ACCEPTED)),
+    0x30: (b"\0\1tp", Publish("t", b"p")),
+    0x31: (b"\0\1tp", Publish("t", b"p", 0, True)),
+    0x32: (b"\0\1t\0\7p", Publish("t", b"p", 1, packet_id=7)),
+    0x33: (b"\0\1t\0\7p", Publish("t", b"p", 1, True, packet_id=7)),
+    0x34: (b"\0\1t\0\7p", Publish("t", b"p", 2, packet_id=7)),
+    0x35: (b"\0\1t\0\7p", Publish("t", b"p", 2, True, packet_id=7)),
+    0x3A: (b"\0\1t\0\7p", Publish("t", b"p", 1, False, True, 7)),
+    0x3B: (b"\0\1t\0\7p", Publish("t", b"p", 1, True, True, 7)),
+    0x3C: (b"\0\1t\0\7p", Publish("t", b"p", 2, False, True, 7)),
+    0x3D: (b"\0\1t\0\7p", Publish("t", b"p", 2, True, True, 7)),
+    0x40: (b"\1\2", Puback(0x102)),
+    0x50: (b"\1\2", Pubrec(0x102)),
+    0x62: (b"\1\2", Pubrel(0x102)),
+    0x70: (b"\1\2", Pubcomp(0x102)),
+    0x82: (b"\0\7\0\1f\2", Subscribe(7, [Subscription("f", 2)])),
+    0x90: (b"\0\7\2\x80", Suback(7, [2, 0x80])),
+    0xA2: (b"\0\7\0\1f", Unsubscribe(7, ["f"])),
+    0xB0: (b"\1\2", Unsuback(0x102)),
+    0xC0: (b"", Pingreq()),
+    0xD0: (b"", Pingresp()),
+    0xE0: (b"", Disconnect()),
+}
+
+
+def decode(first: int, content: bytes) -> Packet | None:
+    """What a connected decoder makes of one packet."""
+    decoder = PacketDecoder(1000)
+    decoder.connected(1000, 4)
+    decoder.feed(bytes((first, len(content))) + content)
+    return decoder.next_packet()
+
+
+class EveryFirstByte(SynchronousTestCase):
+    def test_each_right_packet_is_decoded(self) -> None:
+        for first, (content, packet) in RIGHT.items():
+            self.assertEqual(decode(first, content), packet, hex(first))
+
+    def test_no_other_first_byte_is_a_packet(self) -> None:
+        """rows 7 and 8 [MQTT-2.2.2-1] [MQTT-2.2.2-2]"""
+        for first in set(range(256)) - RIGHT.keys():
+            for content, _ in RIGHT.values():
+                with self.assertRaises(MalformedPacket, msg=f"{first:02x} {content.hex()}"):
+                    decode(first, content)
+
+    def test_what_is_cut_short_is_malformed(self) -> None:
+        """row 9"""
+        for first, (content, _) in RIGHT.items():
+            fixed = len(content) - (1 if first >> 4 == 3 or first == 0x90 else 0)  # payload, return codes
+            for size in range(fixed):
+                with self.assertRaises(MalformedPacket, msg=f"{first:02x} {content[:size].hex()}"):
+                    decode(first, content[:size])
+
+    def test_what_is_left_over_is_malformed(self) -> None:
+        """rows 9 and 11"""
+        for first, (content, _) in RIGHT.items():
+            if first >> 4 not in (3, 9):  # PUBLISH and SUBACK take all there is
+                with self.assertRaises(MalformedPacket, msg=f"{first:02x}"):
+                    decode(first, content + b"\x7f")
+
+    def test_packet_id_0_is_malformed_everywhere(self) -> None:
+        """row 39 [MQTT-2.3.1-1]"""
+        for first in (0x32, 0x3A, 0x34, 0x40, 0x50, 0x62, 0x70, 0x82, 0x90, 0xA2, 0xB0):
+            content, _ = RIGHT[first]
+            at = 3 if first >> 4 == 3 else 0
+            with self.assertRaises(MalformedPacket, msg=f"{first:02x}") as caught:
+                decode(first, content[:at] + b"\0\0" + content[at + 2 :])
+            self.assertEqual(caught.exception.statement, "MQTT-2.3.1-1")
+
+    def test_reasons_quote_the_client_safely(self) -> None:
+        """rows 21 and 127"""
+        for content in (b"\0\5a\n\xffbc", b"\0\4a\r\n#", b"\0\4a\0\nb", b"\0\xc8" + b"\xff" * 200):
+            with self.assertRaises(MalformedPacket) as caught:
+                decode(0x30, content + b"x")
+            self.assertTrue(str(caught.exception).isprintable(), str(caught.exception))
+            self.assertLess(len(str(caught.exception)), 300)
+
+
+class Remembering(SynchronousTestCase):
+    def test_a_topic_name_that_comes_again_is_the_same_object(self) -> None:
+        topics = TopicNames(200)
+        self.assertIs(topics[b"a/b"], topics[b"a/b"])
+
+    def test_their_number_is_bounded(self) -> None:
+        """row 34"""
+        topics = TopicNames(200)
+        for number in range(CACHED_TOPICS + 10):
+            self.assertEqual(topics[b"%d" % number], str(number))
+            self.assertLessEqual(len(topics), CACHED_TOPICS)
+
+    def test_long_ones_are_not_remembered(self) -> None:
+        """row 34"""
+        topics = TopicNames(200)
+        self.assertEqual(topics[b"x" * CACHED_TOPIC_LENGTH], "x" * CACHED_TOPIC_LENGTH)
+        self.assertEqual(topics[b"x" * 65_535], "x" * 65_535)
+        self.assertEqual(len(topics), 1)
+
+    def test_bad_ones_are_refused_every_time(self) -> None:
+        topics = TopicNames(2)
+        for bad in (b"", b"#", b"a/+", b"\xff", b"a\0", b"a/b/c"):
+            for _ in range(2):
+                self.assertRaises(MalformedPacket, topics.__getitem__, bad)
+        self.assertEqual(len(topics), 0)
+
+    def test_limits_do_not_mix(self) -> None:
+        self.assertIs(topic_names(200), topic_names(200))
+        self.assertEqual(topic_names(3)[b"a/b/c"], "a/b/c")
+        self.assertRaises(MalformedPacket, topic_names(2).__getitem__, b"a/b/c")
+
+
+class Memory(SynchronousTestCase):
+    def test_an_idle_decoder_is_small(self) -> None:
+        decoder = PacketDecoder(1000)
+        decoder.connected(1000, 4)
+        decoder.feed(b"\xc0\x00" * 10_000)
+        while decoder.next_packet() is not None:
+            pass
+        self.assertFalse(hasattr(decoder, "__dict__"))
+        self.assertLess(sys.getsizeof(decoder), 200)
+        self.assertEqual((decoder.pending, decoder._data), (0, b""))
+
+    def test_a_slow_packet_takes_little_more_than_its_bytes(self) -> None:
+        """row 5"""
+        decoder = PacketDecoder(1 << 20)
+        decoder.connected(1 << 20, 4)
+        decoder.feed(b"\x30\xff\xff\x3f")
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        for number in range(200_000):
+            decoder.feed(bytes((number & 255, 0)))
+            decoder.next_packet()
+        self.assertLess(tracemalloc.get_traced_memory()[0], 500_000)
+
+    def test_payloads_do_not_hold_on_to_the_read_they_came_in(self) -> None:
+        decoder = PacketDecoder(1000)
+        decoder.connected(1000, 4)
+        decoder.feed(b"\x30\x04\0\1tp" * 1000)
+        packet = decoder.next_packet()
+        assert isinstance(packet, Publish)
+        self.assertIs(type(packet.payload), bytes)
+        self.assertEqual(sys.getsizeof(packet.payload), sys.getsizeof(b"p"))
