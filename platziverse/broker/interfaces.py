@@ -1,0 +1,92 @@
+"""The ports of the broker: what it needs of the world, as ``typing.Protocol``."""
+
+from typing import Protocol, TypeAlias
+
+from attrs import field, frozen
+from twisted.internet.defer import Deferred
+
+from platziverse.mqtt.packets import Connect, Publish
+
+
+@frozen
+class Client:
+    """Who is at the other end of one Network Connection; a new one for every connection.
+
+    :param number: counts the connections of this process; a take-over has a higher one.
+    :param address: peer address for logs, e.g. ``"127.0.0.1:51234"``.
+    :param persistent: the Session outlives the connection (Clean Session 0).
+    :param since: seconds since the epoch, wall clock.
+    """
+
+    client_id: str
+    number: int = field(eq=False)
+    address: str = field(default="", eq=False)
+    username: str | None = field(default=None, eq=False)
+    persistent: bool = field(default=False, eq=False)
+    since: float = field(default=0.0, eq=False)
+
+
+class NetworkConnection(Protocol):
+    """The way back to a client. Bytes are those of whole Control Packets."""
+
+    #: The client takes less than it is sent; QoS 1 and 2 wait in its Session meanwhile.
+    congested: bool
+
+    def send(self, data: bytes) -> None:
+        """Queue bytes that may not be dropped; they leave at the end of the turn at the latest."""
+
+    def offer(self, data: bytes) -> bool:
+        """Queue one QoS 0 PUBLISH; ``False`` when it was dropped because the client is slow."""
+
+    def close(self, reason: str) -> None:
+        """Close without an answer; ``reason`` is for the log. Ends in ``Broker.disconnect``."""
+
+
+#: What a handler returns: ``None`` when it is done, or a Deferred that holds back the acknowledgement.
+Answer: TypeAlias = "Deferred[object] | None"
+
+
+class Handler(Protocol):
+    """One row of the handler table. An errback closes the connection without acknowledgement."""
+
+    def __call__(self, message: Publish, client: Client, /) -> Answer: ...
+
+
+class ClientObserver(Protocol):
+    """Told about the life of connections and Sessions."""
+
+    def client_connected(self, client: Client) -> None: ...
+
+    def client_disconnected(self, client: Client, taken_over: bool) -> None:
+        """``taken_over``: a newer connection of the same Client Identifier is the reason."""
+
+    def message_released(self, client: Client, packet_id: int) -> Answer:
+        """PUBREL came on a persistent Session; PUBCOMP waits for the answer."""
+
+    def session_ended(self, client_id: str) -> None:
+        """A persistent Session is gone: expired, or replaced by one with Clean Session 1."""
+
+
+class Authority(Protocol):
+    """Who may what. The broker and the connection ask; the answers are immediate but for ``login``."""
+
+    #: False when ``may_receive`` would always say yes, so that deliveries need not ask.
+    restricts_receiving: bool
+
+    def login(
+        self, connect: Connect, address: str, certificate_user: str | None
+    ) -> "Deferred[str | None] | None":
+        """User name of the client (``None``: anonymous) through a Deferred, or ``None`` for
+        "as it says in CONNECT, at once".
+
+        :param certificate_user: the name in the client's certificate, if it showed one.
+
+        The Deferred errbacks with :class:`ConnectRefused` when the login fails.
+        """
+
+    def may_publish(self, client: Client, topic: str) -> bool: ...
+
+    def may_subscribe(self, client: Client, topic_filter: str) -> bool: ...
+
+    def may_receive(self, client: Client, topic: str) -> bool:
+        """Asked at every delivery, so that a reload also ends old Subscriptions' rights."""

@@ -1,0 +1,52 @@
+"""Every limit of the broker and of a connection, with its default. Each one is a setting."""
+
+from attrs import field, frozen
+from attrs.validators import ge
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@frozen
+class Limits:
+    """Section 3 of the reliability notes. Times are in seconds, sizes in bytes."""
+
+    #: The whole CONNECT packet, and a login that follows it, must be done within this time.
+    connect_deadline: float = field(default=10.0, validator=ge(0.1))
+    #: Once its first byte has come, a Control Packet must be complete within this time.
+    packet_deadline: float = field(default=30.0, validator=ge(0.1))
+    #: A client that takes none of what it was sent for this long is disconnected.
+    write_deadline: float = field(default=60.0, validator=ge(0.1))
+    #: Largest Control Packet before CONNECT was accepted.
+    max_connect_size: int = field(default=64 * KIB, validator=ge(128))
+    #: Largest Control Packet afterwards.
+    max_packet_size: int = field(default=1 * MIB, validator=ge(128))
+    max_topic_levels: int = field(default=200, validator=ge(1))
+    max_client_id_bytes: int = field(default=1024, validator=ge(23))
+    #: Packets handled for one connection before the others get their turn.
+    packets_per_turn: int = field(default=100, validator=ge(1))
+    #: PUBLISHes sent to one client and not yet acknowledged by it.
+    max_inflight: int = field(default=20, validator=ge(1))
+    #: Messages waiting for one client, connected or not.
+    max_queued_messages: int = field(default=1000, validator=ge(0))
+    max_queued_bytes: int = field(default=8 * MIB, validator=ge(0))
+    #: QoS 2 messages of one client whose PUBREL has not come, and how long they are remembered.
+    max_awaiting_pubrel: int = field(default=10_000, validator=ge(1))
+    awaiting_pubrel_expiry: float = field(default=300.0, validator=ge(1))
+    #: Publishes of one client, and of all, that the store has not finished; reading is held above.
+    max_unfinished: int = field(default=256, validator=ge(1))
+    max_unfinished_total: int = field(default=20_000, validator=ge(1))
+    max_unfinished_bytes: int = field(default=64 * MIB, validator=ge(1))
+    max_subscriptions: int = field(default=1000, validator=ge(1))
+    max_filters_per_subscribe: int = field(default=1000, validator=ge(1))
+    max_retained_messages: int = field(default=10_000, validator=ge(0))
+    max_retained_bytes: int = field(default=64 * MIB, validator=ge(0))
+    #: A Session with Clean Session 0 is kept this long after its connection ended; 0 is for ever.
+    session_expiry: float = field(default=86_400.0, validator=ge(0))
+    #: Sessions whose client is absent; above it the one absent longest goes.
+    max_absent_sessions: int = field(default=100_000, validator=ge(0))
+    #: Connects of one Client Identifier per minute before each further one is delayed.
+    max_connects_per_minute: int = field(default=30, validator=ge(1))
+    connect_delay: float = field(default=1.0, validator=ge(0))
+    #: QoS 0 with DUP closes the connection [MQTT-3.3.1-2]; false accepts it as other brokers do.
+    strict_dup: bool = True

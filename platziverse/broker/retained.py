@@ -1,0 +1,118 @@
+"""RetainedMessages: the last message kept for each Topic Name, found by Topic Filter."""
+
+from collections.abc import Iterator
+
+from platziverse.broker.interfaces import Client
+from platziverse.mqtt.packets import Publish
+
+
+class _Level:
+    """One level of the Topic Names that hold a message, or lead to one."""
+
+    __slots__ = ("children", "message")
+
+    def __init__(self) -> None:
+        self.children: dict[str, _Level] = {}
+        self.message: Publish | None = None
+
+
+class RetainedMessages:
+    """Bounded in number and in bytes (Topic Name plus payload).
+
+    :param max_messages: above it a message for a new Topic Name is delivered but not kept.
+    :param max_bytes: likewise.
+    """
+
+    def __init__(self, max_messages: int, max_bytes: int) -> None:
+        self._max_messages = max_messages
+        self._max_bytes = max_bytes
+        self._root = _Level()
+        self._by_topic: dict[str, Publish] = {}
+        self._publishers: dict[str, Client] = {}
+        self.bytes = 0
+        #: Messages that were not kept because of a limit.
+        self.refused = 0
+
+    def __len__(self) -> int:
+        return len(self._by_topic)
+
+    def set(self, message: Publish, publisher: Client) -> bool:
+        """Keep ``message`` as the only one of its topic; an empty one clears. False if a limit forbids."""
+        if not message.payload:
+            self.clear(message.topic)  # [MQTT-3.3.1-10]
+            return True  # and an empty message is never stored [MQTT-3.3.1-11]
+        old = self._by_topic.get(message.topic)
+        size = self.bytes + _size(message) - (_size(old) if old is not None else 0)
+        if size > self._max_bytes or (old is None and len(self._by_topic) >= self._max_messages):
+            self.refused += 1
+            return False
+        kept = Publish(message.topic, message.payload, message.qos, True)
+        self.bytes = size
+        self._by_topic[message.topic] = kept  # [MQTT-3.3.1-5] [MQTT-3.3.1-7]
+        self._publishers[message.topic] = publisher
+        level = self._root
+        for name in message.topic.split("/"):
+            child = level.children.get(name)
+            if child is None:
+                child = level.children[name] = _Level()
+            level = child
+        level.message = kept
+        return True
+
+    def clear(self, topic: str) -> None:
+        """Forget the message of this topic, if there is one."""
+        old = self._by_topic.pop(topic, None)
+        if old is None:
+            return
+        self.bytes -= _size(old)
+        del self._publishers[topic]
+        path: list[tuple[_Level, str]] = []
+        level = self._root
+        for name in topic.split("/"):
+            path.append((level, name))
+            level = level.children[name]
+        level.message = None
+        for parent, name in reversed(path):
+            child = parent.children[name]
+            if child.children or child.message is not None:
+                break
+            del parent.children[name]
+
+    def publisher(self, topic: str) -> Client:
+        """Who published what is kept for this topic. :raises KeyError: nothing is."""
+        return self._publishers[topic]
+
+    def match(self, topic_filter: str) -> list[Publish]:
+        """The messages whose Topic Name matches, in no particular order."""
+        if "+" not in topic_filter and "#" not in topic_filter:
+            message = self._by_topic.get(topic_filter)
+            return [] if message is None else [message]
+        levels = [self._root]
+        names = topic_filter.split("/")
+        for index, name in enumerate(names):
+            if name == "#":
+                below = [below for level in levels for below in _below(level, index == 0)]
+                return [level.message for level in (*levels, *below) if level.message is not None]
+            levels = [child for level in levels for child in _children(level, name, index == 0)]
+        return [level.message for level in levels if level.message is not None]
+
+
+def _children(level: _Level, name: str, first: bool) -> Iterator[_Level]:
+    if name == "+":
+        for child_name, child in level.children.items():
+            if not (first and child_name.startswith("$")):  # [MQTT-4.7.2-1]
+                yield child
+    elif (found := level.children.get(name)) is not None:
+        yield found
+
+
+def _below(level: _Level, first: bool) -> Iterator[_Level]:
+    stack = list(_children(level, "+", first))
+    while stack:
+        found = stack.pop()
+        yield found
+        stack.extend(found.children.values())
+
+
+def _size(message: Publish) -> int:
+    return len(message.topic) + len(message.payload)

@@ -1,0 +1,79 @@
+"""Sessions: every Session by Client Identifier, those of absent clients until they expire."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+
+from platziverse.broker.limits import Limits
+from platziverse.broker.session import Session
+
+
+class Sessions:
+    """The Sessions of one broker, in memory: one for each Client Identifier [MQTT-3.1.3-2].
+
+    A Session lasts at least as long as its connection [MQTT-4.1.0-1] [MQTT-4.1.0-2].
+
+    :param ended: called with each Session that is given up, after it was removed.
+    """
+
+    def __init__(self, limits: Limits, ended: Callable[[Session], None]) -> None:
+        self._limits = limits
+        self._ended = ended
+        self._by_id: dict[str, Session] = {}
+        self._absent: OrderedDict[str, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(self._by_id.values())
+
+    @property
+    def absent(self) -> int:
+        """How many Sessions have no connection."""
+        return len(self._absent)
+
+    def get(self, client_id: str) -> Session | None:
+        """The Session of this client, connected or not."""
+        return self._by_id.get(client_id)
+
+    def open(self, client_id: str, clean: bool) -> tuple[Session, bool]:
+        """The Session to go on with, and whether it was there before (Session Present)."""
+        session = self._by_id.get(client_id)
+        if session is not None and (clean or not session.persistent):  # [MQTT-3.1.4-3]
+            self.end(session)  # [MQTT-3.1.2-6]
+            session = None
+        self._absent.pop(client_id, None)
+        if session is not None:
+            return session, True  # [MQTT-3.1.2-4]
+        session = self._by_id[client_id] = Session(client_id, not clean, self._limits)
+        return session, False  # [MQTT-3.2.2-1] [MQTT-3.2.2-3]
+
+    def leave(self, session: Session, now: float) -> None:
+        """The connection of this Session is gone: keep it for its time, or end it.
+
+        :param now: seconds of any steady clock.
+        """
+        if not session.persistent:
+            self.end(session)
+            return
+        self._absent[session.client_id] = now  # [MQTT-3.1.2-5]
+        while len(self._absent) > self._limits.max_absent_sessions:
+            self.end(self._by_id[next(iter(self._absent))])
+
+    def end(self, session: Session) -> None:
+        """Give the Session up with everything in it."""
+        del self._by_id[session.client_id]
+        self._absent.pop(session.client_id, None)
+        self._ended(session)
+
+    def expire(self, now: float) -> int:
+        """End the Sessions whose client has been absent too long; returns how many."""
+        expiry = self._limits.session_expiry
+        count = 0
+        while expiry and self._absent:
+            client_id, since = next(iter(self._absent.items()))
+            if since + expiry > now:
+                break
+            self.end(self._by_id[client_id])
+            count += 1
+        return count

@@ -1,0 +1,41 @@
+"""Traffic: what the broker counted since it started. Owned by the objects that count, read by others."""
+
+from attrs import define, field
+
+
+@define
+class Traffic:
+    """Plain counters; lists are indexed by QoS."""
+
+    bytes_received: int = 0
+    bytes_sent: int = 0
+    #: Control Packets of every kind.
+    messages_received: int = 0
+    messages_sent: int = 0
+    publish_received: list[int] = field(factory=lambda: [0, 0, 0])
+    publish_sent: list[int] = field(factory=lambda: [0, 0, 0])
+    #: Payloads alone.
+    publish_bytes_received: list[int] = field(factory=lambda: [0, 0, 0])
+    publish_bytes_sent: list[int] = field(factory=lambda: [0, 0, 0])
+    #: Deliveries that did not happen because a queue was full.
+    publish_dropped: int = 0
+    #: Publishes acknowledged and ignored because the client may not publish there.
+    publish_denied: int = 0
+    #: Acknowledgements for Packet Identifiers that were not in flight.
+    unknown_acknowledgements: int = 0
+    connections_opened: int = 0
+    connects_accepted: int = 0
+    sessions_expired: int = 0
+    #: Connections closed for a protocol error, by statement.
+    protocol_errors: dict[str, int] = field(factory=dict)
+    connects_refused: dict[str, int] = field(factory=dict)
+    #: Exceptions that are bugs of ours; a test asserts that there are none.
+    internal_errors: int = 0
+
+    def protocol_error(self, statement: str) -> None:
+        """Count a connection closed for breaking this statement."""
+        self.protocol_errors[statement] = self.protocol_errors.get(statement, 0) + 1
+
+    def connect_refused(self, reason: str) -> None:
+        """Count a CONNACK with a return code other than 0."""
+        self.connects_refused[reason] = self.connects_refused.get(reason, 0) + 1

@@ -1,0 +1,76 @@
+"""What the broker asks of its Authority, and what it does with the answer."""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from platziverse.broker.interfaces import Client
+from platziverse.broker.open_authority import OpenAuthority
+from platziverse.mqtt.packets import Puback, Publish, Suback
+from platziverse.testing import BrokerHarness
+
+
+class Rules(OpenAuthority):
+    """Client Identifiers that may not publish, subscribe or receive; changed by the test."""
+
+    restricts_receiving = True
+
+    def __init__(self) -> None:
+        self.mute: set[str] = set()
+        self.blind: set[str] = set()
+        self.deaf: set[str] = set()
+
+    def may_publish(self, client: Client, topic: str) -> bool:
+        return client.client_id not in self.mute and super().may_publish(client, topic)
+
+    def may_subscribe(self, client: Client, topic_filter: str) -> bool:
+        return client.client_id not in self.blind
+
+    def may_receive(self, client: Client, topic: str) -> bool:
+        return client.client_id not in self.deaf
+
+
+class Asking(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.rules = Rules()
+        self.harness = BrokerHarness(authority=self.rules)
+
+    def test_a_denied_publish_is_acknowledged_counted_and_logged(self) -> None:
+        """row 41 [MQTT-3.3.5-2]"""
+        self.rules.mute.add("mute")
+        mute, other = self.harness.connect("mute"), self.harness.connect("other")
+        other.subscribe("#", 1)
+        mute.publish("t", b"x", 1, 7, retain=True)
+        mute.publish("t", b"x", 2, 8)
+        self.assertEqual(mute.received()[0], Puback(7))
+        self.assertEqual(other.received(), [])
+        self.assertEqual(
+            (self.harness.broker.traffic.publish_denied, len(self.harness.broker.retained)), (2, 0)
+        )
+        self.assertFalse(mute.closed)
+
+    def test_a_denied_subscription_is_refused(self) -> None:
+        """row 50"""
+        self.rules.blind.add("blind")
+        self.assertEqual(self.harness.connect("blind").subscribe("#"), [Suback(1, [0x80])])
+
+    def test_rights_taken_away_end_the_deliveries_of_old_subscriptions(self) -> None:
+        """row 52"""
+        reader, sender = self.harness.connect("reader"), self.harness.connect("sender")
+        reader.subscribe("t", 1)
+        self.rules.deaf.add("reader")
+        sender.publish("t", b"x", 1, 1)
+        self.assertEqual(reader.received(), [])
+        self.rules.deaf.clear()
+        sender.publish("t", b"y", 1, 2)
+        self.assertEqual(len(reader.received()), 1)
+
+    def test_a_retained_message_is_not_sent_once_its_publisher_may_not_publish_it(self) -> None:
+        """row 43"""
+        self.harness.connect("sender").publish("t", b"kept", retain=True)
+        reader = self.harness.connect("reader")
+        self.assertEqual(reader.subscribe("t")[1:], [Publish("t", b"kept", 0, True)])
+        self.rules.mute.add("sender")
+        self.assertEqual(reader.subscribe("t")[1:], [])
+
+    def test_the_brokers_own_retained_messages_stay(self) -> None:
+        self.harness.broker.announce("$SYS/x", b"1", retain=True)
+        self.assertEqual(len(self.harness.connect("reader").subscribe("$SYS/#")), 2)

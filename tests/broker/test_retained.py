@@ -1,0 +1,56 @@
+"""RetainedMessages: one per Topic Name, found by any Topic Filter, within limits."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from platziverse.broker.interfaces import Client
+from platziverse.broker.retained import RetainedMessages
+from platziverse.mqtt.packets import Publish
+from platziverse.mqtt.topics import matches
+from tests.broker.test_subscriptions import FILTERS, TOPICS
+
+ONE = Client("one", 1)
+
+
+class Matching(SynchronousTestCase):
+    @given(st.lists(st.tuples(TOPICS, st.booleans()), max_size=20), FILTERS)
+    def test_matches_as_the_naive_oracle(self, changes: list[tuple[str, bool]], topic_filter: str) -> None:
+        retained = RetainedMessages(100, 10_000)
+        model: dict[str, bytes] = {}
+        for number, (topic, keep) in enumerate(changes):
+            payload = b"%d" % number if keep else b""
+            retained.set(Publish(topic, payload, 0, True), ONE)
+            model.pop(topic, None)
+            if keep:
+                model[topic] = payload
+        found = {message.topic: message.payload for message in retained.match(topic_filter)}
+        self.assertEqual(found, {topic: p for topic, p in model.items() if matches(topic_filter, topic)})
+        self.assertEqual(len(retained), len(model))
+        self.assertEqual(retained.bytes, sum(len(topic) + len(p) for topic, p in model.items()))
+
+
+class Limits(SynchronousTestCase):
+    def test_above_the_number_a_new_topic_is_not_kept(self) -> None:
+        """row 42"""
+        retained = RetainedMessages(1, 1000)
+        self.assertTrue(retained.set(Publish("a", b"1", 0, True), ONE))
+        self.assertFalse(retained.set(Publish("b", b"1", 0, True), ONE))
+        self.assertTrue(retained.set(Publish("a", b"2", 0, True), ONE))
+        self.assertEqual([message.payload for message in retained.match("#")], [b"2"])
+        self.assertEqual(retained.refused, 1)
+
+    def test_above_the_bytes_nothing_is_kept(self) -> None:
+        """row 42"""
+        retained = RetainedMessages(10, 5)
+        self.assertTrue(retained.set(Publish("a", b"1234", 0, True), ONE))
+        self.assertFalse(retained.set(Publish("a", b"12345", 0, True), ONE))
+        self.assertEqual(retained.bytes, 5)
+
+    def test_an_empty_payload_clears_and_leaves_nothing(self) -> None:
+        """row 44 [MQTT-3.3.1-10] [MQTT-3.3.1-11]"""
+        retained = RetainedMessages(10, 100)
+        retained.set(Publish("a/b/c", b"1", 0, True), ONE)
+        retained.set(Publish("a/b/c", b"", 0, True), ONE)
+        retained.set(Publish("never", b"", 0, True), ONE)
+        self.assertEqual((len(retained), retained.bytes, retained._root.children), (0, 0, {}))

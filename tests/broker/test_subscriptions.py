@@ -1,0 +1,99 @@
+"""SubscriptionTree against a naive oracle, and its cache."""
+
+import contextlib
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from platziverse.broker import subscriptions
+from platziverse.broker.subscriptions import SubscriptionTree
+from platziverse.mqtt.errors import MalformedPacket
+from platziverse.mqtt.topics import check_topic_filter, matches
+
+LEVEL = st.sampled_from(["", "a", "b", "$SYS", "agent"])
+TOPICS = st.lists(LEVEL, min_size=1, max_size=4).map("/".join).filter(bool)
+FILTERS = (
+    st.tuples(st.lists(st.one_of(LEVEL, st.just("+")), max_size=3), st.sampled_from([[], ["#"], ["a"]]))
+    .map(lambda parts: "/".join(parts[0] + parts[1]))
+    .filter(bool)
+)
+CHANGES = st.lists(st.tuples(st.booleans(), FILTERS, st.integers(0, 3), st.integers(0, 2)), max_size=30)
+
+
+class Matching(SynchronousTestCase):
+    @given(CHANGES, st.lists(TOPICS, min_size=1, max_size=6))
+    def test_matches_as_the_naive_oracle_after_any_changes(
+        self, changes: list[tuple[bool, str, int, int]], topics: list[str]
+    ) -> None:
+        """row 53: what is matched is exactly what the standard says, cached or not."""
+        tree: SubscriptionTree[int] = SubscriptionTree()
+        model: dict[tuple[str, int], int] = {}
+        for add, topic_filter, holder, qos in changes:
+            if add:
+                tree.add(topic_filter, holder, qos)
+                model[topic_filter, holder] = qos
+            else:
+                self.assertEqual(
+                    tree.remove(topic_filter, holder), model.pop((topic_filter, holder), None) is not None
+                )
+            for topic in topics:
+                expected: dict[int, int] = {}
+                for (held, who), granted in model.items():
+                    if matches(held, topic):
+                        expected[who] = max(granted, expected.get(who, 0))
+                self.assertEqual(dict(tree.match(topic)), expected)
+        self.assertEqual(len(tree), len(model))
+
+    def test_an_emptied_tree_holds_nothing(self) -> None:
+        tree: SubscriptionTree[str] = SubscriptionTree()
+        filters = ["a/b", "a/+/c", "#", "+", "a/b/#", "a/+/c/d/e/f"]
+        for topic_filter in filters:
+            tree.add(topic_filter, "client", 1)
+        for topic_filter in filters:
+            self.assertTrue(tree.remove(topic_filter, "client"))
+        self.assertEqual(len(tree), 0)
+        self.assertEqual(tree._root.children, {})
+        self.assertEqual(tree._exact, {})
+
+    def test_a_leading_wildcard_hides_dollar_topics(self) -> None:
+        """[MQTT-4.7.2-1]"""
+        tree: SubscriptionTree[str] = SubscriptionTree()
+        for topic_filter in ("#", "+/broker/uptime", "+/#"):
+            tree.add(topic_filter, topic_filter, 0)
+        tree.add("$SYS/#", "asked", 0)
+        self.assertEqual(tree.match("$SYS/broker/uptime"), (("asked", 0),))
+
+    def test_what_looks_like_a_pattern_is_text(self) -> None:
+        """row 35"""
+        tree: SubscriptionTree[str] = SubscriptionTree()
+        for topic_filter in ("\\", "(a|a)*$", "[", ".*", "(a+)+/b", "^x"):
+            with contextlib.suppress(MalformedPacket):
+                check_topic_filter(topic_filter)
+                tree.add(topic_filter, topic_filter, 0)
+        self.assertEqual(tree.match("a" * 50_000 + "!"), ())
+        self.assertEqual(tree.match("\\"), (("\\", 0),))
+
+    def test_a_filter_of_thousands_of_levels_does_not_recurse(self) -> None:
+        """row 34"""
+        tree: SubscriptionTree[str] = SubscriptionTree()
+        deep = "/".join(["+"] * 30_000)
+        tree.add(deep, "client", 0)
+        self.assertEqual(tree.match("/".join(["x"] * 30_000)), (("client", 0),))
+        tree.remove(deep, "client")
+
+
+class Cache(SynchronousTestCase):
+    def test_the_cache_is_bounded(self) -> None:
+        self.patch(subscriptions, "CACHE_SIZE", 10)
+        tree: SubscriptionTree[str] = SubscriptionTree()
+        tree.add("#", "client", 0)
+        for number in range(100):
+            tree.match(f"topic/{number}")
+        self.assertLessEqual(tree._cached, 10)
+        self.assertEqual(sum(1 + len(found) for found in tree._cache.values()), tree._cached)
+
+    def test_long_topic_names_are_not_cached(self) -> None:
+        tree: SubscriptionTree[str] = SubscriptionTree()
+        tree.match("x" * 60_000)
+        self.assertEqual(tree._cache, {})
