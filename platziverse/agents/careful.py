@@ -1,0 +1,174 @@
+"""The careful reader of ``agent/message``: slower, forgiving to single metrics, and it says what is wrong."""
+
+import json
+import re
+from typing import Any, Final
+
+from attrs import define
+from msgspec import DecodeError, Raw, ValidationError
+from msgspec.json import Decoder
+
+from platziverse.agents.model import Agent, Metric
+
+MAX_DEPTH: Final = 16
+#: Bytes of one value.
+MAX_VALUE: Final = 4096
+#: Characters of a reason.
+MAX_REASON: Final = 500
+
+_BOM: Final = b"\xef\xbb\xbf"
+#: A string, closed or not, or a bracket; no input makes it go back.
+_TOKEN: Final = re.compile(rb'"(?:[^"\\]+|\\.)*"?|[][{}]', re.DOTALL)
+
+
+class InvalidReport(Exception):
+    """A message, all of it, that can never become rows.
+
+    :param kind: one word to count by: size, encoding, syntax, depth, duplicate, fields, metrics, agents,
+        types or login.
+    :param reason: one line that names the path, e.g. ``"Expected `int` - at `$.agent.pid`"``; never more of
+        the payload than a key.
+    """
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(kind, reason)
+        self.kind = kind
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+_NULL: Final = Raw(b"null")
+
+
+@define
+class _Message:
+    agent: Agent
+    metrics: list[Raw]
+    timestamp: Raw = _NULL
+
+
+_decode: Final = Decoder(_Message).decode
+_decode_metric: Final = Decoder(Metric).decode
+_decode_timestamp: Final = Decoder(int | float | None).decode
+
+
+def read_carefully(payload: bytes, max_metrics: int) -> "tuple[Agent, list[Metric], int | float | None, str]":
+    """Agent, usable metrics, timestamp, and what is wrong with the other metrics.
+
+    The timestamp is NaN when there is one, but it is no number.
+
+    :raises InvalidReport: nothing can be used.
+    """
+    _check_text(payload)
+    _check_depth(payload)
+    try:
+        message = _decode(payload)
+    except ValidationError as error:
+        raise InvalidReport("fields", str(error)) from None
+    except (DecodeError, RecursionError) as error:
+        raise InvalidReport("syntax", str(error)) from None
+    if len(message.metrics) > max_metrics:
+        raise InvalidReport("size", f"{len(message.metrics)} metrics, {max_metrics} are allowed")
+    _check_keys(payload)
+    agent = message.agent
+    for field in ("uuid", "username", "name", "hostname"):
+        if "\0" in getattr(agent, field):
+            raise InvalidReport("fields", f"NUL - at `$.agent.{field}`")
+    metrics, problems = _read_metrics(message.metrics)
+    if problems and not metrics:
+        raise InvalidReport("metrics", problems)
+    return agent, metrics, _read_timestamp(message.timestamp), problems
+
+
+def _check_text(payload: bytes) -> None:
+    if payload.startswith(_BOM):
+        raise InvalidReport("encoding", "begins with a byte order mark")
+    try:
+        payload.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidReport("encoding", f"not UTF-8: {error.reason} (byte {error.start})") from None
+
+
+def _check_depth(payload: bytes) -> None:
+    if payload.count(b"[") + payload.count(b"{") <= MAX_DEPTH:
+        return
+    depth = 0
+    for token in _TOKEN.finditer(payload):
+        first = token[0][:1]
+        if first in b"[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise InvalidReport("depth", f"nested deeper than {MAX_DEPTH} (byte {token.start()})")
+        elif first in b"]}":
+            depth -= 1
+
+
+def _check_keys(payload: bytes) -> None:
+    try:
+        json.loads(payload, object_pairs_hook=_unique, parse_int=_any, parse_float=_any)
+    except ValueError as error:
+        raise InvalidReport("syntax", f"JSON is malformed: {error}") from None
+
+
+def _unique(pairs: list[tuple[str, object]]) -> None:
+    seen = set()
+    for key, _ in pairs:
+        if key in seen:
+            raise InvalidReport("duplicate", f"key {key!r:.80} comes twice")
+        seen.add(key)
+
+
+def _any(_: str) -> None:
+    """Numbers are not looked at here."""
+
+
+def _read_metrics(raws: list[Raw]) -> tuple[list[Metric], str]:
+    metrics, problems = [], []
+    for index, raw in enumerate(raws):
+        try:
+            metrics.append(_read_metric(raw))
+        except (DecodeError, ValueError) as error:
+            path = f"`$.metrics[{index}]"
+            text = str(error)
+            problems.append(text.replace("`$", path) if "`$" in text else f"{text} - at {path}`")
+    if not problems:
+        return metrics, ""
+    count = f"{len(problems)} of {len(raws)} metrics: " if len(raws) > 1 else ""
+    return metrics, (count + "; ".join(problems))[:MAX_REASON]
+
+
+def _read_metric(raw: Raw) -> Metric:
+    """:raises ValueError: what it says is for the reason; so is what DecodeError says."""
+    metric = _decode_metric(raw)
+    value: Any = metric.value
+    metric.value = value = value if isinstance(value, str) else number_text(value)
+    if "\0" in metric.type:
+        raise ValueError("NUL - at `$.type`")
+    if "\0" in value:
+        raise ValueError("NUL - at `$.value`")
+    if len(value.encode()) > MAX_VALUE:
+        raise ValueError(f"longer than {MAX_VALUE} bytes - at `$.value`")
+    return metric
+
+
+def _read_timestamp(raw: Raw) -> int | float | None:
+    try:
+        timestamp: int | float | None = _decode_timestamp(raw)
+    except DecodeError:
+        return float("nan")
+    return timestamp
+
+
+def number_text(value: int | float) -> str:
+    """The shortest decimal text that gives the same number; integers digit by digit, whatever their size.
+
+    :raises ValueError: too large even for a double.
+    """
+    if isinstance(value, int):
+        if value.bit_length() > 1024:
+            raise ValueError("Number out of range - at `$.value`")
+        return str(value)
+    text = repr(value)
+    return (text[:-2] if value else "0") if text.endswith(".0") else text

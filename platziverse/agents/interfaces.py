@@ -1,0 +1,45 @@
+"""The ports of this room: the store below it, and what it sees of the broker beside it."""
+
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+
+from platziverse.agents.model import Entry, Report
+
+
+class ReportStore(Protocol):
+    """Commits entries; the firing of a Deferred *is* the acknowledgement."""
+
+    def save(self, entry: Entry) -> "Deferred[None]":
+        """Fires when the transaction with this entry has committed.
+
+        Entries of one agent, and of one client, are committed in the order of the calls. What the
+        database refuses for its data becomes a row of ``rejected_messages`` and fires as well.
+        While the database is away the Deferred waits. It errbacks only when the store is stopped.
+        """
+
+
+class Publisher(Protocol):
+    """Sends a message of the server's own to whoever subscribed."""
+
+    def __call__(self, topic: str, payload: bytes) -> None: ...
+
+
+class Client(Protocol):
+    """Who sent a message: one Network Connection of one Client Identifier.
+
+    ``number`` is another for every connection; ``persistent``: the Session outlives it;
+    ``username`` is the login, ``None`` for an anonymous client.
+    """
+
+    @property
+    def client_id(self) -> str: ...
+    @property
+    def number(self) -> int: ...
+    @property
+    def username(self) -> str | None: ...
+    @property
+    def persistent(self) -> bool: ...
+
+
+__all__ = ["Client", "Publisher", "Report", "ReportStore"]

@@ -1,0 +1,116 @@
+"""Agents, their metrics, and the Report that brings both.
+
+What is made for every message is not ``frozen``, which costs twice as much; nothing changes it all the same.
+"""
+
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+from attrs import define, field, frozen
+from msgspec import Meta
+
+#: What fits a ``varchar(255)``; a name that says something.
+Text: TypeAlias = Annotated[str, Meta(max_length=255)]
+Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=255)]
+#: Text. The decoder, which reads annotations at run time, may bring a number; ``payload`` writes it out.
+if TYPE_CHECKING:
+    Value: TypeAlias = str
+else:
+    Value = str | int | float
+#: What fits an ``integer``.
+Pid: TypeAlias = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+
+
+@frozen
+class Agent:
+    """Who measured. ``pid`` is a process id; the texts hold no NUL."""
+
+    uuid: Name
+    username: Text
+    name: Text
+    hostname: Text
+    pid: Pid
+
+
+@define
+class Metric:
+    """One reading. ``value`` is text of at most 4 KiB; numbers are kept as their shortest decimal text."""
+
+    type: Name
+    value: Value
+
+
+@define
+class Rejection:
+    """A message, or one metric of it, that can never become rows, kept with its bytes.
+
+    :param payload: the raw bytes of the whole message.
+    :param reason: what is wrong, in one line, naming the path, e.g. ``"Expected `int` - at `$.agent.pid`"``.
+    :param arrived: seconds since the epoch, wall clock.
+    """
+
+    topic: str
+    client_id: str
+    payload: bytes = field(repr=False)
+    reason: str
+    arrived: float
+
+
+@frozen
+class Delivery:
+    """A QoS 2 PUBLISH of a Session that outlives its connection: stored once until it is released."""
+
+    client_id: str
+    packet_id: int
+    dup: bool
+    #: 16 bytes of BLAKE2b over topic and payload.
+    digest: bytes
+
+
+@define
+class Report:
+    """One ``agent/message`` that can become rows.
+
+    :param measured: the agent's own time, seconds since the epoch; ``None`` when it gave none.
+    :param measured_adjusted: the agent's time was unusable, ``measured`` is the time of arrival.
+    :param arrived: time of arrival, seconds since the epoch, wall clock.
+    :param key: 16 bytes that recognise a redelivery, or ``None`` when the message has no usable timestamp.
+    :param rejections: what could not be used of this message, in the same transaction: empty, or one
+        Rejection that names every unusable metric (one for each would multiply the bytes of the message).
+    :param source: the raw message, in case the database refuses what validation let through.
+    """
+
+    agent: Agent
+    metrics: list[Metric]
+    arrived: float
+    source: Rejection
+    measured: float | None = None
+    measured_adjusted: bool = False
+    key: bytes | None = None
+    delivery: Delivery | None = None
+    rejections: list[Rejection] = field(factory=list)
+
+
+@frozen
+class Departure:
+    """The last connection that spoke for this agent has ended."""
+
+    uuid: str
+
+
+@frozen
+class Release:
+    """PUBREL: the Packet Identifier of a stored QoS 2 message may be used again."""
+
+    client_id: str
+    packet_id: int
+
+
+@frozen
+class Forget:
+    """A persistent Session has ended: forget all Packet Identifiers it left behind."""
+
+    client_id: str
+
+
+#: Everything the store writes; all of it takes the same way, in order, batch by batch.
+Entry: TypeAlias = Report | Rejection | Departure | Release | Forget

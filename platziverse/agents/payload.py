@@ -1,0 +1,116 @@
+"""Bytes of an ``agent/message`` → :class:`Report`.
+
+Two readers agree on what is valid. The quick one decodes straight into the classes and proves with one count
+of quotation marks that nothing was there that it did not read. Everything unusual goes to the careful one
+(:mod:`~platziverse.agents.careful`), which is also the one that says what is wrong.
+"""
+
+from hashlib import blake2b
+from typing import Any, Final
+
+from attrs import define
+from msgspec import DecodeError
+from msgspec.json import Decoder
+
+from platziverse.agents.careful import InvalidReport, number_text, read_carefully
+from platziverse.agents.limits import AgentLimits
+from platziverse.agents.model import Agent, Metric, Rejection, Report
+from platziverse.mqtt.packets import Publish
+
+#: How far an agent's clock may be behind and ahead of ours, in seconds.
+PAST: Final = 7 * 86_400.0
+FUTURE: Final = 600.0
+#: A timestamp below it is in seconds: as milliseconds it would be before 1973.
+_SECONDS: Final = 1e11
+
+_EXACT: Final = 2**53
+_LONG: Final = 1024
+
+_DEFAULTS: Final = AgentLimits()
+
+
+@define
+class _Message:
+    agent: Agent
+    metrics: list[Metric]
+    timestamp: int | float | None = None
+
+
+_decode: Final = Decoder(_Message).decode
+
+
+def parse(message: Publish, client_id: str, arrived: float, limits: AgentLimits = _DEFAULTS) -> Report:
+    """The Report that a message brings.
+
+    :param client_id: of the sender, for the Rejections.
+    :param arrived: seconds since the epoch, wall clock.
+    :raises InvalidReport: nothing of the message can become rows.
+    """
+    payload = message.payload
+    if len(payload) > limits.max_payload:
+        raise InvalidReport("size", f"{len(payload)} bytes, {limits.max_payload} are allowed")
+    source = Rejection(message.topic, client_id, payload, "", arrived)
+    found = _read_quickly(payload, limits.max_metrics)
+    if found is None:
+        agent, metrics, timestamp, problems = read_carefully(payload, limits.max_metrics)
+        report = Report(agent, metrics, arrived, source)
+        if problems:
+            report.rejections.append(Rejection(message.topic, client_id, payload, problems, arrived))
+    else:
+        agent, metrics, timestamp = found
+        report = Report(agent, metrics, arrived, source)
+    if timestamp is not None:
+        _set_time(report, timestamp, payload)
+    return report
+
+
+def _read_quickly(
+    payload: bytes, max_metrics: int
+) -> "tuple[Agent, list[Metric], int | float | None] | None":
+    try:
+        message = _decode(payload)
+    except (DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    metrics = message.metrics
+    if len(metrics) > max_metrics:
+        return None
+    # Strings read: two keys of the message, five keys and four texts of the agent.
+    strings = (11 if message.timestamp is None else 12) + 4 * len(metrics)
+    for metric in metrics:
+        value: Any = metric.value
+        if type(value) is str:
+            if len(value) > _LONG:
+                return None
+        elif -_EXACT <= value <= _EXACT:
+            metric.value = number_text(value)
+            strings -= 1
+        else:
+            return None
+    # An unknown key, or one that came twice, is a string too many. Escapes hide quotes, NUL and keys.
+    if payload.count(b'"') != 2 * strings or b"\\" in payload:
+        return None
+    if not payload.isascii() and not _is_text(payload):
+        return None
+    return message.agent, metrics, message.timestamp
+
+
+def _is_text(payload: bytes) -> bool:
+    try:
+        payload.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _set_time(report: Report, timestamp: int | float, payload: bytes) -> None:
+    """Take the agent's time if it can be right; NaN stands for something that is no number."""
+    milliseconds = timestamp * 1000 if -_SECONDS < timestamp < _SECONDS else timestamp
+    arrived = report.arrived
+    if (arrived - PAST) * 1000 <= milliseconds <= (arrived + FUTURE) * 1000:
+        report.measured = milliseconds / 1000
+        # The payload names the agent: its hash is one over agent and payload.
+        digest = blake2b(payload, digest_size=10).digest()
+        report.key = int(milliseconds).to_bytes(6, "big") + digest
+    else:
+        report.measured = arrived
+        report.measured_adjusted = True

@@ -1,0 +1,112 @@
+"""Order in time: entries that must wait for one another although the store takes them apart."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from platziverse.agents.interfaces import Client, ReportStore
+from platziverse.agents.model import Entry, Forget
+from platziverse.mqtt.packets import Publish
+
+#: Messages remembered while they are being stored; a broker holds back reading before there are as many.
+MAX_UNFINISHED: Final = 50_000
+
+
+@define
+class _Unfinished:
+    message: Publish
+    waiting: "list[Deferred[None]]" = field(factory=list)
+
+
+class Redeliveries:
+    """Recognises a message that comes again while its first copy is still on the way to the database.
+
+    A client that reconnects sends again what was not acknowledged. Storing it twice is prevented
+    here: the copy waits for the first one.
+    """
+
+    def __init__(self, max_unfinished: int = MAX_UNFINISHED) -> None:
+        self._max_unfinished = max_unfinished
+        self._unfinished: dict[tuple[str, int], _Unfinished] = {}
+
+    def __len__(self) -> int:
+        return len(self._unfinished)
+
+    def find(self, message: Publish, client: Client) -> "Deferred[None] | None":
+        """The outcome of the first copy, ``None`` if there is none on the way."""
+        if not message.dup or message.packet_id is None:
+            return None
+        entry = self._unfinished.get((client.client_id, message.packet_id))
+        if entry is None or entry.message.payload != message.payload or entry.message.topic != message.topic:
+            return None
+        outcome: Deferred[None] = Deferred()
+        entry.waiting.append(outcome)
+        return outcome
+
+    def watch(self, message: Publish, client: Client, answer: "Deferred[None]") -> None:
+        """Remember a message of a persistent Session until it is stored."""
+        if answer.called or message.packet_id is None or len(self._unfinished) >= self._max_unfinished:
+            return
+        key = (client.client_id, message.packet_id)
+        entry = self._unfinished[key] = _Unfinished(message)
+        answer.addBoth(self._finish, key, entry)
+
+    def _finish(self, result: "Failure | None", key: tuple[str, int], entry: _Unfinished) -> "Failure | None":
+        if self._unfinished.get(key) is entry:
+            del self._unfinished[key]
+        for outcome in entry.waiting:
+            if isinstance(result, Failure):
+                outcome.errback(result)
+            else:
+                outcome.callback(None)
+        return result
+
+
+class EndedSessions:
+    """Saves entries of clients, each after what its client's ended Session left behind has been forgotten.
+
+    The store keeps what one client and what one agent sends in order, each for itself. A new Session
+    may use a Packet Identifier again that the old one left, so its messages wait for the Forget.
+    """
+
+    def __init__(self, store: ReportStore, failed: Callable[[Failure], None]) -> None:
+        self._store = store
+        self._failed = failed
+        # By client while a Forget of it is on the way; in the queue, ``None`` stands for a further one.
+        self._waiting: dict[str, deque[tuple[Entry, Deferred[None]] | None]] = {}
+
+    def forget(self, client_id: str) -> None:
+        """A persistent Session has ended."""
+        waiting = self._waiting.get(client_id)
+        if waiting is None:
+            self._waiting[client_id] = deque()
+            self._forget(client_id)
+        else:
+            waiting.append(None)
+
+    def save(self, client_id: str, entry: Entry) -> "Deferred[None]":
+        """Save an entry that came from this client."""
+        waiting = self._waiting.get(client_id)
+        if waiting is None:
+            return self._store.save(entry)
+        answer: Deferred[None] = Deferred()
+        waiting.append((entry, answer))
+        return answer
+
+    def _forget(self, client_id: str) -> None:
+        self._store.save(Forget(client_id)).addErrback(self._failed).addBoth(self._forgotten, client_id)
+
+    def _forgotten(self, _: object, client_id: str) -> None:
+        waiting = self._waiting[client_id]
+        while waiting:
+            item = waiting.popleft()
+            if item is None:
+                self._forget(client_id)
+                return
+            entry, answer = item
+            self._store.save(entry).chainDeferred(answer)
+        del self._waiting[client_id]

@@ -1,0 +1,58 @@
+"""Vocabulary: which types of metric each agent has sent."""
+
+from collections import OrderedDict
+from typing import Final
+
+from platziverse.agents.model import Metric
+
+#: Types remembered in all, some 20 MiB at most.
+MAX_REMEMBERED: Final = 200_000
+
+
+class Vocabulary:
+    """Keeps one agent from inventing types without end, which would burst indexes and dashboards.
+
+    The memory is that of the process and has an end: above ``max_remembered`` types in all, the agent
+    silent for longest is forgotten, and may then send ``max_types`` new ones. So the cap holds exactly
+    while as many types as that are in use, and approximately beyond.
+
+    :param max_types: different types of one agent.
+    """
+
+    def __init__(self, max_types: int, max_remembered: int = MAX_REMEMBERED) -> None:
+        self._max_types = max_types
+        self._max_remembered = max_remembered
+        self._types: OrderedDict[str, set[str]] = OrderedDict()
+        #: Types remembered of all agents.
+        self.remembered = 0
+
+    def admit(self, uuid: str, metrics: list[Metric]) -> "tuple[list[Metric], list[Metric]]":
+        """The metrics whose types the agent may send, the same list if it is all of them, and the others."""
+        if not metrics:
+            return metrics, []
+        known = self._types.get(uuid)
+        if known is None:
+            known = self._types[uuid] = set()
+        else:
+            self._types.move_to_end(uuid)
+        for metric in metrics:
+            if metric.type not in known:
+                return self._learn(known, metrics)
+        return metrics, []
+
+    def _learn(self, known: set[str], metrics: list[Metric]) -> "tuple[list[Metric], list[Metric]]":
+        before = len(known)
+        others = []
+        for metric in metrics:
+            if metric.type in known:
+                continue
+            if len(known) < self._max_types:
+                known.add(metric.type)
+            else:
+                others.append(metric)
+        self.remembered += len(known) - before
+        while self.remembered > self._max_remembered and len(self._types) > 1:
+            self.remembered -= len(self._types.popitem(last=False)[1])
+        if not others:
+            return metrics, others
+        return [metric for metric in metrics if metric.type in known], others

@@ -1,0 +1,53 @@
+"""How many types of metric an agent may invent."""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from platziverse.agents.model import Metric
+from platziverse.agents.vocabulary import Vocabulary
+
+
+def metrics(*types: str) -> list[Metric]:
+    return [Metric(type, "1") for type in types]
+
+
+class VocabularyTests(SynchronousTestCase):
+    """row 98"""
+
+    def test_types_beyond_the_cap_are_not_admitted(self) -> None:
+        vocabulary = Vocabulary(max_types=2)
+        self.assertEqual(
+            vocabulary.admit("u", metrics("a", "b", "c", "a")), (metrics("a", "b", "a"), metrics("c"))
+        )
+        self.assertEqual(vocabulary.admit("u", metrics("d")), ([], metrics("d")))
+        self.assertEqual(vocabulary.admit("u", metrics("b")), (metrics("b"), []))
+
+    def test_every_agent_has_its_own_cap(self) -> None:
+        vocabulary = Vocabulary(max_types=1)
+        vocabulary.admit("u", metrics("a"))
+        self.assertEqual(vocabulary.admit("v", metrics("b")), (metrics("b"), []))
+
+    def test_nothing_is_copied_when_all_is_well(self) -> None:
+        vocabulary, given = Vocabulary(max_types=2), metrics("a")
+        self.assertIs(vocabulary.admit("u", given)[0], given)
+        self.assertIs(vocabulary.admit("u", given)[0], given)
+
+    def test_a_million_agents_take_a_bounded_memory(self) -> None:
+        vocabulary = Vocabulary(max_types=10, max_remembered=100)
+        for number in range(10_000):
+            vocabulary.admit(f"agent {number}", metrics("a", "b", "c"))
+            self.assertLessEqual(vocabulary.remembered, 100)
+        self.assertLessEqual(len(vocabulary._types), 34)
+
+    def test_agents_without_metrics_are_not_remembered(self) -> None:
+        vocabulary = Vocabulary(max_types=10, max_remembered=100)
+        for number in range(1000):
+            vocabulary.admit(f"agent {number}", [])
+        self.assertEqual(len(vocabulary._types), 0)
+
+    def test_the_agent_silent_for_longest_is_forgotten_first(self) -> None:
+        vocabulary = Vocabulary(max_types=1, max_remembered=2)
+        vocabulary.admit("silent", metrics("a"))
+        vocabulary.admit("busy", metrics("a"))
+        vocabulary.admit("silent", metrics("a"))
+        vocabulary.admit("new", metrics("a"))
+        self.assertEqual(vocabulary.admit("busy", metrics("b")), (metrics("b"), []))
