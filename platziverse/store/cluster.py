@@ -1,0 +1,196 @@
+"""One data directory of PostgreSQL: where it is, whether a server runs on it, how to make it usable."""
+
+import glob
+import os
+import secrets
+import socket
+from collections.abc import Generator
+from typing import Any, Final
+
+from attrs import field, frozen
+from psycopg2.extensions import make_dsn
+from twisted.internet.defer import Deferred, inlineCallbacks
+
+from platziverse.store.connection import connect, force_close, timed
+from platziverse.store.places import EmbeddedError, Owner, choose_owner, find_home, find_socket_dir
+
+SUPERUSER: Final = "postgres"
+SETTINGS: Final = {
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "full_page_writes": "on",
+    "shared_buffers": "128MB",
+    "max_connections": "50",
+    "max_wal_size": "2GB",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "max_logical_replication_workers": "0",
+    "jit": "off",
+    "password_encryption": "scram-sha-256",
+    "unix_socket_permissions": "0700",
+    "log_destination": "stderr",
+    "logging_collector": "off",
+    "log_line_prefix": "%m [%p] ",
+    "cluster_name": "platziverse",
+}
+#: The socket is in a directory of the owner's alone; loopback asks for the password.
+INITDB: Final = ("--auth-local=trust", "--auth-host=scram-sha-256", "--locale=C.UTF-8", "--encoding=UTF8")
+
+
+@frozen
+class PidFile:
+    """``postmaster.pid``: what a server wrote, which may have ended long ago."""
+
+    pid: int
+    port: int
+    socket_dir: str
+    ready: bool
+
+
+@frozen
+class Cluster:
+    """:param home: directory that holds the data, private to ``owner``."""
+
+    home: str
+    owner: Owner
+    socket_dir: str
+    data: str = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "data", os.path.join(self.home, "data"))
+
+    def major(self) -> int | None:
+        """Version of the existing data; ``None`` when there is none.
+
+        :raises EmbeddedError: there is something else.
+        """
+        try:
+            with open(os.path.join(self.data, "PG_VERSION"), encoding="ascii") as file:
+                return int(file.read().split(".")[0])
+        except FileNotFoundError:
+            if not os.path.isdir(self.data):
+                return None
+            raise EmbeddedError(f"{self.data} is not a data directory of PostgreSQL; move it away") from None
+        except (OSError, ValueError) as error:
+            raise EmbeddedError(f"{self.data} cannot be read as data of PostgreSQL: {error}") from error
+
+    def pid_file(self) -> PidFile | None:
+        """What ``postmaster.pid`` says; ``None`` while it is missing or incomplete."""
+        try:
+            with open(os.path.join(self.data, "postmaster.pid"), "rb") as file:
+                lines = [os.fsdecode(line).strip() for line in file.read().split(b"\n")]
+            status = lines[7] if len(lines) > 7 else ""
+            return PidFile(abs(int(lines[0])), int(lines[3]), lines[4], status == "ready")
+        except (FileNotFoundError, ValueError, IndexError):
+            return None
+
+    def running(self) -> int | None:
+        """The process id of the server that runs on this data, or ``None``.
+
+        The pid file alone proves nothing: after a crash its number may be anybody's. A server's
+        working directory is its data, and nobody else's is.
+        """
+        found = self.pid_file()
+        return found.pid if found and _works_in(found.pid, self.data) else None
+
+    def forget_strangers(self) -> None:
+        """Remove lock files whose number now belongs to another program: PostgreSQL would refuse for ever."""
+        sockets = os.path.join(glob.escape(self.socket_dir), ".s.PGSQL.*.lock")
+        for path in (os.path.join(self.data, "postmaster.pid"), *glob.glob(sockets)):
+            pid = _first_number(path)
+            if pid and os.path.exists(f"/proc/{pid}") and not _works_in(pid, self.data):
+                os.unlink(path)
+
+    def options(self, port: int, listen_addresses: str) -> list[str]:
+        """Command line of ``postgres``."""
+        settings = {
+            **SETTINGS,
+            "listen_addresses": listen_addresses,
+            "port": str(port),
+            "unix_socket_directories": '"' + self.socket_dir.replace('"', '""') + '"',
+        }
+        return ["-D", self.data, *(f"--{name}={value}" for name, value in settings.items())]
+
+    @inlineCallbacks
+    def make_database(
+        self, reactor: Any, server: PidFile, user: str, database: str, password: str | None
+    ) -> Generator["Deferred[Any]", Any, str]:
+        """Create role and database unless they are there. Fires with the server's ``listen_addresses``.
+
+        :raises psycopg2.OperationalError: it does not take connections (yet).
+        """
+        dsn = make_dsn(host=server.socket_dir, port=server.port, user=SUPERUSER, dbname="postgres")
+        connection = yield connect(dsn, reactor)
+        try:
+            rows = yield timed(connection, connection.runQuery(_QUESTION, (user, database)), 10)
+            ((listening, has_role, has_database),) = rows
+            role, name = (text.replace('"', '""') for text in (user, database))
+            statements = [] if has_role else [f'CREATE ROLE "{role}" LOGIN']
+            statements += [] if has_database else [f'CREATE DATABASE "{name}" OWNER "{role}"']
+            statements += [f"ALTER ROLE \"{role}\" PASSWORD '{password}'"] if password else []
+            for statement in statements:
+                yield timed(connection, connection.runOperation(statement), 60)
+        finally:
+            force_close(connection)
+        return str(listening)
+
+
+_QUESTION: Final = (
+    "SELECT current_setting('listen_addresses'), EXISTS (SELECT FROM pg_roles WHERE rolname = %s),"
+    " EXISTS (SELECT FROM pg_database WHERE datname = %s)"
+)
+
+
+def locate(state_dir: str, system_home: str) -> Cluster:
+    """The cluster of a state directory, whose home is created when missing.
+
+    :raises EmbeddedError: it belongs to somebody else, or cannot be created or reached.
+    """
+    owner = choose_owner(state_dir)
+    home = find_home(state_dir, owner, system_home)
+    return Cluster(home, owner, find_socket_dir(os.path.join(home, "data"), owner))
+
+
+def _first_number(path: str) -> int:
+    try:
+        with open(path, "rb") as file:
+            return abs(int(file.readline()))
+    except (FileNotFoundError, ValueError):
+        return 0
+
+
+def _works_in(pid: int, directory: str) -> bool:
+    try:
+        return os.readlink(f"/proc/{pid}/cwd") == os.path.realpath(directory)
+    except OSError:
+        return False
+
+
+def free_port(first: int) -> int:
+    """``first``, or the next of ten that nobody listens on.
+
+    :raises EmbeddedError: all ten are taken.
+    """
+    for port in range(first, first + 10):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except (OSError, OverflowError):
+                continue
+            return port
+    raise EmbeddedError(f"the ports {first} to {first + 9} are taken; set embedded.port to another one")
+
+
+def kept_password(path: str, database: str, user: str) -> str:
+    """The password of the role for loopback; generated once, kept in the form that libpq reads."""
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read().strip().rpartition(":")[2]
+    except FileNotFoundError:
+        password = secrets.token_urlsafe(18)
+    descriptor = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with open(descriptor, "w", encoding="ascii") as file:
+        file.write(f"localhost:*:{database}:{user}:{password}\n")
+    os.rename(f"{path}.new", path)
+    return password

@@ -1,0 +1,97 @@
+"""Who this daemon is: an identity that survives restarts, and agents it left connected when it crashed."""
+
+import fcntl
+import os
+import uuid
+from collections.abc import Generator
+from typing import Any
+
+from twisted.internet.defer import Deferred, inlineCallbacks
+
+from platziverse.store.connection import connect, force_close, timed
+from platziverse.store.places import EmbeddedError, make_state_dir
+
+_RESET = """UPDATE agents SET connected = false, "connectedBy" = NULL, "updatedAt" = now()
+    WHERE connected AND ("connectedBy" = %s OR "connectedBy" IS NULL) RETURNING uuid"""
+
+
+class InstanceError(Exception):
+    """The state directory cannot be used; one line that says why."""
+
+
+class Instance:
+    """The identity kept in a state directory, which one daemon at a time may hold.
+
+    :raises InstanceError: another daemon holds it, or it cannot be written.
+    """
+
+    def __init__(self, state_dir: str) -> None:
+        self.state_dir = state_dir
+        self._lock = -1
+        try:
+            make_state_dir(state_dir)
+            self._lock = _locked(os.path.join(state_dir, "lock"))
+            self.id = _kept_id(os.path.join(state_dir, "instance"))
+        except OSError as error:
+            self.release()
+            if isinstance(error, BlockingIOError):
+                message = f"another daemon is using the state directory {state_dir}; give one of them another"
+            else:
+                message = f"cannot use the state directory {state_dir}: {error.strerror}"
+            raise InstanceError(message) from error
+        except EmbeddedError as error:
+            raise InstanceError(str(error)) from error
+
+    def release(self) -> None:
+        """Let another daemon have the state directory; the end of the process does so too."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def _locked(path: str) -> int:
+    """An open descriptor that holds the lock; processes started by us do not inherit it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, b"%d\n" % os.getpid())
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _kept_id(path: str) -> uuid.UUID:
+    try:
+        with open(path, encoding="ascii") as file:
+            return uuid.UUID(file.read().strip())
+    except (FileNotFoundError, ValueError):
+        return _new_id(path)  # missing, or cut short by a full disk
+
+
+def _new_id(path: str) -> uuid.UUID:
+    made = uuid.uuid4()
+    descriptor = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with open(descriptor, "w", encoding="ascii") as file:
+        file.write(f"{made}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(f"{path}.new", path)
+    return made
+
+
+@inlineCallbacks
+def reset_presence(dsn: str, reactor: Any, instance: uuid.UUID) -> Generator["Deferred[Any]", Any, list[str]]:
+    """Mark the agents that ``instance``, or nobody known, left connected. Fires with their uuids.
+
+    Agents connected through another daemon stay as they are.
+
+    :raises psycopg2.OperationalError: the database is away; try again later.
+    """
+    connection = yield connect(dsn, reactor)
+    try:
+        rows = yield timed(connection, connection.runQuery(_RESET, (str(instance),)), 60)
+    finally:
+        force_close(connection)
+    return [row[0] for row in rows]

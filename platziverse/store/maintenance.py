@@ -1,0 +1,86 @@
+"""Partitions made ahead of time, and old keys dropped."""
+
+from collections.abc import Generator
+from typing import Any, Final
+
+import psycopg2
+from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks, succeed
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from platziverse.store.connection import connect, force_close, timed
+from platziverse.store.sqlstate import one_line
+
+log = Logger()
+
+#: Whoever has a table gets as long as a batch may wait; then we come again.
+_LIMITS: Final = "SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '{deadline}s';"
+_ADD: Final = "SELECT platziverse_add_partitions(to_timestamp(%s))"
+_PRUNE: Final = "SELECT platziverse_prune(to_timestamp(%s))"
+
+
+class Maintenance:
+    """Looks after the partitions at once and every hour, and every minute while that fails.
+
+    Several daemons may do so: only what is missing is added. Data waits for none of it, since what
+    belongs to no partition goes to the default one.
+
+    :param wall_clock: seconds since the epoch.
+    :ivar added: partitions made so far.
+    :ivar dropped: days of keys dropped so far.
+    """
+
+    def __init__(
+        self, dsn: str, reactor: Any, wall_clock: Any, *, interval: float = 3600.0, retry: float = 60.0
+    ) -> None:
+        self.added = self.dropped = 0
+        self._dsn, self._reactor, self._wall_clock = dsn, reactor, wall_clock
+        self._interval, self._retry = interval, retry
+        self._due = 0.0
+        self._loop = LoopingCall(self._look)
+        self._loop.clock = reactor
+        self._running: Deferred[None] | None = None
+
+    def start(self) -> None:
+        """Begin, with the first run at once."""
+        self._due = self._reactor.seconds()
+        self._loop.start(min(self._retry, self._interval))
+
+    def stop(self) -> "Deferred[None]":
+        """No run begins any more; fires when the last has ended."""
+        if self._loop.running:
+            self._loop.stop()
+        return self._running or succeed(None)
+
+    @inlineCallbacks
+    def run(self, deadline: float = 60.0) -> Generator["Deferred[Any]", Any, None]:
+        """Add and drop what is due by the wall clock.
+
+        :raises psycopg2.Error: the database is away, or somebody holds a lock.
+        """
+        connection = yield connect(self._dsn, self._reactor)
+        limits, now = _LIMITS.format(deadline=int(deadline)), self._wall_clock()
+        try:
+            ((added,),) = yield timed(connection, connection.runQuery(limits + _ADD, (now,)), deadline)
+            self.added += added
+            ((dropped,),) = yield timed(connection, connection.runQuery(limits + _PRUNE, (now,)), deadline)
+            self.dropped += dropped
+        finally:
+            force_close(connection)
+
+    def _look(self) -> "Deferred[None] | None":
+        if self._reactor.seconds() < self._due:
+            return None
+        self._running = self.run().addCallbacks(self._done, self._failed)
+        return self._running
+
+    def _done(self, _: object) -> None:
+        self._due = self._reactor.seconds() + self._interval - self._retry / 2
+        self._running = None
+
+    def _failed(self, failure: Any) -> None:
+        self._running = None
+        if failure.check(psycopg2.Error, CancelledError):
+            log.info("partitions are looked after later: {reason}", reason=one_line(failure.value))
+        else:
+            log.failure("partitions could not be looked after", failure)
