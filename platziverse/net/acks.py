@@ -1,0 +1,60 @@
+"""AckQueue: acknowledgements leave in the order in which their PUBLISHes came."""
+
+from collections import deque
+from collections.abc import Callable
+
+
+class Pending:
+    """One acknowledgement that is waited for."""
+
+    __slots__ = ("_queue", "data", "finished")
+
+    def __init__(self, queue: "AckQueue", data: bytes) -> None:
+        self._queue = queue
+        self.data = data
+        self.finished = False
+
+    def done(self) -> None:
+        """The message is owned: answer as soon as everything before it is answered."""
+        self.finished = True
+        self._queue.release()
+
+
+class AckQueue:
+    """The acknowledgements that one connection still owes.
+
+    :param send: takes the bytes of one or several finished acknowledgements.
+    """
+
+    __slots__ = ("_pending", "_send")
+
+    def __init__(self, send: Callable[[bytes], None]) -> None:
+        self._send = send
+        self._pending: deque[Pending] = deque()
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def expect(self, data: bytes) -> Pending:
+        """Reserve the place of an acknowledgement with these bytes."""
+        pending = Pending(self, data)
+        self._pending.append(pending)
+        return pending
+
+    def release(self) -> None:
+        """Send the finished head of the queue in one piece."""
+        pending = self._pending
+        finished: list[bytes] = []
+        while pending and pending[0].finished:
+            finished.append(pending.popleft().data)
+        if finished:
+            self._send(b"".join(finished))
+
+    def close(self) -> None:
+        """The client has gone: owe nothing any more."""
+        self._pending.clear()
+        self._send = _nowhere
+
+
+def _nowhere(data: bytes) -> None:
+    """Where acknowledgements of a closed connection go."""

@@ -1,0 +1,128 @@
+"""Admission: from CONNECT to CONNACK, and how a connection that breaks the rules is ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from platziverse.broker.interfaces import Client
+from platziverse.mqtt.codec import encode
+from platziverse.mqtt.decoder import PacketDecoder
+from platziverse.mqtt.errors import ConnectRefused, MQTTError
+from platziverse.mqtt.packets import Connack, Connect, ConnectReturnCode
+from platziverse.net.connection import Connection
+from platziverse.net.flow import LOGIN
+from platziverse.net.tls import certificate_user
+
+if TYPE_CHECKING:
+    from platziverse.net.factory import MQTTFactory
+
+log = Logger()
+
+#: Packet class → the method that handles it.
+PacketTable: TypeAlias = "Mapping[type, Callable[[Any, Any], None]]"
+
+
+class Admission(Connection):
+    """The life of a connection until its client is connected."""
+
+    #: The packets that a connected client may send.
+    connected_table: ClassVar[PacketTable] = {}
+
+    def __init__(self, factory: MQTTFactory) -> None:
+        super().__init__(factory)
+        self._broker = factory.broker
+        self._table: PacketTable = BEFORE_CONNECT
+        self._decoder = PacketDecoder(
+            factory.limits.max_connect_size, factory.limits.max_topic_levels, factory.limits.strict_dup
+        )
+        self._client: Client | None = None
+        self._delayed: IDelayedCall | None = None
+
+    def _connect(self, packet: Connect) -> None:
+        if len(packet.client_id.encode()) > self._limits.max_client_id_bytes:  # [MQTT-3.1.3-5] [MQTT-3.1.3-9]
+            rejected = ConnectReturnCode.IDENTIFIER_REJECTED
+            raise ConnectRefused(rejected, "its Client Identifier is too long", "3.1.3.1")
+        self._table = {}  # a second CONNECT is out of place [MQTT-3.1.0-2]
+        answer = self._broker.authority.login(packet, self.address, certificate_user(self.transport))
+        if answer is None:
+            self._admit(packet.username, packet)
+            return
+        self.hold_reading(LOGIN)
+        answer.addCallback(self._admit, packet).addErrback(self._login_failed)
+
+    def _login_failed(self, failure: Failure) -> None:
+        if isinstance(failure.value, MQTTError):
+            self._fail(failure.value)
+        else:
+            self._break_down(failure)
+
+    def _admit(self, username: str | None, packet: Connect) -> None:
+        if self.closed:
+            return
+        delay = self._owner.flapping.delay(packet.client_id, self._owner.clock.seconds())
+        if delay:
+            self.hold_reading(LOGIN)
+            self._delayed = self._owner.clock.callLater(delay, self._open_late, username, packet)
+        else:
+            self._open(username, packet)
+
+    def _open_late(self, username: str | None, packet: Connect) -> None:
+        try:
+            self._open(username, packet)
+        except ConnectRefused as error:
+            self._refuse(error)
+
+    def _open(self, username: str | None, packet: Connect) -> None:
+        session, present = self._broker.connect(packet, self, self.address, username)
+        self._session, self._client = session, session.client
+        self._decoder.connected(self._limits.max_packet_size, packet.protocol_level)
+        self._table = self.connected_table
+        self._set_keep_alive(packet.keep_alive)
+        # [MQTT-3.2.0-1] [MQTT-3.1.4-4] [MQTT-3.2.2-2]
+        self.send(encode(Connack(present, ConnectReturnCode.ACCEPTED)))
+        if present:
+            session.resume()
+        self.resume_reading(LOGIN)
+
+    def _refuse(self, error: ConnectRefused) -> None:
+        self._traffic.connect_refused(error.return_code.name.lower())
+        self._complain(error.return_code.name, str(error))
+        self.send(encode(Connack(False, error.return_code)))  # [MQTT-3.2.2-4]
+        self.close(str(error))  # [MQTT-3.2.2-5] [MQTT-3.1.4-5]
+
+    def _fail(self, error: MQTTError) -> None:
+        if isinstance(error, ConnectRefused):
+            self._refuse(error)
+            return
+        self._traffic.protocol_error(error.statement)
+        self._complain(error.statement, str(error))
+        self.close(str(error))  # [MQTT-4.8.0-1] [MQTT-3.1.4-1] [MQTT-3.2.2-6]
+
+    def _break_down(self, failure: Failure) -> None:
+        """A bug of ours: it costs this client its connection, and nobody else anything."""
+        self._traffic.internal_errors += 1
+        log.failure(
+            "Bug: {client_id!r} at {address}", failure, client_id=self._client_id, address=self.address
+        )
+        self.close("internal error")  # [MQTT-4.8.0-2]
+
+    def _complain(self, cause: str, reason: str) -> None:
+        self._owner.complaints.warn(
+            cause,
+            "Closing {client_id!r} at {address}: {reason}",
+            client_id=self._client_id,
+            address=self.address,
+            reason=reason,
+        )
+
+    @property
+    def _client_id(self) -> str:
+        return self._client.client_id if self._client is not None else ""
+
+
+BEFORE_CONNECT: PacketTable = {Connect: Admission._connect}

@@ -1,0 +1,62 @@
+"""MQTTFactory: makes a connection of every client that knocks."""
+
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.protocol import ServerFactory
+
+from platziverse.broker.broker import Broker
+from platziverse.net.deadlines import Deadlines
+from platziverse.net.flapping import Flapping
+from platziverse.net.flow import STOPPING, FlowControl
+from platziverse.net.outbox import Flushes
+from platziverse.net.protocol import MQTTProtocol
+
+
+class MQTTFactory(ServerFactory):
+    """What the connections of one daemon have in common, over any ordered stream [MQTT-7.1.1-1].
+
+    :param clock: steady time; also the reactor's ``callLater``.
+    :param observe_ack: called with the seconds from a PUBLISH to its acknowledgement, for those that waited.
+    """
+
+    noisy = False
+
+    def __init__(
+        self, broker: Broker, clock: IReactorTime, observe_ack: "Callable[[float], None] | None" = None
+    ) -> None:
+        self.broker = broker
+        self.limits = broker.limits
+        self.traffic = broker.traffic
+        self.clock = clock
+        self.observe_ack = observe_ack
+        self.deadlines = Deadlines(clock)
+        self.flow = FlowControl(broker.limits)
+        self.flushes = Flushes(clock)
+        self.flapping = Flapping(broker.limits)
+        self.complaints = broker.complaints
+        #: Every open Network Connection, also those that have not sent CONNECT yet.
+        self.connections: set[MQTTProtocol] = set()
+        self.deadlines.start()
+
+    def buildProtocol(self, addr: IAddress | None) -> MQTTProtocol:
+        """One protocol for one connection."""
+        protocol = MQTTProtocol(self)
+        protocol.factory = self
+        return protocol
+
+    def hold_all(self) -> None:
+        """The daemon is stopping: read nothing more from anyone."""
+        for connection in list(self.connections):
+            connection.hold_reading(STOPPING)
+
+    def close_all(self, reason: str) -> None:
+        """Close every connection once its queued answers are written."""
+        self.flushes.flush()
+        for connection in list(self.connections):
+            connection.close(reason)
+
+    def stop(self) -> None:
+        """The end: no more deadlines."""
+        self.deadlines.stop()
+        self.complaints.stop()

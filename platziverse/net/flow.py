@@ -1,0 +1,89 @@
+"""FlowControl: publishes that the store has not finished, per connection and in all.
+
+Above the high mark reading is held, below half of it, it is resumed. It counts messages of every QoS:
+agents publish at QoS 0 by default, and the database must be able to slow them too.
+"""
+
+from typing import Final, Protocol
+
+from platziverse.broker.limits import Limits
+
+# Why reading is held: bits, because several reasons may hold it at once.
+STORE: Final = 1  #: the store has not finished what the client sent
+LOGIN: Final = 2  #: it is not yet decided whether the client may connect
+TURN: Final = 4  #: the other connections get their turn
+STOPPING: Final = 8  #: the daemon is stopping
+CLOSED: Final = 16  #: the connection is being closed
+
+
+class Reader(Protocol):
+    """A connection that can be asked to read no further."""
+
+    #: Publishes of this connection that are not finished; owned by :class:`FlowControl`.
+    unfinished: int
+
+    def hold_reading(self, why: int) -> None: ...
+
+    def resume_reading(self, why: int) -> None: ...
+
+
+class FlowControl:
+    """One for the whole daemon."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._held: dict[Reader, None] = {}
+        self._full = False
+        #: Unfinished publishes of all connections, also of those that have ended.
+        self.unfinished = 0
+        self.unfinished_bytes = 0
+
+    @property
+    def held(self) -> int:
+        """How many connections are held."""
+        return len(self._held)
+
+    def started(self, reader: Reader, size: int) -> None:
+        """A publish of ``size`` bytes went to the store."""
+        limits = self._limits
+        self.unfinished += 1
+        self.unfinished_bytes += size
+        reader.unfinished += 1
+        if (
+            self.unfinished >= limits.max_unfinished_total
+            or self.unfinished_bytes >= limits.max_unfinished_bytes
+        ):
+            self._full = True
+        if self._full or reader.unfinished >= limits.max_unfinished:
+            self._held[reader] = None
+            reader.hold_reading(STORE)
+
+    def finished(self, reader: Reader, size: int) -> None:
+        """The store has committed, or given up, a publish."""
+        self.unfinished -= 1
+        self.unfinished_bytes -= size
+        reader.unfinished -= 1
+        if self._full:
+            self._drain()
+        elif reader in self._held:
+            self._free(reader)
+
+    def forget(self, reader: Reader) -> None:
+        """The connection has ended; what it started still counts until it is finished."""
+        self._held.pop(reader, None)
+
+    def _drain(self) -> None:
+        limits = self._limits
+        if (
+            self.unfinished * 2 <= limits.max_unfinished_total
+            and self.unfinished_bytes * 2 <= limits.max_unfinished_bytes
+        ):
+            self._full = False
+            for reader in list(self._held):  # in the order in which they were held
+                if not self._full:
+                    self._free(reader)
+
+    def _free(self, reader: Reader) -> None:
+        if reader.unfinished * 2 <= self._limits.max_unfinished:
+            del self._held[reader]
+            reader.resume_reading(STORE)

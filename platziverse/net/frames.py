@@ -1,0 +1,176 @@
+"""The frames of a WebSocket, as a byte stream in both directions.
+
+wsproto judges every frame but the commonest: a whole short binary message is unmasked here, in an eighth
+of the time. A property test holds the two against each other; docs/adr/0020 has the figures.
+"""
+
+import struct
+from collections.abc import Callable
+from typing import Final
+
+from attrs import frozen
+from wsproto.connection import SERVER, Connection, ConnectionState
+from wsproto.events import BytesMessage, CloseConnection, Event, Ping
+from wsproto.frame_protocol import CloseReason
+
+FIN: Final = 0x80
+MASKED: Final = 0x80
+#: Opcodes; from CLOSE on they are control frames.
+CONTINUATION: Final = 0x0
+TEXT: Final = 0x1
+BINARY: Final = 0x2
+CLOSE: Final = 0x8
+#: First byte of a binary message in one frame.
+WHOLE_BINARY: Final = FIN | BINARY
+#: Largest message that is unmasked here: beyond it wsproto's way is faster.
+SHORT: Final = 4096
+#: Pings, pongs and empty frames that a client may send at once, and how many more each second.
+IDLE_BURST: Final = 100.0
+IDLE_RATE: Final = 5.0
+
+
+def binary_message(data: bytes) -> bytes:
+    """One binary message in one frame, from server to client: never masked."""
+    size = len(data)
+    if size < 126:
+        return bytes((WHOLE_BINARY, size)) + data
+    if size < 65536:
+        return struct.pack("!BBH", WHOLE_BINARY, 126, size) + data
+    return struct.pack("!BBQ", WHOLE_BINARY, 127, size) + data
+
+
+def unmask(data: bytes, mask: bytes) -> bytes:
+    """``data`` XOR the repeated ``mask``, as one long number."""
+    size = len(data)
+    key = (mask * ((size + 3) >> 2))[:size]
+    return (int.from_bytes(data, "little") ^ int.from_bytes(key, "little")).to_bytes(size, "little")
+
+
+@frozen
+class Ended:
+    """Nothing more is read. ``code`` is for the Close frame to send; ``None``: the client's was answered."""
+
+    code: int | None
+    reason: str
+
+
+class FrameReader:
+    """Turns the frames of a client into the bytes of its binary messages.
+
+    Borders of frames and messages mean nothing [MQTT-6.0.0-2]. What is held back is an incomplete header
+    or an incomplete short frame; of a long one, whatever has come is passed on.
+
+    :param max_message: bytes of a message, in one frame or in several.
+    :param seconds: steady time, asked for Pings and other frames that carry nothing.
+    """
+
+    def __init__(self, max_message: int, seconds: Callable[[], float]) -> None:
+        self._max_message = max_message
+        self._seconds = seconds
+        self._connection = Connection(SERVER)
+        self._held = b""
+        #: Bytes of the current frame that wsproto has not seen yet.
+        self._rest = 0
+        #: A message of several frames is under way, of so many bytes until now.
+        self._fragmented = False
+        self._message_size = 0
+        self._allowance = IDLE_BURST
+        self._allowed_at = 0.0
+        self._taken: list[bytes] = []
+        #: Frames to send to the client: Pong, and the answer to its Close.
+        self.answers = b""
+        self.ended: Ended | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        """Take bytes of the network, return those of binary messages; then see ``answers`` and ``ended``."""
+        if self._held:
+            data = self._held + data
+            self._held = b""
+        start, end = 0, len(data)
+        while start < end and self.ended is None:
+            stop = self._pass_on(data, start) if self._rest else self._take_frame(data, start, end)
+            if stop == start and not self._rest:
+                self._held = data[start:]
+                break
+            start = stop
+        taken, self._taken = self._taken, []
+        return taken[0] if len(taken) == 1 else b"".join(taken)
+
+    def close(self, code: int, reason: str = "") -> bytes:
+        """Our Close frame; empty when one has been sent before."""
+        if self._connection.state is not ConnectionState.OPEN:
+            return b""
+        return self._connection.send(CloseConnection(code, reason or None))
+
+    def _take_frame(self, data: bytes, start: int, end: int) -> int:
+        """Take the frame that begins here and return where it ends; ``start`` when more bytes are needed."""
+        if end - start < 2:
+            return start
+        size = data[start + 1] & 0x7F
+        body = start + 2
+        if size >= 126:
+            body += 2 if size == 126 else 8
+            if body > end:
+                return start
+            size = int.from_bytes(data[start + 2 : body], "big")
+        short = (
+            size <= SHORT
+            and not self._fragmented
+            and data[start] == WHOLE_BINARY
+            and data[start + 1] & MASKED
+        )
+        if not short or not size or size > self._max_message or (body - start > 2 and size < 126):
+            self._begin(data[start], size, body - start + 4 * (data[start + 1] >> 7))
+            return start
+        stop = body + 4 + size
+        if stop > end:
+            return start
+        self._taken.append(unmask(data[body + 4 : stop], data[body : body + 4]))
+        return stop
+
+    def _begin(self, first: int, size: int, header_size: int) -> None:
+        """A frame that wsproto is to judge begins here; judge what wsproto does not."""
+        opcode = first & 0x0F
+        self._rest = header_size + size
+        if opcode == TEXT:
+            self._end(CloseReason.UNSUPPORTED_DATA, "MQTT needs binary frames")  # [MQTT-6.0.0-1]
+        elif opcode >= CLOSE or not size:
+            self._spend()
+        if opcode < CLOSE:
+            self._message_size += size
+            if self._message_size > self._max_message:
+                self._end(CloseReason.MESSAGE_TOO_BIG, f"more than {self._max_message} bytes")
+            self._fragmented = not first & FIN
+            if not self._fragmented:
+                self._message_size = 0
+
+    def _spend(self) -> None:
+        now = self._seconds()
+        self._allowance = min(IDLE_BURST, self._allowance + (now - self._allowed_at) * IDLE_RATE) - 1
+        self._allowed_at = now
+        if self._allowance < 0:
+            self._end(CloseReason.POLICY_VIOLATION, "too many frames that carry nothing")
+
+    def _pass_on(self, data: bytes, start: int) -> int:
+        chunk = data[start : start + self._rest]
+        self._rest -= len(chunk)
+        self._connection.receive_data(chunk)
+        for event in self._connection.events():
+            self._handle(event)
+        return start + len(chunk)
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, BytesMessage):
+            self._taken.append(bytes(event.data))
+        elif isinstance(event, Ping):
+            self.answers += self._connection.send(event.response())
+        elif isinstance(event, CloseConnection):
+            if self._connection.state is ConnectionState.REMOTE_CLOSING:
+                self.answers += self._connection.send(event.response())
+                self._end(None, f"closed by the client ({event.code})")
+            else:
+                self._end(event.code, event.reason or "malformed frame")
+
+    def _end(self, code: int | None, reason: str) -> None:
+        if self.ended is None:
+            self.ended = Ended(code, reason)

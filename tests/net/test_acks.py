@@ -1,0 +1,40 @@
+"""AckQueue: whatever finishes first, acknowledgements leave in the order of their PUBLISHes."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from platziverse.net.acks import AckQueue
+
+
+class Order(SynchronousTestCase):
+    @given(st.permutations(range(8)))
+    def test_any_order_of_finishing_gives_the_same_bytes(self, order: list[int]) -> None:
+        """row 62"""
+        sent: list[bytes] = []
+        acks = AckQueue(sent.append)
+        pending = [acks.expect(b"%d" % number) for number in range(8)]
+        finished: set[int] = set()
+        for number in order:
+            pending[number].done()
+            finished.add(number)
+            head = next((index for index in range(8) if index not in finished), 8)
+            self.assertEqual(b"".join(sent), b"01234567"[:head])
+        self.assertEqual(len(acks), 0)
+
+    def test_a_finished_run_leaves_in_one_piece(self) -> None:
+        sent: list[bytes] = []
+        acks = AckQueue(sent.append)
+        first, second, third = (acks.expect(data) for data in (b"a", b"b", b"c"))
+        second.done()
+        third.done()
+        first.done()
+        self.assertEqual(sent, [b"abc"])
+
+    def test_a_closed_queue_owes_nothing(self) -> None:
+        sent: list[bytes] = []
+        acks = AckQueue(sent.append)
+        pending = acks.expect(b"a")
+        acks.close()
+        pending.done()
+        self.assertEqual((sent, len(acks)), ([], 0))
