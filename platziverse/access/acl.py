@@ -1,0 +1,198 @@
+"""Access rules in Mosquitto's own file format, with Mosquitto 2.0's meaning.
+
+::
+
+    # anonymous clients have what comes before the first user
+    topic read public/#
+    user ana
+    topic readwrite sensors/+/kitchen
+    topic deny sensors/secret/kitchen
+    # patterns are for everyone
+    pattern write agents/%u/#
+
+A client's own rules are asked first, then the patterns; in each of the two, ``deny`` before the rest.
+What no rule allows is denied. In one thing we are stricter: an empty file is an error, not an open door.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Final, cast
+
+from attrs import field, frozen
+
+from platziverse.access.files import AccessError, read_lines
+from platziverse.mqtt.errors import MalformedPacket
+from platziverse.mqtt.topics import check_topic_filter
+
+READ: Final = 1
+WRITE: Final = 2
+ACCESS: Final = {"read": READ, "write": WRITE, "readwrite": READ | WRITE, "deny": 0}
+#: What may not come into a pattern through a Client Identifier or a user name.
+DANGEROUS: Final = frozenset("+#")
+
+Levels = tuple[str, ...]
+
+
+def covers(outer: Levels, inner: Levels) -> bool:
+    """``outer`` matches every Topic Name that ``inner`` matches; ``inner`` may be a Topic Name itself."""
+    if inner[0][:1] == "$" and outer[0] in ("+", "#"):  # [MQTT-4.7.2-1]
+        return False
+    for index, level in enumerate(outer):
+        if level == "#":
+            return True
+        if index == len(inner) or inner[index] == "#":
+            return False
+        if level not in ("+", inner[index]):
+            return False
+    return len(outer) == len(inner)
+
+
+def overlap(one: Levels, other: Levels) -> bool:
+    """Some Topic Name is matched by both Topic Filters."""
+    first, second = one[0], other[0]
+    if (first[:1] == "$" and second in ("+", "#")) or (second[:1] == "$" and first in ("+", "#")):
+        return False
+    for left, right in zip(one, other, strict=False):
+        if "#" in (left, right):
+            return True
+        if left != right and left != "+" and right != "+":
+            return False
+    longer = one if len(one) > len(other) else other
+    return len(one) == len(other) or longer[min(len(one), len(other))] == "#"
+
+
+@frozen
+class Subject:
+    """Who wants something. ``username`` ``None`` is an anonymous client."""
+
+    client_id: str
+    username: str | None = None
+
+
+@frozen
+class Rule:
+    """One line of the file."""
+
+    access: int
+    levels: Levels
+    line: int
+    text: str
+
+    def levels_for(self, subject: Subject) -> Levels | None:
+        """The Topic Filter of this rule for ``subject``; ``None`` when it cannot apply to it."""
+        return self.levels
+
+
+@frozen
+class Pattern(Rule):
+    """A rule with ``%c`` and ``%u`` in it."""
+
+    def levels_for(self, subject: Subject) -> Levels | None:
+        """Replace ``%c`` and ``%u``. A name that would change the shape of the filter never matches."""
+        found = tuple(_replace(level, subject) for level in self.levels)
+        if None in found or (found[0] != self.levels[0] and cast(str, found[0])[0] == "$"):
+            return None
+        return cast(Levels, found)
+
+
+def _replace(level: str, subject: Subject) -> str | None:
+    """In one pass: what a name brings in is not replaced again."""
+    client_id, username = subject.client_id, subject.username or ""
+    for sign, name in (("%c", client_id), ("%u", username)):
+        if sign in level and (not name or "/" in name):
+            return None
+    return client_id.join(part.replace("%u", username) for part in level.split("%c"))
+
+
+@frozen
+class Decision:
+    """``rule`` is the line that decided, ``None`` when there was none; ``reason`` is for people."""
+
+    allowed: bool
+    rule: Rule | None
+    reason: str
+
+
+def _denials_first(rules: Iterable[Rule]) -> tuple[Rule, ...]:
+    return tuple(sorted(rules, key=lambda rule: rule.access != 0))
+
+
+@frozen
+class AccessRules:
+    """A whole file. ``users`` maps a user name, ``None`` for anonymous clients, to the rules below it."""
+
+    path: str
+    users: dict[str | None, tuple[Rule, ...]] = field(factory=dict)
+    patterns: tuple[Rule, ...] = ()
+
+    @classmethod
+    def load(cls, path: str) -> "AccessRules":
+        """Read a file. :raises AccessError: unreadable, empty, or a line that is no rule."""
+        return cls.parse(path, read_lines(path))
+
+    @classmethod
+    def parse(cls, path: str, lines: Iterable[str]) -> "AccessRules":
+        """Rules from ``lines``; ``path`` is for messages. :raises AccessError:"""
+        users: dict[str | None, list[Rule]] = {}
+        patterns: list[Rule] = []
+        user: str | None = None
+        for number, line in enumerate(lines, 1):
+            if line.startswith("#") or not line.strip():
+                continue
+            keyword, _, rest = line.strip().partition(" ")
+            rest = rest.strip()
+            if keyword not in ("user", "topic", "pattern") or not rest:
+                raise AccessError(path, f"{line.strip()!r} is no user, topic or pattern line", number)
+            if keyword == "user":
+                user = rest
+                users.setdefault(user, [])
+            elif keyword == "topic":
+                users.setdefault(user, []).append(_rule(Rule, path, number, line, rest))
+            else:
+                patterns.append(_rule(Pattern, path, number, line, rest))
+        if not users and not patterns:
+            raise AccessError(path, "it holds no rule; an empty file would lock everyone out")
+        sorted_users = {name: _denials_first(rules) for name, rules in users.items()}
+        return cls(path, sorted_users, _denials_first(patterns))
+
+    def decide(self, subject: Subject, topic: str, access: int) -> Decision:
+        """May ``subject`` read (or write) ``topic``, and why."""
+        levels = tuple(topic.split("/"))
+        for rule, own in self._applying(subject):
+            if covers(own, levels) and (not rule.access or rule.access & access):
+                return Decision(bool(rule.access), rule, f"line {rule.line}: {rule.text}")
+        return Decision(False, None, "no rule allows it")
+
+    def may_read_some(self, subject: Subject, topic_filter: str) -> bool:
+        """Some message that ``topic_filter`` matches could be delivered to ``subject``."""
+        levels = tuple(topic_filter.split("/"))
+        for rule, own in self._applying(subject):
+            if not rule.access and covers(own, levels):
+                return False
+            if rule.access & READ and overlap(own, levels):
+                return True
+        return False
+
+    def _applying(self, subject: Subject) -> Iterator[tuple[Rule, Levels]]:
+        """Rules in the order in which they are asked, with their Topic Filters for ``subject``."""
+        for rule in self.users.get(subject.username, ()):
+            yield rule, rule.levels
+        if DANGEROUS & set(subject.client_id + (subject.username or "")):
+            return
+        for rule in self.patterns:
+            levels = rule.levels_for(subject)
+            if levels is not None:
+                yield rule, levels
+
+
+def _rule(kind: type[Rule], path: str, number: int, line: str, rest: str) -> Rule:
+    word, _, topic = rest.partition(" ")
+    topic = topic.strip()
+    if not topic:
+        word, topic = "readwrite", word
+    if word not in ACCESS:
+        raise AccessError(path, f"{word!r} is none of read, write, readwrite and deny", number)
+    try:
+        check_topic_filter(topic)
+    except MalformedPacket as error:
+        raise AccessError(path, f"{topic!r} is no Topic Filter: {error.reason}", number) from error
+    return kind(ACCESS[word], tuple(topic.split("/")), number, line.strip())

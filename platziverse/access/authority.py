@@ -1,0 +1,220 @@
+"""AccessAuthority: logins through twisted.cred, and access rules, behind the broker's port ``Authority``."""
+
+from ipaddress import IPv6Address, ip_address
+from typing import Any, Final
+
+from attrs import frozen
+from twisted.cred.checkers import AllowAnonymousAccess
+from twisted.cred.credentials import Anonymous, ICredentials, UsernamePassword
+from twisted.cred.error import UnauthorizedLogin
+from twisted.cred.portal import IRealm, Portal
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import Interface, implementer
+
+from platziverse.access.acl import READ, WRITE, AccessRules, Decision, Rule, Subject
+from platziverse.access.delays import LoginDelays
+from platziverse.access.passwords import PasswordChecker
+from platziverse.broker.interfaces import Client
+from platziverse.mqtt.errors import ConnectRefused
+from platziverse.mqtt.packets import Connect, ConnectReturnCode
+
+log = Logger()
+
+#: Announcements are the server's own, and so is everything below ``$``.
+SERVER_TOPICS: Final = frozenset({"agent/connected", "agent/disconnected"})
+#: Decisions remembered for deliveries and publishes; all are forgotten when there are more.
+REMEMBERED: Final = 65_536
+
+ANONYMOUS_CHOICES: Final = ("local", "always", "never")
+BINDING_CHOICES: Final = ("none", "username", "uuid")
+
+
+class IUser(Interface):
+    """What a login gives: the user name, or ``None`` for an anonymous client."""
+
+
+@implementer(IRealm)
+class Realm:
+    """Turns what a checker says into a user name."""
+
+    def requestAvatar(self, avatarId: Any, mind: object, *interfaces: Any) -> Any:
+        """``bytes`` of a user name, or the empty tuple of ``twisted.cred`` for nobody."""
+        if IUser not in interfaces:
+            raise NotImplementedError("only IUser can be asked for")
+        return IUser, avatarId.decode() if isinstance(avatarId, bytes) else None, lambda: None
+
+
+@frozen
+class Explanation:
+    """Why a client may or may not ``publish`` to, or ``receive``, a topic."""
+
+    action: str
+    decision: Decision
+
+
+def is_local(address: str) -> bool:
+    """``address`` (``"host:port"``, ``"[host]:port"`` or ``"unix"``) is of this machine."""
+    if address == "unix":
+        return True
+    try:
+        host = ip_address(_host(address))
+    except ValueError:
+        return False
+    mapped = host.ipv4_mapped if isinstance(host, IPv6Address) else None
+    return (mapped or host).is_loopback
+
+
+def _host(address: str) -> str:
+    return address.rpartition(":")[0].strip("[]") or address
+
+
+class AccessAuthority:
+    """Asks the password file or table who a client is, and the rules what it may.
+
+    :param clock: steady time, for delays.
+    :param checker: ``None``: there are no users, every client is anonymous.
+    :param rules: ``None``: everyone may do everything but speak for the server.
+    :param anonymous: where clients without a login may come from, one of ``ANONYMOUS_CHOICES``.
+    :param binding: what of an agent must be the user name of its client, one of ``BINDING_CHOICES``.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        checker: PasswordChecker | None = None,
+        rules: AccessRules | None = None,
+        anonymous: str = "local",
+        binding: str = "none",
+    ) -> None:
+        if anonymous not in ANONYMOUS_CHOICES or binding not in BINDING_CHOICES:
+            raise ValueError(f"anonymous={anonymous!r}, binding={binding!r}")
+        self._clock = clock
+        self._has_users = checker is not None
+        self._anonymous = anonymous
+        self._binding = binding
+        self._delays = LoginDelays(clock)
+        self._portal = Portal(Realm(), [AllowAnonymousAccess(), *([checker] if checker is not None else [])])
+        self._verdicts: dict[tuple[int, str, str | None, str], bool] = {}
+        #: How many logins have failed.
+        self.failures = 0
+        self.use(rules)
+
+    def use(self, rules: AccessRules | None) -> None:
+        """These rules are in force from now on, for open connections too."""
+        self.rules = rules
+        self.restricts_receiving = rules is not None
+        self._verdicts.clear()
+
+    # -- logins ----------------------------------------------------------------------------------
+
+    def login(
+        self, connect: Connect, address: str, certificate_user: str | None = None
+    ) -> "Deferred[str | None] | None":
+        """Who the client is; see ``broker.interfaces.Authority``.
+
+        :param certificate_user: name in a client certificate that TLS has verified; it is proof enough.
+        """
+        if certificate_user is not None:
+            return succeed(certificate_user)
+        if connect.username is None or not self._has_users:
+            return self._login_anonymous(connect, address)
+        host = _host(address)
+        wait = self._delays.wait(host)
+        if wait is None:
+            return fail(
+                ConnectRefused(ConnectReturnCode.SERVER_UNAVAILABLE, f"too many failed logins from {host}")
+            )
+        # A missing password is not an empty one, and neither lets anyone in.
+        if not connect.username or not connect.password:
+            return self._refuse(Failure(UnauthorizedLogin("no password")), connect, address)
+        credentials = UsernamePassword(connect.username.encode(), connect.password)
+        if wait:
+            waited: Deferred[None] = deferLater(self._clock, wait)
+            checked = waited.addCallback(lambda _: self._enter(credentials))
+        else:
+            checked = self._enter(credentials)
+        return checked.addErrback(self._refuse, connect, address)
+
+    def _enter(self, credentials: ICredentials) -> "Deferred[str | None]":
+        entered: Deferred[Any] = self._portal.login(credentials, None, IUser)
+        return entered.addCallback(lambda found: found[1])
+
+    def _login_anonymous(self, connect: Connect, address: str) -> "Deferred[str | None] | None":
+        if self._anonymous == "never" or (self._anonymous == "local" and not is_local(address)):
+            code = ConnectReturnCode.NOT_AUTHORIZED
+            return fail(ConnectRefused(code, f"anonymous clients may not connect from {_host(address)}"))
+        if self.rules is None and not self._has_users and self._binding == "none":
+            return None  # nothing depends on the name, so it may be what CONNECT says
+        # A name that nobody has checked counts for nothing.
+        return self._enter(Anonymous())
+
+    def _refuse(self, failure: Failure, connect: Connect, address: str) -> "Deferred[str | None]":
+        if not failure.check(UnauthorizedLogin):
+            log.failure("Login of {username!r} failed", failure, username=connect.username)
+            return fail(ConnectRefused(ConnectReturnCode.SERVER_UNAVAILABLE, "logins cannot be checked"))
+        self.failures += 1
+        self._delays.failed(_host(address))
+        return fail(
+            ConnectRefused(
+                ConnectReturnCode.BAD_USER_NAME_OR_PASSWORD,
+                f"wrong user name or password, user {connect.username!r}",
+            )
+        )
+
+    # -- rules -----------------------------------------------------------------------------------
+
+    def may_publish(self, client: Client, topic: str) -> bool:
+        """Asked for every PUBLISH and Will."""
+        if topic in SERVER_TOPICS or topic[:1] == "$":
+            return False
+        return self.rules is None or self._verdict(WRITE, client, topic)
+
+    def may_subscribe(self, client: Client, topic_filter: str) -> bool:
+        """``False`` when nothing that the filter matches could ever be delivered."""
+        rules = self.rules
+        return rules is None or rules.may_read_some(Subject(client.client_id, client.username), topic_filter)
+
+    def may_receive(self, client: Client, topic: str) -> bool:
+        """Asked at every delivery."""
+        return self.rules is None or self._verdict(READ, client, topic)
+
+    def _verdict(self, access: int, client: Client, topic: str) -> bool:
+        key = (access, client.client_id, client.username, topic)
+        verdict = self._verdicts.get(key)
+        if verdict is None:
+            assert self.rules is not None
+            if len(self._verdicts) >= REMEMBERED:
+                self._verdicts.clear()
+            verdict = self.rules.decide(Subject(client.client_id, client.username), topic, access).allowed
+            self._verdicts[key] = verdict
+        return verdict
+
+    def may_speak_for(self, client: Client, agent_uuid: str, agent_username: str) -> bool:
+        """The client may report as this agent."""
+        if self._binding == "none":
+            return True
+        return client.username == (agent_username if self._binding == "username" else agent_uuid)
+
+    def explain(self, client_id: str, username: str | None, topic: str) -> list[Explanation]:
+        """Which rule decides, for ``publish`` and for ``receive``."""
+        return explain(self.rules, client_id, username, topic)
+
+
+def explain(rules: AccessRules | None, client_id: str, username: str | None, topic: str) -> list[Explanation]:
+    """Which of ``rules`` decides, for ``publish`` and for ``receive``; needs no running daemon."""
+    subject = Subject(client_id, username)
+    found = []
+    for action, access in (("publish", WRITE), ("receive", READ)):
+        nothing: Rule | None = None
+        if access == WRITE and (topic in SERVER_TOPICS or topic.startswith("$")):
+            decision = Decision(False, nothing, "the topic is the server's own")
+        elif rules is None:
+            decision = Decision(True, nothing, "there is no ACL file")
+        else:
+            decision = rules.decide(subject, topic, access)
+        found.append(Explanation(action, decision))
+    return found

@@ -1,0 +1,76 @@
+"""Wrong passwords slow their sender down; nobody is ever shut out."""
+
+from collections import OrderedDict
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final
+
+from attrs import define
+from twisted.internet.interfaces import IReactorTime
+
+#: Failures that anyone may have before it counts.
+FREE: Final = 3
+#: Seconds between two attempts after the first failure that counts; doubled by each further one.
+FIRST: Final = 0.5
+LONGEST: Final = 5.0
+#: Seconds without a failure after which an address has a clean record.
+FORGIVEN: Final = 300.0
+#: Addresses remembered at most; the one whose failure is longest ago goes first.
+REMEMBERED: Final = 10_000
+
+
+def neighbourhood(host: str) -> str:
+    """Who is counted together: an IPv4 address, or the 64 bits of an IPv6 network that one site has."""
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if isinstance(address, IPv4Address):
+        return str(address)
+    return str(address.ipv4_mapped or IPv6Address(int(address) >> 64 << 64))
+
+
+@define
+class _Record:
+    failures: int = 0
+    last: float = 0.0
+    #: When the next attempt of this address may be looked at.
+    free_at: float = 0.0
+
+
+class LoginDelays:
+    """Attempts of an address with many failures are looked at one after the other, slowly.
+
+    :param clock: steady time.
+    """
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._records: OrderedDict[str, _Record] = OrderedDict()
+
+    def wait(self, host: str) -> float | None:
+        """Seconds until an attempt of ``host`` may be looked at; ``None``: too many are waiting already."""
+        record = self._records.get(neighbourhood(host))
+        now = self._clock.seconds()
+        if record is None or now - record.last >= FORGIVEN or record.failures < FREE:
+            return 0.0
+        starts = max(now, record.free_at)
+        if starts - now > LONGEST:
+            return None
+        record.free_at = starts + min(LONGEST, FIRST * 2.0 ** min(record.failures - FREE, 16))
+        return starts - now
+
+    def failed(self, host: str) -> int:
+        """Note a failure; returns how many there have been."""
+        now = self._clock.seconds()
+        host = neighbourhood(host)
+        record = self._records.pop(host, None)
+        if record is None or now - record.last >= FORGIVEN:
+            record = _Record()
+        record.failures += 1
+        record.last = now
+        if record.failures == FREE:
+            record.free_at = now + FIRST
+        self._records[host] = record
+        if len(self._records) > REMEMBERED:
+            self._records.popitem(last=False)
+        return record.failures

@@ -1,0 +1,154 @@
+"""Users and their passwords: argon2 hashes, in a file of ``user:hash`` lines or in a table.
+
+Checking one costs some 20 ms of a processor on purpose, and happens in a thread of its own.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
+
+from argon2 import PasswordHasher, extract_parameters
+from argon2.exceptions import InvalidHashError, VerificationError
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.credentials import IUsernamePassword
+from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.defer import Deferred, inlineCallbacks, succeed
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.threadpool import ThreadPool
+from zope.interface import implementer
+
+from platziverse.access.files import AccessError, read_lines, replace_file
+
+#: 19 MiB, two passes, one lane: OWASP's recommendation; a login of every agent of a fleet must be bearable.
+HASHER: Final = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
+
+
+class UserTable(Protocol):
+    """Users elsewhere, in the database for one."""
+
+    def password_hash(self, username: str) -> "Deferred[str | None]":
+        """The argon2 hash of a user's password; ``None``: there is no such user."""
+
+
+class PasswordFile:
+    """The users of a password file, in memory.
+
+    :param hashes: argon2 hash by user name.
+    """
+
+    def __init__(self, hashes: Mapping[str, str]) -> None:
+        self._hashes = dict(hashes)
+
+    @classmethod
+    def load(cls, path: str) -> "PasswordFile":
+        """Read a file. :raises AccessError: unreadable, without users, or a line that is no ``user:hash``."""
+        users = cls(_parse(path))
+        if not users._hashes:
+            raise AccessError(path, "it holds no user; add one with: platziverse passwd")
+        return users
+
+    def password_hash(self, username: str) -> "Deferred[str | None]":
+        """As a :class:`UserTable`, at once."""
+        return succeed(self._hashes.get(username))
+
+    def __len__(self) -> int:
+        return len(self._hashes)
+
+
+def _parse(path: str) -> dict[str, str]:
+    hashes: dict[str, str] = {}
+    for number, line in enumerate(read_lines(path), 1):
+        username, colon, hashed = line.rstrip("\r").rpartition(":")
+        if not colon or not _is_username(username):
+            raise AccessError(path, "a line must be user:hash", number)
+        try:
+            extract_parameters(hashed)
+        except InvalidHashError:
+            raise AccessError(path, f"the password of {username!r} is no argon2 hash", number) from None
+        if username in hashes:
+            raise AccessError(path, f"user {username!r} is there twice", number)
+        hashes[username] = hashed
+    return hashes
+
+
+def _is_username(username: str) -> bool:
+    return bool(username) and username == username.strip() and username.isprintable()
+
+
+def set_password(path: str, username: str, password: bytes) -> None:
+    """Add a user to a password file, or give it another password. The file is made when there is none.
+
+    :raises AccessError: the name or the password is empty or unusable, or the file is broken.
+    """
+    if not _is_username(username):
+        raise AccessError(path, f"{username!r} cannot be a user name")
+    if not password:
+        raise AccessError(path, "the password is empty")
+    hashes = _parse(path) if os.path.exists(path) else {}
+    hashes[username] = HASHER.hash(password)
+    _write(path, hashes)
+
+
+def remove_user(path: str, username: str) -> None:
+    """Take a user out of a password file. :raises AccessError: there is none of that name."""
+    hashes = _parse(path)
+    if username not in hashes:
+        raise AccessError(path, f"there is no user {username!r}")
+    del hashes[username]
+    _write(path, hashes)
+
+
+def users(path: str) -> list[str]:
+    """The names in a password file, in its order. :raises AccessError:"""
+    return list(_parse(path))
+
+
+def _write(path: str, hashes: Mapping[str, str]) -> None:
+    replace_file(path, "".join(f"{username}:{hashed}\n" for username, hashed in hashes.items()))
+
+
+def verify(hashed: str, password: bytes) -> bool:
+    """``password`` belongs to ``hashed``. Slow on purpose; the comparison takes the same time for all."""
+    try:
+        return HASHER.verify(hashed, password)
+    except (VerificationError, InvalidHashError):
+        return False
+
+
+@implementer(ICredentialsChecker)
+class PasswordChecker:
+    """Checks ``IUsernamePassword`` against tables of users, the first that knows the name.
+
+    :param pool: its threads do the hashing; started and stopped by its owner.
+    """
+
+    credentialInterfaces = (IUsernamePassword,)
+
+    def __init__(
+        self, tables: "tuple[UserTable, ...]", reactor: IReactorFromThreads, pool: ThreadPool
+    ) -> None:
+        self.tables = tables
+        self._reactor = reactor
+        self._pool = pool
+        # An unknown user costs what a known one does.
+        self._decoy = HASHER.hash(os.urandom(16))
+
+    @inlineCallbacks
+    def requestAvatarId(self, credentials: Any) -> "Any":
+        """The user name, in UTF-8. Errbacks with ``UnauthorizedLogin``, which does not say what was wrong."""
+        hashed = yield self._find(credentials.username.decode())
+        right = yield deferToThreadPool(
+            self._reactor, self._pool, verify, hashed or self._decoy, credentials.password
+        )
+        if hashed is None or not right:
+            raise UnauthorizedLogin("wrong user name or password")
+        return credentials.username
+
+    @inlineCallbacks
+    def _find(self, username: str) -> "Any":
+        for table in self.tables:
+            hashed = yield table.password_hash(username)
+            if hashed is not None:
+                return hashed
+        return None

@@ -1,0 +1,221 @@
+"""Password files, and checking a password without saying what was wrong."""
+
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+from twisted.cred.credentials import UsernamePassword
+from twisted.cred.error import UnauthorizedLogin
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from platziverse.access.files import AccessError, mode_problem, replace_file
+from platziverse.access.passwords import (
+    HASHER,
+    PasswordChecker,
+    PasswordFile,
+    remove_user,
+    set_password,
+    users,
+    verify,
+)
+
+SECRET = b"correct horse"
+#: Made once: hashing is slow on purpose.
+HASHED = HASHER.hash(SECRET)
+
+
+class Threads:
+    """Reactor and thread pool whose threads run when a test says so."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Callable[[], None]] = []
+
+    def callInThreadWithCallback(self, done: Any, call: Any, *args: Any, **fields: Any) -> None:
+        def work() -> None:
+            try:
+                result = call(*args, **fields)
+            except Exception:
+                done(False, Failure())
+            else:
+                done(True, result)
+
+        self.waiting.append(work)
+
+    def callFromThread(self, call: Any, *args: Any) -> None:
+        call(*args)
+
+    def run(self) -> int:
+        """Let the threads work; returns how many calls there were."""
+        waiting, self.waiting = self.waiting, []
+        for work in waiting:
+            work()
+        return len(waiting)
+
+
+class SlowTable:
+    """A table of users that answers when a test says so."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, Deferred[str | None]]] = []
+
+    def password_hash(self, username: str) -> "Deferred[str | None]":
+        answer: Deferred[str | None] = Deferred()
+        self.asked.append((username, answer))
+        return answer
+
+
+def make_checker(threads: Threads, *tables: Any) -> PasswordChecker:
+    return PasswordChecker(tables, cast(Any, threads), cast(Any, threads))
+
+
+class TestChecker(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.threads = Threads()
+        self.checker = make_checker(self.threads, PasswordFile({"ana": HASHED, "böb": HASHED}))
+
+    def ask(self, username: bytes, password: bytes) -> "Deferred[Any]":
+        return cast("Deferred[Any]", self.checker.requestAvatarId(UsernamePassword(username, password)))
+
+    def test_the_right_password(self) -> None:
+        for name in (b"ana", "böb".encode()):
+            answer = self.ask(name, SECRET)
+            self.threads.run()
+            self.assertEqual(self.successResultOf(answer), name)
+
+    def test_row_23_hashing_does_not_happen_on_the_reactor_thread(self) -> None:
+        answer = self.ask(b"ana", SECRET)
+        self.assertNoResult(answer)
+        self.assertEqual(self.threads.run(), 1)
+        self.successResultOf(answer)
+
+    def test_row_23_a_wrong_password_and_an_unknown_user_look_the_same(self) -> None:
+        answers = []
+        for name, password in ((b"ana", b"wrong"), (b"nobody", SECRET), (b"", SECRET), (b"ana\0", SECRET)):
+            answer = self.ask(name, password)
+            self.assertEqual(self.threads.run(), 1, name)  # the unknown user costs a hash too
+            answers.append(self.failureResultOf(answer, UnauthorizedLogin).getErrorMessage())
+        self.assertEqual(len(set(answers)), 1)
+
+    def test_no_password_but_the_right_one_matches(self) -> None:
+        for password in (b"", b"wrong", SECRET + b"\0", SECRET.upper(), HASHED.encode(), b"\xff" * 65535):
+            self.assertFalse(verify(HASHED, password))
+        self.assertTrue(verify(HASHED, SECRET))
+        self.assertFalse(verify("no hash", SECRET))
+
+    def test_a_second_table_is_asked_when_the_first_does_not_know_the_user(self) -> None:
+        table = SlowTable()
+        self.checker = make_checker(self.threads, PasswordFile({"ana": HASHED}), table)
+        known, unknown = self.ask(b"ana", SECRET), self.ask(b"carla", SECRET)
+        self.threads.run()
+        self.successResultOf(known)
+        [(name, answer)] = table.asked
+        self.assertEqual(name, "carla")
+        answer.callback(HASHED)
+        self.threads.run()
+        self.assertEqual(self.successResultOf(unknown), b"carla")
+
+    def test_a_table_that_fails_lets_nobody_in(self) -> None:
+        table = SlowTable()
+        self.checker = make_checker(self.threads, table)
+        answer = self.ask(b"carla", SECRET)
+        table.asked[0][1].errback(RuntimeError("the database is away"))
+        self.failureResultOf(answer, RuntimeError)
+
+
+class TestFile(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.path = Path(self.mktemp())
+
+    def refused(self, text: str, line: "int | None") -> None:
+        self.path.write_text(text)
+        error = self.assertRaises(AccessError, PasswordFile.load, str(self.path))
+        self.assertEqual((error.path, error.line), (str(self.path), line), text)
+
+    def test_row_80_blank_and_malformed_lines_are_refused_and_named(self) -> None:
+        good = f"ana:{HASHED}\n"
+        for line in (
+            "",
+            "   ",
+            ":",
+            f":{HASHED}",
+            f" :{HASHED}",
+            f" bob:{HASHED}",
+            "bob",
+            "bob:",
+            "bob:plain",
+            "bob:$6$abc$def",
+            "bob:$argon2id$v=19$m=1",
+            "# comment",
+            f"ana:{HASHED}",
+            f"b\tob:{HASHED}",
+        ):
+            self.refused(good + line + "\n", 2)
+            self.refused(line + "\n" + good, 1 if "ana" not in line else 2)
+
+    def test_row_82_an_empty_or_missing_file_is_refused(self) -> None:
+        self.refused("", None)
+        self.path.unlink()
+        self.assertRaises(AccessError, PasswordFile.load, str(self.path))
+
+    def test_a_colon_belongs_to_the_name(self) -> None:
+        self.path.write_text(f"urn:dev:7:{HASHED}\n")
+        answer = PasswordFile.load(str(self.path)).password_hash("urn:dev:7")
+        self.assertEqual(self.successResultOf(answer), HASHED)
+
+    def test_editing(self) -> None:
+        path = str(self.path)
+        set_password(path, "ana", b"one")
+        set_password(path, "bob", b"two")
+        set_password(path, "ana", b"three")
+        self.assertEqual(users(path), ["ana", "bob"])
+        loaded = PasswordFile.load(path)
+        self.assertEqual(len(loaded), 2)
+        hashed = self.successResultOf(loaded.password_hash("ana"))
+        self.assertTrue(verify(cast(str, hashed), b"three"))
+        remove_user(path, "ana")
+        self.assertEqual(users(path), ["bob"])
+        self.assertRaises(AccessError, remove_user, path, "ana")
+
+    def test_row_84_the_file_is_its_owners_alone(self) -> None:
+        set_password(str(self.path), "ana", SECRET)
+        self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o600)
+        self.path.chmod(0o644)
+        set_password(str(self.path), "bob", SECRET)
+        self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o600)
+
+    def test_names_and_passwords_that_would_break_the_file_are_refused(self) -> None:
+        for name in ("", " ", "a\nb", "a\0", " ana", "a\u2028b"):
+            self.assertRaises(AccessError, set_password, str(self.path), name, SECRET)
+        self.assertRaises(AccessError, set_password, str(self.path), "ana", b"")
+        self.assertFalse(self.path.exists())
+
+    def test_a_broken_file_is_not_touched(self) -> None:
+        self.path.write_text("broken\n")
+        self.assertRaises(AccessError, set_password, str(self.path), "ana", SECRET)
+        self.assertEqual(self.path.read_text(), "broken\n")
+
+    def test_a_write_that_fails_leaves_nothing_behind(self) -> None:
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        (folder / "target").mkdir()
+        self.assertRaises(AccessError, replace_file, str(folder / "target"), "text")
+        self.assertEqual([entry.name for entry in folder.iterdir()], ["target"])
+
+
+class TestModes(SynchronousTestCase):
+    def problem(self, mode: int, secret: bool = True) -> "str | None":
+        path = Path(self.mktemp())
+        path.write_text("x")
+        path.chmod(mode)
+        return mode_problem(str(path), secret)
+
+    def test_row_84_modes_are_judged(self) -> None:
+        self.assertIsNone(self.problem(0o600))
+        self.assertIsNone(self.problem(0o640))
+        self.assertIsNone(self.problem(0o644, secret=False))
+        for mode, secret in ((0o644, True), (0o660, True), (0o602, True), (0o666, False), (0o664, False)):
+            self.assertIn(f"{mode:04o}", self.problem(mode, secret) or "", oct(mode))
+        self.assertIn("No such file", mode_problem("/nonexistent") or "")
