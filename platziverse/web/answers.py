@@ -1,0 +1,112 @@
+"""Answers: resources that are read, in JSON but for a few, with the errors in the original's shape."""
+
+from typing import Any, Final, cast
+
+from msgspec.json import encode
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request
+
+from platziverse.web.interfaces import Unavailable
+
+log = Logger()
+
+JSON: Final = b"application/json; charset=utf-8"
+METHODS: Final = (b"GET", b"HEAD")
+
+
+class HTTPError(Exception):
+    """An answer other than 200. ``text`` is for the client."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(status, text)
+        self.status = status
+        self.text = text
+
+
+class Answer(Resource):
+    """A resource, leaf of the tree, that answers GET and HEAD with what :meth:`answer` returns."""
+
+    isLeaf = True
+    #: Answers paths below its own as well.
+    has_parts = False
+
+    def answer(self, request: Request) -> Any:
+        """Bytes, an object for JSON, or a Deferred of either. :raises HTTPError:"""
+        raise HTTPError(404, "not found")
+
+    def render(self, request: Request) -> Any:
+        """Answer at once, or when the Deferred fires."""
+        try:
+            if request.method not in METHODS:
+                request.setHeader(b"Allow", b", ".join(METHODS))
+                raise HTTPError(405, "method not allowed: this is read-only")
+            if request.postpath and not self.has_parts:
+                raise HTTPError(404, "not found")
+            answer = self.answer(request)
+        except Exception:
+            return _failed(Failure(), request)
+        if not isinstance(answer, Deferred):
+            return _body(answer, request)
+        answer.addCallback(_body, request).addErrback(_failed, request).addCallback(_send, request, answer)
+        return NOT_DONE_YET
+
+
+class Refusal(Answer):
+    """Answers everything with the same error."""
+
+    has_parts = True
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._error = status, text
+
+    def answer(self, request: Request) -> Any:
+        """:raises HTTPError: always."""
+        raise HTTPError(*self._error)
+
+
+def _body(answer: Any, request: Request) -> bytes:
+    if isinstance(answer, bytes):
+        return answer
+    request.setHeader(b"Content-Type", JSON)
+    return encode(answer)
+
+
+def _failed(failure: Failure, request: Request) -> bytes:
+    error: Any = failure.value
+    if isinstance(error, Unavailable):
+        error = HTTPError(503, f"the database is away: {error}")
+        request.setHeader(b"Retry-After", b"5")
+    elif not isinstance(error, HTTPError):
+        if not isinstance(error, CancelledError):
+            log.failure("Bug: answering {path!r}", failure, path=request.path)
+        error = HTTPError(500, "internal error")
+    request.setResponseCode(error.status)
+    return _body({"error": error.text}, request)
+
+
+def _send(body: bytes, request: Any, answer: "Deferred[Any]") -> None:
+    if request.channel is None or request._disconnected:  # the client did not wait
+        return
+    request.setHeader(b"Content-Length", b"%d" % len(body))
+    request.write(body)
+    request.finish()
+
+
+def text_of(segment: bytes) -> str:
+    """A segment of a path, or a value of a query. :raises HTTPError: it is no text."""
+    try:
+        text = segment.decode()
+    except UnicodeDecodeError:
+        raise HTTPError(400, "not UTF-8") from None
+    if "\0" in text:
+        raise HTTPError(400, "NUL is no text")
+    return text
+
+
+def segments(request: Request) -> list[str]:
+    """The rest of the path, below where the resource is. :raises HTTPError:"""
+    return [text_of(segment) for segment in cast("list[bytes]", request.postpath)]

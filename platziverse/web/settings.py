@@ -1,0 +1,24 @@
+"""Who may read over HTTP, and how much of it, with defaults. Each one is a setting."""
+
+from attrs import field, frozen
+from attrs.validators import ge, in_
+
+
+@frozen
+class WebSettings:
+    """HTTP on the shared port. MQTT over WebSocket is not meant here: it has logins of its own."""
+
+    #: Who may read ``/api/`` and ``/metrics``: ``local``, this machine only, or ``everyone``. A proxy on
+    #: this machine reads for whoever it lets in.
+    readers: str = field(default="local", validator=in_(("local", "everyone")))
+    #: Names in ``Host`` that are answered, without port. None given: any, but for readers ``local`` those
+    #: of this machine, so that no foreign page gets here through a name of its own.
+    hosts: tuple[str, ...] = ()
+    #: Pages that may read, e.g. ``"https://panel.example"``; all others only when they come from here.
+    origins: tuple[str, ...] = ()
+    #: Pages that may open a WebSocket for MQTT; none given: all, as MQTT has logins and no cookies.
+    websocket_origins: tuple[str, ...] = ()
+    #: Seconds in which a request must be complete, and that a connection may be idle.
+    timeout: float = field(default=30.0, validator=ge(1))
+    #: HTTP connections at a time.
+    max_connections: int = field(default=1000, validator=ge(1))

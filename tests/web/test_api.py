@@ -1,0 +1,174 @@
+"""The JSON API, over a store in memory."""
+
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from platziverse.testing import BrokerHarness
+from platziverse.web.answers import HTTPError
+from platziverse.web.api import Api, _time
+from platziverse.web.interfaces import Row, Unavailable
+from platziverse.web.settings import WebSettings
+from platziverse.web.site import make_site
+from tests.web.browser import Connection, Response
+
+AGENT: Row = {"id": 1, "uuid": "yyy", "username": "platzi", "connected": True}
+METRIC: Row = {"id": 7, "type": "temp", "value": "33", "createdAt": "2026-11-24T04:07:00.000Z"}
+
+
+class TableStore:
+    """A ``ReadStore`` of one agent with one metric.
+
+    :ivar asked: the questions.
+    """
+
+    def __init__(self) -> None:
+        self.away = False
+        self.asked: list[tuple[Any, ...]] = []
+
+    def _answer(self, question: tuple[Any, ...], rows: Any) -> "Deferred[Any]":
+        self.asked.append(question)
+        return fail(Unavailable("refused")) if self.away else succeed(rows)
+
+    def agents(self, username: str | None) -> "Deferred[list[Row]]":
+        return self._answer((username,), [AGENT] if username in (None, "platzi") else [])
+
+    def agent(self, uuid: str) -> "Deferred[Row | None]":
+        return self._answer((uuid,), AGENT if uuid == "yyy" else None)
+
+    def types(self, uuid: str) -> "Deferred[list[Row]]":
+        return self._answer((uuid,), [{"type": "temp"}] if uuid == "yyy" else [])
+
+    def metrics(
+        self, uuid: str, type: str, since: datetime | None, until: datetime | None, limit: int
+    ) -> "Deferred[list[Row]]":
+        known = (uuid, type) == ("yyy", "temp")
+        return self._answer((uuid, type, since, until, limit), [METRIC] if known else [])
+
+
+class ApiTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.store = TableStore()
+        self.harness = BrokerHarness()
+        api = Api(self.store, self.harness.broker.sessions)
+        self.site = make_site(Clock(), WebSettings(), lambda: "", [("api", api)])
+
+    def get(self, path: str) -> Response:
+        return Connection(self.site).request(path)
+
+    def error(self, path: str) -> tuple[int, str]:
+        response = self.get(path)
+        self.assertEqual(list(response.json), ["error"])
+        return response.status, response.json["error"]
+
+    def test_the_four_paths_of_the_original_answer(self) -> None:
+        expected = {
+            "/api/agents": [AGENT],
+            "/api/agents?username=nobody": [],
+            "/api/agent/yyy": AGENT,
+            "/api/metrics/yyy": [{"type": "temp"}],
+            "/api/metrics/yyy/temp": [METRIC],
+        }
+        for path, body in expected.items():
+            response = self.get(path)
+            self.assertEqual((response.status, response.json), (200, body), path)
+            self.assertEqual(response.headers["content-type"], "application/json; charset=utf-8")
+
+    def test_what_is_not_there_is_told_as_the_original_told_it(self) -> None:
+        self.assertEqual(self.error("/api/agent/x"), (404, "Agent not found with uuid x"))
+        self.assertEqual(self.error("/api/metrics/x"), (404, "Metrics not found for agent with uuid x"))
+        self.assertEqual(
+            self.error("/api/metrics/yyy/x"), (404, "Metrics (x) not found for agent with uuid yyy")
+        )
+
+    def test_other_paths_are_not_there(self) -> None:
+        for path in ("/api", "/api/", "/api/agent", "/api/agents/x", "/api/metrics/a/b/c", "/api/metrics"):
+            self.assertEqual(self.error(path), (404, "not found"), path)
+
+    def test_texts_arrive_as_they_are(self) -> None:
+        """row 97"""
+        for quoted, text in (("%27%3B%20drop", "'; drop"), ("a%2Fb", "a/b"), ("%25s", "%s"), ("%C3%B1", "ñ")):
+            self.get(f"/api/metrics/{quoted}/{quoted}")
+            self.assertEqual(self.store.asked[-1][:2], (text, text))
+
+    def test_what_cannot_be_in_the_tables_is_not_asked(self) -> None:
+        """row 96"""
+        self.assertEqual(self.error("/api/agent/%00")[0], 400)
+        self.assertEqual(self.error("/api/agent/%ff")[0], 400)
+        self.assertEqual(self.error("/api/agents?username=%00")[0], 400)
+        self.assertEqual(self.error("/api/agent/" + "x" * 256)[0], 404)
+        self.assertEqual(self.error("/api/agent/")[0], 404)
+        self.assertEqual(self.error("/api/metrics/yyy/")[0], 404)
+        self.assertEqual(self.store.asked, [])
+
+    def test_a_window_and_a_limit_can_be_asked_for(self) -> None:
+        self.get("/api/metrics/yyy/temp?from=2026-11-24T04:07:00Z&to=1795493280000&limit=5")
+        since = datetime(2026, 11, 24, 4, 7, tzinfo=timezone.utc)
+        until = datetime.fromtimestamp(1_795_493_280, timezone.utc)
+        self.assertEqual(self.store.asked, [("yyy", "temp", since, until, 5)])
+        self.get("/api/metrics/yyy/temp")
+        self.assertEqual(self.store.asked[1], ("yyy", "temp", None, None, 20))
+
+    def test_a_query_without_sense_is_an_error(self) -> None:
+        queries = (
+            "limit=0",
+            "limit=1001",
+            "limit=-1",
+            "limit=x",
+            "limit=1.5",
+            "limit=1&limit=2",
+            "x=1",
+            "from=now",
+        )
+        for query in (
+            *queries,
+            "to=2026-13-01T00:00:00Z",
+            "from=2026-11-24",
+            "limit=%D9%A1",
+            "from=" + "9" * 15,
+        ):
+            self.assertEqual(self.error(f"/api/metrics/yyy/temp?{query}")[0], 400, query)
+        self.assertEqual(self.error("/api/agents?limit=1"), (400, "unknown parameter limit"))
+
+    @given(st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30)), st.integers(-1439, 1439))
+    def test_any_time_is_understood(self, moment: datetime, offset: int) -> None:
+        moment = moment.replace(tzinfo=timezone(timedelta(minutes=offset)))
+        text = moment.isoformat()
+        self.assertEqual(_time({"from": text}, "from"), moment)
+        self.assertEqual(_time({"from": text.replace("+", " ")}, "from"), moment)
+
+    @given(st.text(max_size=40))
+    def test_any_text_is_a_time_or_an_error(self, text: str) -> None:
+        try:
+            _time({"from": text}, "from")
+        except HTTPError as error:
+            self.assertEqual(error.status, 400)
+
+    def test_a_database_away_is_told(self) -> None:
+        self.store.away = True
+        for path in ("/api/agents", "/api/agent/yyy", "/api/metrics/yyy", "/api/metrics/yyy/temp"):
+            response = self.get(path)
+            self.assertEqual((response.status, response.headers["retry-after"]), (503, "5"))
+            self.assertEqual(response.json, {"error": "the database is away: refused"})
+
+    def test_connected_clients_are_listed(self) -> None:
+        client = self.harness.connect("one", clean_session=False, username="ann")
+        client.subscribe("a/#", 1)
+        self.harness.connect("gone", clean_session=False).lose()
+        [row] = self.get("/api/clients").json
+        self.assertEqual((row["id"], row["queue"]), ("one", 0))
+        self.assertEqual(row["subscriptions"], [{"filter": "a/#", "qos": 1}])
+        self.assertRegex(row["since"], r"^1970-01-01T00:00:00\.000Z$")
+        self.assertIn("127.0.0.1", row["address"])
+
+    def test_the_document_describes_every_path(self) -> None:
+        document = self.get("/api/openapi.json").json
+        self.assertEqual(len(document["paths"]), 6)
+        for path in document["paths"]:
+            concrete = path.replace("{uuid}", "yyy").replace("{type}", "temp")
+            self.assertEqual(self.get(concrete).status, 200, path)

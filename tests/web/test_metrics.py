@@ -1,0 +1,141 @@
+"""What Prometheus sees, and what the dashboard asks it."""
+
+import json
+import re
+from pathlib import Path
+
+from attrs import define
+from prometheus_client.parser import text_string_to_metric_families
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from platziverse.agents.handlers import AgentHandlers
+from platziverse.store.writer import BatchWriter
+from platziverse.testing import BrokerHarness
+from platziverse.web.histogram import Histogram
+from platziverse.web.metrics import DaemonCollector, MetricsPage, Observations
+from platziverse.web.settings import WebSettings
+from platziverse.web.site import make_site
+from platziverse.web.turns import Turns
+from tests.agents.doubles import COURSE, NOW, HeldStore
+from tests.web.browser import Connection
+
+DASHBOARD = Path(__file__).parent.parent.parent / "examples" / "grafana-dashboard.json"
+
+
+@define
+class FakeDatabase:
+    slots: int = 1
+    state: str = "ready"
+    refused: int = 0
+    internal_errors: int = 0
+
+
+class MetricsTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.database, self.observations, self.clock = FakeDatabase(), Observations(), Clock()
+        self.turns = Turns(self.clock)
+        self.handlers = AgentHandlers(HeldStore(held=False), lambda topic, payload: None, lambda: NOW)
+        self.harness = BrokerHarness(self.handlers.table, observers=[self.handlers])
+        writer = BatchWriter(self.database, self.clock)  # type: ignore[arg-type]
+        collector = DaemonCollector(
+            "1.2",
+            self.harness.broker,
+            self.harness.factory,
+            self.handlers,
+            writer,
+            self.database,
+            self.observations,
+            self.turns,
+        )
+        self.page = MetricsPage(collector)
+        self.site = make_site(self.clock, WebSettings(), lambda: "", [("metrics", self.page)])
+
+    def samples(self) -> dict[tuple[str, ...], float]:
+        """Name and label values → value."""
+        body = Connection(self.site).request("/metrics").body.decode()
+        return {
+            (sample.name, *sample.labels.values()): sample.value
+            for family in text_string_to_metric_families(body)
+            for sample in family.samples
+        }
+
+    def test_counters_are_those_of_the_daemon(self) -> None:
+        client = self.harness.connect("one")
+        client.publish("agent/message", COURSE, 1, 1)
+        client.publish("agent/message", b"Hello", 1, 2)
+        self.harness.turn()
+        samples = self.samples()
+        expected = {
+            ("platziverse_build_info", "1.2"): 1,
+            ("platziverse_clients",): 1,
+            ("platziverse_agents",): 1,
+            ("platziverse_messages_total", "in", "1"): 2,
+            ("platziverse_rejected_messages_total", "syntax"): 1,
+            ("platziverse_internal_errors_total",): 0,
+            ("platziverse_database_state", "ready"): 1,
+            ("platziverse_database_state", "away"): 0,
+        }
+        self.assertEqual({key: samples[key] for key in expected}, expected)
+        self.assertGreater(samples[("platziverse_process_resident_memory_bytes",)], 0)
+
+    def test_errors_are_counted_by_what_was_broken(self) -> None:
+        self.harness.open().send_bytes(b"\xc0\x00")
+        self.assertEqual(self.samples()[("platziverse_protocol_errors_total", "MQTT-3.1.0-1")], 1)
+
+    def test_a_database_away_is_one_state(self) -> None:
+        self.database.state = "away: connection refused"
+        samples = self.samples()
+        states = [samples[("platziverse_database_state", name)] for name in ("connecting", "ready", "away")]
+        self.assertEqual(states, [0, 0, 1])
+
+    def test_distributions_have_cumulative_buckets(self) -> None:
+        self.observations.ack(0.002)
+        self.observations.ack(0.0025)
+        self.observations.ack(99)
+        self.observations.batch(500, 0.01)
+        samples = self.samples()
+        self.assertEqual(samples[("platziverse_puback_seconds_bucket", "0.001")], 0)
+        self.assertEqual(samples[("platziverse_puback_seconds_bucket", "0.0025")], 2)
+        self.assertEqual(samples[("platziverse_puback_seconds_bucket", "+Inf")], 3)
+        self.assertEqual(samples[("platziverse_puback_seconds_count",)], 3)
+        self.assertEqual(samples[("platziverse_batch_entries_bucket", "500.0")], 1)
+        self.assertEqual(samples[("platziverse_commit_seconds_sum",)], 0.01)
+
+    def test_a_long_turn_of_the_reactor_is_seen(self) -> None:
+        self.turns.start()
+        self.clock.advance(0.25)
+        self.clock.advance(0.4)
+        self.turns.stop()
+        buckets = dict(self.turns.lateness.buckets())
+        self.assertEqual((buckets["0.001"], buckets["0.1"], buckets["0.25"]), (1, 1, 2))
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_openmetrics_is_spoken_when_asked_for(self) -> None:
+        accept = "application/openmetrics-text; version=1.0.0"
+        response = Connection(self.site).request("/metrics", Accept=accept)
+        self.assertIn("application/openmetrics-text", response.headers["content-type"])
+        self.assertTrue(response.body.endswith(b"# EOF\n"))
+
+    def test_the_dashboard_asks_for_names_that_exist(self) -> None:
+        names = {name for name, *_ in self.samples()}
+        families = {family.name for family in self.page.registry.collect()}
+        # Without a value yet, but exported as soon as there is one.
+        names |= {"platziverse_protocol_errors_total"} & {f"{family}_total" for family in families}
+        expressions = [
+            target["expr"]
+            for panel in json.loads(DASHBOARD.read_text())["panels"]
+            for target in panel["targets"]
+        ]
+        asked = {name for text in expressions for name in re.findall(r"platziverse_\w+", text)}
+        self.assertGreater(len(asked), 20)
+        self.assertEqual(asked - names, set())
+
+
+class HistogramTests(SynchronousTestCase):
+    def test_a_bound_belongs_to_its_bucket(self) -> None:
+        histogram = Histogram([1, 2])
+        for value in (0, 1, 1.5, 2, 3):
+            histogram.observe(value)
+        self.assertEqual(list(histogram.buckets()), [("1.0", 2), ("2.0", 4), ("+Inf", 5)])
+        self.assertEqual(histogram.sum, 7.5)

@@ -1,0 +1,217 @@
+"""Who is answered over HTTP, and how much is read of whom."""
+
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.server import Request
+
+from platziverse.web.answers import Answer
+from platziverse.web.settings import WebSettings
+from platziverse.web.site import _BODY_REFUSED, make_site
+from tests.web.browser import LOCAL, REMOTE, Connection
+
+
+class Page(Answer):
+    def answer(self, request: Request) -> Any:
+        return {"page": True}
+
+
+class Slow(Answer):
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.waiting: list[Deferred[Any]] = []
+
+    def answer(self, request: Request) -> Any:
+        self.waiting.append(Deferred())
+        return self.waiting[-1]
+
+
+class Broken(Answer):
+    def answer(self, request: Request) -> Any:
+        raise ZeroDivisionError
+
+
+class Upgrade(Answer):
+    def answer(self, request: Request) -> Any:
+        return {"websocket": True}
+
+
+class SiteCase(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.trouble = ""
+        self.slow = Slow()
+        self.build()
+
+    def build(self, **settings: Any) -> None:
+        pages = [("page", Page()), ("slow", self.slow), ("broken", Broken())]
+        self.site = make_site(
+            self.clock, WebSettings(**settings), lambda: self.trouble, pages, websocket=Upgrade()
+        )
+
+    def connection(self, address: IAddress = LOCAL) -> Connection:
+        return Connection(self.site, address)
+
+    def status(self, path: str, address: IAddress = LOCAL, **headers: str) -> int:
+        return self.connection(address).request(path, **headers).status
+
+
+class HealthTests(SiteCase):
+    def test_whoever_answers_is_alive(self) -> None:
+        response = self.connection().request("/healthz")
+        self.assertEqual((response.status, response.json), (200, {"status": "ok"}))
+
+    def test_ready_says_what_is_wrong(self) -> None:
+        """row 103"""
+        self.assertEqual(self.status("/readyz"), 200)
+        self.trouble = "the database is away"
+        response = self.connection().request("/readyz")
+        self.assertEqual(response.status, 503)
+        self.assertEqual(response.json, {"status": "not ready", "reason": "the database is away"})
+
+
+class TreeTests(SiteCase):
+    def test_what_is_not_there_is_an_error_in_json(self) -> None:
+        for path in ("/", "/x", "/page/x/../y", "//", "/%00", "/mqtts", "/?x", "/%ff"):
+            response = self.connection().request(path)
+            self.assertEqual((response.status, response.json), (404, {"error": "not found"}), path)
+
+    def test_only_reading_is_allowed(self) -> None:
+        for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"):
+            response = self.connection().request("/page", method)
+            self.assertEqual((response.status, response.headers["allow"]), (405, "GET, HEAD"), method)
+
+    def test_head_is_get_without_its_body(self) -> None:
+        connection = self.connection()
+        self.assertEqual(connection.request("/page", "HEAD").status, 200)
+        self.assertEqual(connection.request("/page").status, 200)
+
+    def test_every_answer_carries_the_security_headers(self) -> None:
+        """row 86"""
+        for path in ("/page", "/healthz", "/nothing"):
+            headers = self.connection().request(path).headers
+            self.assertEqual(headers["x-content-type-options"], "nosniff")
+            self.assertIn("default-src 'none'", headers["content-security-policy"])
+            self.assertEqual(headers["server"], "platziverse")
+            self.assertNotIn("access-control-allow-origin", headers)
+
+    def test_websocket_is_at_mqtt_and_at_the_root_for_an_upgrade(self) -> None:
+        self.assertIn("websocket", self.connection().request("/mqtt").json)
+        self.assertIn("websocket", self.connection().request("/", Upgrade="WebSocket").json)
+
+    def test_a_bug_is_an_answer_and_a_log_line(self) -> None:
+        """row 85"""
+        response = self.connection().request("/broken")
+        self.assertEqual((response.status, response.json), (500, {"error": "internal error"}))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+
+class GuardTests(SiteCase):
+    def test_only_this_machine_reads_by_default(self) -> None:
+        mapped = IPv6Address("TCP", "::ffff:127.0.0.1", 5)
+        for address in (LOCAL, IPv6Address("TCP", "::1", 5), mapped, UNIXAddress("/run/x")):
+            self.assertEqual(self.status("/page", address), 200, repr(address))
+        for address in (REMOTE, IPv6Address("TCP", "2001:db8::1", 5), IPv4Address("TCP", "10.0.0.1", 5)):
+            response = Connection(self.site, address).request("/page")
+            self.assertEqual(response.status, 403, repr(address))
+            self.assertIn("web.readers", response.json["error"])
+
+    def test_load_balancers_see_from_anywhere_whether_it_works(self) -> None:
+        self.assertEqual((self.status("/healthz", REMOTE), self.status("/readyz", REMOTE)), (200, 200))
+
+    def test_everyone_reads_when_told_so(self) -> None:
+        self.build(readers="everyone")
+        self.assertEqual(self.status("/page", REMOTE, Host="any.example"), 200)
+
+    def test_a_name_of_somebody_else_is_not_answered(self) -> None:
+        for host in ("evil.example", "evil.example:8083", "localhost.evil.example", "[::1"):
+            self.assertEqual(self.status("/page", Host=host), 421, host)
+        for host in ("localhost", "LOCALHOST:8083", "127.0.0.1:8083", "[::1]:8083", "app.localhost"):
+            self.assertEqual(self.status("/page", Host=host), 200, host)
+
+    def test_the_list_of_hosts_is_the_whole_list(self) -> None:
+        self.build(hosts=("panel.example",), readers="everyone")
+        self.assertEqual(self.status("/page", Host="Panel.example:8083"), 200)
+        self.assertEqual(self.status("/page", Host="localhost"), 421)
+
+    def test_a_foreign_page_may_not_read(self) -> None:
+        self.assertEqual(self.status("/page", Origin="https://evil.example"), 403)
+        self.assertEqual(self.status("/page", Origin="null"), 403)
+        self.assertEqual(self.status("/page", Origin="http://localhost:8083"), 200)
+
+    def test_a_listed_page_may(self) -> None:
+        self.build(origins=("https://panel.example",))
+        headers = self.connection().request("/page", Origin="https://panel.example").headers
+        self.assertEqual(headers["access-control-allow-origin"], "https://panel.example")
+        self.assertEqual(headers["vary"], "Origin")
+
+
+class ReadingTests(SiteCase):
+    def test_a_body_is_refused_before_it_is_read(self) -> None:
+        for header in (b"Content-Length: 1000000000", b"Transfer-Encoding: chunked"):
+            connection = self.connection()
+            connection.send(b"POST /page HTTP/1.1\r\nHost: localhost\r\n" + header + b"\r\n\r\n")
+            connection.send(b"5\r\nhello\r\n" * 1000)
+            [response] = connection.responses()
+            self.assertEqual(response.status, 413)
+            self.assertIn("error", response.json)
+            self.assertTrue(connection.closed)
+
+    def test_the_refusal_states_its_own_length(self) -> None:
+        head, _, body = _BODY_REFUSED.partition(b"\r\n\r\n")
+        self.assertIn(b"Content-Length: %d\r\n" % len(body), head)
+
+    def test_headers_have_an_end(self) -> None:
+        line = b"X: " + b"x" * 1000 + b"\r\n"
+        for headers in (line * 17, b"X: y\r\n" * 101):
+            connection = self.connection()
+            connection.send(b"GET /page HTTP/1.1\r\nHost: localhost\r\n" + headers + b"\r\n")
+            self.assertTrue(connection.closed)
+            self.assertEqual([response.status for response in connection.responses()], [400])
+
+    def test_a_request_that_trickles_in_is_cut(self) -> None:
+        connection = self.connection()
+        for byte in b"GET /page HTTP/1.1\r\nHost: localhost":
+            if connection.closed:
+                break
+            connection.send(bytes([byte]))
+            self.clock.advance(1)
+        self.assertEqual(self.clock.seconds(), 30)
+        self.assertTrue(connection.closed)
+
+    def test_an_idle_connection_is_cut(self) -> None:
+        connection = self.connection()
+        connection.request("/page")
+        self.clock.advance(29)
+        connection.request("/page")
+        self.clock.advance(29)
+        self.assertFalse(connection.closed)
+        self.clock.advance(2)
+        self.assertTrue(connection.closed)
+
+    def test_pipelined_requests_wait_their_turn(self) -> None:
+        connection = self.connection()
+        connection.send(b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000)
+        self.assertEqual(len(self.slow.waiting), 1)
+        self.assertEqual(connection.transport.producerState, "paused")
+        self.slow.waiting[0].callback([1])
+        self.assertEqual([response.json for response in connection.responses()], [[1]])
+        self.assertEqual(len(self.slow.waiting), 2)
+
+    def test_an_answer_for_a_client_that_has_gone_goes_nowhere(self) -> None:
+        connection = self.connection()
+        connection.send(b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        connection.transport.loseConnection()
+        self.slow.waiting[0].callback([1])
+        self.assertEqual(len(self.site.connections), 0)
+
+    def test_connections_have_a_limit(self) -> None:
+        self.build(max_connections=2)
+        first, _ = self.connection(), self.connection()
+        self.assertIsNone(self.site.buildProtocol(LOCAL))
+        first.transport.loseConnection()
+        self.assertIsNotNone(self.site.buildProtocol(LOCAL))
