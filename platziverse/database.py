@@ -1,0 +1,141 @@
+"""Database: the PostgreSQL of this daemon, configured or embedded, and the store in front of it."""
+
+import re
+import shlex
+import time
+from collections.abc import Callable, Generator
+from typing import Any, Final
+
+import psycopg2
+from twisted.internet.defer import Deferred, inlineCallbacks, succeed
+from twisted.logger import Logger
+
+from platziverse.config import Config, without_secrets
+from platziverse.process import within
+from platziverse.store.embedded import EmbeddedPostgres
+from platziverse.store.instance import Instance, InstanceError, reset_presence
+from platziverse.store.maintenance import Maintenance
+from platziverse.store.migrate import SchemaError, migrate
+from platziverse.store.places import EmbeddedError
+from platziverse.store.postgres import READY, PostgresStore
+from platziverse.store.reader import Reader
+from platziverse.store.sqlstate import one_line
+from platziverse.store.writer import BatchWriter
+from platziverse.web.interfaces import Unavailable
+
+log = Logger()
+
+#: Seconds for a fast stop of the embedded server, then for an immediate one: together they fit into a stop.
+GRACE: Final = (5.0, 2.0)
+#: What a server answers at the start that no further attempt will change. A server that does not speak
+#: English is asked again and again, and the log says what it answers.
+HOPELESS: Final = re.compile(
+    "password authentication failed|no password supplied|no pg_hba.conf entry"
+    '|(database|role) ".*" does not exist'
+)
+
+
+class Unusable(Exception):
+    """There will be no service without somebody's help; one line that says what to do."""
+
+
+class Database:
+    """Found or started, migrated, and cleared of what a crashed run left behind.
+
+    :raises Unusable: the state directory cannot be used.
+    :ivar store: the connections; its ``state`` says how the database is.
+    :param observe: called with the entries and the seconds of every batch that is committed.
+    :ivar writer: the ``ReportStore``; takes entries at any time.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        reactor: Any,
+        observe: Callable[[int, float], None] = lambda entries, seconds: None,
+    ) -> None:
+        self._config, self._reactor = config, reactor
+        try:
+            self.instance = Instance(config.state_dir)
+        except InstanceError as error:
+            raise Unusable(str(error)) from None
+        self._embedded: EmbeddedPostgres | None = None
+        if not config.database:
+            tcp, port = config.embedded.tcp, config.embedded.port
+            self._embedded = EmbeddedPostgres(config.state_dir, reactor, tcp=tcp, port=port, grace=GRACE)
+        ingest = config.ingest
+        self.store = PostgresStore(
+            reactor,
+            self.instance.id,
+            slots=ingest.slots,
+            prepare=self._prepare,
+            deadline=ingest.statement_deadline,
+        )
+        self.writer = BatchWriter(self.store, reactor, max_entries=ingest.batch, observe=observe)
+        self.reader = Reader(reactor, Unavailable)
+        self._was_prepared = False
+        self._maintenance: Maintenance | None = None
+
+    @inlineCallbacks
+    def start(self) -> Generator["Deferred[Any]", Any, None]:
+        """Fires when the database is ready for the first time, however long that takes.
+
+        :raises Unusable: waiting would not help.
+        :raises Stopped: ``stop`` was called meanwhile.
+        """
+        try:
+            dsn: str = self._config.database or (yield self._embedded.start())  # type: ignore[union-attr]
+            yield self.store.start(dsn)
+        except (EmbeddedError, SchemaError) as error:
+            raise Unusable(str(error)) from None
+
+    @inlineCallbacks
+    def _prepare(self, dsn: str) -> Generator["Deferred[Any]", Any, None]:
+        """Our tables; the first time also: nobody is connected yet, whatever a crash has left there."""
+        try:
+            yield migrate(dsn, self._reactor)
+            if not self._was_prepared:
+                left = yield reset_presence(dsn, self._reactor, self.instance.id)
+                if left:
+                    log.info("{count} agents were still marked connected; corrected", count=len(left))
+        except psycopg2.OperationalError as error:
+            reason = one_line(error)
+            if not self._was_prepared and HOPELESS.search(reason):
+                raise Unusable(
+                    f"the database refuses us: {reason}; correct it or the connection string"
+                ) from None
+            raise
+        self._was_prepared = True
+        self.reader.dsn = dsn
+        if self._maintenance is None:
+            self._maintenance = Maintenance(dsn, self._reactor, time.time)
+            self._maintenance.start()
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be stored now; empty when it can."""
+        return "" if self.store.state == READY else f"the database is {self.store.state}"
+
+    def drain(self) -> "Deferred[None]":
+        """Fires when all that was saved is committed; at once while the database is away."""
+        return self.writer.drain() if self.store.state == READY else succeed(None)
+
+    @inlineCallbacks
+    def stop(self) -> Generator["Deferred[Any]", Any, None]:
+        """Close the connections, stop the embedded server, let another daemon have the state directory."""
+        self.writer.stop()
+        self.reader.stop()
+        if self._maintenance is not None:
+            yield within(self._reactor, self._maintenance.stop(), 1.0)
+        yield self.store.stop()
+        if self._embedded is not None:
+            yield self._embedded.stop()
+        self.instance.release()
+
+    @property
+    def psql_commands(self) -> list[str]:
+        """To paste into a terminal; the database has been ready before."""
+        if self._embedded is None:
+            return [shlex.join(["psql", without_secrets(self._config.database)])]
+        local = self._embedded.psql_command
+        return [local, self._embedded.tcp_psql_command] if self._config.embedded.tcp else [local]

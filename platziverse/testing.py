@@ -1,0 +1,157 @@
+"""Doubles for tests: a whole broker without sockets, and clients that speak packets to it.
+
+Public, so that authors of topic handlers can test theirs as we test ours.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, cast
+
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionLost
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransportWithDisconnection
+from twisted.python.failure import Failure
+
+from platziverse.broker.broker import Broker
+from platziverse.broker.dispatcher import TopicDispatcher
+from platziverse.broker.interfaces import Authority, ClientObserver, Handler
+from platziverse.broker.limits import Limits
+from platziverse.broker.open_authority import OpenAuthority
+from platziverse.mqtt.codec import encode
+from platziverse.mqtt.decoder import PacketDecoder
+from platziverse.mqtt.packets import Connect, Packet, Publish, Subscribe, Subscription
+from platziverse.net.deadlines import TICK
+from platziverse.net.factory import MQTTFactory
+
+#: More than any server packet in a test.
+_ANY_SIZE = 268_435_455
+
+
+class FakeClient:
+    """One client: sends packets or raw bytes, and keeps what the broker answered.
+
+    :ivar protocol: the broker's side of the connection.
+    """
+
+    def __init__(self, factory: MQTTFactory, address: IPv4Address) -> None:
+        self._factory = factory
+        self.protocol = factory.buildProtocol(address)
+        self.transport = StringTransportWithDisconnection(peerAddress=address)
+        self.transport.protocol = self.protocol
+        self._decoder = PacketDecoder(_ANY_SIZE)
+        self._decoder.connected(_ANY_SIZE, 4)
+        self.connack: list[Packet] = []
+        self.protocol.makeConnection(self.transport)  # type: ignore[no-untyped-call]
+
+    @property
+    def closed(self) -> bool:
+        """The broker has closed the connection, or it was lost."""
+        return not self.transport.connected
+
+    @property
+    def held(self) -> bool:
+        """The broker reads nothing from this client at the moment."""
+        return self.transport.producerState == "paused"
+
+    def send(self, *packets: Packet) -> None:
+        """Send packets in one segment."""
+        self.send_bytes(b"".join(encode(packet) for packet in packets))
+
+    def send_bytes(self, data: bytes) -> None:
+        """Send raw bytes in one segment."""
+        self.protocol.dataReceived(data)
+
+    def received_bytes(self) -> bytes:
+        """The bytes received since the last look."""
+        self._factory.flushes.flush()
+        data: bytes = self.transport.value()
+        self.transport.clear()
+        return data
+
+    def received(self) -> list[Packet]:
+        """The packets received since the last look."""
+        self._decoder.feed(self.received_bytes())
+        packets: list[Packet] = []
+        while (packet := self._decoder.next_packet()) is not None:
+            packets.append(packet)
+        return packets
+
+    def subscribe(self, topic_filter: str, qos: int = 0, packet_id: int = 1) -> list[Packet]:
+        """Subscribe; returns what came back, the SUBACK first."""
+        self.send(Subscribe(packet_id, [Subscription(topic_filter, qos)]))
+        return self.received()
+
+    def publish(
+        self, topic: str, payload: bytes = b"", qos: int = 0, packet_id: int | None = None, **more: Any
+    ) -> None:
+        """Send a PUBLISH; ``more`` is ``retain`` and ``dup``."""
+        self.send(Publish(topic, payload, qos, packet_id=packet_id, **more))
+
+    def lose(self) -> None:
+        """The network cuts the connection."""
+        if self.transport.connected:
+            self.transport.connected = False
+            self.protocol.connectionLost(Failure(ConnectionLost()))
+
+    def stop_reading(self) -> None:
+        """From now on the client takes nothing: its transport's buffer is full."""
+        cast(Any, self.transport).producer.pauseProducing()
+
+    def read_again(self) -> None:
+        """The transport's buffer has emptied."""
+        cast(Any, self.transport).producer.resumeProducing()
+
+
+class BrokerHarness:
+    """A broker with its connections on a :class:`Clock`.
+
+    :param table: the handler table.
+    """
+
+    def __init__(
+        self,
+        table: Mapping[str, Handler] | None = None,
+        limits: Limits | None = None,
+        authority: Authority | None = None,
+        observers: Iterable[ClientObserver] = (),
+    ) -> None:
+        self.clock = Clock()
+        self.broker = Broker(
+            limits or Limits(),
+            TopicDispatcher(table or {}),
+            authority or OpenAuthority(),
+            self.clock,
+            self.clock.seconds,
+            list(observers),
+        )
+        self.factory = MQTTFactory(self.broker, self.clock)
+        self._port = 40_000
+
+    def open(self) -> FakeClient:
+        """A Network Connection on which nothing has been sent."""
+        self._port += 1
+        return FakeClient(self.factory, IPv4Address("TCP", "127.0.0.1", self._port))
+
+    def connect(self, client_id: str = "client", **fields: Any) -> FakeClient:
+        """A connected client; ``fields`` are those of CONNECT. Its CONNACK is already taken."""
+        client = self.open()
+        client.send(Connect(client_id, **fields))
+        client.connack = client.received()
+        return client
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass as a running reactor would see it, tick by tick."""
+        whole, rest = divmod(seconds, TICK)
+        self.clock.pump([TICK] * int(whole) + ([rest] if rest else []))
+
+    def turn(self) -> None:
+        """One turn of the reactor."""
+        self.clock.advance(0)
+
+
+def feed_every_way(data: bytes, feed: Callable[[Iterator[bytes]], None]) -> None:
+    """Run ``feed`` with the chunks of ``data`` whole, byte by byte, and split at every place."""
+    feed(iter([data]))
+    feed(data[index : index + 1] for index in range(len(data)))
+    for index in range(1, len(data)):
+        feed(iter([data[:index], data[index:]]))

@@ -1,0 +1,232 @@
+"""The house as a test: who may import whom, how long a file and a function may be."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from attrs import frozen
+from twisted.trial.unittest import SynchronousTestCase
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "platziverse"
+
+MAX_FILE = 300
+MAX_BODY = 25
+
+#: Longer than the rule on purpose, each with its reason.
+LONG_FILES: dict[str, str] = {}
+LONG_BODIES: dict[str, str] = {
+    "platziverse.mqtt.decoder.next_packet": "framing and PUBLISH in one body: a call costs a tenth",
+}
+
+
+@frozen
+class Room:
+    """What the modules of one package may import beside the standard library.
+
+    :param ours: prefixes of our own modules, the room itself included.
+    :param theirs: prefixes of other people's modules.
+    :param never: modules of the standard library that would break the room's promise.
+    """
+
+    ours: tuple[str, ...]
+    theirs: tuple[str, ...] = ()
+    never: tuple[str, ...] = ()
+
+
+DEFERRED = ("attrs", "twisted.internet.defer", "twisted.logger", "twisted.python.failure")
+
+ROOMS = {
+    "mqtt": Room(
+        ours=("platziverse.mqtt",),
+        theirs=("attrs",),
+        never=("logging", "time", "random", "secrets", "os", "socket", "threading", "datetime"),
+    ),
+    "broker": Room(
+        ours=("platziverse.broker", "platziverse.mqtt"),
+        theirs=(*DEFERRED, "twisted.internet.interfaces", "twisted.internet.task"),
+        never=("json", "socket", "time", "os", "logging"),
+    ),
+    "agents": Room(
+        ours=("platziverse.agents", "platziverse.mqtt.packets"),
+        theirs=(*DEFERRED, "msgspec"),
+        never=("socket", "time", "os", "logging"),
+    ),
+    "store": Room(
+        ours=("platziverse.store", "platziverse.agents.model"),
+        theirs=("attrs", "twisted", "txpostgres", "psycopg2", "zope.interface"),
+    ),
+    "net": Room(
+        ours=("platziverse.net", "platziverse.broker", "platziverse.mqtt"),
+        theirs=("attrs", "twisted", "zope.interface", "wsproto", "OpenSSL", "cryptography"),
+        never=("json",),
+    ),
+    "access": Room(
+        ours=(
+            "platziverse.access",
+            "platziverse.mqtt.topics",
+            "platziverse.mqtt.packets",
+            "platziverse.mqtt.errors",
+            "platziverse.broker.interfaces",
+        ),
+        theirs=("attrs", "twisted", "zope.interface", "argon2"),
+    ),
+    "web": Room(
+        ours=(
+            "platziverse.web",
+            "platziverse.broker.interfaces",
+            "platziverse.agents.interfaces",
+            "platziverse.store.interfaces",
+        ),
+        theirs=("attrs", "twisted", "zope.interface", "msgspec", "prometheus_client"),
+    ),
+}
+
+#: Modules outside the rooms, and the only ones of ours that may import them.
+ABOVE = {
+    "platziverse.config": (
+        "platziverse.service",
+        "platziverse.database",
+        "platziverse.rejected",
+        "platziverse.cli",
+        "platziverse.front",
+    ),
+    "platziverse.front": ("platziverse.service",),
+    "platziverse.database": ("platziverse.service", "platziverse.front"),
+    "platziverse.service": ("platziverse.cli",),
+    "platziverse.listening": ("platziverse.service", "platziverse.front"),
+    "platziverse.process": ("platziverse.service", "platziverse.database"),
+    "platziverse.settings": ("platziverse.config", "platziverse.rejected", "platziverse.cli"),
+    "platziverse.rejected": ("platziverse.cli",),
+    "platziverse.cli": (),
+    "platziverse.testing": (),
+}
+
+
+def modules() -> Iterator[tuple[str, Path, ast.Module]]:
+    """Dotted name, path and syntax tree of every module of the product."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        yield name, path, ast.parse(path.read_text(), str(path))
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """``a.b`` for ``import a.b``, and ``a.b.c`` for ``from a.b import c``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names)
+
+
+def at_module_level(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes that run when the module is imported."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield child
+            yield from at_module_level(child)
+
+
+def within(name: str, prefixes: tuple[str, ...]) -> bool:
+    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def wrong(room: Room, name: str) -> bool:
+    if name.startswith("platziverse"):
+        # The version is no room.
+        return not within(name, room.ours) and name != "platziverse.__version__"
+    root = name.split(".")[0]
+    if root in sys.stdlib_module_names:
+        return within(name, room.never)
+    return not within(name, room.theirs)
+
+
+class ImportTests(SynchronousTestCase):
+    maxDiff = None
+
+    def test_every_room_imports_only_what_the_table_allows(self) -> None:
+        found = []
+        for module, _, tree in modules():
+            room = ROOMS.get(module.split(".")[1]) if "." in module else None
+            if room is not None:
+                found += [f"{module} imports {name}" for name in imports(tree) if wrong(room, name)]
+        self.assertEqual(found, [])
+
+    def test_every_package_is_a_room(self) -> None:
+        packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+        self.assertEqual(packages - ROOMS.keys(), set())
+
+    def test_what_stands_above_is_imported_by_nobody_below(self) -> None:
+        found = [
+            f"{module} imports {name}"
+            for module, _, tree in modules()
+            for name in imports(tree)
+            for above, users in ABOVE.items()
+            if within(name, (above,)) and module not in (above, *users)
+        ]
+        self.assertEqual(found, [])
+
+    def test_nobody_imports_the_reactor_at_module_level(self) -> None:
+        found = [
+            module
+            for module, _, tree in modules()
+            for node in at_module_level(tree)
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            and "twisted.internet.reactor" in imports(ast.Module([node], []))
+        ]
+        self.assertEqual(found, [])
+
+    def test_imports_are_absolute(self) -> None:
+        found = [
+            f"{module}: {name}" for module, _, tree in modules() for name in imports(tree) if name[0] == "."
+        ]
+        self.assertEqual(found, [])
+
+    def test_the_plugin_imports_nothing_of_ours(self) -> None:
+        plugin = ROOT / "twisted" / "plugins" / "platziverse_plugin.py"
+        names = list(imports(ast.parse(plugin.read_text())))
+        self.assertEqual(names, ["twisted.application.service.ServiceMaker"])
+
+
+class LengthTests(SynchronousTestCase):
+    maxDiff = None
+
+    def test_files_have_at_most_300_lines(self) -> None:
+        found = {
+            path.relative_to(ROOT).as_posix(): lines
+            for _, path, _ in modules()
+            if (lines := len(path.read_text().splitlines())) > MAX_FILE
+        }
+        self.assertEqual({name: found[name] for name in found.keys() - LONG_FILES.keys()}, {})
+        self.assertEqual(LONG_FILES.keys() - found.keys(), set(), "no longer exceptions")
+
+    def test_function_bodies_have_at_most_25_lines(self) -> None:
+        found = {
+            f"{module}.{node.name}": lines
+            for module, _, tree in modules()
+            for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            and (lines := body_length(node)) > MAX_BODY
+        }
+        self.assertEqual({name: found[name] for name in found.keys() - LONG_BODIES.keys()}, {})
+        self.assertEqual(LONG_BODIES.keys() - found.keys(), set(), "no longer exceptions")
+
+
+def body_length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines from the first statement to the last, without the docstring."""
+    body = function.body[1:] if ast.get_docstring(function) is not None else function.body
+    return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
+class WordTests(SynchronousTestCase):
+    def test_nothing_is_called_by_an_empty_word(self) -> None:
+        """Manager, Helper, Util and Context say nothing about what a thing does."""
+        found = [
+            f"{module}: {node.name}"
+            for module, _, tree in modules()
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ClassDef)
+            if any(word in node.name for word in ("Manager", "Helper", "Util", "Context"))
+        ]
+        self.assertEqual(found, [])
