@@ -1,0 +1,79 @@
+"""What is fuzzed: each target takes bytes, and raises nothing when all is well."""
+
+from typing import Final
+
+from platziverse.agents.careful import InvalidReport, read_carefully
+from platziverse.agents.payload import parse
+from platziverse.broker.subscriptions import SubscriptionTree
+from platziverse.mqtt.codec import encode
+from platziverse.mqtt.decoder import PacketDecoder
+from platziverse.mqtt.errors import MQTTError
+from platziverse.mqtt.packets import Connect, Publish
+from platziverse.mqtt.topics import check_topic_filter, check_topic_name, matches
+
+LIMIT: Final = 1 << 16
+
+
+def decoder(data: bytes) -> None:
+    """Decode; what is decoded must be encoded and decoded to the same again."""
+    one = PacketDecoder(LIMIT)
+    if data and data[0] & 0xF0 != 0x10:
+        one.connected(LIMIT, 4)
+    one.feed(data)
+    try:
+        while (packet := one.next_packet()) is not None:
+            two = PacketDecoder(LIMIT)
+            if type(packet) is not Connect:
+                two.connected(LIMIT, 4)
+            two.feed(encode(packet))
+            assert two.next_packet() == packet
+            one.connected(LIMIT, 4)
+    except MQTTError:
+        return
+
+
+def split_decoder(data: bytes) -> None:
+    """The place of a split makes no difference."""
+    at = data[0] % len(data) if data else 0
+    outcomes = []
+    for chunks in ((data,), (data[:at], data[at:])):
+        one = PacketDecoder(LIMIT)
+        one.connected(LIMIT, 4)
+        packets: list[object] = []
+        try:
+            for chunk in chunks:
+                one.feed(chunk)
+                while (packet := one.next_packet()) is not None:
+                    packets.append(packet)
+        except MQTTError as error:
+            packets.append(str(error))
+        outcomes.append(packets)
+    assert outcomes[0] == outcomes[1]
+
+
+def topics(data: bytes) -> None:
+    """Any two texts as Topic Filter and Topic Name: the tree says what the definition says."""
+    half = len(data) // 2
+    topic_filter, topic = data[:half].decode(errors="replace"), data[half:].decode(errors="replace")
+    try:
+        check_topic_filter(topic_filter)
+        check_topic_name(topic)
+    except MQTTError:
+        return
+    tree: SubscriptionTree[int] = SubscriptionTree()
+    tree.add(topic_filter, 1, 0)
+    assert bool(tree.match(topic)) == matches(topic_filter, topic), (topic_filter, topic)
+
+
+def payload(data: bytes) -> None:
+    """An ``agent/message`` is a Report or an InvalidReport, and both readers say the same."""
+    message = Publish("agent/message", data)
+    try:
+        report = parse(message, "client", 1_511_128_000.0)
+    except InvalidReport:
+        return
+    agent, metrics, _, problems = read_carefully(data, 1000)
+    assert (report.agent, report.metrics, bool(report.rejections)) == (agent, metrics, bool(problems))
+
+
+TARGETS: Final = (decoder, split_decoder, topics, payload)

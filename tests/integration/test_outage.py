@@ -1,0 +1,105 @@
+"""The database is away when the daemon starts, or goes away later, while agents report and others talk."""
+
+import os
+import random
+import shutil
+import signal
+import tempfile
+import time
+
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
+
+from tests.crash.daemon import Daemon
+from tests.crash.invariants import assert_invariants, check_stored_soon
+from tests.crash.ledger import Ledger
+from tests.crash.load import Load
+from tests.crash.postgres import Postgres, Unavailable
+from tests.crash.waiting import poll
+
+#: Seconds for things that take none on a machine with nothing else to do.
+AT_ONCE = 5.0
+#: Seconds within which everything is stored once the database is there.
+SOON = 5.0
+AGENTS = 16
+
+
+class AnOutage(SynchronousTestCase):
+    def setUp(self) -> None:
+        try:
+            self.postgres = Postgres()
+        except Unavailable as error:
+            raise SkipTest(str(error)) from None
+        self.addCleanup(self.postgres.destroy)
+        home = tempfile.mkdtemp(prefix="platziverse-outage-")
+        os.chmod(home, 0o711)
+        self.addCleanup(shutil.rmtree, home, True)
+        limits = {"PLATZIVERSE_LIMITS_MAX_CONNECTS_PER_MINUTE": "1000000"}
+        self.daemon = Daemon(home, "--database", self.postgres.dsn, **limits)
+        self.addCleanup(self.daemon.end)
+        self.ledger = Ledger()
+        seed = random.SystemRandom().getrandbits(32)
+        self.load = Load(self.daemon.port, self.ledger, seed, AGENTS)
+        self.addCleanup(self.load.stop)
+
+    def start(self) -> None:
+        self.daemon.start()
+        self.daemon.wait_until_listening(AT_ONCE)
+        self.load.start()
+
+    def all_is_well(self) -> None:
+        self.load.pause()
+        poll(self.load.idle, 10, "all is acknowledged")
+        assert_invariants(
+            self.postgres.execute, self.ledger, self.load.speaking, self.daemon, presence_within=5.0
+        )
+
+    def windows_are_full(self) -> bool:
+        """Whether every agent that waits for acknowledgements has as many outstanding as it may."""
+        agents = [
+            agent for agent in self.load.agents if 0 not in agent.profile.qos and not agent.profile.stay
+        ]
+        return all(len(agent.unfinished) >= agent.profile.window for agent in agents)
+
+    def others_talk(self, trips: int) -> None:
+        """Messages on another topic come and go."""
+        bystander, before = self.load.bystander, len(self.load.bystander.trips)
+        since = time.monotonic()
+        poll(lambda: len(bystander.trips) >= before + trips, AT_ONCE, "messages on another topic")
+        self.assertLess(bystander.worst(since), 1.5)
+
+    def test_a_daemon_without_its_database_serves_everybody_and_acknowledges_nobody(self) -> None:
+        """Row 103."""
+        self.start()
+        self.others_talk(20)
+        poll(self.windows_are_full, 30, "the windows of the agents are full")
+        self.assertEqual(self.ledger.acked, 0)
+        self.others_talk(5)
+        self.postgres.start()
+        self.assertIsNotNone(check_stored_soon(self.ledger, self.load.unfinished(), SOON))
+        self.ledger.raise_violations()
+        self.all_is_well()
+
+    def test_an_outage_later_is_ridden_out_without_losing_anybody(self) -> None:
+        """Row 104."""
+        self.postgres.start()
+        self.start()
+        poll(lambda: self.ledger.acked > 200, 30, "acknowledgements")
+        self.postgres.end(signal.SIGINT)
+        cut_off, acked = self.load.cut_off(), self.ledger.acked
+        poll(self.windows_are_full, 30, "the windows of the agents are full")
+        self.assertLess(self.ledger.acked - acked, 1000)
+        self.others_talk(20)
+        self.postgres.start()
+        self.assertIsNotNone(check_stored_soon(self.ledger, self.load.unfinished(), SOON))
+        self.assertEqual(self.load.cut_off(), cut_off)
+        self.ledger.raise_violations()
+        self.all_is_well()
+
+    def test_a_daemon_that_is_told_to_stop_does_not_wait_for_its_database(self) -> None:
+        """Row 123, without a database: nothing can be committed, and nothing was acknowledged."""
+        self.start()
+        poll(self.windows_are_full, 30, "the windows of the agents are full")
+        since = time.monotonic()
+        self.assertEqual(self.daemon.stop(), 0)
+        self.assertLess(time.monotonic() - since, 20)
+        self.assertEqual(self.ledger.acked, 0)

@@ -1,0 +1,34 @@
+"""The embedded server opened on loopback: the course's own psql command."""
+
+import socket
+from pathlib import Path
+
+from tests.integration.daemon import DaemonTestCase
+
+
+class Loopback(DaemonTestCase):
+    def test_the_courses_psql_works_with_the_generated_password(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        state = self.state_dir()
+        daemon = self.daemon(state_dir=state, PLATZIVERSE_EMBEDDED_TCP="true", PLATZIVERSE_EMBEDDED_PORT=port)
+        daemon.ready()
+        password = Path(state, "pgpass").read_text().strip().rpartition(":")[2]
+        self.assertGreaterEqual(len(password), 16)
+        typed = (
+            "-h",
+            "localhost",
+            "-p",
+            port,
+            "-U",
+            "platzi",
+            "platziverse",
+            "-Atc",
+            "select count(*) from agents",
+        )
+        self.assertEqual(self.run_program("psql", *typed, PGPASSWORD=password).strip(), "0")
+        refused = ("-w", *typed)
+        with self.assertRaises(AssertionError) as failed:
+            self.run_program("psql", *refused, PGPASSWORD="wrong", PGPASSFILE="/nonexistent")
+        self.assertIn("password authentication failed", str(failed.exception))

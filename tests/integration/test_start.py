@@ -1,0 +1,129 @@
+"""Starting and stopping a real process."""
+
+import os
+import signal
+import socket
+
+from tests.integration.daemon import ROOT, Daemon, DaemonTestCase, embedded_pid
+from tests.store.scratch import scratch_server
+
+
+class RefusalTests(DaemonTestCase):
+    """What cannot work is said in one line, with exit code 1 and without a traceback."""
+
+    def refusal(self, *arguments: str, listen: bool = True, **environ: str) -> str:
+        daemon = self.daemon(*arguments, listen=listen, **environ)
+        self.assertEqual(daemon.ended(), 1, daemon.output)
+        self.assertNotIn("Traceback", daemon.output)
+        (line,) = [line for line in daemon.lines if "platziverse: " in line or "#critical]" in line]
+        return line
+
+    def test_a_taken_port(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            line = self.refusal("--listen", f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1")
+        self.assertIn("it is in use; stop what holds it, or name another with --listen", line)
+
+    def test_a_connection_string_that_is_none(self) -> None:
+        line = self.refusal("--database", "hunter2")
+        self.assertIn("command line: database: is not a PostgreSQL connection string", line)
+        self.assertNotIn("hunter2", line)
+
+    def test_a_database_that_does_not_exist(self) -> None:
+        line = self.refusal("--database", scratch_server().dsn("nonsense"))
+        self.assertIn("the database refuses us: ", line)
+        self.assertIn('"nonsense" does not exist', line)
+
+    def test_a_file_that_is_missing(self) -> None:
+        self.assertIn("/no/such.toml: cannot be read", self.refusal("--config", "/no/such.toml"))
+
+    def test_a_handler_that_is_missing(self) -> None:
+        line = self.refusal(PLATZIVERSE_HANDLERS="nonsense:table")
+        self.assertIn("handlers: nonsense:table: No module named 'nonsense'", line)
+
+    def test_a_state_directory_that_cannot_be(self) -> None:
+        self.assertIn("/proc/nonsense", self.refusal("--state-dir", "/proc/nonsense"))
+
+
+class ConfiguredDatabaseTests(DaemonTestCase):
+    def test_a_configured_database_is_used_and_left_running(self) -> None:
+        server, state_dir = scratch_server(), self.state_dir()
+        name = server.create()
+        daemon = self.daemon("--database", server.dsn(name), state_dir=state_dir)
+        port = str(daemon.ready())
+        self.run_program("mqtt", "pub", "-h", "localhost", "-p", port, "-t", "agent/message", "-m", "Hello")
+        daemon.wait_for("Rejected a message")
+        self.assertEqual(daemon.stop(signal.SIGTERM), 0)
+        self.assertIsNone(embedded_pid(state_dir))
+        self.assertEqual(len(server.execute(name, "SELECT 1 FROM rejected_messages")), 1)
+
+    def test_listeners_are_up_while_the_database_is_away(self) -> None:
+        daemon = self.daemon("--database", "host=/nonexistent dbname=x")
+        port = str(daemon.port())
+        daemon.wait_for("the database is away")
+        self.run_program("mosquitto_pub", "-p", port, "-t", "elsewhere", "-q", "1", "-m", "x")
+        self.assertEqual(daemon.stop(signal.SIGTERM), 0)
+        self.assertNotIn("Traceback", daemon.output)
+
+
+class StopTests(DaemonTestCase):
+    def test_ctrl_c_stops_everything(self) -> None:
+        """row 123: the database is stopped as well, clients are told, and the exit code is 0."""
+        state_dir = self.state_dir()
+        daemon = self.daemon(state_dir=state_dir)
+        subscriber = self.start_program("mosquitto_sub", "-d", "-p", str(daemon.ready()), "-t", "#")
+        subscriber.wait_for("Subscribed")
+        self.assertIsNotNone(embedded_pid(state_dir))
+        self.assertEqual(daemon.stop(signal.SIGINT), 0)
+        self.assertIsNone(embedded_pid(state_dir))
+        self.assertNotIn("Traceback", daemon.output)
+        subscriber.wait_for("sending CONNECT")
+
+    def test_a_second_signal_ends_it_at_once(self) -> None:
+        """row 123: whoever asks twice does not want to wait; the next start adopts the database."""
+        state_dir = self.state_dir()
+        daemon = self.daemon(state_dir=state_dir)
+        daemon.ready()
+        server = embedded_pid(state_dir)
+        assert server is not None
+        os.kill(server, signal.SIGSTOP)  # it cannot stop now, so the daemon waits for it
+        daemon.process.send_signal(signal.SIGTERM)
+        daemon.wait_for("SIGTERM came; stopping")
+        self.assertEqual(daemon.stop(signal.SIGTERM), 128 + signal.SIGTERM)
+        os.kill(server, signal.SIGCONT)
+
+    def test_a_killed_daemon_leaves_a_database_that_the_next_one_finds(self) -> None:
+        state_dir = self.state_dir()
+        first = self.daemon(state_dir=state_dir)
+        first.ready()
+        server = embedded_pid(state_dir)
+        self.assertEqual(first.stop(signal.SIGKILL), -signal.SIGKILL)
+        self.assertEqual(embedded_pid(state_dir), server)
+        second = self.daemon(state_dir=state_dir)
+        second.ready()
+        self.assertEqual(embedded_pid(state_dir), server)
+        self.assertEqual(second.stop(), 0)
+        self.assertIsNone(embedded_pid(state_dir))
+
+    def test_two_daemons_do_not_share_a_state_directory(self) -> None:
+        """row 128."""
+        state_dir = self.state_dir()
+        self.daemon(state_dir=state_dir).ready()
+        other = self.daemon(state_dir=state_dir)
+        self.assertEqual(other.ended(), 1)
+        self.assertIn(f"another daemon is using the state directory {state_dir}", other.output)
+
+    def test_sigterm_before_the_database_is_ready(self) -> None:
+        daemon = self.daemon()
+        daemon.port()
+        self.assertEqual(daemon.stop(signal.SIGTERM), 0, daemon.output)
+        self.assertNotIn("Traceback", daemon.output)
+
+    def test_an_application_file_works_too(self) -> None:
+        daemon = Daemon(
+            state_dir=self.state_dir(),
+            twistd=("-n", "--pidfile=", "-y", os.path.join(ROOT, "platziverse.tac")),
+            PLATZIVERSE_LISTEN="tcp:0:interface=127.0.0.1",
+        )
+        self.addCleanup(daemon.kill)
+        daemon.ready()
+        self.assertEqual(daemon.stop(), 0)

@@ -1,0 +1,31 @@
+#!/bin/sh
+# Installs the servers and clients that the integration tests talk to, where that is possible; what is still
+# missing afterwards is named here, and the tests that need it are skipped with the same reason.
+set -eu
+
+missing() {
+    PATH="$PATH:/usr/sbin:$(ls -d /usr/lib/postgresql/*/bin 2> /dev/null | tail -n 1)"
+    while read -r command package; do
+        command -v "$command" > /dev/null || printf '%s ' "$package"
+    done << 'END'
+postgres postgresql
+mosquitto mosquitto
+mosquitto_pub mosquitto-clients
+node nodejs
+npm npm
+curl curl
+openssl openssl
+chromium chromium
+END
+}
+
+packages=$(missing)
+if [ -n "$packages" ] && [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
+    echo "installing $packages"
+    export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1  # RUNLEVEL: no service is started
+    apt-get update -qq
+    # shellcheck disable=SC2086
+    apt-get install -qq --no-install-recommends $packages > /dev/null
+    packages=$(missing)
+fi
+[ -z "$packages" ] || echo "not installed, their tests will be skipped: $packages"
