@@ -4,8 +4,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from platziverse import __version__, rejected
-from platziverse.config import Config, load, shown
+from platziverse import __version__, check, explain, passwd, rejected
+from platziverse.config import load
 from platziverse.settings import ConfigError
 
 
@@ -16,8 +16,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = load(options.config, {"database": options.database} if options.database else {})
         return int(options.run(config, options))
     except ConfigError as error:
-        print(f"platziverse: {error}", file=sys.stderr)
-        return 1
+        return int(options.refused(error, options))
+
+
+def _refused(error: ConfigError, options: argparse.Namespace) -> int:
+    print(f"platziverse: {error}", file=sys.stderr)
+    return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -25,9 +29,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"platziverse {__version__}")
     parser.add_argument("--config", "-c", help="TOML file with settings")
     parser.add_argument("--database", help="connection string of PostgreSQL")
+    parser.set_defaults(refused=_refused)
     commands = parser.add_subparsers(required=True, metavar="command")
-    check = commands.add_parser("check", help="validate the configuration and print it without secrets")
-    check.set_defaults(run=_check)
+    check.add_arguments(
+        commands.add_parser("check", help="whether the daemon can do its work here, and what to do if not")
+    )
+    passwd.add_arguments(commands.add_parser("passwd", help="users and their passwords"))
+    acl = commands.add_parser("acl", help="access rules").add_subparsers(required=True, metavar="command")
+    explain.add_arguments(acl.add_parser("explain", help="which rule decides"))
     _add_rejected(commands.add_parser("rejected", help="messages that could not be stored"))
     return parser
 
@@ -45,8 +54,3 @@ def _add_rejected(parser: argparse.ArgumentParser) -> None:
     replay = commands.add_parser("replay", help="try again; what is valid by now becomes rows")
     replay.add_argument("ids", type=int, nargs="*", help="which; none: all not replayed yet")
     replay.set_defaults(run=rejected.replay_rows)
-
-
-def _check(config: Config, options: argparse.Namespace) -> int:
-    print(shown(config))
-    return 0

@@ -30,6 +30,11 @@ from platziverse.web.settings import WebSettings
 SECRETS: Final = ("password", "sslpassword", "passfile", "oauth_client_secret")
 
 
+def holds_secret(config: "Config") -> bool:
+    """Whether a password stands in the configuration itself."""
+    return any(key in SECRETS and key != "passfile" for key in parse_dsn(config.database))
+
+
 def without_secrets(dsn: str) -> str:
     """``dsn`` in keyword form, without its passwords; fit for a log."""
     shown = {key: value for key, value in parse_dsn(dsn).items() if key not in SECRETS}
@@ -100,6 +105,8 @@ class Access:
     anonymous: str = field(default="local", validator=in_(("local", "always", "never")))
     #: Lines ``user:hash``; empty: there are no logins.
     password_file: str = field(default="", converter=_absolute_or_empty)
+    #: There are users in the table ``mqtt_users`` of the database too.
+    database_users: bool = False
     #: Access rules in Mosquitto's format; empty: everyone may do everything but speak for the server.
     acl_file: str = field(default="", converter=_absolute_or_empty)
     #: What of an agent must be its client's user name: ``none``, ``username`` or ``uuid``.
@@ -182,6 +189,11 @@ def _original(environ: Mapping[str, str]) -> dict[str, str]:
     return {"database": make_dsn(host=host, dbname=name, user=user, password=password)}
 
 
+def config_file(path: str | None = None, environ: Mapping[str, str] | None = None) -> str | None:
+    """The TOML file that :func:`load` reads with the same arguments, if any."""
+    return path or (os.environ if environ is None else environ).get("PLATZIVERSE_CONFIG")
+
+
 def load(
     path: str | None = None,
     given: Mapping[str, Any] | None = None,
@@ -195,7 +207,7 @@ def load(
     :raises ConfigError: one line that names the source, the key and what to do.
     """
     environ = os.environ if environ is None else environ
-    path = path or environ.get("PLATZIVERSE_CONFIG")
+    path = config_file(path, environ)
     loaders: list[Loader] = [TomlLoader(Path(path))] if path else []
     loaders.append(GivenLoader("environment", _original(environ)))
     loaders.append(EnvironmentLoader("PLATZIVERSE_", environ, reserved=("CONFIG", "COMPILE")))

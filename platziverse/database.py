@@ -10,6 +10,7 @@ import psycopg2
 from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.logger import Logger
 
+from platziverse.access.passwords import LoginsUnavailable
 from platziverse.config import Config, without_secrets
 from platziverse.process import within
 from platziverse.store.embedded import EmbeddedPostgres
@@ -45,6 +46,7 @@ class Database:
     :raises Unusable: the state directory cannot be used.
     :ivar store: the connections; its ``state`` says how the database is.
     :param observe: called with the entries and the seconds of every batch that is committed.
+    :ivar users: the table of users, whether it is used or not.
     :ivar writer: the ``ReportStore``; takes entries at any time.
     """
 
@@ -73,6 +75,8 @@ class Database:
         )
         self.writer = BatchWriter(self.store, reactor, max_entries=ingest.batch, observe=observe)
         self.reader = Reader(reactor, Unavailable)
+        # A fleet that logs in at once waits here; the connections are made when the first one does.
+        self.users = Reader(reactor, LoginsUnavailable, deadline=3.0, waiting=1000)
         self._was_prepared = False
         self._maintenance: Maintenance | None = None
 
@@ -106,7 +110,7 @@ class Database:
                 ) from None
             raise
         self._was_prepared = True
-        self.reader.dsn = dsn
+        self.reader.dsn = self.users.dsn = dsn
         if self._maintenance is None:
             self._maintenance = Maintenance(dsn, self._reactor, time.time)
             self._maintenance.start()
@@ -125,6 +129,7 @@ class Database:
         """Close the connections, stop the embedded server, let another daemon have the state directory."""
         self.writer.stop()
         self.reader.stop()
+        self.users.stop()
         if self._maintenance is not None:
             yield within(self._reactor, self._maintenance.stop(), 1.0)
         yield self.store.stop()

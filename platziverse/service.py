@@ -14,19 +14,19 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from platziverse import __version__
-from platziverse.access.acl import AccessRules
 from platziverse.access.authority import AccessAuthority
 from platziverse.access.files import AccessError
-from platziverse.access.passwords import PasswordChecker, PasswordFile
+from platziverse.access.passwords import PasswordChecker, UserTable
 from platziverse.agents.handlers import AgentHandlers
 from platziverse.broker.broker import Broker
 from platziverse.broker.dispatcher import TopicDispatcher
 from platziverse.broker.interfaces import ClientObserver, Handler
 from platziverse.broker.sys import SysTopics
-from platziverse.config import Access, Config, Options, log_levels
+from platziverse.config import Access, Config, Options, config_file, log_levels
 from platziverse.database import GRACE, Database, Unusable
 from platziverse.front import Front
 from platziverse.listening import CannotListen, Listeners, divided, readable
+from platziverse.logins import access_rules, mode_warnings, user_tables, who_may_connect
 from platziverse.net.factory import MQTTFactory
 from platziverse.net.upgrade import websocket_resource
 from platziverse.process import (
@@ -52,11 +52,6 @@ GOODBYE: Final = 1.5
 #: Seconds between two looks for Sessions that have expired.
 EXPIRE: Final = 10.0
 
-WHO: Final = {
-    "local": "without a login only clients on this machine may connect",
-    "always": "everyone may connect, with or without a login",
-    "never": "nobody may connect without a login",
-}
 EXAMPLE: Final = (
     '{"agent": {"uuid": "yyy", "name": "platzi", "username": "platzi", "pid": 10,'
     ' "hostname": "platzibogota"}, "metrics": [{"type": "memory", "value": "1001"},'
@@ -73,6 +68,8 @@ def makeService(options: Options | None = None) -> "Daemon":
         options.parseOptions([])  # type: ignore[no-untyped-call]
     use_steady_clock(reactor)
     try:
+        for warning in mode_warnings(options.config, config_file(options["config"])):
+            log.warn("{warning}", warning=warning)
         return Daemon(options.config, reactor)
     except Unusable as error:
         raise SystemExit(f"platziverse: {error}") from None
@@ -82,7 +79,7 @@ class Daemon(Service):
     """Broker, listeners and database as one service.
 
     :param reactor: its ``seconds`` must be a steady clock.
-    :raises Unusable: the state directory or a row of ``handlers`` cannot be used.
+    :raises Unusable: the state directory, a file about access or a row of ``handlers`` cannot be used.
     """
 
     name = "platziverse"
@@ -93,7 +90,8 @@ class Daemon(Service):
         self.observations = Observations()
         self.database = Database(config, reactor, self.observations.batch)
         self._hashing = ThreadPool(0, 2, "passwords")
-        self.authority = _authority(config.access, reactor, self._hashing)
+        self._who = who_may_connect(config)
+        self.authority = _authority(config.access, reactor, self._hashing, self.database.users)
         may_speak = cast(Any, self.authority.may_speak_for)
         self.handlers = AgentHandlers(
             self.database.writer, self._publish, time.time, config.agents, may_speak
@@ -169,12 +167,11 @@ class Daemon(Service):
         self.turns.start()
         self.front.start(self._reactor)
         ports = ", ".join(readable(port) for port in self.listeners.ports)
-        who = WHO[self.config.access.anonymous]
         log.info(
             "platziverse {version} listens for MQTT on {ports}; {who}",
             version=__version__,
             ports=ports,
-            who=who,
+            who=self._who,
         )
         self.database.start().addCallback(self._ready).addErrback(self._unusable)
 
@@ -230,14 +227,12 @@ class Daemon(Service):
             yield deferLater(self._reactor, 0.02)
 
 
-def _authority(access: Access, reactor: Any, pool: ThreadPool) -> AccessAuthority:
+def _authority(access: Access, reactor: Any, pool: ThreadPool, database: UserTable) -> AccessAuthority:
     """:raises Unusable: a file says nothing, or cannot be read; that must never mean "open"."""
     try:
-        checker = rules = None
-        if access.password_file:
-            checker = PasswordChecker((PasswordFile.load(access.password_file),), reactor, pool)
-        if access.acl_file:
-            rules = AccessRules.load(access.acl_file)
+        tables = user_tables(access, database)
+        checker = PasswordChecker(tables, reactor, pool) if tables else None
+        rules = access_rules(access)
     except AccessError as error:
         raise Unusable(str(error)) from None
     return AccessAuthority(reactor, checker, rules, access.anonymous, access.binding)

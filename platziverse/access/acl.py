@@ -112,6 +112,10 @@ class Decision:
     reason: str
 
 
+def _decided_by(rule: Rule) -> Decision:
+    return Decision(bool(rule.access), rule, f"line {rule.line}: {rule.text}")
+
+
 def _denials_first(rules: Iterable[Rule]) -> tuple[Rule, ...]:
     return tuple(sorted(rules, key=lambda rule: rule.access != 0))
 
@@ -159,18 +163,20 @@ class AccessRules:
         levels = tuple(topic.split("/"))
         for rule, own in self._applying(subject):
             if covers(own, levels) and (not rule.access or rule.access & access):
-                return Decision(bool(rule.access), rule, f"line {rule.line}: {rule.text}")
+                return _decided_by(rule)
         return Decision(False, None, "no rule allows it")
 
     def may_read_some(self, subject: Subject, topic_filter: str) -> bool:
         """Some message that ``topic_filter`` matches could be delivered to ``subject``."""
+        return self.decide_filter(subject, topic_filter).allowed
+
+    def decide_filter(self, subject: Subject, topic_filter: str) -> Decision:
+        """May ``subject`` have this Subscription, and why; every delivery is decided again."""
         levels = tuple(topic_filter.split("/"))
         for rule, own in self._applying(subject):
-            if not rule.access and covers(own, levels):
-                return False
-            if rule.access & READ and overlap(own, levels):
-                return True
-        return False
+            if (not rule.access and covers(own, levels)) or (rule.access & READ and overlap(own, levels)):
+                return _decided_by(rule)
+        return Decision(False, None, "no rule allows it")
 
     def _applying(self, subject: Subject) -> Iterator[tuple[Rule, Levels]]:
         """Rules in the order in which they are asked, with their Topic Filters for ``subject``."""

@@ -15,9 +15,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
-from platziverse.access.acl import READ, WRITE, AccessRules, Decision, Rule, Subject
+from platziverse.access.acl import READ, WRITE, AccessRules, Decision, Subject
 from platziverse.access.delays import LoginDelays
-from platziverse.access.passwords import PasswordChecker
+from platziverse.access.passwords import LoginsUnavailable, PasswordChecker
 from platziverse.broker.interfaces import Client
 from platziverse.mqtt.errors import ConnectRefused
 from platziverse.mqtt.packets import Connect, ConnectReturnCode
@@ -28,6 +28,9 @@ log = Logger()
 SERVER_TOPICS: Final = frozenset({"agent/connected", "agent/disconnected"})
 #: Decisions remembered for deliveries and publishes; all are forgotten when there are more.
 REMEMBERED: Final = 65_536
+
+#: Seconds between two lines about logins that cannot be checked, however many there are.
+QUIET: Final = 10.0
 
 ANONYMOUS_CHOICES: Final = ("local", "always", "never")
 BINDING_CHOICES: Final = ("none", "username", "uuid")
@@ -50,10 +53,15 @@ class Realm:
 
 @frozen
 class Explanation:
-    """Why a client may or may not ``publish`` to, or ``receive``, a topic."""
+    """Why a client may or may not ``publish`` to, ``receive`` or ``subscribe`` to a topic."""
 
     action: str
     decision: Decision
+
+
+def is_servers_own(topic: str) -> bool:
+    """No client may publish it, whatever the rules say."""
+    return topic in SERVER_TOPICS or topic[:1] == "$"
 
 
 def is_local(address: str) -> bool:
@@ -101,6 +109,7 @@ class AccessAuthority:
         self._verdicts: dict[tuple[int, str, str | None, str], bool] = {}
         #: How many logins have failed.
         self.failures = 0
+        self._quiet_until = 0.0
         self.use(rules)
 
     def use(self, rules: AccessRules | None) -> None:
@@ -154,7 +163,7 @@ class AccessAuthority:
 
     def _refuse(self, failure: Failure, connect: Connect, address: str) -> "Deferred[str | None]":
         if not failure.check(UnauthorizedLogin):
-            log.failure("Login of {username!r} failed", failure, username=connect.username)
+            self._complain(failure, connect)
             return fail(ConnectRefused(ConnectReturnCode.SERVER_UNAVAILABLE, "logins cannot be checked"))
         self.failures += 1
         self._delays.failed(_host(address))
@@ -165,11 +174,19 @@ class AccessAuthority:
             )
         )
 
+    def _complain(self, failure: Failure, connect: Connect) -> None:
+        """One line, however many clients there are, and never more about it than that."""
+        if not failure.check(LoginsUnavailable):
+            log.failure("Login of {username!r} failed", failure, username=connect.username)
+        elif self._clock.seconds() >= self._quiet_until:
+            self._quiet_until = self._clock.seconds() + QUIET
+            log.error("Logins cannot be checked: {reason}", reason=failure.getErrorMessage())
+
     # -- rules -----------------------------------------------------------------------------------
 
     def may_publish(self, client: Client, topic: str) -> bool:
         """Asked for every PUBLISH and Will."""
-        if topic in SERVER_TOPICS or topic[:1] == "$":
+        if is_servers_own(topic):
             return False
         return self.rules is None or self._verdict(WRITE, client, topic)
 
@@ -200,21 +217,20 @@ class AccessAuthority:
         return client.username == (agent_username if self._binding == "username" else agent_uuid)
 
     def explain(self, client_id: str, username: str | None, topic: str) -> list[Explanation]:
-        """Which rule decides, for ``publish`` and for ``receive``."""
+        """Which rule decides; see :func:`explain`."""
         return explain(self.rules, client_id, username, topic)
 
 
 def explain(rules: AccessRules | None, client_id: str, username: str | None, topic: str) -> list[Explanation]:
-    """Which of ``rules`` decides, for ``publish`` and for ``receive``; needs no running daemon."""
+    """Which of ``rules`` decides; needs no running daemon.
+
+    :param topic: a Topic Name, for ``publish`` and ``receive``, or a Topic Filter with wildcards, for ``subscribe``.
+    """
     subject = Subject(client_id, username)
-    found = []
-    for action, access in (("publish", WRITE), ("receive", READ)):
-        nothing: Rule | None = None
-        if access == WRITE and (topic in SERVER_TOPICS or topic.startswith("$")):
-            decision = Decision(False, nothing, "the topic is the server's own")
-        elif rules is None:
-            decision = Decision(True, nothing, "there is no ACL file")
-        else:
-            decision = rules.decide(subject, topic, access)
-        found.append(Explanation(action, decision))
-    return found
+    everything = Decision(True, None, "there is no ACL file")
+    if "+" in topic or "#" in topic:
+        return [Explanation("subscribe", rules.decide_filter(subject, topic) if rules else everything)]
+    publish, receive = (rules.decide(subject, topic, kind) if rules else everything for kind in (WRITE, READ))
+    if is_servers_own(topic):
+        publish = Decision(False, None, "the topic is the server's own")
+    return [Explanation("publish", publish), Explanation("receive", receive)]

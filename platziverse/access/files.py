@@ -25,7 +25,7 @@ def read_lines(path: str) -> list[str]:
     try:
         with open(path, encoding="utf-8", newline=None) as file:
             if os.fstat(file.fileno()).st_mode & stat.S_IWOTH:
-                raise AccessError(path, "everyone may write to it")
+                raise AccessError(path, "everyone may write to it; chmod o-w")
             text = file.read()
     except OSError as error:
         raise AccessError(path, error.strerror or str(error)) from error
@@ -64,17 +64,26 @@ def replace_file(path: str, text: str) -> None:
         raise AccessError(path, error.strerror or str(error)) from error
 
 
-def mode_problem(path: str, secret: bool = True) -> str | None:
+def writable_by_everyone(path: str) -> bool:
+    """Whoever is on this machine may change the file; one that is not there nobody can."""
+    try:
+        return bool(os.stat(path).st_mode & stat.S_IWOTH)
+    except OSError:
+        return False
+
+
+def mode_problem(path: str, secret: bool = True, owner: int | None = None) -> str | None:
     """What is wrong with the owner and mode of a file or directory; ``None`` when nothing is.
 
-    :param secret: others may not read it either: passwords, private keys, the database's directory.
+    :param secret: others may not read it either: passwords, private keys.
+    :param owner: user id whose it may be beside root's and our own: that of the daemon.
     """
     try:
         found = os.stat(path)
     except OSError as error:
         return f"{path}: {error.strerror}"
     mode = stat.S_IMODE(found.st_mode)
-    if found.st_uid not in (0, os.geteuid()):
+    if found.st_uid not in (0, os.geteuid(), owner):
         return f"{path}: belongs to user {found.st_uid}, neither root nor the daemon's own"
     if mode & (stat.S_IWOTH | stat.S_IWGRP):
         return f"{path}: others may write to it (mode {mode:04o}); chmod go-w"

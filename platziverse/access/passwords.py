@@ -4,7 +4,10 @@ Checking one costs some 20 ms of a processor on purpose, and happens in a thread
 """
 
 import os
+from collections import OrderedDict
 from collections.abc import Mapping
+from hashlib import blake2b
+from hmac import compare_digest
 from typing import Any, Final, Protocol
 
 from argon2 import PasswordHasher, extract_parameters
@@ -22,6 +25,16 @@ from platziverse.access.files import AccessError, read_lines, replace_file
 
 #: 19 MiB, two passes, one lane: OWASP's recommendation; a login of every agent of a fleet must be bearable.
 HASHER: Final = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
+#: Longest user name and password, in bytes: CONNECT has no room for more.
+LONGEST: Final = 65_535
+#: Logins that may wait for a thread: some seconds. Who waits longer than CONNECT may take waits for nothing.
+MAX_WAITING: Final = 256
+#: Users remembered with the password that was right last time.
+REMEMBERED: Final = 20_000
+
+
+class LoginsUnavailable(Exception):
+    """No login can be checked now; one line that says why."""
 
 
 class UserTable(Protocol):
@@ -65,7 +78,8 @@ def _parse(path: str) -> dict[str, str]:
         try:
             extract_parameters(hashed)
         except InvalidHashError:
-            raise AccessError(path, f"the password of {username!r} is no argon2 hash", number) from None
+            reason = f"the password of {username!r} is no argon2 hash; set it with: platziverse passwd"
+            raise AccessError(path, reason, number) from None
         if username in hashes:
             raise AccessError(path, f"user {username!r} is there twice", number)
         hashes[username] = hashed
@@ -81,13 +95,21 @@ def set_password(path: str, username: str, password: bytes) -> None:
 
     :raises AccessError: the name or the password is empty or unusable, or the file is broken.
     """
-    if not _is_username(username):
-        raise AccessError(path, f"{username!r} cannot be a user name")
-    if not password:
-        raise AccessError(path, "the password is empty")
+    hashed = hash_password(path, username, password)
     hashes = _parse(path) if os.path.exists(path) else {}
-    hashes[username] = HASHER.hash(password)
+    hashes[username] = hashed
     _write(path, hashes)
+
+
+def hash_password(place: str, username: str, password: bytes) -> str:
+    """What is kept of a password in ``place``. :raises AccessError: the name or the password cannot be used."""
+    if not _is_username(username) or len(username.encode()) > LONGEST:
+        raise AccessError(place, f"{username!r:.100} cannot be a user name")
+    if not password:
+        raise AccessError(place, "the password is empty")
+    if len(password) > LONGEST:
+        raise AccessError(place, f"the password is longer than {LONGEST} bytes")
+    return HASHER.hash(password)
 
 
 def remove_user(path: str, username: str) -> None:
@@ -120,7 +142,11 @@ def verify(hashed: str, password: bytes) -> bool:
 class PasswordChecker:
     """Checks ``IUsernamePassword`` against tables of users, the first that knows the name.
 
+    A fleet that reconnects shows the passwords it has just shown. What was right is remembered, as a keyed
+    hash together with the hash it was checked against, and costs no thread again until either changes.
+
     :param pool: its threads do the hashing; started and stopped by its owner.
+    :ivar tables: in the order in which they are asked; may be replaced.
     """
 
     credentialInterfaces = (IUsernamePassword,)
@@ -133,17 +159,41 @@ class PasswordChecker:
         self._pool = pool
         # An unknown user costs what a known one does.
         self._decoy = HASHER.hash(os.urandom(16))
+        self._key = os.urandom(32)
+        self._right: OrderedDict[str, bytes] = OrderedDict()
+        self._waiting = 0
 
     @inlineCallbacks
     def requestAvatarId(self, credentials: Any) -> "Any":
-        """The user name, in UTF-8. Errbacks with ``UnauthorizedLogin``, which does not say what was wrong."""
-        hashed = yield self._find(credentials.username.decode())
-        right = yield deferToThreadPool(
-            self._reactor, self._pool, verify, hashed or self._decoy, credentials.password
-        )
-        if hashed is None or not right:
-            raise UnauthorizedLogin("wrong user name or password")
+        """The user name, in UTF-8.
+
+        Errbacks with ``UnauthorizedLogin``, which does not say what was wrong, or ``LoginsUnavailable``.
+        """
+        username, password = credentials.username.decode(), credentials.password
+        hashed = yield self._find(username)
+        proof = blake2b(f"{hashed}\0".encode() + password, key=self._key).digest()
+        if not compare_digest(self._right.get(username, b""), proof):
+            right = yield self._verify(hashed or self._decoy, password)
+            if hashed is None or not right:
+                raise UnauthorizedLogin("wrong user name or password")
+            self._remember(username, proof)
         return credentials.username
+
+    @inlineCallbacks
+    def _verify(self, hashed: str, password: bytes) -> "Any":
+        if self._waiting >= MAX_WAITING:
+            raise LoginsUnavailable("too many logins at a time")
+        self._waiting += 1
+        try:
+            return (yield deferToThreadPool(self._reactor, self._pool, verify, hashed, password))
+        finally:
+            self._waiting -= 1
+
+    def _remember(self, username: str, proof: bytes) -> None:
+        self._right.pop(username, None)
+        self._right[username] = proof
+        if len(self._right) > REMEMBERED:
+            self._right.popitem(last=False)
 
     @inlineCallbacks
     def _find(self, username: str) -> "Any":
