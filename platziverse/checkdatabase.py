@@ -32,7 +32,8 @@ _SERVER: Final = """SELECT current_setting('server_version'),
 _TABLES: Final = """SELECT to_regclass('platziverse_schema') IS NOT NULL, to_regclass('agents') IS NOT NULL,
     coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)"""
 _VERSION: Final = "SELECT coalesce(max(version), 0) FROM platziverse_schema"
-_MAY_NOT: Final = """SELECT privilege || ' on ' || name FROM unnest(%s::text[], %s::text[]) AS (name, privilege)
+_MAY_NOT: Final = """SELECT privilege || ' on ' || name
+    FROM unnest(%s::text[], %s::text[]) AS wanted (name, privilege)
     WHERE NOT coalesce(has_table_privilege(to_regclass(name), privilege), false)"""
 _MAY_NOT_COUNT: Final = """SELECT 'USAGE on ' || name FROM unnest(%s::text[]) AS name
     WHERE NOT coalesce(has_sequence_privilege(to_regclass(name), 'USAGE'), false)"""

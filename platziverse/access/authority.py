@@ -224,7 +224,8 @@ class AccessAuthority:
 def explain(rules: AccessRules | None, client_id: str, username: str | None, topic: str) -> list[Explanation]:
     """Which of ``rules`` decides; needs no running daemon.
 
-    :param topic: a Topic Name, for ``publish`` and ``receive``, or a Topic Filter with wildcards, for ``subscribe``.
+    :param topic: a Topic Name, for ``publish`` and ``receive``, or a Topic Filter with wildcards, for
+        ``subscribe``.
     """
     subject = Subject(client_id, username)
     everything = Decision(True, None, "there is no ACL file")

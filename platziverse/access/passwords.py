@@ -102,7 +102,7 @@ def set_password(path: str, username: str, password: bytes) -> None:
 
 
 def hash_password(place: str, username: str, password: bytes) -> str:
-    """What is kept of a password in ``place``. :raises AccessError: the name or the password cannot be used."""
+    """What is kept of a password in ``place``. :raises AccessError: name or password cannot be used."""
     if not _is_username(username) or len(username.encode()) > LONGEST:
         raise AccessError(place, f"{username!r:.100} cannot be a user name")
     if not password:

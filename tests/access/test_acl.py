@@ -28,7 +28,8 @@ class TestLikeMosquitto(SynchronousTestCase):
         for case in CASES:
             self.assertEqual(allowed(case), case.allowed, case)
 
-    def test_row_20_names_with_wildcards_or_slashes_never_match_a_pattern(self) -> None:
+    def test_names_with_wildcards_or_slashes_never_match_a_pattern(self) -> None:
+        """Row 20."""
         for case in STRICTER:
             self.assertFalse(allowed(case), case)
         for name in ("#", "+", "a/b", "a+", "x#y", "/", "a/", "+/+"):
@@ -36,7 +37,8 @@ class TestLikeMosquitto(SynchronousTestCase):
                 decided = rules("pattern readwrite at/%c/%u").decide(subject, "at/x/y", READ)
                 self.assertFalse(decided.allowed, subject)
 
-    def test_row_83_a_client_without_a_name_never_matches_a_user_pattern(self) -> None:
+    def test_a_client_without_a_name_never_matches_a_user_pattern(self) -> None:
+        """Row 83."""
         for name in (None, ""):
             for topic in ("homes//x", "homes/None/x", "homes/%u/x"):
                 decided = rules("pattern readwrite homes/%u/x").decide(Subject("c1", name), topic, READ)
@@ -62,7 +64,8 @@ class TestSubscribing(SynchronousTestCase):
     def may(self, text: str, topic_filter: str, subject: Subject = ANA) -> bool:
         return rules(text).may_read_some(subject, topic_filter)
 
-    def test_row_50_a_filter_under_which_nothing_may_be_read_is_refused(self) -> None:
+    def test_a_filter_under_which_nothing_may_be_read_is_refused(self) -> None:
+        """Row 50."""
         text = "user ana\ntopic read mine/#\ntopic write theirs/#\ntopic deny mine/secret/#"
         for topic_filter in ("mine/#", "mine", "mine/+", "#", "+/x", "+/+/+", "mine/secret"[:4]):
             self.assertTrue(self.may(text, topic_filter), topic_filter)
@@ -96,16 +99,19 @@ class TestFiles(SynchronousTestCase):
         self.assertIn(error.path, str(error))
         return error.reason
 
-    def test_row_79_an_empty_file_is_refused(self) -> None:
+    def test_an_empty_file_is_refused(self) -> None:
+        """Row 79."""
         for data in (b"", b"\n\n", b"# only a comment\n", b"   \n#\n"):
             self.assertIn("no rule", self.refused(data, None))
 
-    def test_row_78_a_file_that_cannot_be_read_is_refused(self) -> None:
+    def test_a_file_that_cannot_be_read_is_refused(self) -> None:
+        """Row 78."""
         error = self.assertRaises(AccessError, AccessRules.load, "/nonexistent/acl")
         self.assertIn("/nonexistent/acl: No such file", str(error))
         self.assertRaises(AccessError, AccessRules.load, os.getcwd())
 
-    def test_row_82_a_broken_line_is_refused_and_named(self) -> None:
+    def test_a_broken_line_is_refused_and_named(self) -> None:
+        """Row 82."""
         for line in (
             b"topic",
             b"user",
@@ -123,11 +129,13 @@ class TestFiles(SynchronousTestCase):
         ):
             self.refused(b"topic a\n" + line + b"\n", 2)
 
-    def test_row_82_what_is_no_text_is_refused(self) -> None:
+    def test_what_is_no_text_is_refused(self) -> None:
+        """Row 82."""
         self.refused(b"topic a\n\xff\xfe\n", None)
         self.refused(b"topic a\ntopic b\0\n", 2)
 
-    def test_row_84_a_file_that_everyone_may_change_is_refused(self) -> None:
+    def test_a_file_that_everyone_may_change_is_refused(self) -> None:
+        """Row 84."""
         self.assertIn("everyone", self.refused(b"topic a\n", None, 0o666))
 
     def test_carriage_returns_and_spaces_do_no_harm(self) -> None:

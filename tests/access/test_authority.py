@@ -4,12 +4,14 @@ from typing import Any, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
+from platziverse.access import authority as authority_module
 from platziverse.access.acl import AccessRules
 from platziverse.access.authority import AccessAuthority, Explanation, explain, is_local
 from platziverse.access.delays import FORGIVEN, REMEMBERED, LoginDelays, neighbourhood
-from platziverse.access.passwords import PasswordFile
+from platziverse.access.passwords import LoginsUnavailable, PasswordFile
 from platziverse.broker.interfaces import Client
 from platziverse.mqtt.errors import ConnectRefused
 from platziverse.mqtt.packets import Connect, ConnectReturnCode
@@ -59,7 +61,8 @@ class TestLogin(AuthorityCase):
             code = self.login(self.authority(), LOCAL, *credentials)
             self.assertEqual(code, ConnectReturnCode.BAD_USER_NAME_OR_PASSWORD)
 
-    def test_row_22_no_password_and_an_empty_one_fail_both(self) -> None:
+    def test_no_password_and_an_empty_one_fail_both(self) -> None:
+        """Row 22."""
         for credentials in (("ana", None), ("ana", b""), ("", SECRET), ("", None)):
             for address in (LOCAL, REMOTE):
                 code = self.login(self.authority(), address, *credentials)
@@ -93,7 +96,8 @@ class TestLogin(AuthorityCase):
     def test_without_users_and_rules_nothing_waits(self) -> None:
         self.assertIsNone(self.authority(users=False).login(Connect("c1"), LOCAL))
 
-    def test_row_82_a_table_that_fails_refuses_with_0x03(self) -> None:
+    def test_a_table_that_fails_refuses_with_0x03(self) -> None:
+        """Row 82."""
         table = SlowTable()
         authority = AccessAuthority(self.clock, make_checker(self.threads, table))
         answer = cast("Deferred[Any]", authority.login(Connect("c1", username="ana", password=SECRET), LOCAL))
@@ -102,6 +106,21 @@ class TestLogin(AuthorityCase):
         self.assertEqual(code, ConnectReturnCode.SERVER_UNAVAILABLE)
         self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
         self.assertEqual(authority.failures, 0)
+
+    def test_logins_that_cannot_be_checked_are_one_line_in_the_log_however_many_they_are(self) -> None:
+        """Row 82: 0x03, and neither a wrong password nor an open door."""
+        lines: list[str] = []
+        self.patch(authority_module.log, "observer", lambda event: lines.append(formatEvent(event)))
+        checked = AccessAuthority(self.clock, make_checker(self.threads, table := SlowTable()))
+        for number in range(50):
+            connect = Connect("c1", username="ana", password=SECRET)
+            answer = cast("Deferred[Any]", checked.login(connect, REMOTE))
+            table.asked[number][1].errback(LoginsUnavailable("the database is away"))
+            code = self.failureResultOf(answer, ConnectRefused).value.return_code
+            self.assertEqual(code, ConnectReturnCode.SERVER_UNAVAILABLE)
+            self.clock.advance(0.3)
+        self.assertEqual(lines, ["Logins cannot be checked: the database is away"] * 2)
+        self.assertEqual(checked.failures, 0)
 
     def test_choices_are_checked(self) -> None:
         self.assertRaises(ValueError, AccessAuthority, self.clock, anonymous="sometimes")
@@ -123,7 +142,8 @@ class TestLogin(AuthorityCase):
 
 
 class TestDelays(AuthorityCase):
-    def test_row_23_many_wrong_passwords_are_looked_at_more_and_more_slowly(self) -> None:
+    def test_many_wrong_passwords_are_looked_at_more_and_more_slowly(self) -> None:
+        """Row 23."""
         authority = self.authority()
         for _ in range(3):
             self.login(authority, REMOTE, "ana", b"wrong")
@@ -135,13 +155,15 @@ class TestDelays(AuthorityCase):
         self.assertEqual(self.threads.run(), 1)
         self.assertEqual(self.successResultOf(answer), "ana")  # slowed down, not shut out
 
-    def test_row_23_other_addresses_are_not_slowed(self) -> None:
+    def test_other_addresses_are_not_slowed(self) -> None:
+        """Row 23."""
         authority = self.authority()
         for _ in range(10):
             self.login(authority, REMOTE, "ana", b"")
         self.assertEqual(self.login(authority, "192.0.2.8:1", "ana", SECRET), "ana")
 
-    def test_row_23_attempts_that_would_wait_too_long_are_refused_without_hashing(self) -> None:
+    def test_attempts_that_would_wait_too_long_are_refused_without_hashing(self) -> None:
+        """Row 23."""
         delays = LoginDelays(self.clock)
         for _ in range(8):
             delays.failed("192.0.2.7")
@@ -149,7 +171,8 @@ class TestDelays(AuthorityCase):
         self.assertLessEqual(sum(wait is not None for wait in waits), 3)
         self.assertTrue(all(wait <= 5 for wait in waits if wait is not None))
 
-    def test_row_23_the_rate_of_guesses_is_bounded(self) -> None:
+    def test_the_rate_of_guesses_is_bounded(self) -> None:
+        """Row 23."""
         delays = LoginDelays(self.clock)
         guesses = 0
         for _ in range(3600):
@@ -189,7 +212,8 @@ class TestRules(AuthorityCase):
         self.assertTrue(authority.may_subscribe(ANA, "#"))
         self.assertTrue(authority.may_receive(ANA, "$SYS/uptime"))
 
-    def test_rows_36_and_37_the_servers_own_topics_with_and_without_rules(self) -> None:
+    def test_the_servers_own_topics_with_and_without_rules(self) -> None:
+        """Rows 36, 37."""
         for rules in (None, RULES):
             authority = self.authority(rules=rules)
             for topic in ("agent/connected", "agent/disconnected", "$SYS/x", "$foo", "$", "$CONTROL/acl"):
@@ -207,7 +231,8 @@ class TestRules(AuthorityCase):
         self.assertTrue(authority.may_subscribe(ANA, "mine/+"))
         self.assertFalse(authority.may_subscribe(nobody, "mine/+"))
 
-    def test_row_52_a_reload_ends_old_rights_at_once(self) -> None:
+    def test_a_reload_ends_old_rights_at_once(self) -> None:
+        """Row 52."""
         authority = self.authority(rules=RULES)
         self.assertTrue(authority.may_receive(ANA, "mine/1"))
         authority.use(AccessRules.parse("acl", ["user ana", "topic other"]))
@@ -215,6 +240,18 @@ class TestRules(AuthorityCase):
         self.assertFalse(authority.may_publish(ANA, "mine/1"))
         authority.use(None)
         self.assertFalse(authority.restricts_receiving)
+
+    def test_an_anonymous_client_under_rules_with_user_patterns_is_only_denied(self) -> None:
+        """Row 83."""
+        rules = AccessRules.parse("acl", ["pattern readwrite homes/%u/#", "pattern deny no/%u/%c"])
+        asked = self.authority(rules=rules)
+        nobody = Client("c1", 2)
+        for topic in ("homes//x", "homes/None/x", "homes/%u/x", "no//c1", "homes"):
+            self.assertFalse(asked.may_publish(nobody, topic))
+            self.assertFalse(asked.may_receive(nobody, topic))
+            self.assertFalse(asked.may_subscribe(nobody, topic))
+        self.assertFalse(asked.may_subscribe(nobody, "#"))
+        self.assertTrue(asked.may_publish(ANA, "homes/ana/x"))
 
     def test_a_flood_of_topics_does_not_fill_memory(self) -> None:
         authority = self.authority(rules=RULES)
@@ -233,6 +270,15 @@ class TestRules(AuthorityCase):
                 authority.may_speak_for(nobody, "u-1", "ana"),
             )
             self.assertEqual(asked, tuple(map(bool, verdicts)), binding)
+
+    def test_a_subscription_is_explained_by_the_rule_that_lets_something_through(self) -> None:
+        def said(username: "str | None", topic_filter: str) -> "tuple[str, bool, str]":
+            [found] = explain(RULES, "c1", username, topic_filter)
+            return found.action, found.decision.allowed, found.decision.reason
+
+        self.assertEqual(said("ana", "mine/+/x"), ("subscribe", True, "line 3: topic mine/#"))
+        self.assertEqual(said(None, "mine/#"), ("subscribe", False, "no rule allows it"))
+        self.assertEqual(said(None, "#"), ("subscribe", True, "line 1: topic read public/#"))
 
     def test_the_deciding_rule_is_explained(self) -> None:
         def said(explanations: "list[Explanation]") -> "list[tuple[str, bool, str]]":

@@ -11,9 +11,11 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from platziverse.access import passwords
 from platziverse.access.files import AccessError, mode_problem, replace_file
 from platziverse.access.passwords import (
     HASHER,
+    LoginsUnavailable,
     PasswordChecker,
     PasswordFile,
     remove_user,
@@ -85,13 +87,15 @@ class TestChecker(SynchronousTestCase):
             self.threads.run()
             self.assertEqual(self.successResultOf(answer), name)
 
-    def test_row_23_hashing_does_not_happen_on_the_reactor_thread(self) -> None:
+    def test_hashing_does_not_happen_on_the_reactor_thread(self) -> None:
+        """Row 23."""
         answer = self.ask(b"ana", SECRET)
         self.assertNoResult(answer)
         self.assertEqual(self.threads.run(), 1)
         self.successResultOf(answer)
 
-    def test_row_23_a_wrong_password_and_an_unknown_user_look_the_same(self) -> None:
+    def test_a_wrong_password_and_an_unknown_user_look_the_same(self) -> None:
+        """Row 23."""
         answers = []
         for name, password in ((b"ana", b"wrong"), (b"nobody", SECRET), (b"", SECRET), (b"ana\0", SECRET)):
             answer = self.ask(name, password)
@@ -125,6 +129,70 @@ class TestChecker(SynchronousTestCase):
         self.failureResultOf(answer, RuntimeError)
 
 
+class TestRemembering(SynchronousTestCase):
+    """A fleet that reconnects does not hash everything again."""
+
+    def setUp(self) -> None:
+        self.threads = Threads()
+        self.checker = make_checker(self.threads, PasswordFile({"ana": HASHED}))
+
+    def ask(self, password: bytes, username: bytes = b"ana") -> "tuple[int, list[Any]]":
+        """How many hashes it took, and what came."""
+        results: list[Any] = []
+        answer: Deferred[Any] = self.checker.requestAvatarId(UsernamePassword(username, password))
+        answer.addBoth(results.append)
+        return self.threads.run(), results
+
+    def test_a_password_that_was_right_needs_no_second_hash(self) -> None:
+        self.assertEqual(self.ask(SECRET), (1, [b"ana"]))
+        self.assertEqual(self.ask(SECRET), (0, [b"ana"]))
+
+    def test_any_other_password_is_hashed_and_refused(self) -> None:
+        """Row 23."""
+        self.ask(SECRET)
+        for password in (b"wrong", SECRET + b"\0", b"\0" + SECRET):
+            hashes, [failure] = self.ask(password)
+            self.assertEqual(hashes, 1)
+            failure.trap(UnauthorizedLogin)
+        for _ in range(2):  # nor is what was wrong remembered as right
+            hashes, [failure] = self.ask(b"None", b"nobody")
+            self.assertEqual(hashes, 1)
+            failure.trap(UnauthorizedLogin)
+
+    def test_a_user_who_is_removed_or_changed_is_not_remembered(self) -> None:
+        self.ask(SECRET)
+        self.checker.tables = (PasswordFile({"ana": HASHER.hash(b"another")}),)
+        hashes, [failure] = self.ask(SECRET)
+        self.assertEqual(hashes, 1)
+        failure.trap(UnauthorizedLogin)
+        self.checker.tables = (PasswordFile({}),)
+        hashes, [failure] = self.ask(SECRET)
+        self.assertEqual(hashes, 1)
+        failure.trap(UnauthorizedLogin)
+
+    def test_memory_is_bounded(self) -> None:
+        for number in range(passwords.REMEMBERED + 10):
+            self.checker._remember(str(number), b"proof")
+        self.assertEqual(len(self.checker._right), passwords.REMEMBERED)
+
+    def test_logins_that_would_wait_for_nothing_are_refused_at_once(self) -> None:
+        """Row 23: hashing never falls behind so far that nobody gets in any more."""
+        answers: list[Deferred[Any]] = [
+            self.checker.requestAvatarId(UsernamePassword(b"ana", b"%d" % number))
+            for number in range(passwords.MAX_WAITING + 3)
+        ]
+        self.assertEqual(len(self.threads.waiting), passwords.MAX_WAITING)
+        for answer in answers[passwords.MAX_WAITING :]:
+            self.failureResultOf(answer, LoginsUnavailable)
+
+    def test_a_thread_that_has_done_its_work_is_free_for_the_next(self) -> None:
+        self.patch(passwords, "MAX_WAITING", 1)
+        for _ in range(3):
+            hashes, [failure] = self.ask(b"wrong")
+            self.assertEqual(hashes, 1)
+            failure.trap(UnauthorizedLogin)
+
+
 class TestFile(SynchronousTestCase):
     def setUp(self) -> None:
         self.path = Path(self.mktemp())
@@ -134,7 +202,8 @@ class TestFile(SynchronousTestCase):
         error = self.assertRaises(AccessError, PasswordFile.load, str(self.path))
         self.assertEqual((error.path, error.line), (str(self.path), line), text)
 
-    def test_row_80_blank_and_malformed_lines_are_refused_and_named(self) -> None:
+    def test_blank_and_malformed_lines_are_refused_and_named(self) -> None:
+        """Row 80."""
         good = f"ana:{HASHED}\n"
         for line in (
             "",
@@ -155,7 +224,8 @@ class TestFile(SynchronousTestCase):
             self.refused(good + line + "\n", 2)
             self.refused(line + "\n" + good, 1 if "ana" not in line else 2)
 
-    def test_row_82_an_empty_or_missing_file_is_refused(self) -> None:
+    def test_an_empty_or_missing_file_is_refused(self) -> None:
+        """Row 82."""
         self.refused("", None)
         self.path.unlink()
         self.assertRaises(AccessError, PasswordFile.load, str(self.path))
@@ -179,7 +249,8 @@ class TestFile(SynchronousTestCase):
         self.assertEqual(users(path), ["bob"])
         self.assertRaises(AccessError, remove_user, path, "ana")
 
-    def test_row_84_the_file_is_its_owners_alone(self) -> None:
+    def test_the_file_is_its_owners_alone(self) -> None:
+        """Row 84."""
         set_password(str(self.path), "ana", SECRET)
         self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o600)
         self.path.chmod(0o644)
@@ -189,7 +260,9 @@ class TestFile(SynchronousTestCase):
     def test_names_and_passwords_that_would_break_the_file_are_refused(self) -> None:
         for name in ("", " ", "a\nb", "a\0", " ana", "a\u2028b"):
             self.assertRaises(AccessError, set_password, str(self.path), name, SECRET)
-        self.assertRaises(AccessError, set_password, str(self.path), "ana", b"")
+        for secret in (b"", b"x" * 65_536):
+            self.assertRaises(AccessError, set_password, str(self.path), "ana", secret)
+        self.assertRaises(AccessError, set_password, str(self.path), "a" * 65_536, SECRET)
         self.assertFalse(self.path.exists())
 
     def test_a_broken_file_is_not_touched(self) -> None:
@@ -212,7 +285,8 @@ class TestModes(SynchronousTestCase):
         path.chmod(mode)
         return mode_problem(str(path), secret)
 
-    def test_row_84_modes_are_judged(self) -> None:
+    def test_modes_are_judged(self) -> None:
+        """Row 84."""
         self.assertIsNone(self.problem(0o600))
         self.assertIsNone(self.problem(0o640))
         self.assertIsNone(self.problem(0o644, secret=False))

@@ -58,6 +58,31 @@ class AnEmptyDatabase(DatabaseCase):
         self.assertEqual(applied, [(step.version, step.name) for step in read_steps(SCHEMA)])
 
     @inlineCallbacks
+    def test_an_upgraded_database_is_like_a_new_one(self) -> Steps:
+        """Row 113."""
+        first = Path(open_dir())
+        self.addCleanup(shutil.rmtree, first)
+        (first / KNOWN_STEPS[0].name).write_text(KNOWN_STEPS[0].sql)
+        yield migrate(self.dsn, reactor, schema=first)
+        self.assertEqual((yield migrate(self.dsn, reactor)), KNOWN)
+        fresh = self.server.create()
+        yield migrate(self.server.dsn(fresh), reactor)
+        for look in (COLUMNS, CONSTRAINTS, INDEXES):
+            found = self.execute(look)
+            self.assertEqual(found, self.server.execute(fresh, look))
+            self.assertIn("mqtt_users", {table for table, *_ in found})
+
+    @inlineCallbacks
+    def test_nobody_else_may_read_the_password_hashes(self) -> Steps:
+        """Row 84: whatever the default privileges give to the readers of dashboards."""
+        self.execute("DROP ROLE IF EXISTS dashboard; CREATE ROLE dashboard LOGIN")
+        self.execute("ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO dashboard, PUBLIC")
+        yield migrate(self.dsn, reactor)
+        self.assertEqual(self.execute("SET ROLE dashboard; SELECT count(*) FROM agents"), [(0,)])
+        self.assertRaises(psycopg2.Error, self.execute, "SET ROLE dashboard; SELECT * FROM mqtt_users")
+        self.execute("DROP OWNED BY dashboard; DROP ROLE dashboard")
+
+    @inlineCallbacks
     def test_daemons_that_start_together_apply_each_step_once(self) -> Steps:
         """Row 115: an advisory lock."""
         schema = self.schema_with(
@@ -293,6 +318,12 @@ class TheDatabaseOfTheOriginal(DatabaseCase):
         self.assertEqual(len(newest), 20)
         self.assertEqual(newest, sorted(newest, key=lambda row: row[3], reverse=True))
 
+
+COLUMNS = """SELECT table_name, column_name, data_type, is_nullable, column_default
+    FROM information_schema.columns WHERE table_schema = 'public' ORDER BY 1, ordinal_position"""
+CONSTRAINTS = """SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
+    WHERE connamespace = 'public'::regnamespace ORDER BY 1, 2"""
+INDEXES = "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1, 2"
 
 NEW_AGENT = """INSERT INTO "agents"
     ("id", "uuid", "username", "name", "hostname", "pid", "connected", "createdAt", "updatedAt")
