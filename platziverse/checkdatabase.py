@@ -80,9 +80,9 @@ def _server(cursor: Any, dsn: str) -> Iterator[Finding]:
     ((version, read_only, durable),) = _rows(cursor, _SERVER)
     yield Finding("database", OK, f"PostgreSQL {version}, {without_secrets(dsn)}")
     if read_only:
-        yield Finding("database", ERROR, "it takes no writes, a standby perhaps; name the primary")
+        yield Finding("writes", ERROR, "it takes no writes, a standby perhaps; name the primary")
     if not durable:
-        yield Finding("database", WARNING, "fsync is off: what is acknowledged may be lost; switch it on")
+        yield Finding("durability", WARNING, "fsync is off: what is acknowledged may be lost; switch it on")
 
 
 def _tables(cursor: Any, config: Config) -> Iterator[Finding]:
@@ -131,10 +131,10 @@ def _rights(cursor: Any, wanted: dict[str, tuple[str, ...]]) -> Iterator[Finding
     ((owned,),) = _rows(cursor, _OWNED, ["metrics", "message_keys"])
     if not owned:
         text = "this role does not own the tables, so partitions are not added; ALTER TABLE … OWNER TO it"
-        yield Finding("rights", WARNING, text)
+        yield Finding("partitions", WARNING, text)
     if "mqtt_users" in wanted and (readers := ", ".join(name for (name,) in _rows(cursor, _READERS))):
         yield Finding(
-            "rights", WARNING, f"{readers} may read the password hashes; REVOKE SELECT ON mqtt_users"
+            "password hashes", WARNING, f"{readers} may read the password hashes; REVOKE SELECT ON mqtt_users"
         )
 
 
