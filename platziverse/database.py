@@ -72,6 +72,7 @@ class Database:
             slots=ingest.slots,
             prepare=self._prepare,
             deadline=ingest.statement_deadline,
+            bound=config.access.binding == "username",
         )
         self.writer = BatchWriter(self.store, reactor, max_entries=ingest.batch, observe=observe)
         self.reader = Reader(reactor, Unavailable)

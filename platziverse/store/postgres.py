@@ -34,6 +34,7 @@ class PostgresStore:
         were found missing; brings the tables up to date, for example.
     :param deadline: seconds for a statement, and for connecting.
     :param setup_pause: seconds between tries when rights, tables or logins are wrong.
+    :param bound: an agent that is there keeps its username; reports with another are refused.
     :param on_state: called with the new ``state`` when it changes.
     :ivar state: ``"connecting"``, ``"ready"`` or ``"away: <reason>"``.
     :ivar refused: entries that the database refused for their data and that became rejections.
@@ -49,6 +50,7 @@ class PostgresStore:
         prepare: Callable[[str], "Deferred[Any]"] | None = None,
         deadline: float = 10.0,
         setup_pause: float = 60.0,
+        bound: bool = False,
         on_state: Callable[[str], None] = lambda state: None,
     ) -> None:
         self.reactor, self.instance = reactor, instance
@@ -62,6 +64,7 @@ class PostgresStore:
         milliseconds = int(deadline * 1000)
         self._limits = f"SET LOCAL statement_timeout = {max(1, milliseconds * 9 // 10)};"
         self._limits += f"SET LOCAL lock_timeout = {max(1, milliseconds // 2)};"
+        self._limits += "SET LOCAL platziverse.bound = on;" if bound else ""
         self.prefix = self._limits
         self._slots = [Slot(self, Backoff()) for _ in range(slots)]
         self._troubles: dict[Slot, str] = {}

@@ -1,4 +1,6 @@
--- Users who may log in, beside those of the password file; see `platziverse passwd --database-users`.
+-- Who may log in, and agents that stay with their username.
+
+-- Beside those of the password file; see `platziverse passwd --database-users`.
 
 CREATE TABLE mqtt_users (
     username text PRIMARY KEY CHECK (username <> ''),
@@ -20,3 +22,17 @@ BEGIN
         EXECUTE format('REVOKE ALL ON mqtt_users FROM %s', given.grantee);
     END LOOP;
 END $$;
+
+-- With `binding = "username"` a client may say in any message that an agent is its own. An agent that is
+-- there already belongs to the username it has; see docs/adr/0042.
+CREATE FUNCTION platziverse_agent_taken() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF current_setting('platziverse.bound', true) = 'on' THEN
+        RAISE EXCEPTION 'the agent belongs to another username' USING ERRCODE = '23P99';
+    END IF;
+    RETURN NEW;
+END $$;
+
+CREATE TRIGGER agent_taken BEFORE UPDATE OF username ON agents
+    FOR EACH ROW WHEN (OLD.username IS DISTINCT FROM NEW.username)
+    EXECUTE FUNCTION platziverse_agent_taken();
