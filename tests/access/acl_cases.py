@@ -32,6 +32,23 @@ pattern write $SYS/broker/connection/%c/state
 pattern write sensor/%u/data
 """
 
+#: The manual, sentence by sentence: access is optional, "deny" comes first wherever it stands, patterns are
+#: for everyone "even if the user keyword has previously been given", and a second pattern sign.
+MANUAL = """\
+topic deny news/secret
+topic read news/#
+topic write inbox/+
+
+user ana
+topic both/ways
+topic readwrite one/#
+topic deny one/+/private
+
+pattern write sensor/%u/data
+pattern read status/%c
+pattern deny sensor/eve/data
+"""
+
 DENYING = """\
 topic public/#
 topic deny public/secret
@@ -81,6 +98,35 @@ CASES = [
                 ("#", "roger", "publish", "sensor/roger/data", False),
                 ("+", "roger", "publish", "foo/bar", True),
                 ("c1", "+", "publish", "sensor/ana/data", False),
+                # The server's own topics.
+                ("c1", None, "receive", "$SYS/broker/version", True),
+                ("c1", "roger", "receive", "$SYS/broker/version", False),
+            ],
+        ),
+        (
+            MANUAL,
+            [
+                ("c1", None, "receive", "news/today", True),
+                ("c1", None, "publish", "news/today", False),
+                ("c1", None, "receive", "news/secret", False),
+                ("c1", None, "publish", "inbox/c1", True),
+                ("c1", None, "receive", "inbox/c1", False),
+                ("c1", None, "publish", "inbox/c1/deep", False),
+                ("c1", "ana", "receive", "news/today", False),
+                ("c1", "ana", "publish", "both/ways", True),
+                ("c1", "ana", "receive", "both/ways", True),
+                ("c1", "ana", "receive", "one/two/three", True),
+                ("c1", "ana", "publish", "one/two/private", False),
+                ("c1", "ana", "receive", "one/two/private", False),
+                ("c1", "ana", "publish", "sensor/ana/data", True),
+                ("c1", "bob", "publish", "sensor/bob/data", True),
+                ("c1", "bob", "publish", "sensor/ana/data", False),
+                ("c1", "bob", "publish", "sensor/bob/other", False),
+                ("c1", "eve", "publish", "sensor/eve/data", False),
+                ("c1", "bob", "receive", "status/c1", True),
+                ("c1", None, "receive", "status/c1", True),
+                ("c1", "bob", "receive", "status/c2", False),
+                ("c1", "bob", "publish", "status/c1", False),
             ],
         ),
         (
@@ -126,6 +172,8 @@ CASES = [
 
 #: Where we are stricter than Mosquitto, each with the row of the reliability notes or the reason.
 STRICTER = [
+    # The manual's rule for bridges, which we are no end of: $ topics are the server's.
+    Case(DOCUMENTED, "c1", None, "publish", "$SYS/broker/connection/c1/state", False),
     # Row 20: a name that spans levels never takes the place of a pattern's one level.
     Case("pattern readwrite homes/%u/x\n", "c1", "a/b", "publish", "homes/a/b/x", False),
     Case("pattern readwrite homes/%c/x\n", "a/b", None, "publish", "homes/a/b/x", False),
