@@ -21,6 +21,7 @@ from platziverse.store.places import EmbeddedError
 from platziverse.store.postgres import READY, PostgresStore
 from platziverse.store.reader import Reader
 from platziverse.store.sqlstate import one_line
+from platziverse.store.users import Users
 from platziverse.store.writer import BatchWriter
 from platziverse.web.interfaces import Unavailable
 
@@ -76,8 +77,9 @@ class Database:
         )
         self.writer = BatchWriter(self.store, reactor, max_entries=ingest.batch, observe=observe)
         self.reader = Reader(reactor, Unavailable)
-        # A fleet that logs in at once waits here; the connections are made when the first one does.
-        self.users = Reader(reactor, LoginsUnavailable, deadline=3.0, waiting=1000)
+        # Connects when the first login asks.
+        self._user_reader = Reader(reactor, LoginsUnavailable, connections=1, deadline=3.0)
+        self.users = Users(self._user_reader)
         self._was_prepared = False
         self._maintenance: Maintenance | None = None
 
@@ -111,7 +113,7 @@ class Database:
                 ) from None
             raise
         self._was_prepared = True
-        self.reader.dsn = self.users.dsn = dsn
+        self.reader.dsn = self._user_reader.dsn = dsn
         if self._maintenance is None:
             self._maintenance = Maintenance(dsn, self._reactor, time.time)
             self._maintenance.start()
@@ -130,7 +132,7 @@ class Database:
         """Close the connections, stop the embedded server, let another daemon have the state directory."""
         self.writer.stop()
         self.reader.stop()
-        self.users.stop()
+        self._user_reader.stop()
         if self._maintenance is not None:
             yield within(self._reactor, self._maintenance.stop(), 1.0)
         yield self.store.stop()

@@ -5,7 +5,7 @@ from datetime import datetime, timezone
 from typing import Any, Final
 
 import psycopg2
-from twisted.internet.defer import Deferred, DeferredSemaphore, fail, inlineCallbacks, succeed
+from twisted.internet.defer import Deferred, DeferredSemaphore, fail, inlineCallbacks
 from twisted.internet.error import ConnectionClosed
 
 from platziverse.store.connection import Connection, connect, force_close, timed
@@ -34,7 +34,7 @@ _TYPES: Final = f"""WITH RECURSIVE agent AS MATERIALIZED (SELECT {_ID} AS id), t
     UNION ALL SELECT (SELECT type FROM metrics WHERE "agentId" = (SELECT id FROM agent)
         AND type > types.type ORDER BY type LIMIT 1) FROM types WHERE type IS NOT NULL
 ) SELECT type FROM types WHERE type IS NOT NULL"""
-_HASH: Final = 'SELECT "passwordHash" FROM mqtt_users WHERE username = %s'
+_HASHES: Final = 'SELECT username, "passwordHash" FROM mqtt_users WHERE username = ANY(%s::text[])'
 _METRICS: Final = f"""SELECT {_columns(_METRIC)} FROM metrics WHERE type = %s AND "agentId" = {_ID}"""
 
 
@@ -44,7 +44,6 @@ class Reader:
     :param unavailable: makes the exception that says, in one line, that there is no answer now.
     :param connections: questions that are asked at a time.
     :param deadline: seconds for a question, and for connecting.
-    :param waiting: questions that may wait for their turn; more are turned away.
     :ivar dsn: connection string; ``None`` until the database is there.
     """
 
@@ -54,12 +53,10 @@ class Reader:
         unavailable: Callable[[str], Exception],
         connections: int = 2,
         deadline: float = 5.0,
-        waiting: int = MAX_WAITING,
     ) -> None:
         self.dsn: str | None = None
         self._reactor, self._unavailable, self._deadline = reactor, unavailable, deadline
         self._prefix = f"SET LOCAL statement_timeout = {max(1, int(deadline * 900))};"
-        self._waiting = waiting
         self._turn = DeferredSemaphore(connections)
         self._idle: list[Connection] = []
         self._busy: set[Connection] = set()
@@ -90,12 +87,10 @@ class Reader:
                 values.append(_utc(bound))
         return self._ask(_METRIC, sql + ' ORDER BY "createdAt" DESC LIMIT %s', *values, limit)
 
-    def password_hash(self, username: str) -> "Deferred[str | None]":
-        """The hash of a user's password; ``None``: there is no such user."""
-        if "\0" in username:
-            return succeed(None)  # PostgreSQL has no such text
-        answer: Deferred[list[dict[str, str]]] = self._ask(("hash",), _HASH, username)
-        return answer.addCallback(lambda rows: rows[0]["hash"] if rows else None)
+    def password_hashes(self, usernames: Sequence[str]) -> "Deferred[dict[str, str]]":
+        """The hashes of the passwords of those of these users that there are; no name holds a NUL."""
+        answer: Deferred[list[dict[str, str]]] = self._ask(("name", "hash"), _HASHES, list(usernames))
+        return answer.addCallback(lambda rows: {row["name"]: row["hash"] for row in rows})
 
     def stop(self) -> None:
         """Close everything; questions under way errback."""
@@ -104,7 +99,7 @@ class Reader:
             force_close(connection)
 
     def _ask(self, names: Sequence[str], sql: str, *values: Any) -> "Deferred[Any]":
-        if len(self._turn.waiting) >= self._waiting:
+        if len(self._turn.waiting) >= MAX_WAITING:
             return fail(self._unavailable("too many questions at a time"))
         answer = self._turn.run(self._run, sql, values)
         return answer.addCallback(lambda rows: [dict(zip(names, row, strict=True)) for row in rows])

@@ -5,13 +5,10 @@ from collections.abc import Generator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-import psycopg2
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
 from twisted.internet.task import deferLater
 
-from platziverse.rejected import connected
-from platziverse.store import users
 from platziverse.store.migrate import migrate
 from platziverse.store.reader import MAX_WAITING, Reader
 from tests.store.test_migrate import DatabaseCase
@@ -49,54 +46,6 @@ class ReaderCase(DatabaseCase):
 
     def metrics(self, agent: int, type: str, last: int, since: datetime = NOON) -> None:
         self.execute(METRIC + " RETURNING 1", type, since, agent, last)
-
-
-class UserTests(ReaderCase):
-    @inlineCallbacks
-    def test_a_user_has_the_hash_that_the_command_has_written(self) -> Steps:
-        with connected(self.dsn) as connection:
-            self.assertTrue(users.set_user(connection, "ana", "$argon2id$1"))
-            self.assertFalse(users.set_user(connection, "ana", "$argon2id$2"))
-            users.set_user(connection, "böb", "$argon2id$3")
-            self.assertEqual(users.list_users(connection), ["ana", "böb"])
-        self.assertEqual((yield self.reader.password_hash("ana")), "$argon2id$2")
-        self.assertEqual((yield self.reader.password_hash("böb")), "$argon2id$3")
-        with connected(self.dsn) as connection:
-            self.assertTrue(users.remove_user(connection, "ana"))
-            self.assertFalse(users.remove_user(connection, "ana"))
-        self.assertIsNone((yield self.reader.password_hash("ana")))
-
-    @inlineCallbacks
-    def test_no_name_is_anything_but_a_name(self) -> Steps:
-        """Row 82."""
-        with connected(self.dsn) as connection:
-            users.set_user(connection, "ana", "$argon2id$1")
-        for name in ("", "ANA", "ana ", "ana\0", "' OR ''='", "%", "%s", "a" * 65_535):
-            self.assertIsNone((yield self.reader.password_hash(name)), name)
-
-    @inlineCallbacks
-    def test_a_database_that_is_away_is_no_answer(self) -> Steps:
-        """Row 82: never an open door."""
-        reader = Reader(reactor, Away, deadline=0.3)
-        self.addCleanup(reader.stop)
-        yield self.assertFailure(reader.password_hash("ana"), Away)
-        reader.dsn = "host=/nonexistent dbname=x"
-        yield self.assertFailure(reader.password_hash("ana"), Away)
-
-    def test_the_table_takes_no_nameless_user_and_no_password_in_the_clear(self) -> None:
-        """Row 80."""
-        with connected(self.dsn) as connection:
-            for name, hashed in (("", "$argon2id$1"), ("ana", ""), ("ana", "secret")):
-                self.assertRaises(psycopg2.IntegrityError, users.set_user, connection, name, hashed)
-
-    @inlineCallbacks
-    def test_more_logins_than_may_wait_are_turned_away(self) -> Steps:
-        reader = self.opened(waiting=5)
-        reader.dsn = self.dsn
-        asked = [reader.password_hash("ana") for _ in range(10)]
-        turned_away = [self.failureResultOf(answer, Away) for answer in asked[7:]]
-        self.assertEqual(len(turned_away), 3)
-        yield gatherResults(asked[:7])
 
 
 class ReaderTests(ReaderCase):
