@@ -16,7 +16,6 @@ from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred, inlineCallbacks, succeed
-from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
@@ -27,8 +26,9 @@ from platziverse.access.files import AccessError, read_lines, replace_file
 HASHER: Final = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
 #: Longest user name and password, in bytes: CONNECT has no room for more.
 LONGEST: Final = 65_535
-#: Logins that may wait for a thread: some seconds. Who waits longer than CONNECT may take waits for nothing.
-MAX_WAITING: Final = 256
+#: Seconds that a login may wait for a thread. Who has waited longer will soon be cut off, or has been, and to
+#: hash for those who are gone would keep everybody else out: CONNECT may take 10 s.
+PATIENCE: Final = 8.0
 #: Users remembered with the password that was right last time.
 REMEMBERED: Final = 20_000
 
@@ -145,15 +145,14 @@ class PasswordChecker:
     A fleet that reconnects shows the passwords it has just shown. What was right is remembered, as a keyed
     hash together with the hash it was checked against, and costs no thread again until either changes.
 
+    :param reactor: tells steady time, in threads too, and takes calls from them.
     :param pool: its threads do the hashing; started and stopped by its owner.
     :ivar tables: in the order in which they are asked; may be replaced.
     """
 
     credentialInterfaces = (IUsernamePassword,)
 
-    def __init__(
-        self, tables: "tuple[UserTable, ...]", reactor: IReactorFromThreads, pool: ThreadPool
-    ) -> None:
+    def __init__(self, tables: "tuple[UserTable, ...]", reactor: Any, pool: ThreadPool) -> None:
         self.tables = tables
         self._reactor = reactor
         self._pool = pool
@@ -161,7 +160,6 @@ class PasswordChecker:
         self._decoy = HASHER.hash(os.urandom(16))
         self._key = os.urandom(32)
         self._right: OrderedDict[str, bytes] = OrderedDict()
-        self._waiting = 0
 
     @inlineCallbacks
     def requestAvatarId(self, credentials: Any) -> "Any":
@@ -179,15 +177,15 @@ class PasswordChecker:
             self._remember(username, proof)
         return credentials.username
 
-    @inlineCallbacks
-    def _verify(self, hashed: str, password: bytes) -> "Any":
-        if self._waiting >= MAX_WAITING:
+    def _verify(self, hashed: str, password: bytes) -> "Deferred[bool]":
+        asked = self._reactor.seconds()
+        return deferToThreadPool(self._reactor, self._pool, self._work, hashed, password, asked)
+
+    def _work(self, hashed: str, password: bytes, asked: float) -> bool:
+        """In a thread."""
+        if self._reactor.seconds() - asked > PATIENCE:
             raise LoginsUnavailable("too many logins at a time")
-        self._waiting += 1
-        try:
-            return (yield deferToThreadPool(self._reactor, self._pool, verify, hashed, password))
-        finally:
-            self._waiting -= 1
+        return verify(hashed, password)
 
     def _remember(self, username: str, proof: bytes) -> None:
         self._right.pop(username, None)

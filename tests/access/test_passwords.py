@@ -34,6 +34,10 @@ class Threads:
 
     def __init__(self) -> None:
         self.waiting: list[Callable[[], None]] = []
+        self.now = 0.0
+
+    def seconds(self) -> float:
+        return self.now
 
     def callInThreadWithCallback(self, done: Any, call: Any, *args: Any, **fields: Any) -> None:
         def work() -> None:
@@ -175,22 +179,15 @@ class TestRemembering(SynchronousTestCase):
             self.checker._remember(str(number), b"proof")
         self.assertEqual(len(self.checker._right), passwords.REMEMBERED)
 
-    def test_logins_that_would_wait_for_nothing_are_refused_at_once(self) -> None:
-        """Row 23: hashing never falls behind so far that nobody gets in any more."""
-        answers: list[Deferred[Any]] = [
-            self.checker.requestAvatarId(UsernamePassword(b"ana", b"%d" % number))
-            for number in range(passwords.MAX_WAITING + 3)
-        ]
-        self.assertEqual(len(self.threads.waiting), passwords.MAX_WAITING)
-        for answer in answers[passwords.MAX_WAITING :]:
-            self.failureResultOf(answer, LoginsUnavailable)
-
-    def test_a_thread_that_has_done_its_work_is_free_for_the_next(self) -> None:
-        self.patch(passwords, "MAX_WAITING", 1)
-        for _ in range(3):
-            hashes, [failure] = self.ask(b"wrong")
-            self.assertEqual(hashes, 1)
-            failure.trap(UnauthorizedLogin)
+    def test_a_login_that_has_waited_too_long_costs_no_hash_and_the_next_ones_get_in(self) -> None:
+        """Row 23: hashing never falls so far behind that it only serves those who are gone."""
+        late: Deferred[Any] = self.checker.requestAvatarId(UsernamePassword(b"ana", SECRET))
+        self.threads.now += passwords.PATIENCE
+        in_time: Deferred[Any] = self.checker.requestAvatarId(UsernamePassword(b"ana", SECRET))
+        self.threads.now += 1
+        self.threads.run()
+        self.failureResultOf(late, LoginsUnavailable)
+        self.assertEqual(self.successResultOf(in_time), b"ana")
 
 
 class TestFile(SynchronousTestCase):
