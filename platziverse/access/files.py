@@ -6,8 +6,9 @@ import tempfile
 from contextlib import suppress
 from typing import Final
 
-#: Mode of the files written here.
+#: Mode of the files written here; the second if it was so: root's file that the daemon's group reads.
 PRIVATE: Final = 0o600
+FOR_GROUP: Final = 0o640
 
 
 class AccessError(Exception):
@@ -40,7 +41,7 @@ def read_lines(path: str) -> list[str]:
 
 
 def replace_file(path: str, text: str) -> None:
-    """Put ``text`` in the place of the file at once, readable by its owner alone; who owned it owns it again.
+    """Put ``text`` in the place of the file at once; who owned it owns it again, and others cannot read it.
 
     :raises AccessError: nothing was changed.
     """
@@ -53,6 +54,8 @@ def replace_file(path: str, text: str) -> None:
             with suppress(FileNotFoundError, PermissionError):
                 found = os.stat(path)
                 os.fchown(file.fileno(), found.st_uid, found.st_gid)
+                if found.st_mode & (stat.S_IRGRP | stat.S_IROTH) == stat.S_IRGRP:
+                    os.fchmod(file.fileno(), FOR_GROUP)
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

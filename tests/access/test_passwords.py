@@ -254,6 +254,13 @@ class TestFile(SynchronousTestCase):
         set_password(str(self.path), "bob", SECRET)
         self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o600)
 
+    def test_a_file_that_a_group_reads_stays_readable_for_it(self) -> None:
+        """Row 84: the daemon's group, where the file is root's."""
+        set_password(str(self.path), "ana", SECRET)
+        self.path.chmod(0o660)
+        set_password(str(self.path), "bob", SECRET)
+        self.assertEqual(stat.S_IMODE(self.path.stat().st_mode), 0o640)
+
     def test_names_and_passwords_that_would_break_the_file_are_refused(self) -> None:
         for name in ("", " ", "a\nb", "a\0", " ana", "a\u2028b"):
             self.assertRaises(AccessError, set_password, str(self.path), name, SECRET)
