@@ -30,7 +30,9 @@ UNEVEN, WRONG = 5.0, 300.0
 _SERVER: Final = """SELECT current_setting('server_version'),
     pg_is_in_recovery() OR current_setting('transaction_read_only') = 'on', current_setting('fsync') = 'on'"""
 _TABLES: Final = """SELECT to_regclass('platziverse_schema') IS NOT NULL, to_regclass('agents') IS NOT NULL,
-    coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)"""
+    coalesce(has_schema_privilege(current_schema(), 'CREATE'), false) AND coalesce(
+        (SELECT bool_and(pg_has_role(relowner, 'USAGE')) FROM pg_class
+        WHERE oid IN (to_regclass('agents'), to_regclass('metrics'))), true)"""
 _VERSION: Final = "SELECT coalesce(max(version), 0) FROM platziverse_schema"
 _MAY_NOT: Final = """SELECT privilege || ' on ' || name
     FROM unnest(%s::text[], %s::text[]) AS wanted (name, privilege)
@@ -87,7 +89,7 @@ def _server(cursor: Any, dsn: str) -> Iterator[Finding]:
 
 def _tables(cursor: Any, config: Config) -> Iterator[Finding]:
     known = read_steps(importlib.resources.files("platziverse.store") / "schema")[-1].version
-    ((ours, agents, may_create),) = _rows(cursor, _TABLES)
+    ((ours, agents, may_change),) = _rows(cursor, _TABLES)
     version = 0
     wanted = {**TABLES, **USERS} if config.access.database_users else TABLES
     if ours:
@@ -95,22 +97,21 @@ def _tables(cursor: Any, config: Config) -> Iterator[Finding]:
             yield Finding("rights", ERROR, "SELECT on platziverse_schema is missing; GRANT it")
             return
         ((version,),) = _rows(cursor, _VERSION)
-    yield _schema(version, known, agents and not ours, may_create)
+    yield _schema(version, known, agents and not ours, may_change)
     if version == known:
         yield from _rights(cursor, wanted)
 
 
-def _schema(version: int, known: int, original: bool, may_create: bool) -> Finding:
+def _schema(version: int, known: int, original: bool, may_change: bool) -> Finding:
     name = "schema"
     if version > known:
         text = f"version {version}, this platziverse knows {known}; install a newer one"
         return Finding(name, ERROR, text)
     if version == known:
         return Finding(name, OK, f"version {version}")
-    if not may_create:
-        return Finding(
-            name, ERROR, f"version {version}, not {known}; this role may not CREATE: GRANT it once"
-        )
+    if not may_change:
+        text = f"version {version}, not {known}; this role must own the tables and CREATE in their schema"
+        return Finding(name, ERROR, text)
     if original:
         text = "the tables of the original; the start converts them, so make a copy with pg_dump before"
         return Finding(name, WARNING, text)

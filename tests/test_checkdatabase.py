@@ -52,7 +52,12 @@ class NewDatabaseTests(DatabaseCheckCase):
         self.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
         level, text = self.found(user="reader")["schema"]
         self.assertEqual(level, ERROR)
-        self.assertIn("may not CREATE", text)
+        self.assertIn("CREATE in their schema", text)
+        self.execute("GRANT CREATE ON SCHEMA public TO reader")
+        self.assertEqual(self.found(user="reader")["schema"][0], OK)
+        self.execute(ORIGINAL)
+        self.assertEqual(self.found(user="reader")["schema"][0], ERROR)  # it does not own them
+        self.execute("DROP OWNED BY reader; DROP ROLE reader")
 
     def test_a_database_that_is_not_there_is_an_error(self) -> None:
         """Row 103."""

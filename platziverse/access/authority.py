@@ -175,7 +175,7 @@ class AccessAuthority:
         )
 
     def _complain(self, failure: Failure, connect: Connect) -> None:
-        """One line, however many clients there are, and never more about it than that."""
+        """One line, however many clients are waiting; a bug is told each time."""
         if not failure.check(LoginsUnavailable):
             log.failure("Login of {username!r} failed", failure, username=connect.username)
         elif self._clock.seconds() >= self._quiet_until:
