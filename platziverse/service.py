@@ -27,6 +27,7 @@ from platziverse.config import Access, Config, Options, log_levels
 from platziverse.database import GRACE, Database, Unusable
 from platziverse.front import Front
 from platziverse.listening import CannotListen, Listeners, divided, readable
+from platziverse.machine import fitted, raise_open_files
 from platziverse.net.factory import MQTTFactory
 from platziverse.net.upgrade import websocket_resource
 from platziverse.process import (
@@ -72,6 +73,7 @@ def makeService(options: Options | None = None) -> "Daemon":
         options = Options()
         options.parseOptions([])  # type: ignore[no-untyped-call]
     use_steady_clock(reactor)
+    raise_open_files()
     try:
         return Daemon(options.config, reactor)
     except Unusable as error:
@@ -101,13 +103,14 @@ class Daemon(Service):
         tables = [_table(name, self._publish) for name in config.handlers]
         dispatcher = TopicDispatcher(cast(Mapping[str, Handler], self.handlers.table), *tables)
         observer = cast(ClientObserver, self.handlers)
-        self.broker = Broker(config.limits, dispatcher, self.authority, reactor, time.time, [observer])
+        self.limits = fitted(config.limits)
+        self.broker = Broker(self.limits, dispatcher, self.authority, reactor, time.time, [observer])
         self.factory = MQTTFactory(self.broker, reactor, self.observations.ack)
         self.front = self._front()
         self._expiry = LoopingCall(self.broker.expire_sessions)
         self._expiry.clock = reactor
         self.sys_topics = SysTopics(self.broker, reactor, __version__, config.sys.interval)
-        self.listeners = Listeners(reactor)
+        self.listeners = Listeners(reactor, self.factory.crowd)
 
     def _front(self) -> Front:
         """:raises Unusable: the certificate."""
@@ -167,6 +170,7 @@ class Daemon(Service):
         self.sys_topics.start()
         self._expiry.start(EXPIRE, now=False)
         self.turns.start()
+        self.factory.pressure.start()
         self.front.start(self._reactor)
         ports = ", ".join(readable(port) for port in self.listeners.ports)
         who = WHO[self.config.access.anonymous]
@@ -175,6 +179,11 @@ class Daemon(Service):
             version=__version__,
             ports=ports,
             who=who,
+        )
+        log.info(
+            "room for {connections} connections, and {mebibytes} MiB of sessions and messages",
+            connections=self.limits.max_connections,
+            mebibytes=self.limits.max_memory >> 20,
         )
         self.database.start().addCallback(self._ready).addErrback(self._unusable)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -41,12 +40,13 @@ class Admission(Connection):
             factory.limits.max_connect_size, factory.limits.max_topic_levels, factory.limits.strict_dup
         )
         self._client: Client | None = None
-        self._delayed: IDelayedCall | None = None
 
     def _connect(self, packet: Connect) -> None:
         if len(packet.client_id.encode()) > self._limits.max_client_id_bytes:  # [MQTT-3.1.3-5] [MQTT-3.1.3-9]
             rejected = ConnectReturnCode.IDENTIFIER_REJECTED
             raise ConnectRefused(rejected, "its Client Identifier is too long", "3.1.3.1")
+        if self._owner.pressure.refusing:
+            raise ConnectRefused(ConnectReturnCode.SERVER_UNAVAILABLE, "memory is short")
         self._table = {}  # a second CONNECT is out of place [MQTT-3.1.0-2]
         answer = self._broker.authority.login(packet, self.address, certificate_user(self.transport))
         if answer is None:
