@@ -25,7 +25,7 @@ class Arrivals:
 
     def __init__(self, rate: float, clock: IReactorTime) -> None:
         self._interval = 1 / rate if rate else 0.0
-        self._allowance = max(STEP, self._interval)
+        self._allowance = max(0.0, STEP - self._interval)
         self._clock = clock
         self._due = 0.0
         self._waiting: deque[Arrival] = deque()
@@ -46,7 +46,7 @@ class Arrivals:
         return False
 
     def _is_free(self) -> bool:
-        return self._due < self._clock.seconds() + self._allowance
+        return self._due <= self._clock.seconds() + self._allowance
 
     def _take(self) -> None:
         self._due = max(self._due, self._clock.seconds()) + self._interval

@@ -26,8 +26,8 @@ class RateCase(SynchronousTestCase):
         self, harness: BrokerHarness, publishes: int, size: int = 1, seconds: int = 40
     ) -> list[int]:
         """How many of ``publishes`` messages have reached a subscriber after each second."""
-        watcher, sender = harness.connect("watcher"), harness.connect("sender", keep_alive=4)
-        watcher.send(Subscribe(1, [Subscription("#")]))
+        watcher, sender = harness.connect("watcher"), harness.connect("sender")
+        watcher.send(Subscribe(1, [Subscription("#", 0)]))
         watcher.received()
         harness.advance(AHEAD)
         sender.send(*[Publish("t", b"x" * size)] * publishes)
@@ -60,7 +60,7 @@ class MessageRateTests(RateCase):
     def test_one_that_is_held_holds_nobody_else(self) -> None:
         harness = self.harness(max_message_rate=10.0)
         fast, slow = harness.connect("fast"), harness.connect("slow")
-        fast.send(*[Publish("t")] * 90)
+        fast.send(*[Publish("t", b"")] * 90)
         slow.send(Pingreq())
         self.assertEqual((fast.held, slow.held, slow.received()), (True, False, [Pingresp()]))
 
@@ -68,7 +68,7 @@ class MessageRateTests(RateCase):
         """Trap 3: Keep Alive is 2 s, and nothing is read for 5."""
         harness = self.harness(max_message_rate=10.0)
         client = harness.connect(keep_alive=2)
-        client.send(*[Publish("t")] * 100)
+        client.send(*[Publish("t", b"")] * 100)
         harness.advance(4)
         self.assertEqual((client.held, client.closed), (True, False))
         harness.advance(3)
@@ -80,7 +80,7 @@ class MessageRateTests(RateCase):
         harness = self.harness(max_message_rate=1.0)
         before = len(harness.clock.getDelayedCalls())
         client = harness.connect()
-        client.send(*[Publish("t")] * 90)
+        client.send(*[Publish("t", b"")] * 90)
         self.assertTrue(client.held)
         client.lose()
         self.assertEqual(len(harness.clock.getDelayedCalls()), before)
@@ -88,7 +88,7 @@ class MessageRateTests(RateCase):
     def test_acknowledgements_are_none_too_few(self) -> None:
         harness = self.harness(max_message_rate=10.0, packets_per_turn=10)
         client = harness.connect()
-        client.send(*[Publish("t", qos=1, packet_id=number) for number in range(1, 201)])
+        client.send(*[Publish("t", b"", 1, packet_id=number) for number in range(1, 201)])
         answers: list[Packet] = []
         for _ in range(30):
             answers += client.received()
@@ -126,7 +126,7 @@ class TransportTests(TLSCase):
         self.shared.factory.mqtt = harness.factory
         transport = self.shared.open()
         client = TLSClient(transport).pump().send(encode(Connect("x")))
-        client.send(encode(Publish("t")) * 90)
+        client.send(encode(Publish("t", b"")) * 90)
         self.assertEqual(transport.producerState, "paused")
         harness.advance(10)
         self.assertEqual(transport.producerState, "producing")
@@ -137,7 +137,7 @@ class WebSocketTests(WebCase):
 
     def test_a_websocket_is_held_as_well(self) -> None:
         transport = self.connected()
-        deliver(transport, frame(BINARY, encode(Publish("t")) * 90))
+        deliver(transport, frame(BINARY, encode(Publish("t", b"")) * 90))
         self.assertEqual(transport.producerState, "paused")
         self.harness.advance(10)
         self.assertEqual(transport.producerState, "producing")
