@@ -45,6 +45,7 @@ class ArrivalTests(SynchronousTestCase):
             turns = [comer.turns for comer in comers[at_once:]]
             self.assertLessEqual(abs(sum(turns) - min(100 * second, 1000 - at_once)), 10)
             self.assertEqual(turns, sorted(turns, reverse=True))
+        self.clock.pump([0.05] * 2)
         self.assertEqual((len(arrivals), self.clock.getDelayedCalls()), (0, []))
 
     def test_whoever_comes_later_does_not_overtake(self) -> None:

@@ -103,6 +103,7 @@ class MetricsTests(SynchronousTestCase):
         self.assertEqual(samples[("platziverse_commit_seconds_sum",)], 0.01)
 
     def test_a_long_turn_of_the_reactor_is_seen(self) -> None:
+        """Row 122."""
         self.turns.start()
         self.clock.advance(0.25)
         self.clock.advance(0.4)
