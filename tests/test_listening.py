@@ -28,6 +28,11 @@ class DescriptionTests(SynchronousTestCase):
         self.assertEqual(completed("unix:/run/m.sock", True), "unix:/run/m.sock:backlog=1024")
         self.assertEqual(completed("systemd:domain=INET:index=0", True), "systemd:domain=INET:index=0")
 
+    def test_behind_a_proxy_it_is_the_same(self) -> None:
+        """Row 75."""
+        self.assertEqual(completed("haproxy:tcp:1883", True), r"haproxy:tcp:1883:backlog=1024:interface=\:\:")
+        self.assertEqual(divided("haproxy:ssl:8883:backlog=7"), ("haproxy:tcp:8883:backlog=7", "tls"))
+
 
 class DividedTests(SynchronousTestCase):
     def test_a_port_takes_everything(self) -> None:

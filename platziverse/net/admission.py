@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -40,6 +41,7 @@ class Admission(Connection):
             factory.limits.max_connect_size, factory.limits.max_topic_levels, factory.limits.strict_dup
         )
         self._client: Client | None = None
+        self._delayed: IDelayedCall | None = None
 
     def _connect(self, packet: Connect) -> None:
         if len(packet.client_id.encode()) > self._limits.max_client_id_bytes:  # [MQTT-3.1.3-5] [MQTT-3.1.3-9]

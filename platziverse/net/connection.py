@@ -31,7 +31,7 @@ class Connection(Outbox):
         self._partial_since = 0.0
         self._congested_since = 0.0
         self._arrived = 0
-        self._delayed: IDelayedCall | None = None
+        self._pacing: IDelayedCall | None = None
         self.address = ""
         #: What :class:`Deadlines`, :class:`FlowControl` and :class:`Rates` note about this connection.
         self.bucket = -1
@@ -79,10 +79,10 @@ class Connection(Outbox):
         owner = self._owner
         size, self._arrived = self._arrived, 0
         excess = owner.rates.excess(self, messages, size, owner.deadlines.now)
-        if excess > 0 and not self.closed and not self._holds & RATE:
+        if excess > 0 and not self._holds & (RATE | CLOSED):
             owner.traffic.rate_holds += 1
             self.hold_reading(RATE)
-            self._delayed = owner.clock.callLater(excess, self.resume_reading, RATE)
+            self._pacing = owner.clock.callLater(excess, self.resume_reading, RATE)
 
     def close(self, reason: str) -> None:
         """Write what is queued, if the client takes it, and close. Safe to call again."""

@@ -80,8 +80,9 @@ class MQTTProtocol(Admission):
         owner.connections.discard(self)
         owner.deadlines.remove(self)
         owner.flow.forget(self)
-        if self._delayed is not None and self._delayed.active():
-            self._delayed.cancel()
+        for call in (self._delayed, self._pacing):
+            if call is not None and call.active():
+                call.cancel()
         if self._acks is not None:
             self._acks.close()
         if self._session is not None:

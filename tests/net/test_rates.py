@@ -85,6 +85,17 @@ class MessageRateTests(RateCase):
         client.lose()
         self.assertEqual(len(harness.clock.getDelayedCalls()), before)
 
+    def test_one_that_leaves_while_its_connect_is_delayed_never_connects(self) -> None:
+        """Two timers of one connection."""
+        harness = self.harness(max_message_rate=0.01, max_connects_per_minute=1)
+        harness.connect("flaps").lose()
+        client = harness.open()
+        client.send(Connect("flaps"), *[Pingreq()] * 3)
+        self.assertTrue(client.held)
+        client.lose()
+        harness.advance(10)
+        self.assertEqual(harness.broker.connected, 0)
+
     def test_acknowledgements_are_none_too_few(self) -> None:
         harness = self.harness(max_message_rate=10.0, packets_per_turn=10)
         client = harness.connect()
