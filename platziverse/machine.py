@@ -2,6 +2,7 @@
 
 import os
 import resource
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +23,8 @@ def raise_open_files() -> None:
     limit, is not used."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        with suppress(ValueError, OSError):  # macOS has no hard limit, and yet allows fewer than any
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def open_files() -> int:

@@ -180,12 +180,18 @@ class Daemon(Service):
             ports=ports,
             who=who,
         )
+        self._tell_limits()
+        self.database.start().addCallback(self._ready).addErrback(self._unusable)
+
+    def _tell_limits(self) -> None:
+        limits, asked = self.limits, self.config.limits.max_connections
         log.info(
             "room for {connections} connections, and {mebibytes} MiB of sessions and messages",
-            connections=self.limits.max_connections,
-            mebibytes=self.limits.max_memory >> 20,
+            connections=limits.max_connections,
+            mebibytes=limits.max_memory >> 20,
         )
-        self.database.start().addCallback(self._ready).addErrback(self._unusable)
+        if asked > limits.max_connections:
+            log.warn("limits.max_connections is {asked}: the process may not open so many files", asked=asked)
 
     def _ready(self, _: object) -> None:
         collect_rarely()

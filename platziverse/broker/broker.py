@@ -114,7 +114,7 @@ class Broker:
             self._leave(session, graceful, taken_over=False)
 
     def drop(self, session: Session, reason: str) -> None:
-        """Let the client go, if it is there, and with it whatever waits for it. [MQTT-4.1.0-1]"""
+        """Let the client go, if it is there, and with it whatever waits for it."""
         connection = session.connection
         if connection is not None:
             self._leave(session, graceful=False, taken_over=False)

@@ -13,8 +13,8 @@ STORE: Final = 1  #: the store has not finished what the client sent
 LOGIN: Final = 2  #: it is not yet decided whether the client may connect
 TURN: Final = 4  #: the other connections get their turn
 STOPPING: Final = 8  #: the daemon is stopping
-RATE: Final = 32  #: the client sends faster than it may
 CLOSED: Final = 16  #: the connection is being closed
+RATE: Final = 32  #: the client sends faster than it may
 
 
 class Reader(Protocol):

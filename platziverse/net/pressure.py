@@ -76,6 +76,10 @@ class Pressure:
             next(self._walk)
         except StopIteration:
             self._walk = None
+        except Exception:  # of somebody who was told that a client has gone; the next look goes on
+            self._walk = None
+            self._broker.traffic.internal_errors += 1
+            log.failure("Bug: looking at the memory")
         else:
             self._clock.callLater(0, self._go_on)
 

@@ -108,6 +108,15 @@ class DescriptorTests(LimitCase):
         )
         daemon.wait_for("room for 1136 connections")
 
+    def test_a_setting_that_cannot_be_is_not_silently_lowered(self) -> None:
+        daemon = self.start(
+            *("--database", "host=/nonexistent dbname=x"),
+            before=("prlimit", "--nofile=200:200"),
+            PLATZIVERSE_LIMITS_MAX_CONNECTIONS="5000",
+        )
+        daemon.wait_for("room for 136 connections")
+        daemon.wait_for("limits.max_connections is 5000: the process may not open so many files")
+
 
 class LogTests(LimitCase):
     def test_row_119_a_full_disk_under_the_log_harms_nobody(self) -> None:

@@ -17,6 +17,7 @@ from platziverse.mqtt.codec import encode
 from platziverse.mqtt.packets import Connect
 from platziverse.net.crowd import Crowd, origin
 from platziverse.net.sniff import SniffingFactory
+from platziverse.net.upgrade import websocket_resource
 from platziverse.testing import BrokerHarness
 from platziverse.web.settings import WebSettings
 from platziverse.web.site import make_site
@@ -146,22 +147,28 @@ class TotalTests(SocketCase):
 
         return self.turns().addCallback(full).addCallback(room).addCallback(served).addCallback(self.leave)
 
+
+class KindTests(SocketCase):
+    limits = Limits(max_connections=4)
+
     def test_every_kind_of_connection_counts_for_all_ports(self) -> "Deferred[Any]":
         """A silent one, HTTP, a WebSocket and MQTT, over TCP and a Unix socket."""
-        site = make_site(reactor, WebSettings(), lambda: "", (), None)
-        self.listen(site=site)
+        websocket = websocket_resource(self.harness.factory)
+        self.listen(site=make_site(reactor, WebSettings(), lambda: "", (), websocket))
         self.open()
         self.open(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        self.open(WEBSOCKET)
         path = os.path.join(tempfile.mkdtemp(), "mqtt.sock")
         self.listen(f"unix:{path}")
         self.open(CONNECT)
         self.open(CONNECT)
 
         def check(_: None) -> None:
-            silent, web, mqtt, refused = self.answers()
+            silent, web, websocket, mqtt, refused = self.answers()
             self.assertEqual((silent, mqtt, refused), (None, CONNACK, b""))
             self.assertTrue((web or b"").startswith(b"HTTP/1.1 200"))
-            self.assertEqual(self.crowd.total, 3)
+            self.assertTrue((websocket or b"").startswith(b"HTTP/1.1 101"))
+            self.assertEqual(self.crowd.total, 4)
 
         return self.turns(seconds=0.2).addCallback(check).addCallback(self.leave)
 

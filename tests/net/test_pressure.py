@@ -190,6 +190,22 @@ class SampleTests(PressureCase):
         turns.next()
         self.assertEqual((self.pressure.used, turns.calls), (0, []))
 
+    def test_a_bug_does_not_end_the_looking(self) -> None:
+        """Row 85."""
+        self.start(4 * MIB, max_queued_messages=1_000_000)
+        for name in ("one", "two"):
+            self.receiver(name, clean=False).lose()
+            self.fill(name, 0.6)
+        self.patch(self.harness.broker, "observers", [None])
+        self.harness.advance(1.1)
+        self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
+        self.assertEqual(self.traffic.internal_errors, 1)
+        self.harness.broker.observers.clear()
+        self.harness.advance(1.1)
+        self.fill("two", 0.6)
+        self.harness.advance(1.1)
+        self.assertEqual(self.traffic.receivers_dropped, 2)
+
     def test_without_a_budget_nothing_is_looked_at(self) -> None:
         harness = BrokerHarness()
         before = len(harness.clock.getDelayedCalls())
