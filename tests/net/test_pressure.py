@@ -193,9 +193,9 @@ class SampleTests(PressureCase):
     def test_a_bug_does_not_end_the_looking(self) -> None:
         """Row 85."""
         self.start(4 * MIB, max_queued_messages=1_000_000)
-        for name in ("one", "two"):
+        for name, share in (("one", 0.7), ("two", 0.5)):
             self.receiver(name, clean=False).lose()
-            self.fill(name, 0.6)
+            self.fill(name, share)
         self.patch(self.harness.broker, "observers", [None])
         self.harness.advance(1.1)
         self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
