@@ -30,13 +30,13 @@ class Connection(Outbox):
         self._last_read = 0.0
         self._partial_since = 0.0
         self._congested_since = 0.0
-        self._arrived = 0
         self._pacing: IDelayedCall | None = None
         self.address = ""
         #: What :class:`Deadlines`, :class:`FlowControl` and :class:`Rates` note about this connection.
         self.bucket = -1
         self.unfinished = 0
-        self.paid_messages = self.paid_bytes = 0.0
+        self.credit_packets, self.credit_bytes = factory.rates.packets, factory.rates.bytes
+        self.paid_packets = self.paid_bytes = 0.0
 
     def _take_packets(self) -> None:
         raise NotImplementedError
@@ -74,11 +74,10 @@ class Connection(Outbox):
         if not self._holds and not self.closed:
             cast(Any, self.transport).resumeProducing()
 
-    def _pace(self, messages: int) -> None:
-        """Hold reading when these packets, and the bytes that came, are more than the client may send."""
+    def _pace(self) -> None:
+        """The credit is used up: hold reading if the client has sent more than it may."""
         owner = self._owner
-        size, self._arrived = self._arrived, 0
-        excess = owner.rates.excess(self, messages, size, owner.deadlines.now)
+        excess = owner.rates.excess(self, owner.deadlines.now)
         if excess > 0 and not self._holds & (RATE | CLOSED):
             owner.traffic.rate_holds += 1
             self.hold_reading(RATE)

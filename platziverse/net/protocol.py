@@ -66,7 +66,7 @@ class MQTTProtocol(Admission):
         """Handle every packet that is complete, in order."""
         self._last_read = self._owner.deadlines.now
         self._traffic.bytes_received += len(data)
-        self._arrived += len(data)
+        self.credit_bytes -= len(data)
         self._decoder.feed(data)
         self._take_packets()
 
@@ -99,7 +99,9 @@ class MQTTProtocol(Admission):
         left = self._handle_packets(budget)
         self._traffic.messages_received += budget - left
         self._note_partial(self._decoder.pending, left < budget)
-        self._pace(budget - left)
+        self.credit_packets -= budget - left
+        if self.credit_packets < 0 or self.credit_bytes < 0:
+            self._pace()
         if not left and not self._holds:
             self.hold_reading(TURN)
             self._owner.clock.callLater(0, self.resume_reading, TURN)
