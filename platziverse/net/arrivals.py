@@ -6,7 +6,7 @@ from typing import Final, Protocol
 from twisted.internet.interfaces import IReactorTime
 
 #: Seconds between two groups of those that wait, and how many seconds' worth may come at once.
-STEP: Final = 0.05
+STEP: Final = 0.02
 
 
 class Arrival(Protocol):
@@ -53,6 +53,7 @@ class Arrivals:
 
     def _step(self) -> None:
         waiting = self._waiting
+        self._due = max(self._due, self._clock.seconds())  # after a long turn no more than after a short one
         while waiting and self._is_free():
             if waiting.popleft().proceed():
                 self._take()
