@@ -126,6 +126,18 @@ class FleetTests(SynchronousTestCase):
         deliver(second, CONNECT)
         self.assertEqual(second.value(), CONNACK)
 
+    def test_stopping_cuts_those_that_wait(self) -> None:
+        harness = BrokerHarness(limits=Limits(max_connect_rate=1.0))
+        factory = SniffingFactory(harness.factory)
+        transports = [Abortable(), Abortable()]
+        for transport in transports:
+            transport.protocol = factory.buildProtocol(transport.getPeer())
+            transport.protocol.makeConnection(transport)
+        factory.close_all()
+        self.assertEqual([transport.connected for transport in transports], [False, False])
+        harness.advance(3)
+        self.assertEqual((len(harness.factory.arrivals), len(factory.undecided)), (0, 0))
+
     def test_one_that_leaves_while_it_waits_is_forgotten(self) -> None:
         harness = BrokerHarness(limits=Limits(max_connect_rate=1.0))
         self.open(harness)
