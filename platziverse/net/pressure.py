@@ -40,7 +40,8 @@ class Pressure:
     def __init__(
         self, broker: Broker, flow: FlowControl, connections: Collection[object], clock: IReactorTime
     ) -> None:
-        self._budget = broker.limits.max_memory
+        #: Bytes; 0: no limit.
+        self.budget = broker.limits.max_memory
         self._broker = broker
         self._flow = flow
         self._connections = connections
@@ -55,7 +56,7 @@ class Pressure:
 
     def start(self) -> None:
         """Begin to look, if there is a budget."""
-        if self._budget:
+        if self.budget:
             self._sampling.start(INTERVAL, now=False)
 
     def stop(self) -> None:
@@ -101,17 +102,17 @@ class Pressure:
 
     def _judge(self, used: int, large: list[tuple[int, Session]]) -> None:
         self.used = used
-        refusing = used >= self._budget * HIGH
+        refusing = used >= self.budget * HIGH
         if refusing != self.refusing:
             self.refusing = refusing
             log.warn(
                 "Memory is {state}: {used} of {budget} bytes",
                 state="short, nobody new may connect" if refusing else "no longer short",
                 used=used,
-                budget=self._budget,
+                budget=self.budget,
             )
         large.sort(key=_first)
-        while large and used > self._budget:
+        while large and used > self.budget:
             size, session = large.pop()
             used -= size
             self._drop(session, size)

@@ -145,10 +145,12 @@ class Crowd(Protocol):
 
 
 class Pressure(Protocol):
-    """Bytes that sessions and messages take."""
+    """Bytes that sessions and messages take, and may take."""
 
     @property
     def used(self) -> int: ...
+    @property
+    def budget(self) -> int: ...
 
 
 class Connections(Protocol):

@@ -125,8 +125,9 @@ class DaemonCollector:
             inflight += session.inflight
         yield _gauge("queued_messages", "Messages that wait for their receivers.", waiting)
         yield _gauge("inflight_messages", "Messages sent and not yet acknowledged.", inflight)
-        used, traffic = self._connections.pressure.used, self._broker.traffic
-        yield _gauge("budget_bytes_used", "Bytes of sessions and messages, of limits.max_memory.", used)
+        memory, traffic = self._connections.pressure, self._broker.traffic
+        yield _gauge("memory_used_bytes", "Bytes of sessions and messages, estimated.", memory.used)
+        yield _gauge("memory_budget_bytes", "What they may take: limits.max_memory.", memory.budget)
         yield _counter("rate_holds", "Times that a client sent faster than it may.", traffic.rate_holds)
         dropped = traffic.receivers_dropped
         yield _counter("receivers_dropped", "Slow receivers let go as memory was short.", dropped)

@@ -88,7 +88,7 @@ class LimitMetricsTests(MetricsCase):
             ("platziverse_sockets",): 1,
             ("platziverse_rate_holds_total",): 1,
             ("platziverse_receivers_dropped_total",): 0,
-            ("platziverse_budget_bytes_used",): 0,
+            ("platziverse_memory_used_bytes",): 0,
         }
         samples = self.samples()
         self.assertEqual({key: samples[key] for key in expected}, expected)
