@@ -12,7 +12,8 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.python.failure import Failure
 
-from platziverse.net.port import send_at_once
+from platziverse.net.crowd import Crowd
+from platziverse.net.port import guard
 
 #: Twisted's 50 is too few for a fleet that reconnects at once.
 BACKLOG: Final = 1024
@@ -20,6 +21,9 @@ BACKLOG: Final = 1024
 #: What a listener takes: ``any`` of MQTT, HTTP and TLS with either; ``mqtt`` without HTTP; ``tls`` and
 #: ``mqtts`` the same, but nothing that is not encrypted.
 PROTOCOLS: Final = ("any", "mqtt", "tls", "mqtts")
+
+#: Prefix of an endpoint that is reached through a proxy.
+PROXIED: Final = "haproxy:"
 
 HINTS: Final = {
     errno.EADDRINUSE: "it is in use; stop what holds it, or name another with --listen",
@@ -33,8 +37,15 @@ class CannotListen(Exception):
     """One line that names the listener and says what to do."""
 
 
+def is_proxied(description: str) -> bool:
+    """Connections there begin with a PROXY header, of version 1 or 2, that tells the client's address."""
+    return description.startswith(PROXIED)
+
+
 def completed(description: str, dual_stack: bool) -> str:
     """The endpoint description with our backlog, and for IPv6 as well where it names no interface."""
+    if is_proxied(description):
+        return PROXIED + completed(description.removeprefix(PROXIED), dual_stack)
     kind = description.partition(":")[0]
     if kind in ("tcp", "unix") and not re.search(r":backlog=", description):
         description += f":backlog={BACKLOG}"
@@ -50,6 +61,9 @@ def divided(description: str) -> tuple[str, str]:
 
     :raises CannotListen: a protocol that there is not, or files in ``ssl:``.
     """
+    if is_proxied(description):
+        endpoint, protocol = divided(description.removeprefix(PROXIED))
+        return PROXIED + endpoint, protocol
     parts = re.split(r"(?<!\\):", description)
     given = [part.removeprefix("protocol=") for part in parts if part.startswith("protocol=")]
     kept = [part for part in parts if not part.startswith("protocol=")]
@@ -74,9 +88,12 @@ def readable(port: IListeningPort) -> str:
 
 @define
 class Listeners:
-    """:param reactor: opens the ports."""
+    """:param reactor: opens the ports.
+    :param crowd: counts the connections of all of them, and decides whether there is room.
+    """
 
     _reactor: Any
+    _crowd: Crowd
     ports: list[IListeningPort] = field(factory=list, init=False)
 
     def listen(self, description: str, factory: IProtocolFactory) -> None:
@@ -92,7 +109,7 @@ class Listeners:
         if failed:
             raise CannotListen(f"cannot listen on {description}: {_reason(failed[0].value)}")
         for port in opened:
-            send_at_once(port)
+            guard(port, self._crowd, is_proxied(description))
             self.ports.append(port)
 
     def stop(self) -> "Deferred[Any]":

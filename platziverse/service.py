@@ -27,6 +27,7 @@ from platziverse.database import GRACE, Database, Unusable
 from platziverse.front import Front
 from platziverse.listening import CannotListen, Listeners, divided, readable
 from platziverse.logins import access_rules, mode_warnings, user_tables, who_may_connect
+from platziverse.machine import fitted, raise_open_files
 from platziverse.net.factory import MQTTFactory
 from platziverse.net.upgrade import websocket_resource
 from platziverse.process import (
@@ -67,6 +68,7 @@ def makeService(options: Options | None = None) -> "Daemon":
         options = Options()
         options.parseOptions([])  # type: ignore[no-untyped-call]
     use_steady_clock(reactor)
+    raise_open_files()
     try:
         for warning in mode_warnings(options.config, config_file(options["config"])):
             log.warn("{warning}", warning=warning)
@@ -99,13 +101,14 @@ class Daemon(Service):
         tables = [_table(name, self._publish) for name in config.handlers]
         dispatcher = TopicDispatcher(cast(Mapping[str, Handler], self.handlers.table), *tables)
         observer = cast(ClientObserver, self.handlers)
-        self.broker = Broker(config.limits, dispatcher, self.authority, reactor, time.time, [observer])
+        self.limits = fitted(config.limits)
+        self.broker = Broker(self.limits, dispatcher, self.authority, reactor, time.time, [observer])
         self.factory = MQTTFactory(self.broker, reactor, self.observations.ack)
         self.front = self._front()
         self._expiry = LoopingCall(self.broker.expire_sessions)
         self._expiry.clock = reactor
         self.sys_topics = SysTopics(self.broker, reactor, __version__, config.sys.interval)
-        self.listeners = Listeners(reactor)
+        self.listeners = Listeners(reactor, self.factory.crowd)
 
     def _front(self) -> Front:
         """:raises Unusable: the certificate."""
@@ -165,6 +168,7 @@ class Daemon(Service):
         self.sys_topics.start()
         self._expiry.start(EXPIRE, now=False)
         self.turns.start()
+        self.factory.pressure.start()
         self.front.start(self._reactor)
         ports = ", ".join(readable(port) for port in self.listeners.ports)
         log.info(
@@ -173,7 +177,18 @@ class Daemon(Service):
             ports=ports,
             who=self._who,
         )
+        self._tell_limits()
         self.database.start().addCallback(self._ready).addErrback(self._unusable)
+
+    def _tell_limits(self) -> None:
+        limits, asked = self.limits, self.config.limits.max_connections
+        log.info(
+            "room for {connections} connections, and {mebibytes} MiB of sessions and messages",
+            connections=limits.max_connections,
+            mebibytes=limits.max_memory >> 20,
+        )
+        if asked > limits.max_connections:
+            log.warn("limits.max_connections is {asked}: the process may not open so many files", asked=asked)
 
     def _ready(self, _: object) -> None:
         collect_rarely()

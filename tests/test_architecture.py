@@ -69,6 +69,7 @@ ROOMS = {
             "platziverse.mqtt.packets",
             "platziverse.mqtt.errors",
             "platziverse.broker.interfaces",
+            "platziverse.broker.addresses",
         ),
         theirs=("attrs", "twisted", "zope.interface", "argon2"),
     ),
@@ -107,6 +108,7 @@ ABOVE = {
     ),
     "platziverse.service": ("platziverse.cli",),
     "platziverse.listening": ("platziverse.service", "platziverse.front"),
+    "platziverse.machine": ("platziverse.service",),
     "platziverse.process": ("platziverse.service", "platziverse.database"),
     "platziverse.settings": (
         "platziverse.config",

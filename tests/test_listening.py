@@ -9,8 +9,10 @@ from twisted.internet import reactor
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from platziverse.broker.limits import Limits
 from platziverse.listening import HINTS, CannotListen, Listeners, completed, divided, readable
 from platziverse.net.port import ImmediateServer
+from platziverse.testing import BrokerHarness
 
 
 class DescriptionTests(SynchronousTestCase):
@@ -25,6 +27,11 @@ class DescriptionTests(SynchronousTestCase):
     def test_other_kinds_stay(self) -> None:
         self.assertEqual(completed("unix:/run/m.sock", True), "unix:/run/m.sock:backlog=1024")
         self.assertEqual(completed("systemd:domain=INET:index=0", True), "systemd:domain=INET:index=0")
+
+    def test_behind_a_proxy_it_is_the_same(self) -> None:
+        """Row 75."""
+        self.assertEqual(completed("haproxy:tcp:1883", True), r"haproxy:tcp:1883:backlog=1024:interface=\:\:")
+        self.assertEqual(divided("haproxy:ssl:8883:backlog=7"), ("haproxy:tcp:8883:backlog=7", "tls"))
 
 
 class DividedTests(SynchronousTestCase):
@@ -49,9 +56,12 @@ class DividedTests(SynchronousTestCase):
 
 
 class ListenersTests(TestCase):
+    limits = Limits()
+
     def setUp(self) -> None:
         self.factory = Factory.forProtocol(Protocol)
-        self.listeners = Listeners(reactor)
+        self.crowd = BrokerHarness(limits=self.limits).factory.crowd
+        self.listeners = Listeners(reactor, self.crowd)
         self.addCleanup(self.listeners.stop)
 
     def refusal(self, description: str) -> str:
@@ -63,7 +73,7 @@ class ListenersTests(TestCase):
         self.listeners.listen("tcp:0:interface=127.0.0.1", self.factory)
         (port,) = self.listeners.ports
         self.assertRegex(readable(port), r"^127\.0\.0\.1:\d+$")
-        self.assertIs(port.transport, ImmediateServer)  # type: ignore[attr-defined]
+        self.assertIs(port.transport.func, ImmediateServer)  # type: ignore[attr-defined]
 
     def test_a_plain_port_is_reached_over_ipv4(self) -> None:
         self.listeners.listen("tcp:0", self.factory)

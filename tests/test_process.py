@@ -1,15 +1,20 @@
 """The log of the process."""
 
+import errno
 import json
+import time
 from io import StringIO
 
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.selectreactor import SelectReactor
 from twisted.internet.task import Clock
-from twisted.logger import Logger, LogLevel, LogPublisher
+from twisted.logger import Logger, LogLevel, LogPublisher, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.config import log_levels
-from platziverse.process import log_observer, logs_here, within
+from platziverse.mqtt.packets import Puback
+from platziverse.process import log_observer, logs_here, use_steady_clock, within
+from platziverse.testing import BrokerHarness
 
 
 class LogTests(SynchronousTestCase):
@@ -36,6 +41,73 @@ class LogTests(SynchronousTestCase):
         self.assertEqual(text.count("mqtt.decoder#"), 3)
         self.assertEqual(text.count("net.protocol#"), 1)
         self.assertEqual(text.count("mqttish#"), 1)
+
+
+class FullDisk(StringIO):
+    """A file that has no room at times."""
+
+    full = True
+
+    def write(self, text: str) -> int:
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(text)
+
+
+class FullDiskTests(SynchronousTestCase):
+    """Row 119: there is no room for the log."""
+
+    def setUp(self) -> None:
+        self.file = FullDisk()
+        globalLogPublisher.addObserver(observer := log_observer(self.file, "text", log_levels("debug")))
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+
+    def test_connections_do_not_notice(self) -> None:
+        harness = BrokerHarness()
+        good = harness.connect("good")
+        for _ in range(30):
+            harness.open().send_bytes(b"\xf0\x00")
+        good.publish("t", b"", 1, 1)
+        self.assertEqual(good.received(), [Puback(1)])
+        self.assertEqual(harness.broker.traffic.internal_errors, 0)
+        self.assertTrue(self.flushLoggedErrors(OSError))  # Twisted tells its other observers
+
+    def test_lines_are_written_again_when_there_is_room(self) -> None:
+        log = Logger("platziverse.test")
+        log.info("lost")
+        self.file.full = False
+        log.info("kept")
+        self.assertIn("kept", self.file.getvalue())
+        self.assertNotIn("lost", self.file.getvalue())
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+
+class SteadyClockTests(SynchronousTestCase):
+    """Row 120: the clock of the machine is set back, or forward."""
+
+    def test_timers_fire_at_their_time(self) -> None:
+        reactor = SelectReactor()
+        self.addCleanup(reactor.removeAll)
+        use_steady_clock(reactor)
+        steady = [1000.0]
+        self.patch(time, "monotonic", lambda: steady[0])
+        use_steady_clock(reactor)
+        for step in (-86_400.0, 86_400.0, 0.0):
+            wall = time.time() + step
+            self.patch(time, "time", lambda wall=wall: wall)
+            fired: list[float] = []
+            reactor.callLater(10, lambda fired=fired: fired.append(reactor.seconds()))
+            began = steady[0]
+            for seconds in range(1, 12):
+                steady[0] = began + seconds
+                reactor.runUntilCurrent()
+            self.assertEqual(fired, [began + 10])
+
+    def test_it_is_that_of_the_process(self) -> None:
+        reactor = SelectReactor()
+        self.addCleanup(reactor.removeAll)
+        use_steady_clock(reactor)
+        self.assertIs(reactor.seconds, time.monotonic)
 
 
 class LogPlaceTests(SynchronousTestCase):

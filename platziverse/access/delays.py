@@ -1,11 +1,12 @@
 """Wrong passwords slow their sender down; nobody is ever shut out."""
 
 from collections import OrderedDict
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 from attrs import define
 from twisted.internet.interfaces import IReactorTime
+
+from platziverse.broker.addresses import neighbourhood
 
 #: Failures that anyone may have before it counts.
 FREE: Final = 3
@@ -16,17 +17,6 @@ LONGEST: Final = 5.0
 FORGIVEN: Final = 300.0
 #: Addresses remembered at most; the one whose failure is longest ago goes first.
 REMEMBERED: Final = 10_000
-
-
-def neighbourhood(host: str) -> str:
-    """Who is counted together: an IPv4 address, or the 64 bits of an IPv6 network that one site has."""
-    try:
-        address = ip_address(host.partition("%")[0])
-    except ValueError:
-        return host
-    if isinstance(address, IPv4Address):
-        return str(address)
-    return str(address.ipv4_mapped or IPv6Address(int(address) >> 64 << 64))
 
 
 @define

@@ -17,6 +17,7 @@ from platziverse.broker.session import Session
 from platziverse.broker.sessions import Sessions
 from platziverse.broker.subscriptions import SubscriptionTree
 from platziverse.broker.traffic import Traffic
+from platziverse.broker.users import Users
 from platziverse.mqtt.errors import ConnectRefused
 from platziverse.mqtt.packets import SUBSCRIPTION_REFUSED, Connect, ConnectReturnCode, Publish, Subscription
 
@@ -51,8 +52,9 @@ class Broker:
         self.retained = RetainedMessages(limits.max_retained_messages, limits.max_retained_bytes)
         self.subscriptions: SubscriptionTree[Session] = SubscriptionTree()
         self.sessions = Sessions(limits, self._session_ended)
-        #: Clients connected now.
+        #: Clients connected now, and those with a user name by that.
         self.connected = 0
+        self.users = Users(limits.max_connections_per_user)
         self.observers = list(observers)
         self._router = Router(self.subscriptions, authority, self.traffic)
         self._dispatcher = dispatcher
@@ -69,7 +71,7 @@ class Broker:
 
         An older connection of the same Client Identifier is closed first [MQTT-3.1.4-2].
 
-        :raises ConnectRefused: the Will may not be published by this client.
+        :raises ConnectRefused: this client may not publish its Will, or there are too many of its user.
         """
         self._connections += 1
         client = Client(
@@ -84,11 +86,7 @@ class Broker:
         if will is not None and not self.authority.may_publish(client, will.topic):
             reason = f"its Will may not be published to {will.topic!r:.100}"
             raise ConnectRefused(ConnectReturnCode.NOT_AUTHORIZED, reason, "3.1.2.5")
-        old = self.sessions.get(client.client_id)
-        if old is not None and old.connection is not None:
-            older = old.connection
-            self._leave(old, graceful=False, taken_over=True)
-            older.close("a new connection has taken over its Client Identifier")
+        self._make_room(client)
         session, present = self.sessions.open(client.client_id, packet.clean_session)
         session.client, session.connection, session.will = client, connection, will  # [MQTT-3.1.2-9]
         self.connected += 1
@@ -96,6 +94,16 @@ class Broker:
         for observer in self.observers:
             observer.client_connected(client)
         return session, present
+
+    def _make_room(self, client: Client) -> None:
+        old = self.sessions.get(client.client_id)
+        connection = old.connection if old is not None else None
+        if old is None or connection is None:
+            self.users.enter(client.username)
+            return
+        self.users.enter(client.username, leaving=old.client)
+        self._leave(old, graceful=False, taken_over=True)
+        connection.close("a new connection has taken over its Client Identifier")
 
     def disconnect(self, session: Session, connection: NetworkConnection, graceful: bool) -> None:
         """The connection has ended; after a take-over the Session is another's, and nothing happens.
@@ -105,11 +113,21 @@ class Broker:
         if session.connection is connection:
             self._leave(session, graceful, taken_over=False)
 
+    def drop(self, session: Session, reason: str) -> None:
+        """Let the client go, if it is there, and with it whatever waits for it."""
+        connection = session.connection
+        if connection is not None:
+            self._leave(session, graceful=False, taken_over=False)
+            connection.close(reason)
+        if self.sessions.get(session.client_id) is session:
+            self.sessions.end(session)
+
     def _leave(self, session: Session, graceful: bool, taken_over: bool) -> None:
         client, will = session.client, session.will
         assert client is not None
         session.pause()
         self.connected -= 1
+        self.users.leave(client.username)
         if will is not None and not graceful:
             self._publish_will(will, client)  # [MQTT-3.1.2-8] [MQTT-3.1.2-12]
         for observer in self.observers:

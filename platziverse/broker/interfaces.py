@@ -32,6 +32,10 @@ class NetworkConnection(Protocol):
     #: The client takes less than it is sent; QoS 1 and 2 wait in its Session meanwhile.
     congested: bool
 
+    @property
+    def out_bytes(self) -> int:
+        """Bytes that wait because the client is slow."""
+
     def send(self, data: bytes) -> None:
         """Queue bytes that may not be dropped; they leave at the end of the turn at the latest."""
 

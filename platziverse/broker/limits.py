@@ -11,6 +11,22 @@ MIB = 1024 * KIB
 class Limits:
     """Section 3 of the reliability notes. Times are in seconds, sizes in bytes."""
 
+    #: Connections of all kinds; 0, and at most, what the process may open less ``reserved_descriptors``.
+    max_connections: int = field(default=0, validator=ge(0))
+    #: Descriptors that are left to the database, the log and files that are read again.
+    reserved_descriptors: int = field(default=64, validator=ge(32))
+    #: Connections of one address, or of one /64 of IPv6; 0 is nine tenths of ``max_connections``.
+    max_connections_per_address: int = field(default=0, validator=ge(0))
+    #: Clients with the same user name; 0 is any number.
+    max_connections_per_user: int = field(default=0, validator=ge(0))
+    #: New connections attended to in a second; more of them wait, none is refused. 0 is any number.
+    max_connect_rate: float = field(default=5000.0, validator=ge(0))
+    #: Control Packets and bytes that one client may send in a second; reading is held above. 0 is any number.
+    max_message_rate: float = field(default=100_000.0, validator=ge(0))
+    max_byte_rate: float = field(default=64.0 * MIB, validator=ge(0))
+    #: What connections, sessions, queues, Retained Messages and unfinished publishes may take; 0 is half of
+    #: the memory there is.
+    max_memory: int = field(default=0, validator=ge(0))
     #: The whole CONNECT packet, and a login that follows it, must be done within this time.
     connect_deadline: float = field(default=10.0, validator=ge(0.1))
     #: Once its first byte has come, a Control Packet must be complete within this time.

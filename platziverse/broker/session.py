@@ -16,6 +16,14 @@ Outgoing: TypeAlias = "tuple[EncodedPublish, int]"
 #: In place of an in-flight QoS 2 message once PUBREC has come: only its PUBREL is outstanding.
 _RELEASED: Final = None
 
+#: Bytes that a Session takes, and each Subscription, Packet Identifier and waiting message, roughly.
+#: A message is there twice: as it came, and as it is sent at QoS 0.
+_OWN: Final = 2048
+_SUBSCRIPTION: Final = 512
+_IDENTIFIER: Final = 128
+_ENTRY: Final = 256
+_COPIES: Final = 2
+
 #: Called when a QoS 2 message that came twice has been stored (true) or could not be (false).
 Waiter: TypeAlias = Callable[[bool], None]
 
@@ -73,6 +81,18 @@ class Session:
     def inflight(self) -> int:
         """Messages sent whose acknowledgement has not come."""
         return len(self._inflight)
+
+    @property
+    def memory(self) -> int:
+        """Bytes that it takes, roughly and at most: a message that waits for several counts for each."""
+        size = _OWN + _SUBSCRIPTION * len(self.subscriptions)
+        if self._awaiting_pubrel:
+            size += _IDENTIFIER * len(self._awaiting_pubrel)
+        if self._inflight:
+            size += sum(_ENTRY + _COPIES * entry[0].size for entry in self._inflight.values() if entry)
+        if self._queue:
+            size += _ENTRY * len(self._queue) + _COPIES * self.queued_bytes
+        return size
 
     def deliver(self, message: EncodedPublish, qos: int) -> None:
         """Send at QoS 1 or 2, now or as soon as the window and the connection have room."""

@@ -24,6 +24,14 @@ class Traffic:
     #: Acknowledgements for Packet Identifiers that were not in flight.
     unknown_acknowledgements: int = 0
     connections_opened: int = 0
+    #: Connections closed before they could say anything, by reason.
+    connections_refused: dict[str, int] = field(factory=dict)
+    #: Connections that had to wait because too many came at once.
+    connections_delayed: int = 0
+    #: How often reading was held because a client sent faster than it may.
+    rate_holds: int = 0
+    #: Receivers disconnected because memory was short.
+    receivers_dropped: int = 0
     connects_accepted: int = 0
     sessions_expired: int = 0
     #: Connections closed for a protocol error, by statement.
@@ -35,6 +43,10 @@ class Traffic:
     def protocol_error(self, statement: str) -> None:
         """Count a connection closed for breaking this statement."""
         self.protocol_errors[statement] = self.protocol_errors.get(statement, 0) + 1
+
+    def connection_refused(self, reason: str) -> None:
+        """Count a connection that was closed for want of room."""
+        self.connections_refused[reason] = self.connections_refused.get(reason, 0) + 1
 
     def connect_refused(self, reason: str) -> None:
         """Count a CONNACK with a return code other than 0."""

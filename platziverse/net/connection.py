@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from twisted.internet.interfaces import IDelayedCall
+
 from platziverse.broker.session import Session
 from platziverse.net.deadlines import TICK
-from platziverse.net.flow import CLOSED
+from platziverse.net.flow import CLOSED, RATE
 from platziverse.net.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -28,10 +30,13 @@ class Connection(Outbox):
         self._last_read = 0.0
         self._partial_since = 0.0
         self._congested_since = 0.0
+        self._pacing: IDelayedCall | None = None
         self.address = ""
-        #: What :class:`Deadlines` and :class:`FlowControl` note about this connection.
+        #: What :class:`Deadlines`, :class:`FlowControl` and :class:`Rates` note about this connection.
         self.bucket = -1
         self.unfinished = 0
+        self.credit_packets, self.credit_bytes = factory.rates.packets, factory.rates.bytes
+        self.paid_packets = self.paid_bytes = 0.0
 
     def _take_packets(self) -> None:
         raise NotImplementedError
@@ -68,6 +73,15 @@ class Connection(Outbox):
         self._take_packets()
         if not self._holds and not self.closed:
             cast(Any, self.transport).resumeProducing()
+
+    def _pace(self) -> None:
+        """The credit is used up: hold reading if the client has sent more than it may."""
+        owner = self._owner
+        excess = owner.rates.excess(self, owner.deadlines.now)
+        if excess > 0 and not self._holds & (RATE | CLOSED):
+            owner.traffic.rate_holds += 1
+            self.hold_reading(RATE)
+            self._pacing = owner.clock.callLater(excess, self.resume_reading, RATE)
 
     def close(self, reason: str) -> None:
         """Write what is queued, if the client takes it, and close. Safe to call again."""

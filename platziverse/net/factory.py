@@ -6,11 +6,15 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import ServerFactory
 
 from platziverse.broker.broker import Broker
+from platziverse.net.arrivals import Arrivals
+from platziverse.net.crowd import Crowd
 from platziverse.net.deadlines import Deadlines
 from platziverse.net.flapping import Flapping
 from platziverse.net.flow import STOPPING, FlowControl
 from platziverse.net.outbox import Flushes
+from platziverse.net.pressure import Pressure
 from platziverse.net.protocol import MQTTProtocol
+from platziverse.net.rates import Rates
 
 
 class MQTTFactory(ServerFactory):
@@ -37,6 +41,10 @@ class MQTTFactory(ServerFactory):
         self.complaints = broker.complaints
         #: Every open Network Connection, also those that have not sent CONNECT yet.
         self.connections: set[MQTTProtocol] = set()
+        self.crowd = Crowd(broker.limits, broker.traffic, broker.complaints)
+        self.arrivals = Arrivals(broker.limits.max_connect_rate, clock)
+        self.rates = Rates(broker.limits)
+        self.pressure = Pressure(broker, self.flow, self.connections, clock)
         self.deadlines.start()
 
     def buildProtocol(self, addr: IAddress | None) -> MQTTProtocol:
@@ -59,4 +67,5 @@ class MQTTFactory(ServerFactory):
     def stop(self) -> None:
         """The end: no more deadlines."""
         self.deadlines.stop()
+        self.pressure.stop()
         self.complaints.stop()

@@ -14,6 +14,7 @@ LOGIN: Final = 2  #: it is not yet decided whether the client may connect
 TURN: Final = 4  #: the other connections get their turn
 STOPPING: Final = 8  #: the daemon is stopping
 CLOSED: Final = 16  #: the connection is being closed
+RATE: Final = 32  #: the client sends faster than it may
 
 
 class Reader(Protocol):

@@ -66,6 +66,7 @@ class MQTTProtocol(Admission):
         """Handle every packet that is complete, in order."""
         self._last_read = self._owner.deadlines.now
         self._traffic.bytes_received += len(data)
+        self.credit_bytes -= len(data)
         self._decoder.feed(data)
         self._take_packets()
 
@@ -79,8 +80,9 @@ class MQTTProtocol(Admission):
         owner.connections.discard(self)
         owner.deadlines.remove(self)
         owner.flow.forget(self)
-        if self._delayed is not None and self._delayed.active():
-            self._delayed.cancel()
+        for call in (self._delayed, self._pacing):
+            if call is not None and call.active():
+                call.cancel()
         if self._acks is not None:
             self._acks.close()
         if self._session is not None:
@@ -97,6 +99,9 @@ class MQTTProtocol(Admission):
         left = self._handle_packets(budget)
         self._traffic.messages_received += budget - left
         self._note_partial(self._decoder.pending, left < budget)
+        self.credit_packets -= budget - left
+        if self.credit_packets < 0 or self.credit_bytes < 0:
+            self._pace()
         if not left and not self._holds:
             self.hold_reading(TURN)
             self._owner.clock.callLater(0, self.resume_reading, TURN)

@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from platziverse.broker.complaints import Complaints
 from platziverse.broker.limits import Limits
 from platziverse.broker.traffic import Traffic
+from platziverse.net.arrivals import Arrivals
 from platziverse.net.deadlines import Deadlines
 from platziverse.net.handover import hand_over
 from platziverse.net.peer import format_peer
@@ -33,6 +34,7 @@ class MQTTSide(Protocol):
     traffic: Traffic
     complaints: Complaints
     deadlines: Deadlines
+    arrivals: Arrivals
     clock: IReactorTime
 
     def buildProtocol(self, addr: IAddress | None) -> Any: ...
@@ -60,11 +62,28 @@ class Sniffer(TwistedProtocol):
         self.bucket = -1
 
     def connectionMade(self) -> None:
-        """The clock runs from here, and does not start again at the hand-over."""
-        owner, deadlines = self._owner, self._owner.deadlines
-        if self._until is None:
-            self._until = deadlines.now + owner.limits.connect_deadline
+        """Go on at once, or when those who came before have had their turn."""
+        owner = self._owner
         owner.undecided.add(self)
+        if self._inside_tls or owner.arrivals.come(self):
+            self._await_byte()
+        else:
+            owner.traffic.connections_delayed += 1
+            cast(Any, self.transport).pauseProducing()
+
+    def proceed(self) -> bool:
+        """The turn of this connection has come; ``False`` if it has gone."""
+        if self._done:
+            return False
+        self._await_byte()
+        cast(Any, self.transport).resumeProducing()
+        return True
+
+    def _await_byte(self) -> None:
+        """The clock runs from here, and does not start again at the hand-over."""
+        deadlines = self._owner.deadlines
+        if self._until is None:
+            self._until = deadlines.now + self._owner.limits.connect_deadline
         deadlines.add(self, self._until)
 
     def dataReceived(self, data: bytes) -> None:
@@ -95,6 +114,9 @@ class Sniffer(TwistedProtocol):
 
     def _decide(self, data: bytes) -> None:
         owner, first = self._owner, data[0]
+        if not self._may_come():
+            cast(Any, self.transport).abortConnection()
+            return
         plain = owner.plain or self._inside_tls
         if first == CONNECT_BYTE and plain:
             self._hand_to_mqtt(data)
@@ -104,6 +126,11 @@ class Sniffer(TwistedProtocol):
             self._hand_to(owner.http.buildProtocol(cast(IAddress, self._addr)), data)
         else:
             self._refuse("first byte", f"its first byte is 0x{first:02x}")
+
+    def _may_come(self) -> bool:
+        """Behind a proxy it is known only now where the connection comes from."""
+        reveal = getattr(self.transport, "reveal", None)
+        return reveal is None or bool(reveal(cast(Any, self.transport).getPeer()))
 
     def _hand_to_mqtt(self, data: bytes) -> None:
         inner = self._owner.mqtt.buildProtocol(self._addr)
@@ -115,6 +142,7 @@ class Sniffer(TwistedProtocol):
     def _hand_to(self, inner: IProtocol | None, data: bytes) -> bool:
         transport = cast(Any, self.transport)
         if inner is None:
+            self._owner.traffic.connection_refused("http")
             transport.abortConnection()
             return False
         self._inner = inner
@@ -171,6 +199,7 @@ class SniffingFactory(ServerFactory):
         self.traffic = mqtt.traffic
         self.complaints = mqtt.complaints
         self.deadlines = mqtt.deadlines
+        self.arrivals = mqtt.arrivals
         #: Connections whose first byte, or TLS handshake, is still to come.
         self.undecided: set[Sniffer] = set()
 

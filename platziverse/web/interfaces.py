@@ -1,6 +1,6 @@
 """The ports of this room: what it reads of the daemon. Nothing here is called for a message."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Sized
 from datetime import datetime
 from typing import Any, Protocol, TypeAlias
 
@@ -84,6 +84,14 @@ class Traffic(Protocol):
     @property
     def connections_opened(self) -> int: ...
     @property
+    def connections_refused(self) -> Mapping[str, int]: ...
+    @property
+    def connections_delayed(self) -> int: ...
+    @property
+    def rate_holds(self) -> int: ...
+    @property
+    def receivers_dropped(self) -> int: ...
+    @property
     def connects_accepted(self) -> int: ...
     @property
     def sessions_expired(self) -> int: ...
@@ -129,6 +137,22 @@ class Flow(Protocol):
     def held(self) -> int: ...
 
 
+class Crowd(Protocol):
+    """Open sockets, of HTTP too."""
+
+    @property
+    def total(self) -> int: ...
+
+
+class Pressure(Protocol):
+    """Bytes that sessions and messages take, and may take."""
+
+    @property
+    def used(self) -> int: ...
+    @property
+    def budget(self) -> int: ...
+
+
 class Connections(Protocol):
     """The network side: ``MQTTFactory``."""
 
@@ -136,6 +160,12 @@ class Connections(Protocol):
     def connections(self) -> Collection[object]: ...
     @property
     def flow(self) -> Flow: ...
+    @property
+    def crowd(self) -> Crowd: ...
+    @property
+    def pressure(self) -> Pressure: ...
+    @property
+    def arrivals(self) -> Sized: ...
 
 
 class Writer(Protocol):

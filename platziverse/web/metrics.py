@@ -70,9 +70,16 @@ class DaemonCollector:
     def _clients(self) -> Iterator[Metric]:
         broker, traffic = self._broker, self._broker.traffic
         yield _gauge("connections", "Network Connections now.", len(self._connections.connections))
+        yield _gauge("sockets", "Sockets now: MQTT, HTTP and undecided.", self._connections.crowd.total)
+        yield _gauge("arrivals_waiting", "Connections not yet attended to.", len(self._connections.arrivals))
         yield _gauge("clients", "Clients connected now.", broker.connected)
         yield _gauge("agents", "Agents connected now.", self._handlers.presence.agents)
         yield _counter("connections_opened", "Network Connections opened.", traffic.connections_opened)
+        full = {("total",): 0, ("address",): 0, ("http",): 0}
+        full |= {(reason,): count for reason, count in traffic.connections_refused.items()}
+        yield _counter("connections_refused", "Closed at once for want of room.", full, ("reason",))
+        late = traffic.connections_delayed
+        yield _counter("connections_delayed", "Attended to later, as too many came at once.", late)
         yield _counter("connects_accepted", "CONNECTs accepted.", traffic.connects_accepted)
         refused = {(reason,): count for reason, count in traffic.connects_refused.items()}
         yield _counter("connects_refused", "CONNECTs refused.", refused, ("reason",))
@@ -118,6 +125,12 @@ class DaemonCollector:
             inflight += session.inflight
         yield _gauge("queued_messages", "Messages that wait for their receivers.", waiting)
         yield _gauge("inflight_messages", "Messages sent and not yet acknowledged.", inflight)
+        memory, traffic = self._connections.pressure, self._broker.traffic
+        yield _gauge("memory_used_bytes", "Bytes of sessions and messages, estimated.", memory.used)
+        yield _gauge("memory_budget_bytes", "What they may take: limits.max_memory.", memory.budget)
+        yield _counter("rate_holds", "Times that a client sent faster than it may.", traffic.rate_holds)
+        dropped = traffic.receivers_dropped
+        yield _counter("receivers_dropped", "Slow receivers let go as memory was short.", dropped)
 
     def _ingest(self) -> Iterator[Metric]:
         writer, handlers = self._writer, self._handlers

@@ -105,6 +105,7 @@ class Daemon(Program):
 
     :param state_dir: kept by the caller; others may pass through it, as the embedded database wants as root.
     :param twistd: what twistd is told instead of ``-n --pidfile= platziverse``.
+    :param before: a program that runs the command which follows it, with its own arguments.
     """
 
     def __init__(
@@ -112,11 +113,12 @@ class Daemon(Program):
         *arguments: str,
         state_dir: str,
         twistd: tuple[str, ...] = (),
+        before: tuple[str, ...] = (),
         cwd: str = str(ROOT),
         **environ: str,
     ) -> None:
         program = os.path.join(os.path.dirname(sys.executable), "twistd")
-        command = [program, *(twistd or ("-n", "--pidfile=", "platziverse")), *arguments]
+        command = [*before, program, *(twistd or ("-n", "--pidfile=", "platziverse")), *arguments]
         super().__init__(*command, cwd=cwd, PLATZIVERSE_STATE_DIR=state_dir, **environ)
 
     def port(self) -> int:

@@ -20,7 +20,7 @@ from platziverse.broker.dispatcher import TopicDispatcher
 from platziverse.broker.limits import Limits
 from platziverse.broker.open_authority import OpenAuthority
 from platziverse.net.factory import MQTTFactory
-from platziverse.net.port import send_at_once
+from platziverse.net.port import guard
 from platziverse.net.sniff import SniffingFactory
 from platziverse.net.tls import ServerCertificate
 from platziverse.net.upgrade import WebSocketResource, wants_websocket, websocket_resource
@@ -54,7 +54,7 @@ def main(*files: str) -> None:
     site = Site(Root(websocket_resource(mqtt)))
     certificate = ServerCertificate(*files) if files else None
     port = reactor.listenTCP(0, SniffingFactory(mqtt, site, certificate), interface="127.0.0.1")
-    send_at_once(port)
+    guard(port, mqtt.crowd)
     globalLogPublisher.addObserver(textFileLogObserver(sys.stdout))
     # Not before signals are handled.
     reactor.callWhenRunning(print, f"port {port.getHost().port}", flush=True)

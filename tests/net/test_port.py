@@ -9,7 +9,8 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import TestCase
 
-from platziverse.net.port import ImmediateServer, send_at_once
+from platziverse.net.port import ImmediateServer, guard
+from platziverse.testing import BrokerHarness
 
 
 class Sink(Protocol):
@@ -28,7 +29,7 @@ class Immediate(TestCase):
         self.addCleanup(self.client.close)
 
         def listening(port: Any) -> "Deferred[Sink]":
-            send_at_once(port)
+            guard(port, BrokerHarness().factory.crowd)
             self.addCleanup(port.stopListening)
             self.client.connect(("127.0.0.1", port.getHost().port))
             self.client.setblocking(False)

@@ -8,6 +8,7 @@ from twisted.web.pages import notFound
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
+from platziverse.broker.limits import Limits
 from platziverse.mqtt.codec import encode
 from platziverse.mqtt.packets import Connect, Publish, Subscribe, Subscription
 from platziverse.net.sniff import SniffingFactory
@@ -60,9 +61,10 @@ class WebCase(SynchronousTestCase):
     """A shared port with a web site that has the WebSocket resource."""
 
     origins: "tuple[str, ...]" = ()
+    limits = Limits()
 
     def setUp(self) -> None:
-        self.harness = BrokerHarness()
+        self.harness = BrokerHarness(limits=self.limits)
         self.web_clock = Clock()
         resource = websocket_resource(self.harness.factory, self.origins)
         self.site = Site(Root(resource), reactor=self.web_clock)

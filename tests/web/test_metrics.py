@@ -6,10 +6,15 @@ from pathlib import Path
 
 from attrs import define
 from prometheus_client.parser import text_string_to_metric_families
+from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.agents.handlers import AgentHandlers
+from platziverse.broker.limits import Limits
+from platziverse.mqtt.packets import Pingreq
+from platziverse.net.sniff import SniffingFactory
 from platziverse.store.writer import BatchWriter
 from platziverse.testing import BrokerHarness
 from platziverse.web.histogram import Histogram
@@ -31,12 +36,14 @@ class FakeDatabase:
     internal_errors: int = 0
 
 
-class MetricsTests(SynchronousTestCase):
+class MetricsCase(SynchronousTestCase):
+    limits = Limits()
+
     def setUp(self) -> None:
         self.database, self.observations, self.clock = FakeDatabase(), Observations(), Clock()
         self.turns = Turns(self.clock)
         self.handlers = AgentHandlers(HeldStore(held=False), lambda topic, payload: None, lambda: NOW)
-        self.harness = BrokerHarness(self.handlers.table, observers=[self.handlers])
+        self.harness = BrokerHarness(self.handlers.table, self.limits, observers=[self.handlers])
         writer = BatchWriter(self.database, self.clock)  # type: ignore[arg-type]
         collector = DaemonCollector(
             "1.2",
@@ -60,6 +67,34 @@ class MetricsTests(SynchronousTestCase):
             for sample in family.samples
         }
 
+
+class LimitMetricsTests(MetricsCase):
+    limits = Limits(max_connections=1, max_connect_rate=1.0, max_message_rate=1.0)
+
+    def test_what_is_refused_delayed_and_held_is_counted(self) -> None:
+        factory = self.harness.factory
+        shared = SniffingFactory(factory)
+        for _ in range(3):
+            transport = StringTransport()
+            shared.buildProtocol(transport.getPeer()).makeConnection(transport)
+        factory.crowd.entered()
+        self.assertFalse(factory.crowd.admits(IPv4Address("TCP", "192.0.2.1", 1), "192.0.2.1"))
+        self.harness.connect("fast").send(*[Pingreq()] * 20)
+        expected = {
+            ("platziverse_connections_refused_total", "total"): 1,
+            ("platziverse_connections_refused_total", "address"): 0,
+            ("platziverse_connections_delayed_total",): 2,
+            ("platziverse_arrivals_waiting",): 2,
+            ("platziverse_sockets",): 1,
+            ("platziverse_rate_holds_total",): 1,
+            ("platziverse_receivers_dropped_total",): 0,
+            ("platziverse_memory_used_bytes",): 0,
+        }
+        samples = self.samples()
+        self.assertEqual({key: samples[key] for key in expected}, expected)
+
+
+class MetricsTests(MetricsCase):
     def test_counters_are_those_of_the_daemon(self) -> None:
         client = self.harness.connect("one")
         client.publish("agent/message", COURSE, 1, 1)
@@ -103,6 +138,7 @@ class MetricsTests(SynchronousTestCase):
         self.assertEqual(samples[("platziverse_commit_seconds_sum",)], 0.01)
 
     def test_a_long_turn_of_the_reactor_is_seen(self) -> None:
+        """Row 122."""
         self.turns.start()
         self.clock.advance(0.25)
         self.clock.advance(0.4)
@@ -121,7 +157,9 @@ class MetricsTests(SynchronousTestCase):
         names = {name for name, *_ in self.samples()}
         families = {family.name for family in self.page.registry.collect()}
         # Without a value yet, but exported as soon as there is one.
-        names |= {"platziverse_protocol_errors_total"} & {f"{family}_total" for family in families}
+        names |= {"platziverse_protocol_errors_total", "platziverse_connects_refused_total"} & {
+            f"{family}_total" for family in families
+        }
         expressions = [
             target["expr"]
             for panel in json.loads(DASHBOARD.read_text())["panels"]

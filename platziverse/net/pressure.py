@@ -1,0 +1,140 @@
+"""Pressure: what messages and sessions take of the memory, and what is done when it is too much.
+
+Nothing is counted while messages pass. Once a second the Sessions are looked at, some in each turn of the
+reactor.
+"""
+
+from collections.abc import Collection, Generator
+from itertools import islice
+from typing import Any, Final
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from platziverse.broker.broker import Broker
+from platziverse.broker.session import Session
+from platziverse.net.flow import FlowControl
+
+log = Logger()
+
+INTERVAL: Final = 1.0
+#: Sessions looked at before the others get their turn.
+SLICE: Final = 1000
+#: Share of the budget from which on nobody new is let in.
+HIGH: Final = 0.8
+#: Bytes of what is not looked at one by one: a connection, a Retained Message, an unfinished publish.
+CONNECTION: Final = 8192
+RETAINED: Final = 512
+UNFINISHED: Final = 1024
+#: A Session that takes less than this is not worth being ended.
+LEAST: Final = 64 * 1024
+
+
+class Pressure:
+    """Samples; refuses at 80 % of the budget; at 100 % lets the slowest receivers go.
+
+    :param connections: the open Network Connections.
+    """
+
+    def __init__(
+        self, broker: Broker, flow: FlowControl, connections: Collection[object], clock: IReactorTime
+    ) -> None:
+        #: Bytes; 0: no limit.
+        self.budget = broker.limits.max_memory
+        self._broker = broker
+        self._flow = flow
+        self._connections = connections
+        self._clock = clock
+        self._sampling = LoopingCall(self._begin)
+        self._sampling.clock = clock
+        self._walk: Generator[None, None, None] | None = None
+        #: Bytes in use when last looked at.
+        self.used = 0
+        #: No CONNECT is accepted.
+        self.refusing = False
+
+    def start(self) -> None:
+        """Begin to look, if there is a budget."""
+        if self.budget:
+            self._sampling.start(INTERVAL, now=False)
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._walk = None
+        if self._sampling.running:
+            self._sampling.stop()
+
+    def _begin(self) -> None:
+        if self._walk is None:
+            self._walk = self._sample()
+            self._go_on()
+
+    def _go_on(self) -> None:
+        if self._walk is None:
+            return
+        try:
+            next(self._walk)
+        except StopIteration:
+            self._walk = None
+        except Exception:  # of somebody who was told that a client has gone; the next look goes on
+            self._walk = None
+            self._broker.traffic.internal_errors += 1
+            log.failure("Bug: looking at the memory")
+        else:
+            self._clock.callLater(0, self._go_on)
+
+    def _sample(self) -> Generator[None, None, None]:
+        broker, flow = self._broker, self._flow
+        used, large = 0, []
+        sessions = iter(list(broker.sessions))
+        while some := list(islice(sessions, SLICE)):
+            for session in some:
+                size = _size(session)
+                used += size
+                if size >= LEAST:
+                    large.append((size, session))
+            yield
+        used += CONNECTION * len(self._connections)
+        used += broker.retained.bytes + RETAINED * len(broker.retained)
+        used += flow.unfinished_bytes + UNFINISHED * flow.unfinished
+        self._judge(used, large)
+
+    def _judge(self, used: int, large: list[tuple[int, Session]]) -> None:
+        self.used = used
+        refusing = used >= self.budget * HIGH
+        if refusing != self.refusing:
+            self.refusing = refusing
+            log.warn(
+                "Memory is {state}: {used} of {budget} bytes",
+                state="short, nobody new may connect" if refusing else "no longer short",
+                used=used,
+                budget=self.budget,
+            )
+        large.sort(key=_first)
+        while large and used > self.budget:
+            size, session = large.pop()
+            used -= size
+            self._drop(session, size)
+
+    def _drop(self, session: Session, size: int) -> None:
+        """The client learns by Session Present 0 that what waited for it is lost."""
+        broker = self._broker
+        if broker.sessions.get(session.client_id) is not session:
+            return
+        broker.traffic.receivers_dropped += 1
+        broker.complaints.warn(
+            "memory", "Dropping {client_id!r}: {size} bytes wait for it, and memory is short",
+            client_id=session.client_id,
+            size=size,
+        )  # fmt: skip
+        broker.drop(session, "memory is short and it is the slowest")
+
+
+def _size(session: Session) -> int:
+    connection = session.connection
+    return session.memory + (connection.out_bytes if connection is not None else 0)
+
+
+def _first(entry: tuple[int, Any]) -> int:
+    return entry[0]

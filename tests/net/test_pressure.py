@@ -1,0 +1,213 @@
+"""Row 126: when memory is short, nobody new comes in, and then the slowest receiver goes."""
+
+from itertools import pairwise
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from platziverse.broker.limits import KIB, MIB, Limits
+from platziverse.mqtt.packets import Connack, ConnectReturnCode, Publish, Subscribe, Subscription
+from platziverse.net.pressure import SLICE
+from platziverse.testing import BrokerHarness, FakeClient
+from tests.net.test_protocol import Store
+
+PAYLOAD = bytes(10 * KIB)
+
+
+class PressureCase(SynchronousTestCase):
+    """:ivar budget: bytes."""
+
+    def start(self, budget: int, table: Any = None, **limits: Any) -> None:
+        self.harness = BrokerHarness(table, Limits(max_memory=budget, max_queued_bytes=64 * MIB, **limits))
+        self.pressure = self.harness.factory.pressure
+        self.pressure.start()
+        self.addCleanup(self.pressure.stop)
+        self.traffic = self.harness.broker.traffic
+        self.budget = budget
+
+    def receiver(self, name: str, qos: int = 1, clean: bool = True) -> FakeClient:
+        client = self.harness.connect(name, clean_session=clean)
+        client.send(Subscribe(1, [Subscription(name, qos)]))
+        client.received()
+        return client
+
+    def fill(self, topic: str, share: float, qos: int = 1) -> None:
+        """Send what takes this share of the budget while it waits; a copy is kept as it came."""
+        sender = self.harness.connect("sender")
+        for _ in range(int(self.budget * share / len(PAYLOAD) / (2 if qos else 1))):
+            sender.send(Publish(topic, PAYLOAD, qos, packet_id=1 if qos else None))
+            self.harness.turn()
+        sender.lose()
+
+    def newcomer(self) -> ConnectReturnCode:
+        connack = self.harness.connect("newcomer").connack[0]
+        assert isinstance(connack, Connack)
+        return connack.return_code
+
+
+class RefusalTests(PressureCase):
+    def test_row_126_above_80_percent_nobody_new_may_connect_until_it_is_less(self) -> None:
+        self.start(4 * MIB)
+        slow = self.receiver("slow")
+        slow.stop_reading()
+        self.fill("slow", 0.7)
+        self.harness.advance(1.1)
+        self.assertEqual(self.newcomer(), ConnectReturnCode.ACCEPTED)
+        self.fill("slow", 0.15)
+        self.harness.advance(1.1)
+        self.assertEqual(self.newcomer(), ConnectReturnCode.SERVER_UNAVAILABLE)
+        self.assertEqual(self.traffic.connects_refused, {"server_unavailable": 1})
+        self.assertFalse(slow.closed)
+        slow.lose()
+        self.harness.advance(1.1)
+        self.assertEqual(self.newcomer(), ConnectReturnCode.ACCEPTED)
+
+    def test_row_126_whoever_is_refused_has_not_been_asked_for_a_password(self) -> None:
+        self.start(64 * KIB)
+        self.harness.connect("a").publish("t", bytes(60 * KIB), retain=True)
+        self.harness.advance(1.1)
+        self.patch(self.harness.broker, "authority", None)
+        self.assertEqual(self.newcomer(), ConnectReturnCode.SERVER_UNAVAILABLE)
+
+    def test_row_126_everything_that_is_kept_counts(self) -> None:
+        store = Store()
+        self.start(MIB, {"stored": store})
+        used = []
+
+        def look() -> None:
+            self.harness.advance(1.1)
+            used.append(self.pressure.used)
+
+        look()
+        client = self.receiver("a")
+        look()
+        client.publish("kept", PAYLOAD, retain=True)
+        look()
+        client.publish("stored", PAYLOAD)
+        look()
+        client.publish("a", PAYLOAD, 1, 1)  # in flight
+        look()
+        client.stop_reading()
+        client.publish("a", PAYLOAD, 1, 2)  # in the queue
+        look()
+        client.publish("a", PAYLOAD, 0)  # in the outbox, as are the acknowledgements
+        look()
+        growth = [after - before for before, after in pairwise(used)]
+        self.assertTrue(all(size >= len(PAYLOAD) for size in growth), growth)
+        client.lose()
+        store.commit()
+        look()
+        self.assertLess(used[-1], 2 * len(PAYLOAD))
+
+
+class DropTests(PressureCase):
+    def test_row_126_above_the_budget_the_slowest_goes_and_nobody_else(self) -> None:
+        self.start(4 * MIB, max_queued_messages=1_000_000)
+        slower, slowest, fast = (self.receiver(name) for name in ("slower", "slowest", "fast"))
+        for client in (slower, slowest):
+            client.stop_reading()
+        self.fill("slower", 0.4)
+        self.fill("slowest", 0.7)
+        self.harness.advance(1.1)
+        self.assertEqual([client.closed for client in (slower, slowest, fast)], [False, True, False])
+        self.assertEqual(self.traffic.receivers_dropped, 1)
+        self.harness.advance(1.1)
+        self.assertEqual((self.traffic.receivers_dropped, self.newcomer()), (1, ConnectReturnCode.ACCEPTED))
+
+    def test_row_126_at_qos_0_what_waits_in_the_connection_counts(self) -> None:
+        self.start(4 * MIB, max_queued_messages=1_000_000)
+        slow = self.receiver("slow", 0)
+        slow.stop_reading()
+        self.fill("slow", 1.1, qos=0)
+        self.harness.advance(1.1)
+        self.assertTrue(slow.closed)
+
+    def test_row_126_what_waits_for_the_absent_goes_with_their_session(self) -> None:
+        """They learn of it by Session Present 0."""
+        self.start(4 * MIB, max_queued_messages=1_000_000)
+        self.receiver("absent", clean=False).lose()
+        self.fill("absent", 1.1)
+        self.harness.advance(1.1)
+        self.assertEqual(self.traffic.receivers_dropped, 1)
+        self.harness.advance(1.1)
+        again = self.harness.connect("absent", clean_session=False)
+        self.assertEqual(again.connack, [Connack(False, ConnectReturnCode.ACCEPTED)])
+
+    def test_row_126_a_connected_client_with_a_session_to_keep_gives_back_its_memory_too(self) -> None:
+        self.start(4 * MIB, max_queued_messages=1_000_000)
+        slow = self.receiver("slow", clean=False)
+        slow.stop_reading()
+        self.fill("slow", 1.1)
+        self.harness.advance(2.2)
+        self.assertTrue(slow.closed)
+        self.assertLess(self.pressure.used, MIB)
+        self.assertEqual(len(self.harness.broker.subscriptions), 0)
+
+    def test_row_126_idle_clients_are_not_to_blame(self) -> None:
+        self.start(64 * KIB)
+        clients = [self.harness.connect(f"idle-{number}") for number in range(20)]
+        self.harness.advance(3)
+        self.assertGreater(self.pressure.used, self.budget)
+        self.assertFalse(any(client.closed for client in clients))
+        self.assertEqual(self.newcomer(), ConnectReturnCode.SERVER_UNAVAILABLE)
+
+
+class Turns:
+    """A clock whose turns come one by one."""
+
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+
+    def callLater(self, seconds: float, call: Any) -> None:
+        self.calls.append(call)
+
+    def next(self) -> None:
+        self.calls.pop(0)()
+
+
+class SampleTests(PressureCase):
+    def test_many_sessions_are_looked_at_some_in_each_turn(self) -> None:
+        self.start(1024 * MIB)
+        for number in range(2 * SLICE + 1):
+            self.harness.connect(str(number))
+        turns = Turns()
+        self.patch(self.pressure, "_clock", turns)
+        self.harness.clock.advance(1.0)
+        for _ in range(2):
+            self.assertEqual(self.pressure.used, 0)
+            turns.next()
+        turns.next()
+        self.assertGreater(self.pressure.used, SLICE * 2 * 8192)
+        self.assertEqual(turns.calls, [])
+
+    def test_the_end_comes_between_two_turns(self) -> None:
+        self.start(1024 * MIB)
+        self.harness.connect()
+        turns = Turns()
+        self.patch(self.pressure, "_clock", turns)
+        self.harness.clock.advance(1.0)
+        self.pressure.stop()
+        turns.next()
+        self.assertEqual((self.pressure.used, turns.calls), (0, []))
+
+    def test_a_bug_does_not_end_the_looking(self) -> None:
+        """Row 85."""
+        self.start(4 * MIB, max_queued_messages=1_000_000)
+        for name, share in (("one", 0.7), ("two", 0.5)):
+            self.receiver(name, clean=False).lose()
+            self.fill(name, share)
+        self.patch(self.harness.broker, "observers", [None])
+        self.harness.advance(1.1)
+        self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
+        self.assertEqual(self.traffic.internal_errors, 1)
+        self.harness.broker.observers.clear()
+        self.harness.advance(1.1)
+        self.fill("two", 0.6)
+        self.harness.advance(1.1)
+        self.assertEqual(self.traffic.receivers_dropped, 2)
+
+    def test_without_a_budget_nothing_is_looked_at(self) -> None:
+        harness = BrokerHarness()
+        before = len(harness.clock.getDelayedCalls())
+        harness.factory.pressure.start()
+        self.assertEqual(len(harness.clock.getDelayedCalls()), before)
