@@ -6,7 +6,7 @@ module is the only reader of the environment, and needs nothing of the daemon bu
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -226,6 +226,8 @@ class Options(usage.Options):
     optFlags = [["check", None, "validate the configuration, print it without secrets, and exit"]]
 
     config: Config
+    #: Reads the same sources again. :raises ConfigError:
+    read: Callable[[], Config]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -243,8 +245,11 @@ class Options(usage.Options):
         """Load the configuration; what is wrong with it ends the process with one line."""
         names = ("listen", "database", "state-dir", "log-level", "log-format")
         given = {name.replace("-", "_"): self[name] for name in names if self[name]}
+        path = self["config"] or os.environ.get("PLATZIVERSE_CONFIG")
+        path = os.path.abspath(path) if path else None  # twistd may go elsewhere
+        self.read = lambda: load(path, given)
         try:
-            self.config = load(self["config"], given)
+            self.config = self.read()
         except ConfigError as error:
             raise SystemExit(f"platziverse: {error}") from None
         if self["check"]:

@@ -17,7 +17,7 @@ from zope.interface import Interface, implementer
 
 from platziverse.access.acl import READ, WRITE, AccessRules, Decision, Rule, Subject
 from platziverse.access.delays import LoginDelays
-from platziverse.access.passwords import PasswordChecker
+from platziverse.access.passwords import PasswordChecker, PasswordFile
 from platziverse.broker.interfaces import Client
 from platziverse.mqtt.errors import ConnectRefused
 from platziverse.mqtt.packets import Connect, ConnectReturnCode
@@ -93,6 +93,7 @@ class AccessAuthority:
         if anonymous not in ANONYMOUS_CHOICES or binding not in BINDING_CHOICES:
             raise ValueError(f"anonymous={anonymous!r}, binding={binding!r}")
         self._clock = clock
+        self._checker = checker
         self._has_users = checker is not None
         self._anonymous = anonymous
         self._binding = binding
@@ -108,6 +109,11 @@ class AccessAuthority:
         self.rules = rules
         self.restricts_receiving = rules is not None
         self._verdicts.clear()
+
+    def use_password_file(self, users: PasswordFile) -> None:
+        """These users take the place of those of the password file; whoever is connected stays so."""
+        assert self._checker is not None
+        self._checker.use_password_file(users)
 
     # -- logins ----------------------------------------------------------------------------------
 

@@ -134,6 +134,10 @@ class PasswordChecker:
         # An unknown user costs what a known one does.
         self._decoy = HASHER.hash(os.urandom(16))
 
+    def use_password_file(self, users: PasswordFile) -> None:
+        """Ask these instead of the file's users of before."""
+        self.tables = tuple(users if isinstance(table, PasswordFile) else table for table in self.tables)
+
     @inlineCallbacks
     def requestAvatarId(self, credentials: Any) -> "Any":
         """The user name, in UTF-8. Errbacks with ``UnauthorizedLogin``, which does not say what was wrong."""

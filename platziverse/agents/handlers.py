@@ -11,8 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from platziverse.agents.careful import MAX_REASON, InvalidReport
-from platziverse.agents.complaints import Complaints
-from platziverse.agents.interfaces import Client, Publisher, ReportStore
+from platziverse.agents.interfaces import Client, Publisher, ReportStore, Warn
 from platziverse.agents.limits import AgentLimits
 from platziverse.agents.model import Agent, Delivery, Departure, Rejection, Release, Report
 from platziverse.agents.payload import parse
@@ -31,6 +30,7 @@ class AgentHandlers:
     :param publish: sends ``agent/connected`` and ``agent/disconnected``.
     :param wall_clock: seconds since the epoch.
     :param may_speak_for: whether a client may report as the agent with this uuid and username.
+    :param warn: tells the log about rejected messages.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class AgentHandlers:
         wall_clock: Callable[[], float],
         limits: AgentLimits | None = None,
         may_speak_for: Callable[[Client, str, str], bool] = lambda client, uuid, username: True,
+        warn: Warn = lambda cause, format, /, **fields: log.warn(format, **fields),
     ) -> None:
         self.limits = limits or AgentLimits()
         self.presence = Presence(self.limits.max_agents)
@@ -55,7 +56,7 @@ class AgentHandlers:
         self._sessions = EndedSessions(store, _log_failure)
         self._redeliveries = Redeliveries()
         self._vocabulary = Vocabulary(self.limits.max_types)
-        self._complaints = Complaints()
+        self._warn = warn
         self._publish = publish
         self._wall_clock = wall_clock
         self._may_speak_for = may_speak_for
@@ -83,6 +84,7 @@ class AgentHandlers:
             if outlives and message.qos == 2:
                 report.delivery = _delivery(message, client)
             if self.presence.heard(client, report.agent.uuid):
+                log.debug("agent {uuid!r} is connected", uuid=report.agent.uuid)
                 self._publish("agent/connected", _connected(report.agent))
             answer = self._save(report, client)
         if outlives:
@@ -94,7 +96,7 @@ class AgentHandlers:
         for rejection in report.rejections:
             self.partly_rejected += 1
             source = report.source
-            self._complaints.rejected(client.client_id, source.topic, rejection.reason, report.arrived)
+            self._complain(client, source.topic, rejection.reason)
         answer = self._sessions.save(client.client_id, report)
         if not self.presence.is_open(client) and not self.presence.is_connected(report.agent.uuid):
             # A Will, or a message that came out of its connection last: the rows say connected now.
@@ -103,9 +105,19 @@ class AgentHandlers:
 
     def _reject(self, message: Publish, client: Client, error: InvalidReport, now: float) -> "Deferred[None]":
         self.rejected[error.kind] += 1
-        self._complaints.rejected(client.client_id, message.topic, error.reason, now)
+        self._complain(client, message.topic, error.reason)
         rejection = Rejection(message.topic, client.client_id, message.payload, error.reason, now)
         return self._sessions.save(client.client_id, rejection)
+
+    def _complain(self, client: Client, topic: str, reason: str) -> None:
+        self._warn(
+            "rejected",
+            "Rejected a message of {address} {client_id!r} to {topic!r}: {reason}",
+            address=client.address,
+            client_id=client.client_id,
+            topic=topic,
+            reason=reason,
+        )
 
     def _admit_types(self, report: Report) -> None:
         metrics, others = self._vocabulary.admit(report.agent.uuid, report.metrics)
@@ -131,6 +143,7 @@ class AgentHandlers:
     def client_disconnected(self, client: Client, taken_over: bool) -> None:
         """A connection has ended, and with it the agents that only it spoke for."""
         for uuid in self.presence.end(client, taken_over):
+            log.debug("agent {uuid!r} is disconnected", uuid=uuid)
             self._publish("agent/disconnected", encode({"agent": {"uuid": uuid}}))
             self._depart(uuid, client)
 

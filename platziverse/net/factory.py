@@ -6,11 +6,13 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import ServerFactory
 
 from platziverse.broker.broker import Broker
+from platziverse.broker.complaints import Complaints
 from platziverse.net.deadlines import Deadlines
 from platziverse.net.flapping import Flapping
 from platziverse.net.flow import STOPPING, FlowControl
 from platziverse.net.outbox import Flushes
 from platziverse.net.protocol import MQTTProtocol
+from platziverse.net.tracing import TracedProtocol
 
 
 class MQTTFactory(ServerFactory):
@@ -34,14 +36,16 @@ class MQTTFactory(ServerFactory):
         self.flow = FlowControl(broker.limits)
         self.flushes = Flushes(clock)
         self.flapping = Flapping(broker.limits)
-        self.complaints = broker.complaints
+        self.complaints = Complaints(clock, "net")
+        #: Connections from now on tell the log which packets come and go.
+        self.tracing = False
         #: Every open Network Connection, also those that have not sent CONNECT yet.
         self.connections: set[MQTTProtocol] = set()
         self.deadlines.start()
 
     def buildProtocol(self, addr: IAddress | None) -> MQTTProtocol:
         """One protocol for one connection."""
-        protocol = MQTTProtocol(self)
+        protocol = TracedProtocol(self) if self.tracing else MQTTProtocol(self)
         protocol.factory = self
         return protocol
 
@@ -60,3 +64,4 @@ class MQTTFactory(ServerFactory):
         """The end: no more deadlines."""
         self.deadlines.stop()
         self.complaints.stop()
+        self.broker.complaints.stop()
