@@ -149,7 +149,8 @@ class Daemon(Service):
         if self.log is not None:
             self.log.use(levels)
             self.log.reopen()
-        self.factory.tracing = levels.get("mqtt", levels.get("")) is LogLevel.debug
+        rooms = [levels.get(room, levels.get("")) for room in ("mqtt", "net")]
+        self.factory.tracing = LogLevel.debug in rooms
 
     # -- starting --------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from twisted.internet.task import LoopingCall
 
 #: Seconds between two looks at whether the status has changed.
-LOOK: Final = 2.0
+LOOK: Final = 1.0
 
 
 class Supervisor:

@@ -84,7 +84,6 @@ class AgentHandlers:
             if outlives and message.qos == 2:
                 report.delivery = _delivery(message, client)
             if self.presence.heard(client, report.agent.uuid):
-                log.debug("agent {uuid!r} is connected", uuid=report.agent.uuid)
                 self._publish("agent/connected", _connected(report.agent))
             answer = self._save(report, client)
         if outlives:
@@ -143,7 +142,6 @@ class AgentHandlers:
     def client_disconnected(self, client: Client, taken_over: bool) -> None:
         """A connection has ended, and with it the agents that only it spoke for."""
         for uuid in self.presence.end(client, taken_over):
-            log.debug("agent {uuid!r} is disconnected", uuid=uuid)
             self._publish("agent/disconnected", encode({"agent": {"uuid": uuid}}))
             self._depart(uuid, client)
 

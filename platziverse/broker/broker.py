@@ -210,9 +210,6 @@ class Broker:
             session.subscriptions[topic_filter] = subscription.qos
             self.subscriptions.add(topic_filter, session, subscription.qos)
             codes.append(subscription.qos)  # [MQTT-3.9.3-1]
-        filters = [subscription.topic_filter for subscription in subscriptions]
-        text = "{client_id!r} subscribes to {filters!r}: {codes}"
-        log.debug(text, client_id=session.client_id, filters=filters, codes=codes)
         return codes
 
     def _may_hold(self, session: Session, topic_filter: str) -> bool:

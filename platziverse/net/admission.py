@@ -86,8 +86,6 @@ class Admission(Connection):
         self._decoder.connected(self._limits.max_packet_size, packet.protocol_level)
         self._table = self.connected_table
         self._set_keep_alive(packet.keep_alive)
-        text = "Connected {address} {client_id!r}, user {username!r}"
-        log.debug(text, address=self.address, client_id=self._client_id, username=username)
         # [MQTT-3.2.0-1] [MQTT-3.1.4-4] [MQTT-3.2.2-2]
         self.send(encode(Connack(present, ConnectReturnCode.ACCEPTED)))
         if present:

@@ -84,7 +84,6 @@ class MQTTProtocol(Admission):
         if self._acks is not None:
             self._acks.close()
         if self._session is not None:
-            log.debug("Gone {address} {client_id!r}", address=self.address, client_id=self._client_id)
             self._broker.disconnect(self._session, self, self._graceful)
         self._out.clear()
 

@@ -1,6 +1,7 @@
-"""TracedProtocol: an MQTT connection that tells the log which Control Packets come and go, at level debug.
+"""TracedProtocol: an MQTT connection that tells the log, at level debug, what happens on it.
 
-It takes the place of :class:`MQTTProtocol` while somebody wants to know; the others pay nothing for it.
+The room ``net`` says who comes and goes, the room ``mqtt`` which Control Packets do. Such connections
+are made while somebody wants to know; the others pay nothing for it.
 """
 
 from __future__ import annotations
@@ -8,17 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, get_args
 
+from twisted.internet.error import ConnectionDone
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from platziverse.mqtt.packets import Connect, Packet, Publish
+from platziverse.mqtt.packets import Connect, Packet, Publish, Subscribe
 from platziverse.net.admission import PacketTable
 from platziverse.net.protocol import MQTTProtocol
 
 if TYPE_CHECKING:
     from platziverse.net.factory import MQTTFactory
 
+log = Logger()
 #: The room is the wire's, which has no log of its own.
-log = Logger("platziverse.mqtt")
+wire = Logger("platziverse.mqtt")
 
 #: By the upper half of their first byte.
 NAMES: Final = {number: kind.__name__.upper() for number, kind in enumerate(get_args(Packet), 1)}
@@ -30,6 +34,23 @@ class TracedProtocol(MQTTProtocol):
     def __init__(self, factory: MQTTFactory) -> None:
         super().__init__(factory)
         self._table = _traced(self._table)
+
+    def _open(self, username: str | None, packet: Connect) -> None:
+        super()._open(username, packet)
+        text = "Connected {address} {client_id!r}, user {username!r}"
+        log.debug(text, address=self.address, client_id=self._client_id, username=username)
+
+    def close(self, reason: str) -> None:
+        """We close."""
+        if not self.closed:
+            text = "Closing {address} {client_id!r}: {reason}"
+            log.debug(text, address=self.address, client_id=self._client_id, reason=reason)
+        super().close(reason)
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
+        """The connection has ended."""
+        log.debug("Gone {address} {client_id!r}", address=self.address, client_id=self._client_id)
+        super().connectionLost(reason)
 
     def send(self, data: bytes) -> None:
         """What may not be dropped: every packet but a PUBLISH with QoS 0."""
@@ -44,7 +65,7 @@ class TracedProtocol(MQTTProtocol):
         return taken
 
     def _tell_sent(self, data: bytes) -> None:
-        log.debug(
+        wire.debug(
             "to {address} {client_id!r}: {packet}, {size} bytes",
             address=self.address,
             client_id=self._client_id,
@@ -60,7 +81,7 @@ def _traced(table: PacketTable) -> PacketTable:
 def _telling(handle: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
     def tell(protocol: TracedProtocol, packet: Packet) -> None:
         text, more = _details(packet)
-        log.debug(
+        wire.debug(
             "from {address} {client_id!r}: {packet}" + text,
             address=protocol.address,
             packet=type(packet).__name__.upper(),
@@ -78,6 +99,9 @@ def _details(packet: Packet) -> tuple[str, dict[str, object]]:
     if type(packet) is Connect:
         more = {"client_id": packet.client_id, "username": packet.username, "keep_alive": packet.keep_alive}
         return ", user {username!r}, Keep Alive {keep_alive} s", more
+    if type(packet) is Subscribe:
+        filters = [(subscription.topic_filter, subscription.qos) for subscription in packet.subscriptions]
+        return " to {filters!r}", {"filters": filters}
     return "", {}
 
 
