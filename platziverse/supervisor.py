@@ -74,7 +74,9 @@ class Supervisor:
     def _tell(self, *assignments: str) -> None:
         if self._socket is not None:
             with suppress(OSError):  # whoever was to listen does not; that is no reason to stop
-                self._socket.sendto("\n".join(assignments).encode(), self._address)
+                # A line break would begin another assignment.
+                lines = [" ".join(text.split()) for text in assignments]
+                self._socket.sendto("\n".join(lines).encode("utf-8", "replace"), self._address)
 
 
 def _seconds(microseconds: str, pid: str) -> float | None:

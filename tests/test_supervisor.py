@@ -49,6 +49,13 @@ class SupervisorTests(SynchronousTestCase):
         self.clock.advance(LOOK)
         self.assertEqual(self.told(), ["STATUS=not so well"])
 
+    def test_a_status_says_nothing_but_itself(self) -> None:
+        """Row 127: it may quote the database."""
+        self.listen(path := self.mktemp())
+        self.status = "away: so\nMAINPID=1\ud800"
+        self.supervisor(NOTIFY_SOCKET=path).ready()
+        self.assertEqual(self.told(), ["READY=1\nSTATUS=away: so MAINPID=1?"])
+
     def test_signs_of_life_come_twice_as_often_as_they_have_to(self) -> None:
         """Row 122."""
         self.listen(path := self.mktemp())
