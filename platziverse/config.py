@@ -1,7 +1,7 @@
 """The configuration: one frozen class, read from the command line, the environment and a TOML file.
 
-Command line > environment (``PLATZIVERSE_*``, then the original's ``DB_*``) > file > defaults. This
-module is the only reader of the environment, and needs nothing of the daemon but the limits' class.
+Command line > environment (``PLATZIVERSE_*``, then the original's ``DB_*``) > file > defaults. No other
+module reads settings from the environment; this one needs nothing of the daemon but the limits' class.
 """
 
 import os

@@ -223,10 +223,10 @@ class Daemon(Service):
         self.factory.stop()
         self._hashing.stop()
         yield within(self._reactor, self.database.stop(), sum(GRACE) + GOODBYE)
+        self.complaints.stop()
         self.supervisor.stop()
 
     def _stop_timers(self) -> None:
-        self.complaints.stop()
         self.sys_topics.stop()
         self.turns.stop()
         self.front.stop()

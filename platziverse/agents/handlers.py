@@ -53,7 +53,7 @@ class AgentHandlers:
         self.rejected: Counter[str] = Counter()
         #: Messages stored without some of their metrics.
         self.partly_rejected = 0
-        self._sessions = EndedSessions(store, _log_failure)
+        self._sessions = EndedSessions(store, self._not_saved)
         self._redeliveries = Redeliveries()
         self._vocabulary = Vocabulary(self.limits.max_types)
         self._warn = warn
@@ -118,6 +118,11 @@ class AgentHandlers:
             reason=reason,
         )
 
+    def _not_saved(self, failure: Failure) -> None:
+        """What nobody waits for: at the end of a daemon without its database there may be many."""
+        reason = failure.getErrorMessage() or failure.value.__class__.__name__
+        self._warn("not saved", "An entry could not be saved: {reason}", address="", reason=reason)
+
     def _admit_types(self, report: Report) -> None:
         metrics, others = self._vocabulary.admit(report.agent.uuid, report.metrics)
         if not others:
@@ -146,7 +151,7 @@ class AgentHandlers:
             self._depart(uuid, client)
 
     def _depart(self, uuid: str, client: Client) -> None:
-        self._sessions.save(client.client_id, Departure(uuid)).addErrback(_log_failure)
+        self._sessions.save(client.client_id, Departure(uuid)).addErrback(self._not_saved)
 
     def message_released(self, client: Client, packet_id: int) -> "Deferred[Any]":
         """PUBREL came: PUBCOMP waits until the Packet Identifier is forgotten."""
@@ -177,7 +182,3 @@ def _delivery(message: Publish, client: Client) -> Delivery:
     digest.update(b"\0" + message.payload)
     assert message.packet_id is not None
     return Delivery(client.client_id, message.packet_id, message.dup, digest.digest())
-
-
-def _log_failure(failure: Failure) -> None:
-    log.error("An entry could not be saved: {reason}", reason=failure.getErrorMessage())

@@ -126,7 +126,8 @@ class AnOutage(SynchronousTestCase):
         poll(self.windows_are_full, 30, "the windows of the agents are full")
         since = time.monotonic()
         self.assertEqual(self.daemon.stop(), 0)
-        self.assertLess(time.monotonic() - since, 20)
+        self.assertLess(time.monotonic() - since, 15)
+        self.assertLess(len(self.daemon.new_lines()), 40)
         self.postgres.signal_all(signal.SIGCONT)
         self.start_again()
 
