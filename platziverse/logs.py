@@ -185,7 +185,7 @@ def _said(event: LogEvent) -> tuple[str, list[str]]:
 def log_target(arguments: Sequence[str]) -> str | None:
     """Where twistd logs when called with these arguments.
 
-    :return: the path of a file, ``"-"`` for the standard output, ``None`` for syslog or a logger.
+    :return: the path of a file, ``"-"`` for the standard output; ``None``: that is twistd's business alone.
     """
     known = ServerOptions()
     try:
@@ -197,7 +197,9 @@ def log_target(arguments: Sequence[str]) -> str | None:
         return None
     foreground = "-n" in given or "--nodaemon" in given
     path = given.get("--logfile") or given.get("-l") or ("-" if foreground else "twistd.log")
-    return path if path == "-" else os.path.abspath(path)
+    if path != "-":
+        return os.path.abspath(path)
+    return "-" if foreground else None  # twistd ends with a line that says so
 
 
 def open_log(

@@ -148,7 +148,6 @@ class Daemon(Service):
     def _use_levels(self, levels: Mapping[str, LogLevel]) -> None:
         if self.log is not None:
             self.log.use(levels)
-            self.log.reopen()
         rooms = [levels.get(room, levels.get("")) for room in ("mqtt", "net")]
         self.factory.tracing = LogLevel.debug in rooms
 
@@ -195,6 +194,8 @@ class Daemon(Service):
         if not self.running:  # it is stopping
             return
         self.supervisor.reloading()
+        if self.log is not None:
+            self.log.reopen()
         self.reload()
         self.supervisor.ready()
 

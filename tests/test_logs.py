@@ -286,7 +286,7 @@ class TargetTests(SynchronousTestCase):
             self.assertEqual(log_target(command.split()), os.path.abspath(name), command)
 
     def test_syslog_and_loggers_are_left_to_twistd(self) -> None:
-        for command in ("-n --syslog -y a", "--logger=a.b platziverse"):
+        for command in ("-n --syslog -y a", "--logger=a.b platziverse", "-l - platziverse"):
             self.assertIsNone(log_target(command.split()), command)
 
     def test_what_is_not_twistd_is_left_alone(self) -> None:

@@ -160,7 +160,9 @@ class AccessAuthority:
 
     def _refuse(self, failure: Failure, connect: Connect, address: str) -> "Deferred[str | None]":
         if not failure.check(UnauthorizedLogin):
-            log.failure("Login of {username!r} failed", failure, username=connect.username)
+            text = "Bug: the login of {address} {client_id!r} as {username!r}"
+            name = connect.username
+            log.failure(text, failure, address=address, client_id=connect.client_id, username=name)
             return fail(ConnectRefused(ConnectReturnCode.SERVER_UNAVAILABLE, "logins cannot be checked"))
         self.failures += 1
         self._delays.failed(_host(address))
