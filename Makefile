@@ -47,12 +47,14 @@ torture: $(VENV)/installed-test tools
 conformance: $(VENV)/installed-test
 	@exec $(BIN)/python -m tests.conformance
 
-# As root: the daemon in /opt/platziverse, its unit and its configuration; does not start it.
+# As root: the daemon in /opt/platziverse, its user, its units and its configuration; starts nothing.
 install-systemd:
 	test -x /opt/platziverse/bin/python || $(PYTHON) -m venv /opt/platziverse
 	/opt/platziverse/bin/pip install --quiet '.[embedded]'
-	install -D -m 644 systemd/platziverse.service /etc/systemd/system/platziverse.service
-	test -e /etc/platziverse.toml || install -m 640 examples/platziverse.toml /etc/platziverse.toml
+	install -D -m 644 systemd/platziverse.sysusers /etc/sysusers.d/platziverse.conf
+	systemd-sysusers /etc/sysusers.d/platziverse.conf
+	install -m 644 -t /etc/systemd/system systemd/platziverse.service systemd/platziverse.socket
+	test -e /etc/platziverse.toml || install -m 640 -g platziverse examples/platziverse.toml /etc/platziverse.toml
 	systemctl daemon-reload
 	@echo "Now: systemctl enable --now platziverse"
 

@@ -1,12 +1,12 @@
 """The configuration: one frozen class, read from the command line, the environment and a TOML file.
 
-Command line > environment (``PLATZIVERSE_*``, then the original's ``DB_*``) > file > defaults. This
-module is the only reader of the environment, and needs nothing of the daemon but the limits' class.
+Command line > environment (``PLATZIVERSE_*``, then the original's ``DB_*``) > file > defaults. No other
+module reads settings from the environment; this one needs nothing of the daemon but the limits' class.
 """
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -238,6 +238,8 @@ class Options(usage.Options):
     optFlags = [["check", None, "validate the configuration, print it without secrets, and exit"]]
 
     config: Config
+    #: Reads the same sources again. :raises ConfigError:
+    read: Callable[[], Config]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -255,8 +257,11 @@ class Options(usage.Options):
         """Load the configuration; what is wrong with it ends the process with one line."""
         names = ("listen", "database", "state-dir", "log-level", "log-format")
         given = {name.replace("-", "_"): self[name] for name in names if self[name]}
+        path = self["config"] or os.environ.get("PLATZIVERSE_CONFIG")
+        path = os.path.abspath(path) if path else None  # twistd may go elsewhere
+        self.read = lambda: load(path, given)
         try:
-            self.config = load(self["config"], given)
+            self.config = self.read()
         except ConfigError as error:
             raise SystemExit(f"platziverse: {error}") from None
         if self["check"]:

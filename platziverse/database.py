@@ -135,7 +135,7 @@ class Database:
         self._user_reader.stop()
         if self._maintenance is not None:
             yield within(self._reactor, self._maintenance.stop(), 1.0)
-        yield self.store.stop()
+        yield within(self._reactor, self.store.stop(), 1.0)  # a server that hangs does not say goodbye
         if self._embedded is not None:
             yield self._embedded.stop()
         self.instance.release()

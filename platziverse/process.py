@@ -1,28 +1,19 @@
-"""What concerns the process as a whole: its log, its signals, its exit code and its steady clock."""
+"""What concerns the process as a whole: its signals, its exit code and its steady clock."""
 
 import atexit
 import gc
 import os
-import re
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
-from typing import Any, TextIO
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
-from twisted.logger import (
-    FilteringLogObserver,
-    ILogObserver,
-    Logger,
-    LogLevel,
-    LogLevelFilterPredicate,
-    jsonFileLogObserver,
-    textFileLogObserver,
-)
+from twisted.logger import Logger
 
 log = Logger()
 
@@ -43,29 +34,6 @@ def collect_rarely() -> None:
     gc.set_threshold(100_000, 50, 100)
 
 
-def log_observer(file: TextIO, form: str, levels: dict[str, LogLevel]) -> ILogObserver:
-    """Writes events to ``file``, as ``"text"`` or ``"json"``.
-
-    :param levels: room → least level; ``""`` for all that is not named.
-    """
-    sink = jsonFileLogObserver(file, recordSeparator="") if form == "json" else textFileLogObserver(file)
-    wanted = LogLevelFilterPredicate(defaultLogLevel=levels.get("", LogLevel.info))
-    if levels.get("", LogLevel.info) is not LogLevel.debug:
-        for others in ("twisted", "log_legacy"):  # each port that starts and stops, and the version of twistd
-            wanted.setLogLevelForNamespace(others, LogLevel.warn)
-    for room, level in levels.items():
-        if room:
-            wanted.setLogLevelForNamespace(f"platziverse.{room}", level)
-    return FilteringLogObserver(sink, [wanted])
-
-
-def logs_here(arguments: Sequence[str]) -> bool:
-    """Whether twistd, so called, stays in the foreground and was not told to log elsewhere."""
-    foreground = any(re.fullmatch("--nodaemon|-[beo]*n[beoy]*", argument) for argument in arguments)
-    elsewhere = any(re.match("--(syslog|logger|logfile)|-l", argument) for argument in arguments)
-    return foreground and not elsewhere
-
-
 def stop_on_signals(reactor: Any) -> None:
     """SIGTERM and SIGINT stop the reactor, and the process then exits with 0; the second one ends it at once.
 
@@ -75,6 +43,7 @@ def stop_on_signals(reactor: Any) -> None:
     def handle(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, end_now)
         signal.signal(signal.SIGINT, end_now)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         reactor.callFromThread(stop, number)
 
     def end_now(number: int, frame: FrameType | None) -> None:
@@ -86,6 +55,23 @@ def stop_on_signals(reactor: Any) -> None:
 
     signal.signal(signal.SIGTERM, handle)
     signal.signal(signal.SIGINT, handle)
+
+
+def reload_on_hangup(reactor: Any, reload: Callable[[], object]) -> None:
+    """SIGHUP calls ``reload``; but when it says that our terminal has gone, the daemon stops."""
+    on_terminal = os.isatty(0)
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        reactor.callFromThread(hung_up)
+
+    def hung_up() -> None:
+        if on_terminal and not os.isatty(0):
+            log.info("the terminal has gone; stopping")
+            _stop(reactor)
+        else:
+            reload()
+
+    signal.signal(signal.SIGHUP, handle)
 
 
 def within(reactor: Any, deferred: "Deferred[Any]", seconds: float) -> "Deferred[bool]":

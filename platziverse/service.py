@@ -2,14 +2,14 @@
 
 import sys
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from importlib import import_module
 from typing import Any, Final, cast
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.task import LoopingCall, deferLater
-from twisted.logger import ILogObserver, Logger
+from twisted.logger import ILogObserver, Logger, LogLevel
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
@@ -18,28 +18,32 @@ from platziverse.access.authority import AccessAuthority
 from platziverse.access.files import AccessError
 from platziverse.access.passwords import PasswordChecker, UserTable
 from platziverse.agents.handlers import AgentHandlers
+from platziverse.banner import say_limits, say_listening, say_ready
 from platziverse.broker.broker import Broker
+from platziverse.broker.complaints import Complaints
 from platziverse.broker.dispatcher import TopicDispatcher
 from platziverse.broker.interfaces import ClientObserver, Handler
 from platziverse.broker.sys import SysTopics
 from platziverse.config import Access, Config, Options, config_file, log_levels
 from platziverse.database import GRACE, Database, Unusable
 from platziverse.front import Front
-from platziverse.listening import CannotListen, Listeners, divided, readable
+from platziverse.listening import CannotListen, Listeners, divided
 from platziverse.logins import access_rules, mode_warnings, user_tables, who_may_connect
+from platziverse.logs import LineLog, log_target, open_log
 from platziverse.machine import fitted, raise_open_files
 from platziverse.net.factory import MQTTFactory
 from platziverse.net.upgrade import websocket_resource
 from platziverse.process import (
     collect_rarely,
     fail,
-    log_observer,
-    logs_here,
+    reload_on_hangup,
     stop_on_signals,
     use_steady_clock,
     within,
 )
+from platziverse.reload import Reload
 from platziverse.store.embedded import Stopped
+from platziverse.supervisor import Supervisor
 from platziverse.web.api import Api
 from platziverse.web.metrics import DaemonCollector, MetricsPage, Observations
 from platziverse.web.site import make_site
@@ -52,12 +56,6 @@ DRAIN: Final = 8.0
 GOODBYE: Final = 1.5
 #: Seconds between two looks for Sessions that have expired.
 EXPIRE: Final = 10.0
-
-EXAMPLE: Final = (
-    '{"agent": {"uuid": "yyy", "name": "platzi", "username": "platzi", "pid": 10,'
-    ' "hostname": "platzibogota"}, "metrics": [{"type": "memory", "value": "1001"},'
-    ' {"type": "temp", "value": "33"}]}'
-)
 
 
 def makeService(options: Options | None = None) -> "Daemon":
@@ -72,7 +70,7 @@ def makeService(options: Options | None = None) -> "Daemon":
     try:
         for warning in mode_warnings(options.config, config_file(options["config"])):
             log.warn("{warning}", warning=warning)
-        return Daemon(options.config, reactor)
+        return Daemon(options.config, reactor, options.read)
     except Unusable as error:
         raise SystemExit(f"platziverse: {error}") from None
 
@@ -81,12 +79,13 @@ class Daemon(Service):
     """Broker, listeners and database as one service.
 
     :param reactor: its ``seconds`` must be a steady clock.
+    :param reread: reads the configuration again, for a reload.
     :raises Unusable: the state directory, a file about access or a row of ``handlers`` cannot be used.
     """
 
     name = "platziverse"
 
-    def __init__(self, config: Config, reactor: Any) -> None:
+    def __init__(self, config: Config, reactor: Any, reread: Callable[[], Config]) -> None:
         self.config = config
         self._reactor = reactor
         self.observations = Observations()
@@ -95,20 +94,28 @@ class Daemon(Service):
         self._who = who_may_connect(config)
         self.authority = _authority(config.access, reactor, self._hashing, self.database.users)
         may_speak = cast(Any, self.authority.may_speak_for)
+        self.complaints = Complaints(reactor, "agents")
         self.handlers = AgentHandlers(
-            self.database.writer, self._publish, time.time, config.agents, may_speak
+            self.database.writer, self._publish, time.time, config.agents, may_speak, self.complaints.warn
         )
-        tables = [_table(name, self._publish) for name in config.handlers]
-        dispatcher = TopicDispatcher(cast(Mapping[str, Handler], self.handlers.table), *tables)
-        observer = cast(ClientObserver, self.handlers)
         self.limits = fitted(config.limits)
-        self.broker = Broker(self.limits, dispatcher, self.authority, reactor, time.time, [observer])
+        self.broker = self._broker()
         self.factory = MQTTFactory(self.broker, reactor, self.observations.ack)
         self.front = self._front()
         self._expiry = LoopingCall(self.broker.expire_sessions)
         self._expiry.clock = reactor
         self.sys_topics = SysTopics(self.broker, reactor, __version__, config.sys.interval)
         self.listeners = Listeners(reactor, self.factory.crowd)
+        self.supervisor = Supervisor(reactor, self._status)
+        self.reload = Reload(config, reread, self.authority, self.front, self._use_levels)
+        self.log: LineLog | None = None
+
+    def _broker(self) -> Broker:
+        """:raises Unusable: a row of ``handlers``."""
+        tables = [_table(name, self._publish) for name in self.config.handlers]
+        dispatcher = TopicDispatcher(cast(Mapping[str, Handler], self.handlers.table), *tables)
+        observer = cast(ClientObserver, self.handlers)
+        return Broker(self.limits, dispatcher, self.authority, self._reactor, time.time, [observer])
 
     def _front(self) -> Front:
         """:raises Unusable: the certificate."""
@@ -139,9 +146,20 @@ class Daemon(Service):
     def setServiceParent(self, parent: Any) -> None:
         """Give the application our log, unless twistd was told to log elsewhere."""
         super().setServiceParent(parent)  # type: ignore[no-untyped-call]
-        if logs_here(sys.argv[1:]):
-            levels = log_levels(self.config.log_level)
-            parent.setComponent(ILogObserver, log_observer(sys.stdout, self.config.log_format, levels))
+        levels = log_levels(self.config.log_level)
+        if (target := log_target(sys.argv[1:])) is not None:
+            try:
+                self.log = open_log(target, self.config.log_format, levels)
+            except OSError as error:
+                raise SystemExit(f"platziverse: {target}: {error.strerror}") from None
+            parent.setComponent(ILogObserver, self.log)
+        self._use_levels(levels)
+
+    def _use_levels(self, levels: Mapping[str, LogLevel]) -> None:
+        if self.log is not None:
+            self.log.use(levels)
+        rooms = [levels.get(room, levels.get("")) for room in ("mqtt", "net")]
+        self.factory.tracing = LogLevel.debug in rooms
 
     # -- starting --------------------------------------------------------------------------------
 
@@ -164,44 +182,34 @@ class Daemon(Service):
     def _begin(self) -> None:
         """Clients are welcome at once; the database follows."""
         stop_on_signals(self._reactor)
+        reload_on_hangup(self._reactor, self._reload)
         self._hashing.start()
         self.sys_topics.start()
         self._expiry.start(EXPIRE, now=False)
         self.turns.start()
         self.factory.pressure.start()
         self.front.start(self._reactor)
-        ports = ", ".join(readable(port) for port in self.listeners.ports)
-        log.info(
-            "platziverse {version} listens for MQTT on {ports}; {who}",
-            version=__version__,
-            ports=ports,
-            who=self._who,
-        )
-        self._tell_limits()
+        say_listening(self.listeners.ports, self._who)
+        say_limits(self.limits, self.config.limits)
+        self.supervisor.ready()
         self.database.start().addCallback(self._ready).addErrback(self._unusable)
-
-    def _tell_limits(self) -> None:
-        limits, asked = self.limits, self.config.limits.max_connections
-        log.info(
-            "room for {connections} connections, and {mebibytes} MiB of sessions and messages",
-            connections=limits.max_connections,
-            mebibytes=limits.max_memory >> 20,
-        )
-        if asked > limits.max_connections:
-            log.warn("limits.max_connections is {asked}: the process may not open so many files", asked=asked)
 
     def _ready(self, _: object) -> None:
         collect_rarely()
-        for command in self.database.psql_commands:
-            log.info("look at the data: {command}", command=command)
-        log.info("try: {command}", command=self._example())
+        say_ready(self.listeners.ports, self.database.psql_commands)
 
-    def _example(self) -> str:
-        """A command of the course to paste, for the first of our TCP ports."""
-        ports = [getattr(port.getHost(), "port", None) for port in self.listeners.ports]
-        numbers = [number for number in ports if number is not None]
-        port = "" if not numbers or 1883 in numbers else f" -p {numbers[0]}"
-        return f"mqtt pub -h localhost{port} -t agent/message -m '{EXAMPLE}'"
+    def _status(self) -> str:
+        return f"the database is {self.database.store.state}; {self.broker.connected} clients"
+
+    def _reload(self) -> None:
+        """SIGHUP came."""
+        if not self.running:  # it is stopping
+            return
+        self.supervisor.reloading()
+        if self.log is not None:
+            self.log.reopen()
+        self.reload()
+        self.supervisor.ready()
 
     def _unusable(self, failure: Failure) -> None:
         if failure.check(Stopped):
@@ -216,6 +224,7 @@ class Daemon(Service):
     def stopService(self) -> Generator["Deferred[Any]", Any, None]:
         """Everything in its order; what does not end in its time is left behind."""
         super().stopService()  # type: ignore[no-untyped-call]
+        self.supervisor.stopping()
         self._stop_timers()
         yield within(self._reactor, self.listeners.stop(), GOODBYE)
         self.factory.hold_all()
@@ -227,6 +236,8 @@ class Daemon(Service):
         self.factory.stop()
         self._hashing.stop()
         yield within(self._reactor, self.database.stop(), sum(GRACE) + GOODBYE)
+        self.complaints.stop()
+        self.supervisor.stop()
 
     def _stop_timers(self) -> None:
         self.sys_topics.stop()

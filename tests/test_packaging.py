@@ -71,6 +71,9 @@ class DistributionTests(SynchronousTestCase):
             names = {name.partition("/")[2] for name in archive.getnames()}
         wanted = {
             "systemd/platziverse.service",
+            "systemd/platziverse.socket",
+            "systemd/platziverse.sysusers",
+            "examples/fail2ban/filter.d/platziverse.conf",
             "examples/platziverse.toml",
             "platziverse.tac",
             "Makefile",
@@ -85,8 +88,10 @@ class DistributionTests(SynchronousTestCase):
             names = set(archive.namelist())
         self.assertEqual(SHIPPED - names, set())
         data = {name.partition(".data/data/")[2] for name in names if ".data/data/" in name}
-        unit = "lib/systemd/system/platziverse.service"
-        self.assertEqual(data, {unit, "share/doc/platziverse/platziverse.toml"})
+        units = {f"lib/systemd/system/platziverse.{kind}" for kind in ("service", "socket")}
+        bans = {f"fail2ban/{kind}.d/platziverse.conf" for kind in ("filter", "jail")}
+        docs = {f"share/doc/platziverse/{name}" for name in ("platziverse.toml", "operations.rst", *bans)}
+        self.assertEqual(data, units | docs)
         rest = {name for name in names - SHIPPED if ".data/" not in name and ".dist-info/" not in name}
         self.assertEqual(rest, set())
 

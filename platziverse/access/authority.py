@@ -17,7 +17,7 @@ from zope.interface import Interface, implementer
 
 from platziverse.access.acl import READ, WRITE, AccessRules, Decision, Subject
 from platziverse.access.delays import LoginDelays
-from platziverse.access.passwords import LoginsUnavailable, PasswordChecker
+from platziverse.access.passwords import LoginsUnavailable, PasswordChecker, PasswordFile
 from platziverse.broker.interfaces import Client
 from platziverse.mqtt.errors import ConnectRefused
 from platziverse.mqtt.packets import Connect, ConnectReturnCode
@@ -101,6 +101,7 @@ class AccessAuthority:
         if anonymous not in ANONYMOUS_CHOICES or binding not in BINDING_CHOICES:
             raise ValueError(f"anonymous={anonymous!r}, binding={binding!r}")
         self._clock = clock
+        self._checker = checker
         self._has_users = checker is not None
         self._anonymous = anonymous
         self._binding = binding
@@ -117,6 +118,11 @@ class AccessAuthority:
         self.rules = rules
         self.restricts_receiving = rules is not None
         self._verdicts.clear()
+
+    def use_password_file(self, users: PasswordFile) -> None:
+        """These users take the place of those of the password file; whoever is connected stays so."""
+        assert self._checker is not None
+        self._checker.use_password_file(users)
 
     # -- logins ----------------------------------------------------------------------------------
 
@@ -163,7 +169,7 @@ class AccessAuthority:
 
     def _refuse(self, failure: Failure, connect: Connect, address: str) -> "Deferred[str | None]":
         if not failure.check(UnauthorizedLogin):
-            self._complain(failure, connect)
+            self._complain(failure, connect, address)
             return fail(ConnectRefused(ConnectReturnCode.SERVER_UNAVAILABLE, "logins cannot be checked"))
         self.failures += 1
         self._delays.failed(_host(address))
@@ -174,10 +180,12 @@ class AccessAuthority:
             )
         )
 
-    def _complain(self, failure: Failure, connect: Connect) -> None:
+    def _complain(self, failure: Failure, connect: Connect, address: str) -> None:
         """One line, however many clients are waiting; a bug is told each time."""
         if not failure.check(LoginsUnavailable):
-            log.failure("Login of {username!r} failed", failure, username=connect.username)
+            text = "Bug: the login of {address} {client_id!r} as {username!r}"
+            name = connect.username
+            log.failure(text, failure, address=address, client_id=connect.client_id, username=name)
         elif self._clock.seconds() >= self._quiet_until:
             self._quiet_until = self._clock.seconds() + QUIET
             log.error("Logins cannot be checked: {reason}", reason=failure.getErrorMessage())

@@ -161,6 +161,10 @@ class PasswordChecker:
         self._key = os.urandom(32)
         self._right: OrderedDict[str, bytes] = OrderedDict()
 
+    def use_password_file(self, users: PasswordFile) -> None:
+        """Ask these instead of the file's users of before."""
+        self.tables = tuple(users if isinstance(table, PasswordFile) else table for table in self.tables)
+
     @inlineCallbacks
     def requestAvatarId(self, credentials: Any) -> "Any":
         """The user name, in UTF-8.

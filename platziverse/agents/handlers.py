@@ -11,8 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from platziverse.agents.careful import MAX_REASON, InvalidReport
-from platziverse.agents.complaints import Complaints
-from platziverse.agents.interfaces import Client, Publisher, ReportStore
+from platziverse.agents.interfaces import Client, Publisher, ReportStore, Warn
 from platziverse.agents.limits import AgentLimits
 from platziverse.agents.model import Agent, Delivery, Departure, Rejection, Release, Report
 from platziverse.agents.payload import parse
@@ -31,6 +30,7 @@ class AgentHandlers:
     :param publish: sends ``agent/connected`` and ``agent/disconnected``.
     :param wall_clock: seconds since the epoch.
     :param may_speak_for: whether a client may report as the agent with this uuid and username.
+    :param warn: tells the log about rejected messages.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class AgentHandlers:
         wall_clock: Callable[[], float],
         limits: AgentLimits | None = None,
         may_speak_for: Callable[[Client, str, str], bool] = lambda client, uuid, username: True,
+        warn: Warn = lambda cause, format, /, **fields: log.warn(format, **fields),
     ) -> None:
         self.limits = limits or AgentLimits()
         self.presence = Presence(self.limits.max_agents)
@@ -52,10 +53,10 @@ class AgentHandlers:
         self.rejected: Counter[str] = Counter()
         #: Messages stored without some of their metrics.
         self.partly_rejected = 0
-        self._sessions = EndedSessions(store, _log_failure)
+        self._sessions = EndedSessions(store, self._not_saved)
         self._redeliveries = Redeliveries()
         self._vocabulary = Vocabulary(self.limits.max_types)
-        self._complaints = Complaints()
+        self._warn = warn
         self._publish = publish
         self._wall_clock = wall_clock
         self._may_speak_for = may_speak_for
@@ -94,7 +95,7 @@ class AgentHandlers:
         for rejection in report.rejections:
             self.partly_rejected += 1
             source = report.source
-            self._complaints.rejected(client.client_id, source.topic, rejection.reason, report.arrived)
+            self._complain(client, source.topic, rejection.reason)
         answer = self._sessions.save(client.client_id, report)
         if not self.presence.is_open(client) and not self.presence.is_connected(report.agent.uuid):
             # A Will, or a message that came out of its connection last: the rows say connected now.
@@ -103,9 +104,24 @@ class AgentHandlers:
 
     def _reject(self, message: Publish, client: Client, error: InvalidReport, now: float) -> "Deferred[None]":
         self.rejected[error.kind] += 1
-        self._complaints.rejected(client.client_id, message.topic, error.reason, now)
+        self._complain(client, message.topic, error.reason)
         rejection = Rejection(message.topic, client.client_id, message.payload, error.reason, now)
         return self._sessions.save(client.client_id, rejection)
+
+    def _complain(self, client: Client, topic: str, reason: str) -> None:
+        self._warn(
+            "rejected",
+            "Rejected a message of {address} {client_id!r} to {topic!r}: {reason}",
+            address=client.address,
+            client_id=client.client_id,
+            topic=topic,
+            reason=reason,
+        )
+
+    def _not_saved(self, failure: Failure) -> None:
+        """What nobody waits for: at the end of a daemon without its database there may be many."""
+        reason = failure.getErrorMessage() or failure.value.__class__.__name__
+        self._warn("not saved", "An entry could not be saved: {reason}", address="", reason=reason)
 
     def _admit_types(self, report: Report) -> None:
         metrics, others = self._vocabulary.admit(report.agent.uuid, report.metrics)
@@ -135,7 +151,7 @@ class AgentHandlers:
             self._depart(uuid, client)
 
     def _depart(self, uuid: str, client: Client) -> None:
-        self._sessions.save(client.client_id, Departure(uuid)).addErrback(_log_failure)
+        self._sessions.save(client.client_id, Departure(uuid)).addErrback(self._not_saved)
 
     def message_released(self, client: Client, packet_id: int) -> "Deferred[Any]":
         """PUBREL came: PUBCOMP waits until the Packet Identifier is forgotten."""
@@ -166,7 +182,3 @@ def _delivery(message: Publish, client: Client) -> Delivery:
     digest.update(b"\0" + message.payload)
     assert message.packet_id is not None
     return Delivery(client.client_id, message.packet_id, message.dup, digest.digest())
-
-
-def _log_failure(failure: Failure) -> None:
-    log.error("An entry could not be saved: {reason}", reason=failure.getErrorMessage())

@@ -25,6 +25,12 @@ class Publisher(Protocol):
     def __call__(self, topic: str, payload: bytes) -> None: ...
 
 
+class Warn(Protocol):
+    """Writes a warning about a client to the log, unless there have been too many for the same cause."""
+
+    def __call__(self, cause: str, format: str, /, *, address: str, **fields: object) -> None: ...
+
+
 class Client(Protocol):
     """Who sent a message: one Network Connection of one Client Identifier.
 
@@ -37,9 +43,11 @@ class Client(Protocol):
     @property
     def number(self) -> int: ...
     @property
+    def address(self) -> str: ...
+    @property
     def username(self) -> str | None: ...
     @property
     def persistent(self) -> bool: ...
 
 
-__all__ = ["Client", "Publisher", "Report", "ReportStore"]
+__all__ = ["Client", "Publisher", "Report", "ReportStore", "Warn"]

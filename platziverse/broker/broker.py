@@ -146,7 +146,8 @@ class Broker:
 
     def _break_down(self, client: Client) -> None:
         self.traffic.internal_errors += 1
-        log.failure("Bug: a handler, with a message of {client_id!r}", client_id=client.client_id)
+        text = "Bug: a handler, with a message of {address} {client_id!r}"
+        log.failure(text, address=client.address, client_id=client.client_id)
 
     def _session_ended(self, session: Session) -> None:
         # Its Retained Messages stay. [MQTT-3.1.2-7]
@@ -182,9 +183,9 @@ class Broker:
         self.traffic.publish_denied += 1
         self.complaints.warn(
             "not allowed to publish",
-            "Ignored what {client_id!r} at {address} published to {topic!r}: not allowed",
-            client_id=client.client_id,
+            "Ignored what {address} {client_id!r} published to {topic!r}: not allowed",
             address=client.address,
+            client_id=client.client_id,
             topic=message.topic[:200],
         )
 
@@ -280,7 +281,8 @@ class Broker:
 
 def _log_failure(failure: Failure, client: Client) -> None:
     log.error(
-        "A message of {client_id!r} could not be handled: {reason}",
+        "A message of {address} {client_id!r} could not be handled: {reason}",
+        address=client.address,
         client_id=client.client_id,
         reason=failure.getErrorMessage(),
     )

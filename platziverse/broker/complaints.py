@@ -1,49 +1,59 @@
 """Complaints: log lines about clients, one per event, limited per cause."""
 
+from collections import Counter
 from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-log = Logger()
-
-#: Lines per cause in each window; what is beyond is counted and told when the window ends.
+#: Lines per cause in each window, and those of them about one host; what is beyond is counted, and told
+#: when the window ends.
 LINES: Final = 20
+LINES_PER_HOST: Final = 5
 WINDOW: Final = 10.0
 
 
 class Complaints:
-    """A misbehaving fleet must not fill the disk.
+    """A misbehaving fleet must not fill the disk, and one host must not hide what the others do.
 
     :param clock: steady time.
+    :param room: where the lines say they come from.
     """
 
-    def __init__(self, clock: IReactorTime) -> None:
+    def __init__(self, clock: IReactorTime, room: str = "broker") -> None:
         self._clock = clock
-        self._counts: dict[str, int] = {}
+        self._log = Logger(f"platziverse.{room}")
+        self._lines: Counter[str] = Counter()
+        self._hosts: Counter[tuple[str, str]] = Counter()
+        self._silent: Counter[str] = Counter()
         self._window: IDelayedCall | None = None
 
-    def warn(self, cause: str, format: str, **fields: object) -> None:
-        """Log a warning unless there have been too many for the same ``cause``, a fixed text of ours."""
-        if not self._counts:
+    def warn(self, cause: str, format: str, /, *, address: str, **fields: object) -> None:
+        """Log a warning unless there have been too many for the same ``cause``, a fixed text of ours.
+
+        :param address: of the client, ``"host:port"``; a field of the event like the others.
+        """
+        if self._window is None:
             self._window = self._clock.callLater(WINDOW, self._end_window)
-        count = self._counts[cause] = self._counts.get(cause, 0) + 1
-        if count <= LINES:
-            log.warn(format, cause=cause, **fields)
+        host = address.rpartition(":")[0]
+        if self._lines[cause] >= LINES or self._hosts[cause, host] >= LINES_PER_HOST:
+            self._silent[cause] += 1
+            return
+        self._lines[cause] += 1
+        self._hosts[cause, host] += 1
+        self._log.warn(format, cause=cause, address=address, **fields)
 
     def stop(self) -> None:
         """Tell what is left to tell."""
-        if self._window is not None and self._window.active():
+        if self._window is not None:
             self._window.cancel()
             self._end_window()
 
     def _end_window(self) -> None:
-        counts, self._counts = self._counts, {}
-        for cause, count in counts.items():
-            if count > LINES:
-                log.warn(
-                    "{more} more like this in {seconds:.0f} s: {cause}",
-                    more=count - LINES,
-                    seconds=WINDOW,
-                    cause=cause,
-                )
+        self._window = None
+        self._lines.clear()
+        self._hosts.clear()
+        silent, self._silent = self._silent, Counter()
+        for cause, count in silent.items():
+            text = "{more} more like this in {seconds:.0f} s: {cause}"
+            self._log.warn(text, more=count, seconds=WINDOW, cause=cause)

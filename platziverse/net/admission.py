@@ -41,9 +41,11 @@ class Admission(Connection):
             factory.limits.max_connect_size, factory.limits.max_topic_levels, factory.limits.strict_dup
         )
         self._client: Client | None = None
+        self._client_id = ""
         self._delayed: IDelayedCall | None = None
 
     def _connect(self, packet: Connect) -> None:
+        self._client_id = packet.client_id
         if len(packet.client_id.encode()) > self._limits.max_client_id_bytes:  # [MQTT-3.1.3-5] [MQTT-3.1.3-9]
             rejected = ConnectReturnCode.IDENTIFIER_REJECTED
             raise ConnectRefused(rejected, "its Client Identifier is too long", "3.1.3.1")
@@ -82,6 +84,7 @@ class Admission(Connection):
     def _open(self, username: str | None, packet: Connect) -> None:
         session, present = self._broker.connect(packet, self, self.address, username)
         self._session, self._client = session, session.client
+        self._client_id = session.client_id
         self._decoder.connected(self._limits.max_packet_size, packet.protocol_level)
         self._table = self.connected_table
         self._set_keep_alive(packet.keep_alive)
@@ -108,23 +111,18 @@ class Admission(Connection):
     def _break_down(self, failure: Failure) -> None:
         """A bug of ours: it costs this client its connection, and nobody else anything."""
         self._traffic.internal_errors += 1
-        log.failure(
-            "Bug: {client_id!r} at {address}", failure, client_id=self._client_id, address=self.address
-        )
+        log.failure("Bug: {address} {client_id!r}", failure, address=self.address, client_id=self._client_id)
         self.close("internal error")  # [MQTT-4.8.0-2]
 
     def _complain(self, cause: str, reason: str) -> None:
         self._owner.complaints.warn(
             cause,
-            "Closing {client_id!r} at {address}: {reason}",
-            client_id=self._client_id,
+            # The address comes first: what a client has chosen cannot be taken for it.
+            "Closing {address} {client_id!r}: {reason}",
             address=self.address,
+            client_id=self._client_id,
             reason=reason,
         )
-
-    @property
-    def _client_id(self) -> str:
-        return self._client.client_id if self._client is not None else ""
 
 
 BEFORE_CONNECT: PacketTable = {Connect: Admission._connect}

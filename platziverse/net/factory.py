@@ -6,6 +6,7 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import ServerFactory
 
 from platziverse.broker.broker import Broker
+from platziverse.broker.complaints import Complaints
 from platziverse.net.arrivals import Arrivals
 from platziverse.net.crowd import Crowd
 from platziverse.net.deadlines import Deadlines
@@ -15,6 +16,7 @@ from platziverse.net.outbox import Flushes
 from platziverse.net.pressure import Pressure
 from platziverse.net.protocol import MQTTProtocol
 from platziverse.net.rates import Rates
+from platziverse.net.tracing import TracedProtocol
 
 
 class MQTTFactory(ServerFactory):
@@ -38,10 +40,12 @@ class MQTTFactory(ServerFactory):
         self.flow = FlowControl(broker.limits)
         self.flushes = Flushes(clock)
         self.flapping = Flapping(broker.limits)
-        self.complaints = broker.complaints
+        self.complaints = Complaints(clock, "net")
+        #: Connections from now on tell the log which packets come and go.
+        self.tracing = False
         #: Every open Network Connection, also those that have not sent CONNECT yet.
         self.connections: set[MQTTProtocol] = set()
-        self.crowd = Crowd(broker.limits, broker.traffic, broker.complaints)
+        self.crowd = Crowd(broker.limits, broker.traffic, self.complaints)
         self.arrivals = Arrivals(broker.limits.max_connect_rate, clock)
         self.rates = Rates(broker.limits)
         self.pressure = Pressure(broker, self.flow, self.connections, clock)
@@ -49,7 +53,7 @@ class MQTTFactory(ServerFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> MQTTProtocol:
         """One protocol for one connection."""
-        protocol = MQTTProtocol(self)
+        protocol = TracedProtocol(self) if self.tracing else MQTTProtocol(self)
         protocol.factory = self
         return protocol
 
@@ -69,3 +73,4 @@ class MQTTFactory(ServerFactory):
         self.deadlines.stop()
         self.pressure.stop()
         self.complaints.stop()
+        self.broker.complaints.stop()

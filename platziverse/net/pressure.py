@@ -123,11 +123,14 @@ class Pressure:
         if broker.sessions.get(session.client_id) is not session:
             return
         broker.traffic.receivers_dropped += 1
+        client = session.client
         broker.complaints.warn(
-            "memory", "Dropping {client_id!r}: {size} bytes wait for it, and memory is short",
+            "memory",
+            "Dropping {address} {client_id!r}: {size} bytes wait for it, and memory is short",
+            address=client.address if client is not None else "",
             client_id=session.client_id,
             size=size,
-        )  # fmt: skip
+        )
         broker.drop(session, "memory is short and it is the slowest")
 
 

@@ -193,7 +193,9 @@ class SniffingFactory(ServerFactory):
     ) -> None:
         self.mqtt = mqtt
         self.http = http
-        self.tls = TLSFactory(certificate, self, mqtt.clock) if certificate is not None else None
+        self.tls: TLSFactory | None = None
+        if certificate is not None:
+            self.tls = TLSFactory(certificate, self, mqtt.clock, mqtt.complaints)
         self.plain = plain
         self.limits = mqtt.limits
         self.traffic = mqtt.traffic

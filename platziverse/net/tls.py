@@ -28,6 +28,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from platziverse.broker.complaints import Complaints
 from platziverse.mqtt.errors import ConnectRefused
 from platziverse.mqtt.packets import ConnectReturnCode
 from platziverse.net.peer import format_peer
@@ -119,6 +120,12 @@ class ServerCertificate:
         self._context = context
         self._seen = self._signature()
 
+    def become(self, other: "ServerCertificate") -> None:
+        """The files and the certificate of ``other`` are for all connections to come."""
+        self.certificate, self.key, self.client_ca = other.certificate, other.key, other.client_ca
+        self._require_client = other._require_client
+        self._seen, self._context = other._seen, other._context
+
     def reload(self) -> None:
         """Read the files again. :raises CertificateError: and the old certificate stays in use."""
         self.use(self.load())
@@ -148,7 +155,7 @@ class ServerCertificate:
             return
         self._seen = signature  # a broken file is reported once, not at every look
         try:
-            self.use(self.load())
+            self.reload()
         except CertificateError as error:
             log.error("The new certificate is not used, the old one stays: {reason}", reason=str(error))
         else:
@@ -201,7 +208,10 @@ class TLSLayer(TLSMemoryBIOProtocol):
         self._barren = max(0, self._barren + len(data) - connection.credit)
         connection.credit = 0
         if self._barren > MAX_BARREN and not self._aborted:
-            log.warn("Closing {peer}: TLS records without data", peer=format_peer(self.getPeer()))  # type: ignore[no-untyped-call]
+            peer = format_peer(self.getPeer())  # type: ignore[no-untyped-call]
+            cast(TLSFactory, self.factory).complaints.warn(
+                "TLS records", "Closing {address}: TLS records without data", address=peer
+            )
             self.abortConnection()  # type: ignore[no-untyped-call]
 
     def setTcpNoDelay(self, enabled: bool) -> None:
@@ -232,14 +242,22 @@ class TLSFactory(TLSMemoryBIOFactory):
     """Wraps protocols in TLS layers.
 
     :param wrapped: the factory of the listener, for its name.
+    :param complaints: about clients that misuse TLS.
     """
 
     noisy = False
     protocol = TLSLayer
 
-    def __init__(self, certificate: ServerCertificate, wrapped: ServerFactory, clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        certificate: ServerCertificate,
+        wrapped: ServerFactory,
+        clock: IReactorTime,
+        complaints: Complaints,
+    ) -> None:
         super().__init__(certificate, False, wrapped, clock)
         self.clock = clock
+        self.complaints = complaints
 
     def wrap(self, protocol: IProtocol) -> TLSLayer:
         """A layer around ``protocol``; to be connected to the transport below."""

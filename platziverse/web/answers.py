@@ -82,7 +82,8 @@ def _failed(failure: Failure, request: Request) -> bytes:
         request.setHeader(b"Retry-After", b"5")
     elif not isinstance(error, HTTPError):
         if not isinstance(error, CancelledError):
-            log.failure("Bug: answering {path!r}", failure, path=request.path)
+            peer = getattr(request.getClientAddress(), "host", "unix")
+            log.failure("Bug: answering {address} {path!r}", failure, address=peer, path=request.path)
         error = HTTPError(500, "internal error")
     request.setResponseCode(error.status)
     return _body({"error": error.text}, request)

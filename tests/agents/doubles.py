@@ -32,6 +32,7 @@ class FakeClient:
     number: int = 1
     username: str | None = None
     persistent: bool = False
+    address: str = "192.0.2.1:50000"
 
 
 class HeldStore:

@@ -60,9 +60,9 @@ class MessageTests(HandlersCase):
     def test_what_is_no_report_is_kept_told_and_answered(self) -> None:
         """row 87"""
         answer = self.send(self.connected("mqttjs_1"), b"Hello")
-        reason = "JSON is malformed: invalid character (byte 0)"
+        reason, sender = "JSON is malformed: invalid character (byte 0)", "192.0.2.1:50000 'mqttjs_1'"
         self.assertEqual(self.store.entries, [Rejection("agent/message", "mqttjs_1", b"Hello", reason, NOW)])
-        self.assertEqual(self.lines, [f"Rejected a message of 'mqttjs_1' to 'agent/message': {reason}"])
+        self.assertEqual(self.lines, [f"Rejected a message of {sender} to 'agent/message': {reason}"])
         self.assertEqual((self.handlers.rejected["syntax"], self.handlers.reports), (1, 0))
         self.assertNoResult(answer)
         self.store.commit()

@@ -17,7 +17,7 @@ from tests.crash.waiting import poll
 from tests.integration.daemon import ROOT, clean_environment
 
 #: Lines that no log may hold. What a database that is away says is no internal error.
-GRAVE: Final = re.compile(r"Traceback|Unhandled|internal error|#critical", re.IGNORECASE)
+GRAVE: Final = re.compile(r"Traceback|Unhandled|internal error|\bcritical\b", re.IGNORECASE)
 
 
 def free_port() -> int:

@@ -104,9 +104,9 @@ class TheOthers(SynchronousTestCase):
         self.assertEqual(self.ledger.violations, ["presence: missing ['c'], too many ['a']"])
 
     def test_a_traceback_is_an_internal_error(self) -> None:
-        check_log(self.ledger, ["[x#warn] the database is away", "[x#info] Closing 'a'"])
+        check_log(self.ledger, ["warn  store: the database is away", "warn  net: Closing 1.2.3.4:5 'a'"])
         self.assertEqual(self.ledger.violations, [])
-        check_log(self.ledger, ["[x#critical] oh", "\tTraceback (most recent call last):"])
+        check_log(self.ledger, ["critical service: oh", "    Traceback (most recent call last):"])
         self.assertEqual(self.ledger.violated["internal error"], 2)
 
     def test_the_books_have_to_balance(self) -> None:

@@ -35,14 +35,16 @@ def find_program(name: str) -> str | None:
 class Program:
     """A process whose output is read as it comes, line by line."""
 
-    def __init__(self, *command: str, cwd: str | None = None, **environ: str) -> None:
+    def __init__(
+        self, *command: str, cwd: str | None = None, stdin: int = subprocess.DEVNULL, **environ: str
+    ) -> None:
         self.lines: list[str] = []
         self._news = threading.Condition()
         self.process = subprocess.Popen(
             command,
             cwd=cwd,
             env=clean_environment(**environ),
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -115,11 +117,12 @@ class Daemon(Program):
         twistd: tuple[str, ...] = (),
         before: tuple[str, ...] = (),
         cwd: str = str(ROOT),
+        stdin: int = subprocess.DEVNULL,
         **environ: str,
     ) -> None:
         program = os.path.join(os.path.dirname(sys.executable), "twistd")
         command = [*before, program, *(twistd or ("-n", "--pidfile=", "platziverse")), *arguments]
-        super().__init__(*command, cwd=cwd, PLATZIVERSE_STATE_DIR=state_dir, **environ)
+        super().__init__(*command, cwd=cwd, stdin=stdin, PLATZIVERSE_STATE_DIR=state_dir, **environ)
 
     def port(self) -> int:
         """The first port it listens on."""

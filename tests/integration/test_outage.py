@@ -95,6 +95,66 @@ class AnOutage(SynchronousTestCase):
         self.ledger.raise_violations()
         self.all_is_well()
 
+    def test_a_daemon_that_is_told_to_stop_commits_what_is_pending_and_says_so(self) -> None:
+        """Row 123: with full windows, while the database is slow."""
+        self.postgres.start()
+        self.start()
+        poll(lambda: self.ledger.acked > 200, 30, "acknowledgements")
+        lock = self.postgres.connect()
+        self.addCleanup(lock.close)
+        lock.autocommit = False
+        lock.cursor().execute("LOCK TABLE metrics IN ACCESS EXCLUSIVE MODE")
+        poll(self.windows_are_full, 30, "the windows of the agents are full")
+        acked = self.ledger.acked
+        self.daemon.process.send_signal(signal.SIGTERM)
+        poll(lambda: not self.daemon.listening(), AT_ONCE, "nobody is accepted")
+        self.assertEqual(self.ledger.acked, acked)
+        lock.rollback()
+        self.assertEqual(self.daemon.wait(20.0), 0)
+        self.assertGreater(self.ledger.acked - acked, AGENTS)
+        self.ledger.raise_violations()
+        self.start_again()
+
+    def test_a_daemon_that_is_told_to_stop_leaves_a_frozen_database_behind(self) -> None:
+        """Rows 106, 123: in time, with exit code 0, and nothing was acknowledged that is not stored."""
+        self.postgres.start()
+        self.start()
+        poll(lambda: self.ledger.acked > 200, 30, "acknowledgements")
+        self.postgres.process.send_signal(signal.SIGSTOP)
+        self.postgres.signal_all(signal.SIGSTOP)
+        self.addCleanup(self.postgres.signal_all, signal.SIGCONT)
+        poll(self.windows_are_full, 30, "the windows of the agents are full")
+        since = time.monotonic()
+        self.assertEqual(self.daemon.stop(), 0)
+        self.assertLess(time.monotonic() - since, 15)
+        self.assertLess(len(self.daemon.new_lines()), 40)
+        self.postgres.signal_all(signal.SIGCONT)
+        self.start_again()
+
+    def test_whoever_asks_twice_does_not_wait(self) -> None:
+        """Row 123: a second SIGTERM ends it at once, whatever is pending."""
+        self.postgres.start()
+        self.start()
+        poll(lambda: self.ledger.acked > 200, 30, "acknowledgements")
+        self.postgres.process.send_signal(signal.SIGSTOP)
+        self.postgres.signal_all(signal.SIGSTOP)
+        self.addCleanup(self.postgres.signal_all, signal.SIGCONT)
+        poll(self.windows_are_full, 30, "the windows of the agents are full")
+        self.daemon.process.send_signal(signal.SIGTERM)
+        poll(lambda: not self.daemon.listening(), AT_ONCE, "nobody is accepted")
+        since = time.monotonic()
+        self.assertEqual(self.daemon.stop(), 128 + signal.SIGTERM)
+        self.assertLess(time.monotonic() - since, 1)
+
+    def start_again(self) -> None:
+        """Everybody comes back, and in the end everything that was acknowledged is there once."""
+        poll(lambda: not self.load.live(), AT_ONCE, "the clients notice the end of the daemon")
+        self.ledger.daemon_killed()
+        self.daemon.start()
+        self.daemon.wait_until_listening(AT_ONCE)
+        self.assertIsNotNone(check_stored_soon(self.ledger, self.load.unfinished(), SOON))
+        self.all_is_well()
+
     def test_a_daemon_that_is_told_to_stop_does_not_wait_for_its_database(self) -> None:
         """Row 123, without a database: nothing can be committed, and nothing was acknowledged."""
         self.start()

@@ -15,7 +15,7 @@ class RefusalTests(DaemonTestCase):
         daemon = self.daemon(*arguments, listen=listen, **environ)
         self.assertEqual(daemon.ended(), 1, daemon.output)
         self.assertNotIn("Traceback", daemon.output)
-        (line,) = [line for line in daemon.lines if "platziverse: " in line or "#critical]" in line]
+        (line,) = [line for line in daemon.lines if "platziverse: " in line or " critical " in line]
         return line
 
     def test_a_taken_port(self) -> None:

@@ -15,6 +15,8 @@ node nodejs
 npm npm
 curl curl
 openssl openssl
+fail2ban-regex fail2ban
+systemd-analyze systemd
 chromium chromium
 END
 }

@@ -1,0 +1,221 @@
+"""The log: one line per event, for people, for a terminal, for the journal, or for machines.
+
+What came from a client is in the fields of an event, and whatever is in them, it cannot begin a line,
+move a cursor or turn the direction of writing. A log that cannot be written never harms a connection.
+"""
+
+import getopt
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Final, Protocol
+
+from twisted.logger import (
+    ILogObserver,
+    LogEvent,
+    LogLevel,
+    LogLevelFilterPredicate,
+    PredicateResult,
+    formatEvent,
+)
+from twisted.python.logfile import LogFile
+from twisted.scripts.twistd import ServerOptions  # type: ignore[attr-defined]
+from zope.interface import implementer
+
+#: Syslog's priorities, which the journal takes from the beginning of a line.
+PRIORITIES: Final = {"debug": 7, "info": 6, "warn": 4, "error": 3, "critical": 2}
+_LEVEL_COLOURS: Final = {"debug": "2", "warn": "33", "error": "31", "critical": "1;31"}
+_ROOM_COLOURS: Final = ("36", "32", "34", "35", "96", "92", "94", "95")
+
+#: A file that twistd was told to log to is rotated at this size, and so many old ones are kept.
+ROTATE: Final = 10_000_000
+KEPT: Final = 10
+
+
+class Sink(Protocol):
+    """Where lines go."""
+
+    def write(self, data: bytes, /) -> object: ...
+
+
+def escaped(text: str) -> str:
+    """``text`` in one line: what controls, turns the direction or has no shape is escaped."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
+    )
+
+
+def _room(namespace: str) -> str:
+    """``"net"`` for ``"platziverse.net.protocol"``; what is not ours keeps its name."""
+    return namespace.split(".")[1] if namespace.startswith("platziverse.") else namespace or "log"
+
+
+def _simple(value: object) -> object:
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    return str(value) if isinstance(value, BaseException) else None
+
+
+@implementer(ILogObserver)
+class LineLog:
+    """Writes events to a file. Never raises, whatever the event and the file are like.
+
+    :param sink: takes bytes, and does not keep them back.
+    :param form: ``"text"``; or ``"json"``, one object in a line: ``time``, ``level``, ``room``, ``message``,
+        ``traceback`` where there is one, and the simple fields of the event.
+    :param levels: see ``use``.
+    :param journal: systemd's journal reads it: a priority in front of every line, and no time in texts.
+    :ivar lost: events that could not be written since the last that could.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        form: str,
+        levels: Mapping[str, LogLevel],
+        journal: bool = False,
+        colours: bool = False,
+    ) -> None:
+        self.sink = sink
+        self.lost = 0
+        self._json = form == "json"
+        self._journal = journal
+        self._colours = colours and not journal
+        self.use(levels)
+
+    def use(self, levels: Mapping[str, LogLevel]) -> None:
+        """Room → least level, from now on; ``""`` for all that is not named."""
+        base = levels.get("", LogLevel.info)
+        wanted = LogLevelFilterPredicate(defaultLogLevel=base)
+        if base is not LogLevel.debug:
+            for others in ("twisted", "log_legacy"):  # ports that start and stop, and the version of twistd
+                wanted.setLogLevelForNamespace(others, LogLevel.warn)
+        for room, level in levels.items():
+            if room:
+                wanted.setLogLevelForNamespace(f"platziverse.{room}", level)
+                wanted.setLogLevelForNamespace(room, level)
+        self._wanted = wanted
+
+    def reopen(self) -> None:
+        """Whoever has moved the file away gets a new one, if there can be one."""
+        old = self.sink
+        if isinstance(old, LogFile):
+            with suppress(OSError):
+                self.sink = LogFile(old.name, old.directory, ROTATE, maxRotatedFiles=KEPT)
+                old.close()
+
+    def __call__(self, event: LogEvent) -> None:
+        """Write one event, if its room and level are wanted."""
+        try:
+            if self._wanted(event) is PredicateResult.no:
+                return
+            lines = self._lines(event)
+        except Exception as error:  # of a field, in its own __str__ for one
+            lines = self._lines(_of_ours(f"an event cannot be shown: {type(error).__name__}"))
+        if self.lost:
+            lines = self._lines(_of_ours(f"{self.lost} events before this could not be written")) + lines
+        try:
+            self.sink.write("".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
+        except (OSError, ValueError):  # the disk is full, the terminal has gone, the file is closed
+            self.lost += 1
+        else:
+            self.lost = 0
+
+    def _lines(self, event: LogEvent) -> list[str]:
+        level = event["log_level"].name
+        lines = [self._object(event, level)] if self._json else self._text(event, level)
+        return [f"<{PRIORITIES[level]}>{line}" for line in lines] if self._journal else lines
+
+    def _text(self, event: LogEvent, level: str) -> list[str]:
+        message, traceback = _said(event)
+        head, room = "", escaped(_room(event.get("log_namespace", "")))
+        shown = f"{level:<5} "
+        if self._colours:
+            shown = _painted(shown, _LEVEL_COLOURS.get(level, "0"))
+            room = _painted(room, _ROOM_COLOURS[sum(room.encode()) % len(_ROOM_COLOURS)])
+        if not self._journal:
+            head = f"{_time(event)} {shown}"
+        return [f"{head}{room}: {escaped(message)}", *(f"    {escaped(line)}" for line in traceback)]
+
+    def _object(self, event: LogEvent, level: str) -> str:
+        message, traceback = _said(event)
+        room = _room(event.get("log_namespace", ""))
+        found: dict[str, object] = {"time": _time(event), "level": level, "room": room, "message": message}
+        if traceback:
+            found["traceback"] = "\n".join(traceback)
+        if event.get("log_namespace") != "log_legacy":
+            for key, value in event.items():
+                if not key.startswith("log_"):
+                    found[f"{key}_" if key in found else key] = _simple(value)
+        return json.dumps(found)
+
+
+def _of_ours(text: str) -> LogEvent:
+    return {"log_level": LogLevel.warn, "log_namespace": "log", "log_time": time.time(), "log_format": text}
+
+
+def _time(event: LogEvent) -> str:
+    return datetime.fromtimestamp(event["log_time"]).astimezone().isoformat(timespec="milliseconds")
+
+
+def _painted(text: str, colour: str) -> str:
+    return f"\x1b[{colour}m{text}\x1b[0m"
+
+
+def _said(event: LogEvent) -> tuple[str, list[str]]:
+    """The message, and the lines of the traceback, neither of them safe for a terminal."""
+    failure = event.get("log_failure")
+    message = formatEvent(event)
+    if failure is None:
+        return message, []
+    return message or failure.getErrorMessage(), failure.getTraceback().splitlines()
+
+
+def log_target(arguments: Sequence[str]) -> str | None:
+    """Where twistd logs when called with these arguments.
+
+    :return: the path of a file, ``"-"`` for the standard output; ``None``: that is twistd's business alone.
+    """
+    known = ServerOptions()
+    try:
+        found, _ = getopt.getopt(list(arguments), known.shortOpt, known.longOpt)
+    except getopt.GetoptError:
+        return None  # this is not twistd
+    given = dict(found)
+    if "--syslog" in given or "--logger" in given:
+        return None
+    foreground = "-n" in given or "--nodaemon" in given
+    path = given.get("--logfile") or given.get("-l") or ("-" if foreground else "twistd.log")
+    if path != "-":
+        return os.path.abspath(path)
+    return "-" if foreground else None  # twistd ends with a line that says so
+
+
+def open_log(
+    target: str, form: str, levels: Mapping[str, LogLevel], environ: Mapping[str, str] = os.environ
+) -> LineLog:
+    """The log for a target that ``log_target`` has named. :raises OSError: a file cannot be opened."""
+    if target != "-":
+        path, name = os.path.split(target)
+        return LineLog(LogFile(name, path, ROTATE, maxRotatedFiles=KEPT), form, levels)
+    # Without a buffer: a line that cannot be written is not in the way of the next.
+    output = open(os.dup(sys.stdout.fileno()), "wb", buffering=0)  # noqa: SIM115
+    colours = output.isatty() and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
+    return LineLog(output, form, levels, is_journal(output.fileno(), environ), colours)
+
+
+def is_journal(descriptor: int, environ: Mapping[str, str]) -> bool:
+    """What is written to ``descriptor`` goes to systemd's journal; see ``$JOURNAL_STREAM``."""
+    found = os.fstat(descriptor)
+    return environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"

@@ -1,0 +1,75 @@
+"""Connections that tell the log what happens on them."""
+
+from typing import Any
+
+from twisted.logger import LogLevel, formatEvent, globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from platziverse.mqtt.packets import Disconnect, Pingreq, Pingresp, Publish
+from platziverse.net.protocol import MQTTProtocol
+from platziverse.net.tracing import TracedProtocol
+from platziverse.testing import BrokerHarness
+
+
+class TracingTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.lines: list[str] = []
+        globalLogPublisher.addObserver(self.observe)
+        self.addCleanup(globalLogPublisher.removeObserver, self.observe)
+        self.harness = BrokerHarness()
+
+    def observe(self, event: dict[str, Any]) -> None:
+        if event["log_level"] is LogLevel.debug:
+            room = event["log_namespace"].split(".")[1]
+            self.lines.append(f"{room}: {formatEvent(event)}")
+
+    def talk(self) -> list[Any]:
+        client = self.harness.connect("a\nb", username="ana", keep_alive=30)
+        client.subscribe("x/#", 1)
+        client.publish("x/y", b"123", qos=1, packet_id=7)
+        client.publish("x/y", b"1")
+        client.send(Pingreq())
+        found = client.received()
+        client.send(Disconnect())
+        client.lose()
+        return found
+
+    def test_every_packet_is_told_with_who_it_was(self) -> None:
+        self.harness.factory.tracing = True
+        self.talk()
+        who = "127.0.0.1:40001 'a\\nb'"
+        self.assertEqual(
+            self.lines,
+            [
+                f"mqtt: from {who}: CONNECT, user 'ana', Keep Alive 30 s",
+                f"mqtt: to {who}: CONNACK, 4 bytes",
+                f"net: Connected {who}, user 'ana'",
+                f"mqtt: from {who}: SUBSCRIBE to [('x/#', 1)]",
+                f"mqtt: to {who}: SUBACK, 5 bytes",
+                f"mqtt: from {who}: PUBLISH to 'x/y', QoS 1, 3 bytes",
+                f"mqtt: to {who}: PUBLISH, 12 bytes",
+                f"mqtt: to {who}: PUBACK, 4 bytes",
+                f"mqtt: from {who}: PUBLISH to 'x/y', QoS 0, 1 bytes",
+                f"mqtt: to {who}: PUBLISH, 8 bytes",
+                f"mqtt: from {who}: PINGREQ",
+                f"mqtt: to {who}: PINGRESP, 2 bytes",
+                f"mqtt: from {who}: DISCONNECT",
+                f"net: Closing {who}: it has disconnected",
+                f"net: Gone {who}",
+            ],
+        )
+
+    def test_it_makes_no_difference_to_the_client(self) -> None:
+        plain = self.talk()
+        self.assertEqual(self.lines, [])
+        self.harness.factory.tracing = True
+        self.assertEqual(self.talk(), plain)
+        self.assertIsInstance(plain[-1], Pingresp)
+        self.assertIn(Publish, [type(packet) for packet in plain])
+
+    def test_it_ends_for_new_connections(self) -> None:
+        """What nobody wants to know costs nothing: it is another class."""
+        self.harness.factory.tracing = True
+        self.assertIs(type(self.harness.open().protocol), TracedProtocol)
+        self.harness.factory.tracing = False
+        self.assertIs(type(self.harness.open().protocol), MQTTProtocol)
