@@ -4,6 +4,7 @@ import atexit
 import gc
 import os
 import re
+import select
 import signal
 import sys
 import time
@@ -25,6 +26,14 @@ from twisted.logger import (
 )
 
 log = Logger()
+
+
+def choose_reactor() -> None:
+    """Install :class:`ServingReactor` where there is epoll, unless something has chosen already."""
+    if "twisted.internet.reactor" not in sys.modules and hasattr(select, "epoll"):
+        from platziverse.net.reactor import install
+
+        install()
 
 
 def use_steady_clock(reactor: Any) -> None:

@@ -30,6 +30,7 @@ from platziverse.listening import CannotListen, Listeners, divided, readable
 from platziverse.net.factory import MQTTFactory
 from platziverse.net.upgrade import websocket_resource
 from platziverse.process import (
+    choose_reactor,
     collect_rarely,
     fail,
     log_observer,
@@ -66,6 +67,7 @@ EXAMPLE: Final = (
 
 def makeService(options: Options | None = None) -> "Daemon":
     """What twistd runs. Anything wrong with the configuration ends the process with one line."""
+    choose_reactor()
     from twisted.internet import reactor
 
     if options is None:
