@@ -165,6 +165,7 @@ class Daemon(Service):
     def _begin(self) -> None:
         """Clients are welcome at once; the database follows."""
         stop_on_signals(self._reactor)
+        collect_rarely()
         self._hashing.start()
         self.sys_topics.start()
         self._expiry.start(EXPIRE, now=False)
@@ -181,7 +182,6 @@ class Daemon(Service):
         self.database.start().addCallback(self._ready).addErrback(self._unusable)
 
     def _ready(self, _: object) -> None:
-        collect_rarely()
         for command in self.database.psql_commands:
             log.info("look at the data: {command}", command=command)
         log.info("try: {command}", command=self._example())

@@ -1,8 +1,8 @@
 """What a message costs in bytecode instructions: the same on every machine and at any load.
 
 Time says whether a change helps; this says that none has made a hot path longer by accident. COUNTED holds
-what was counted when a path was last looked at; more than a fifth above it fails. After a change that is worth
-its price, or that has made a path shorter, ``python -m tests.test_cost`` prints the row of its Python.
+what was counted when a path was last looked at; more than a fifth above it fails. After a change that is
+worth its price, or has made a path shorter, ``python -m tests.test_cost`` prints the row of its Python.
 """
 
 import json

@@ -1,17 +1,28 @@
-"""ServingReactor: what it does itself, it does as Twisted would."""
+"""ServingReactor does as Twisted would; a connection that has ended leaves nothing behind."""
 
+import gc
 import socket
 import subprocess
 import sys
+import weakref
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.server import Site
 
+from platziverse.mqtt.codec import encode
+from platziverse.mqtt.packets import Connect, Puback, Publish
 from platziverse.net.port import ImmediateServer, send_at_once
 from platziverse.net.reactor import MAX_EVENTS, ServingReactor
+from platziverse.net.sniff import SniffingFactory
+from platziverse.net.upgrade import websocket_resource
+from platziverse.testing import BrokerHarness
+from tests.net.test_frames import BINARY, frame
+from tests.net.test_websocket import Root
+from tests.net.test_websocket import request as websocket_request
 
 
 class Peer(Protocol):
@@ -30,13 +41,16 @@ class Peer(Protocol):
         self.lost = reason
 
 
-class Serving(SynchronousTestCase):
+class ReactorCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.reactor: Any = ServingReactor()  # type: ignore[no-untyped-call]
         self.addCleanup(self.put_away)
         self.peers: list[Peer] = []
-        self.port = self.reactor.listenTCP(0, Factory.forProtocol(self.accept), interface="127.0.0.1")
+        self.port = self.reactor.listenTCP(0, self.factory(), interface="127.0.0.1")
         send_at_once(self.port)
+
+    def factory(self) -> Any:
+        return Factory.forProtocol(self.accept)
 
     def accept(self) -> Peer:
         self.peers.append(Peer())
@@ -53,6 +67,8 @@ class Serving(SynchronousTestCase):
         self.reactor.doPoll(5)
         return client
 
+
+class Serving(ReactorCase):
     def test_a_read_reaches_the_protocol(self) -> None:
         client = self.connect()
         client.sendall(b"hello")
@@ -98,6 +114,44 @@ class Serving(SynchronousTestCase):
             left -= len(client.recv(1_000_000))
             self.reactor.doPoll(0)
         self.assertEqual((transport.dataBuffer, transport._tempDataBuffer), (b"", []))
+
+
+class Garbage(ReactorCase):
+    """The garbage collector hardly ever looks at what has lived for a while: see collect_rarely."""
+
+    def factory(self) -> Any:
+        self.harness = BrokerHarness()
+        self.addCleanup(gc.enable)
+        site = Site(Root(websocket_resource(self.harness.factory, ())), reactor=self.harness.clock)
+        return SniffingFactory(self.harness.factory, site)
+
+    def talk(self, client: socket.socket, data: bytes, answer: bytes) -> None:
+        client.sendall(data)
+        self.reactor.doPoll(5)
+        received = client.recv(1000)
+        self.assertIn(answer, received)
+
+    def assert_nothing_is_left(self, client: socket.socket) -> None:
+        [protocol] = self.harness.factory.connections
+        left = [weakref.ref(protocol), weakref.ref(protocol.transport)]
+        del protocol
+        gc.collect()
+        gc.disable()
+        client.close()
+        self.reactor.doPoll(5)
+        self.assertEqual([each() for each in left], [None, None])
+
+    def test_a_connection_that_has_ended_is_freed_at_once(self) -> None:
+        client = self.connect()
+        self.talk(client, encode(Connect("client")), b"\x20\2\0\0")
+        self.talk(client, encode(Publish("topic", b"", 1, packet_id=7)), encode(Puback(7)))
+        self.assert_nothing_is_left(client)
+
+    def test_a_websocket_that_has_ended_is_freed_at_once(self) -> None:
+        client = self.connect()
+        self.talk(client, websocket_request(), b"101")
+        self.talk(client, frame(BINARY, encode(Connect("client"))), b"\x20\2\0\0")
+        self.assert_nothing_is_left(client)
 
 
 class Choice(SynchronousTestCase):
