@@ -198,7 +198,7 @@ def load(
     path = path or environ.get("PLATZIVERSE_CONFIG")
     loaders: list[Loader] = [TomlLoader(Path(path))] if path else []
     loaders.append(GivenLoader("environment", _original(environ)))
-    loaders.append(EnvironmentLoader("PLATZIVERSE_", environ, reserved=("CONFIG", "COMPILE")))
+    loaders.append(EnvironmentLoader("PLATZIVERSE_", environ, reserved=("CONFIG",)))
     loaders.append(GivenLoader("command line", given or {}))
     return load_settings(Config, loaders, converter=TSConverter())
 
