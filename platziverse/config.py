@@ -210,7 +210,7 @@ def load(
     path = config_file(path, environ)
     loaders: list[Loader] = [TomlLoader(Path(path))] if path else []
     loaders.append(GivenLoader("environment", _original(environ)))
-    loaders.append(EnvironmentLoader("PLATZIVERSE_", environ, reserved=("CONFIG", "COMPILE")))
+    loaders.append(EnvironmentLoader("PLATZIVERSE_", environ, reserved=("CONFIG",)))
     loaders.append(GivenLoader("command line", given or {}))
     return load_settings(Config, loaders, converter=TSConverter())
 

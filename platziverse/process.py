@@ -3,6 +3,7 @@
 import atexit
 import gc
 import os
+import select
 import signal
 import sys
 import time
@@ -18,6 +19,14 @@ from twisted.logger import Logger
 log = Logger()
 
 
+def choose_reactor() -> None:
+    """Install :class:`ServingReactor` where there is epoll, unless something has chosen already."""
+    if "twisted.internet.reactor" not in sys.modules and hasattr(select, "epoll"):
+        from platziverse.net.reactor import install
+
+        install()
+
+
 def use_steady_clock(reactor: Any) -> None:
     """Timers by the monotonic clock: a step of the wall clock would stop them, or fire them all at once."""
     reactor.seconds = time.monotonic
@@ -28,10 +37,12 @@ def collect_rarely() -> None:
 
     Messages are freed by their reference counts. With Python's defaults the collector looked at them all
     the same, and at everything that had been imported: 45 instead of 41 µs of CPU per stored message.
+    To be called before the first client comes: what is frozen is never looked at again, and a connection
+    that ends leaves no cycle behind, so it needs no collector.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(100_000, 50, 100)
+    gc.set_threshold(100_000, 10, 100)
 
 
 def stop_on_signals(reactor: Any) -> None:

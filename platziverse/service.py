@@ -34,6 +34,7 @@ from platziverse.machine import fitted, raise_open_files
 from platziverse.net.factory import MQTTFactory
 from platziverse.net.upgrade import websocket_resource
 from platziverse.process import (
+    choose_reactor,
     collect_rarely,
     fail,
     reload_on_hangup,
@@ -60,6 +61,7 @@ EXPIRE: Final = 10.0
 
 def makeService(options: Options | None = None) -> "Daemon":
     """What twistd runs. Anything wrong with the configuration ends the process with one line."""
+    choose_reactor()
     from twisted.internet import reactor
 
     if options is None:
@@ -183,6 +185,7 @@ class Daemon(Service):
         """Clients are welcome at once; the database follows."""
         stop_on_signals(self._reactor)
         reload_on_hangup(self._reactor, self._reload)
+        collect_rarely()
         self._hashing.start()
         self.sys_topics.start()
         self._expiry.start(EXPIRE, now=False)
@@ -195,7 +198,6 @@ class Daemon(Service):
         self.database.start().addCallback(self._ready).addErrback(self._unusable)
 
     def _ready(self, _: object) -> None:
-        collect_rarely()
         say_ready(self.listeners.ports, self.database.psql_commands)
 
     def _status(self) -> str:

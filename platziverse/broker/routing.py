@@ -6,7 +6,7 @@ from platziverse.broker.interfaces import Authority
 from platziverse.broker.session import Session
 from platziverse.broker.subscriptions import Match, SubscriptionTree
 from platziverse.broker.traffic import Traffic
-from platziverse.mqtt.codec import EncodedPublish
+from platziverse.mqtt.codec import EncodedPublish, encode_at_qos0
 from platziverse.mqtt.packets import Publish
 
 
@@ -33,14 +33,14 @@ class Router:
             return
         if self._authority.restricts_receiving:
             receivers = self._permitted(receivers, message.topic)
-        encoded = EncodedPublish(message)  # DUP of the incoming PUBLISH plays no part [MQTT-3.3.1-3]
-        if message.qos:
-            self._deliver(encoded, message, receivers)
+        if message.qos:  # DUP of the incoming PUBLISH plays no part [MQTT-3.3.1-3]
+            self._deliver(EncodedPublish(message), message, receivers)
         else:
-            self._offer(encoded.qos0, len(message.payload), receivers)
+            self._offer(encode_at_qos0(message), len(message.payload), receivers)
 
     def _deliver(self, encoded: EncodedPublish, message: Publish, receivers: "Match[Session]") -> None:
         qos, traffic = message.qos, self._traffic
+        size = len(message.payload)
         without: list[tuple[Session, int]] = []
         for receiver in receivers:
             session, granted = receiver
@@ -50,10 +50,10 @@ class Router:
             if granted > qos:
                 granted = qos
             traffic.publish_sent[granted] += 1
-            traffic.publish_bytes_sent[granted] += len(message.payload)
+            traffic.publish_bytes_sent[granted] += size
             session.deliver(encoded, granted)  # [MQTT-4.5.0-1]
         if without:
-            self._offer(encoded.qos0, len(message.payload), without)
+            self._offer(encoded.qos0, size, without)
 
     def _offer(self, data: bytes, size: int, receivers: "Sequence[tuple[Session, int]]") -> None:
         """To everyone at QoS 0; RETAIN is 0 for established Subscriptions [MQTT-3.3.1-9]."""

@@ -118,8 +118,12 @@ class Session:
         self.pump()
 
     def _send(self, connection: NetworkConnection, message: EncodedPublish, qos: int) -> None:
-        packet_id = self._next_id()
-        self._inflight[packet_id] = (message, qos)
+        inflight = self._inflight
+        packet_id = self._last_id + 1
+        if packet_id > 65_535 or packet_id in inflight:
+            packet_id = self._free_id()
+        self._last_id = packet_id
+        inflight[packet_id] = (message, qos)
         connection.send(message.with_id(qos, packet_id))
 
     def _enqueue(self, message: EncodedPublish, qos: int) -> bool:
@@ -155,12 +159,11 @@ class Session:
     def _has_room(self, connection: NetworkConnection) -> bool:
         return len(self._inflight) < self._limits.max_inflight and not connection.congested
 
-    def _next_id(self) -> int:
+    def _free_id(self) -> int:
         packet_id = self._last_id
         while True:
             packet_id = packet_id + 1 if packet_id < 65_535 else 1  # never 0 [MQTT-2.3.1-1]
             if packet_id not in self._inflight:  # [MQTT-2.3.1-2] [MQTT-2.3.1-4]
-                self._last_id = packet_id
                 return packet_id
 
     def puback(self, packet_id: int) -> bool:

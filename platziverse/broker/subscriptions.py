@@ -4,7 +4,7 @@ It serves Sessions and topic handlers alike. Filters without a wildcard live in 
 others in a tree of levels that is walked level by level, never recursively.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final, Generic, TypeAlias, TypeVar
 
 H = TypeVar("H")
@@ -28,20 +28,55 @@ class _Level(Generic[H]):
         self.holders: dict[H, int] = {}
 
 
+class _Cache(dict[str, "Match[H]"]):
+    """Topic Name → who gets it. A hit is one look into a dict, without a call in Python.
+
+    :param collect: finds out, at the first time.
+    """
+
+    __slots__ = ("_collect", "size")
+
+    def __init__(self, collect: "Callable[[str], Match[H]]") -> None:
+        super().__init__()
+        self._collect = collect
+        #: Topics and receivers together.
+        self.size = 0
+
+    def __missing__(self, topic: str) -> "Match[H]":
+        found = self._collect(topic)
+        if len(topic) <= CACHED_TOPIC_LENGTH:
+            self.size += 1 + len(found)
+            if self.size > CACHE_SIZE:
+                self.clear()
+                self.size = 1 + len(found)
+            self[topic] = found
+        return found
+
+    def forget(self, topic_filter: str) -> None:
+        """The holders of this filter have changed."""
+        if _has_wildcard(topic_filter):
+            self.clear()
+            self.size = 0
+        elif (found := self.pop(topic_filter, None)) is not None:
+            self.size -= 1 + len(found)
+
+
 class SubscriptionTree(Generic[H]):
     """Topic Filter → {holder: QoS}; ``match`` is cached per Topic Name.
 
     Wildcards are supported [MQTT-3.8.3-2]; all else is compared as it is [MQTT-4.7.3-4].
+
+    :ivar match: who gets a message with the Topic Name it is called with.
     """
 
-    __slots__ = ("_cache", "_cached", "_count", "_exact", "_root")
+    __slots__ = ("_cache", "_count", "_exact", "_root", "match")
 
     def __init__(self) -> None:
         self._exact: dict[str, dict[H, int]] = {}
         self._root: _Level[H] = _Level()
-        self._cache: dict[str, Match[H]] = {}
-        self._cached = 0
+        self._cache: _Cache[H] = _Cache(self._collect)
         self._count = 0
+        self.match: Callable[[str], Match[H]] = self._cache.__getitem__
 
     def __len__(self) -> int:
         """The number of Subscriptions."""
@@ -61,7 +96,7 @@ class SubscriptionTree(Generic[H]):
             holders = self._exact.setdefault(topic_filter, {})
         self._count += holder not in holders
         holders[holder] = qos
-        self._invalidate(topic_filter)
+        self._cache.forget(topic_filter)
 
     def remove(self, topic_filter: str, holder: H) -> bool:
         """Unsubscribe; the filter is compared character by character [MQTT-3.10.4-1].
@@ -79,37 +114,8 @@ class SubscriptionTree(Generic[H]):
             if level.holders or level.children:
                 break
             del parent.children[name]
-        self._invalidate(topic_filter)
+        self._cache.forget(topic_filter)
         return True
-
-    def match(self, topic: str) -> "Match[H]":
-        """Who gets a message with this Topic Name."""
-        found = self._cache.get(topic)
-        if found is None:
-            found = self._collect(topic)
-            if len(topic) <= CACHED_TOPIC_LENGTH:
-                self._remember(topic, found)
-        return found
-
-    def _remember(self, topic: str, found: "Match[H]") -> None:
-        self._cached += 1 + len(found)
-        if self._cached > CACHE_SIZE:
-            self._forget_all()
-            self._cached = 1 + len(found)
-        self._cache[topic] = found
-
-    def _forget_all(self) -> None:
-        self._cache = {}
-        self._cached = 0
-
-    def _invalidate(self, topic_filter: str) -> None:
-        if _has_wildcard(topic_filter):
-            if self._cache:
-                self._forget_all()
-        else:
-            found = self._cache.pop(topic_filter, None)
-            if found is not None:
-                self._cached -= 1 + len(found)
 
     def _path(self, topic_filter: str) -> "list[tuple[_Level[H], _Level[H], str]]":
         """(level, its parent, its name) from the root down; empty if there is no such wildcard filter."""

@@ -21,6 +21,7 @@ from platziverse.mqtt.packets import (
     Unsuback,
     Unsubscribe,
 )
+from platziverse.mqtt.topics import CACHED_TOPIC_LENGTH, CACHED_TOPICS
 
 #: Answers that never change.
 PINGRESP: Final = b"\xd0\x00"
@@ -63,37 +64,63 @@ def encode_length(length: int) -> bytes:
     return bytes(encoded)
 
 
+_FIRST: Final = tuple(bytes((first,)) for first in range(256))
+#: The whole Fixed Header of a short PUBLISH at QoS 0, by its Remaining Length.
+_HEADERS: Final = tuple(bytes((0x30, length)) for length in range(128))
+
+
+class _Topics(dict[str, bytes]):
+    """Topic Name → its bytes behind their length, remembered for those that come again and again."""
+
+    def __missing__(self, topic: str) -> bytes:
+        encoded = _text(topic)
+        if len(encoded) <= CACHED_TOPIC_LENGTH:
+            if len(self) >= CACHED_TOPICS:
+                self.clear()
+            self[topic] = encoded
+        return encoded
+
+
+_TOPICS: Final = _Topics()
+
+
+def encode_at_qos0(message: Publish) -> bytes:
+    """The whole packet at QoS 0, without RETAIN and DUP."""
+    topic = _TOPICS[message.topic]
+    payload = message.payload
+    size = len(topic) + len(payload)
+    if size < 128:
+        return _HEADERS[size] + topic + payload  # [MQTT-2.3.1-5]
+    return b"\x30" + encode_length(size) + topic + payload
+
+
 class EncodedPublish:
     """An Application Message on its way out, encoded once for all its receivers.
 
     :ivar size: bytes of Topic Name and payload, for the limits of queues.
-    :ivar qos0: the whole packet at QoS 0.
     """
 
-    __slots__ = ("_first", "_length", "_payload", "_topic", "qos0", "size")
+    __slots__ = ("_first", "_head", "_message", "size")
 
     def __init__(self, message: Publish, retain: bool = False) -> None:
-        encoded = message.topic.encode()
-        topic = _UINT16(len(encoded)) + encoded
-        payload = message.payload
+        self._message = message
         self._first = 0x31 if retain else 0x30
-        self._topic = topic
-        self._payload = payload
-        self._length = b""
-        size = self.size = len(topic) + len(payload)
-        length = _LENGTHS[size] if size < 128 else encode_length(size)
-        self.qos0 = (b"\x31" if retain else b"\x30") + length + topic + payload  # [MQTT-2.3.1-5]
+        self._head = b""
+        self.size = len(_TOPICS[message.topic]) + len(message.payload)
+
+    @property
+    def qos0(self) -> bytes:
+        """The whole packet at QoS 0."""
+        data = encode_at_qos0(self._message)
+        return data if self._first == 0x30 else b"\x31" + data[1:]
 
     def with_id(self, qos: int, packet_id: int, dup: bool = False) -> bytes:
         """The whole packet at QoS 1 or 2."""
-        length = self._length
-        if not length:
-            length = self._length = encode_length(self.size + 2) + self._topic
+        head = self._head
+        if not head:
+            head = self._head = encode_length(self.size + 2) + _TOPICS[self._message.topic]
         first = self._first | qos << 1 | (0x08 if dup else 0)
-        return _FIRST[first] + length + _UINT16(packet_id) + self._payload
-
-
-_FIRST: Final = tuple(bytes((first,)) for first in range(256))
+        return _FIRST[first] + head + _UINT16(packet_id) + self._message.payload
 
 
 def _text(text: str | bytes) -> bytes:

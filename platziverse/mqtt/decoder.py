@@ -92,7 +92,11 @@ class PacketDecoder:
         start = self._position
         end = self._end
         if end - start < 2:
-            self._wait_for_header()
+            if start < end:
+                self._wait_for_header()
+            elif start:  # all is taken
+                self._data = b""
+                self._position = self._end = 0
             return None
         first = data[start]
         length = data[start + 1]
@@ -153,12 +157,7 @@ class PacketDecoder:
         return decode(first & 0x0F, content, self._levels)
 
     def _wait_for_header(self) -> None:
-        if self._partial is not None:
-            return
-        if self._position == self._end:
-            self._data = b""
-            self._position = self._end = 0
-        elif not self._connected and self._data[self._position] != 0x10:
+        if not self._connected and self._data[self._position] != 0x10:
             raise _not_connect(self._data[self._position])
 
     def _long_length(self, start: int) -> tuple[int, int]:

@@ -28,14 +28,15 @@ from platziverse.mqtt.packets import (
     Unsuback,
     Unsubscribe,
 )
-from platziverse.mqtt.topics import check_topic_filter, check_topic_name
+from platziverse.mqtt.topics import (
+    CACHED_TOPIC_LENGTH,
+    CACHED_TOPICS,
+    check_topic_filter,
+    check_topic_name,
+)
 
 #: Protocol Name → Protocol Level: MQTT 3.1.1 and MQTT 3.1.
 _PROTOCOLS: Final = {b"MQTT": 4, b"MQIsdp": 3}
-
-#: Bounds of the Topic Names that are remembered: their number, and the bytes of each.
-CACHED_TOPICS: Final = 16_384
-CACHED_TOPIC_LENGTH: Final = 256
 
 
 class Body:

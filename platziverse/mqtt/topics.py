@@ -3,7 +3,13 @@
 Their length needs no check: it is sent in two bytes [MQTT-4.7.3-3].
 """
 
+from typing import Final
+
 from platziverse.mqtt.errors import MalformedPacket
+
+#: Bounds of the Topic Names that the codec remembers: their number, and the bytes of each.
+CACHED_TOPICS: Final = 16_384
+CACHED_TOPIC_LENGTH: Final = 256
 
 
 def check_topic_name(topic: str) -> None:

@@ -39,11 +39,23 @@ def binary_message(data: bytes) -> bytes:
     return struct.pack("!BBQ", WHOLE_BINARY, 127, size) + data
 
 
-def unmask(data: bytes, mask: bytes) -> bytes:
-    """``data`` XOR the repeated ``mask``, as one long number."""
-    size = len(data)
-    key = (mask * ((size + 3) >> 2))[:size]
-    return (int.from_bytes(data, "little") ^ int.from_bytes(key, "little")).to_bytes(size, "little")
+#: A 1 in each of so many 32-bit words; times a mask it is the mask, repeated.
+_ONES: Final = tuple(int.from_bytes(b"\1\0\0\0" * words, "little") for words in range(64))
+
+
+def unmask(frame: bytes) -> bytes:
+    """The payload of a frame without its header: four bytes of mask, and what they mask.
+
+    All of it XOR the mask repeated, as one long number; of which the mask itself is nought.
+    """
+    size = len(frame)
+    words = (size + 3) >> 2
+    number = int.from_bytes(frame, "little")
+    if words < 64:
+        number ^= (number & 0xFFFFFFFF) * _ONES[words]
+    else:
+        number ^= int.from_bytes(frame[:4] * words, "little")
+    return number.to_bytes(4 * words, "little")[4:size]
 
 
 @frozen
@@ -88,6 +100,8 @@ class FrameReader:
             self._held = b""
         start, end = 0, len(data)
         while start < end and self.ended is None:
+            if not self._rest and not self._fragmented:
+                start = self._take_short(data, start, end)
             stop = self._pass_on(data, start) if self._rest else self._take_frame(data, start, end)
             if stop == start and not self._rest:
                 self._held = data[start:]
@@ -101,6 +115,17 @@ class FrameReader:
         if self._connection.state is not ConnectionState.OPEN:
             return b""
         return self._connection.send(CloseConnection(code, reason or None))
+
+    def _take_short(self, data: bytes, start: int, end: int) -> int:
+        """Take the whole binary messages below 126 bytes that follow here, and return where they end."""
+        taken, most = self._taken, MASKED | min(125, self._max_message)
+        while end - start > 6 and data[start] == WHOLE_BINARY and MASKED < data[start + 1] <= most:
+            stop = start + 6 + data[start + 1] - MASKED
+            if stop > end:
+                break
+            taken.append(unmask(data[start + 2 : stop]))
+            start = stop
+        return start
 
     def _take_frame(self, data: bytes, start: int, end: int) -> int:
         """Take the frame that begins here and return where it ends; ``start`` when more bytes are needed."""
@@ -125,7 +150,7 @@ class FrameReader:
         stop = body + 4 + size
         if stop > end:
             return start
-        self._taken.append(unmask(data[body + 4 : stop], data[body : body + 4]))
+        self._taken.append(unmask(data[body:stop]))
         return stop
 
     def _begin(self, first: int, size: int, header_size: int) -> None:

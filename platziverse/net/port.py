@@ -8,7 +8,9 @@ from functools import partial
 from typing import Any, Final
 
 from twisted.internet import tcp, unix
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IAddress, IListeningPort, IProtocol, IProtocolFactory
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 
 from platziverse.broker.addresses import neighbourhood
@@ -60,13 +62,27 @@ class Counted:
 class ImmediateServer(Counted, tcp.Server):
     """Tries ``send`` first, and queues what the kernel does not take."""
 
+    def doRead(self) -> ConnectionDone | ConnectionLost | None:  # type: ignore[override]
+        """What Twisted's does, in one call less."""
+        try:
+            data = self.socket.recv(self.bufferSize)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return CONNECTION_LOST
+        if not data:
+            return CONNECTION_DONE
+        self.protocol.dataReceived(data)
+        return None
+
     def write(self, data: bytes) -> None:
         """Send or queue; errors come to light where Twisted looks for them, in the queued way."""
         if self.TLS or self.dataBuffer or self._tempDataBuffer or self.disconnecting or not self.connected:
             super().write(data)  # type: ignore[no-untyped-call]
             return
-        sent = self.writeSomeData(data)
-        if not isinstance(sent, int):
+        try:
+            sent = self.socket.send(data)
+        except OSError:
             sent = 0
         if sent < len(data):
             super().write(data[sent:] if sent else data)  # type: ignore[no-untyped-call]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
@@ -10,8 +10,6 @@ from twisted.internet.interfaces import ITCPTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from platziverse.broker.interfaces import Client
-from platziverse.broker.session import Session
 from platziverse.mqtt.codec import PINGRESP, encode, encode_puback, encode_pubcomp, encode_pubrec
 from platziverse.mqtt.errors import MQTTError, ProtocolViolation
 from platziverse.mqtt.packets import (
@@ -98,7 +96,8 @@ class MQTTProtocol(Admission):
         budget = self._limits.packets_per_turn
         left = self._handle_packets(budget)
         self._traffic.messages_received += budget - left
-        self._note_partial(self._decoder.pending, left < budget)
+        if (pending := self._decoder.pending) or self._partial_since:
+            self._note_partial(pending, left < budget)
         self.credit_packets -= budget - left
         if self.credit_packets < 0 or self.credit_bytes < 0:
             self._pace()
@@ -146,17 +145,18 @@ class MQTTProtocol(Admission):
         if qos == 2:
             self._publish_once(packet)
             return
-        answer = self._broker.publish(packet, cast(Client, self._client))
+        assert self._client is not None
+        answer = self._broker.publish(packet, self._client)
+        packet_id = packet.packet_id
         if answer is not None:
-            self._wait(
-                answer, packet, encode_puback(packet.packet_id) if packet.packet_id is not None else b""
-            )
-        elif packet.packet_id is not None:
-            self._acknowledge(encode_puback(packet.packet_id))  # [MQTT-4.3.2-2] [MQTT-2.3.1-6] [MQTT-3.3.4-1]
+            self._wait(answer, packet, b"" if packet_id is None else encode_puback(packet_id))
+        elif packet_id is not None:  # [MQTT-4.3.2-2] [MQTT-2.3.1-6] [MQTT-3.3.4-1]
+            self._acknowledge(encode_puback(packet_id))
 
     def _publish_once(self, packet: Publish) -> None:
-        session, packet_id = self._session, packet.packet_id
+        session, client, packet_id = self._session, self._client, packet.packet_id
         assert session is not None
+        assert client is not None
         assert packet_id is not None
         pubrec = encode_pubrec(packet_id)
         now = self._owner.deadlines.now
@@ -166,7 +166,7 @@ class MQTTProtocol(Admission):
                 packet_id, lambda stored: pending.done() if stored else self.close("not stored")
             )
             return
-        answer = self._broker.publish(packet, cast(Client, self._client))
+        answer = self._broker.publish(packet, client)
         if answer is not None:
             self._wait(answer, packet, pubrec)
         else:
@@ -212,33 +212,39 @@ class MQTTProtocol(Admission):
     # -- the other packets -----------------------------------------------------------------------
 
     def _puback(self, packet: Puback) -> None:
-        if not cast(Session, self._session).puback(packet.packet_id):
+        assert self._session is not None
+        if not self._session.puback(packet.packet_id):
             self._traffic.unknown_acknowledgements += 1
 
     def _pubrec(self, packet: Pubrec) -> None:
-        if not cast(Session, self._session).pubrec(packet.packet_id):
+        assert self._session is not None
+        if not self._session.pubrec(packet.packet_id):
             self._traffic.unknown_acknowledgements += 1
 
     def _pubcomp(self, packet: Pubcomp) -> None:
-        if not cast(Session, self._session).pubcomp(packet.packet_id):
+        assert self._session is not None
+        if not self._session.pubcomp(packet.packet_id):
             self._traffic.unknown_acknowledgements += 1
 
     def _pubrel(self, packet: Pubrel) -> None:
         pubcomp = encode_pubcomp(packet.packet_id)  # [MQTT-4.3.3-2]
-        answer = self._broker.released(cast(Session, self._session), packet.packet_id)
+        assert self._session is not None
+        answer = self._broker.released(self._session, packet.packet_id)
         if answer is None:
             self.send(pubcomp)
         else:
             answer.addCallbacks(lambda _: self.send(pubcomp), lambda _: self.close("not released"))
 
     def _subscribe(self, packet: Subscribe) -> None:
-        session = cast(Session, self._session)
+        session = self._session
+        assert session is not None
         codes = self._broker.subscribe(session, packet.subscriptions)
         self.send(encode(Suback(packet.packet_id, codes)))  # [MQTT-3.8.4-1] [MQTT-3.8.4-2] [MQTT-2.3.1-7]
         self._broker.send_retained(session, packet.subscriptions, codes)
 
     def _unsubscribe(self, packet: Unsubscribe) -> None:
-        self._broker.unsubscribe(cast(Session, self._session), packet.topic_filters)
+        assert self._session is not None
+        self._broker.unsubscribe(self._session, packet.topic_filters)
         self.send(encode(Unsuback(packet.packet_id)))  # [MQTT-3.10.4-4] [MQTT-3.10.4-5]
 
     def _pingreq(self, packet: Pingreq) -> None:

@@ -80,7 +80,9 @@ class WebSocket(TwistedProtocol):
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
         """The connection below has ended."""
         self.disconnecting = True
-        self._inner.connectionLost(reason)
+        inner = self._inner
+        del self._inner  # or each would keep the other until the garbage collector comes, which is rarely
+        inner.connectionLost(reason)
 
     @property
     def _below(self) -> Any:

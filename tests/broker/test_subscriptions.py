@@ -90,8 +90,8 @@ class Cache(SynchronousTestCase):
         tree.add("#", "client", 0)
         for number in range(100):
             tree.match(f"topic/{number}")
-        self.assertLessEqual(tree._cached, 10)
-        self.assertEqual(sum(1 + len(found) for found in tree._cache.values()), tree._cached)
+        self.assertLessEqual(tree._cache.size, 10)
+        self.assertEqual(sum(1 + len(found) for found in tree._cache.values()), tree._cache.size)
 
     def test_long_topic_names_are_not_cached(self) -> None:
         tree: SubscriptionTree[str] = SubscriptionTree()

@@ -2,7 +2,7 @@
 
 import os
 import struct
-from itertools import pairwise
+from itertools import cycle, pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from wsproto.connection import CLIENT, SERVER, Connection, ConnectionState
 from wsproto.events import BytesMessage, CloseConnection, Ping
 
-from platziverse.net.frames import SHORT, FrameReader, binary_message, unmask
+from platziverse.net.frames import SHORT, FrameReader, binary_message
 
 LIMIT = 100_000
 BINARY, TEXT, CONTINUATION, CLOSE, PING, PONG = 0x2, 0x1, 0x0, 0x8, 0x9, 0xA
@@ -28,7 +28,7 @@ def frame(
         head = struct.pack("!BBH", fin << 7 | opcode, flag | 126, size)
     else:
         head = struct.pack("!BBQ", fin << 7 | opcode, flag | 127, size)
-    return head + (mask + unmask(payload, mask) if mask else payload)
+    return head + (mask + bytes(byte ^ key for byte, key in zip(payload, cycle(mask))) if mask else payload)
 
 
 class Reading:

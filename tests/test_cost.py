@@ -1,0 +1,223 @@
+"""What a message costs in bytecode instructions: the same on every machine and at any load.
+
+Time says whether a change helps; this says that none has made a hot path longer by accident. COUNTED holds
+what was counted when a path was last looked at; more than a fifth above it fails. After a change that is
+worth its price, or has made a path shorter, ``python -m tests.test_cost`` prints the row of its Python.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from platziverse.access.authority import AccessAuthority
+from platziverse.agents.handlers import AgentHandlers
+from platziverse.mqtt.codec import encode, encode_puback, encode_pubcomp, encode_pubrec, encode_pubrel
+from platziverse.mqtt.packets import Publish
+from platziverse.store.batch import Batch, Outcome
+from platziverse.store.writer import BatchWriter
+from platziverse.testing import BrokerHarness, FakeClient
+
+#: Instructions for one message (one delivery of a fan-out), by Python version.
+#: In the order of the methods of Paths.
+COUNTED: Final = {
+    (3, 10): (419, 59, 376, 669, 806, 1358, 1814),
+    (3, 11): (437, 61, 390, 697, 841, 1405, 1902),
+    (3, 12): (409, 56, 364, 652, 784, 1306, 1747),
+    (3, 13): (400, 58, 352, 647, 767, 1281, 1730),
+}
+TOLERANCE: Final = 1.2
+
+#: Messages in one read, as a busy publisher sends them; as many as may be in flight to one client.
+READ: Final = 20
+RECEIVERS: Final = 100
+PAYLOAD: Final = b"x" * 64
+
+
+def instructions(path: Callable[[], None]) -> int:
+    """How many bytecode instructions ``path`` executes, in our code and in that of libraries."""
+    return monitored(path) if sys.version_info >= (3, 12) else traced(path)
+
+
+def monitored(path: Callable[[], None]) -> int:
+    count, monitoring = 0, sys.monitoring
+    tool, event = monitoring.PROFILER_ID, monitoring.events.INSTRUCTION
+
+    def counts(code: object, offset: int) -> None:
+        nonlocal count
+        count += 1
+
+    monitoring.use_tool_id(tool, "test_cost")
+    monitoring.register_callback(tool, event, counts)
+    monitoring.set_events(tool, event)
+    try:
+        path()
+    finally:
+        monitoring.set_events(tool, 0)
+        monitoring.register_callback(tool, event, None)
+        monitoring.free_tool_id(tool)
+    return count
+
+
+def traced(path: Callable[[], None]) -> int:
+    count = 0
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal count
+        frame.f_trace_lines, frame.f_trace_opcodes = False, True
+        count += event == "opcode"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        path()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+class CommitsAtOnce:
+    """A ``BatchStore`` that costs nothing."""
+
+    slots = 1
+
+    def write(self, shard: int, batch: Batch) -> "Deferred[None]":
+        batch.committed(Outcome(stored=len(batch.entries)))
+        return succeed(None)
+
+
+class Paths:
+    """Each method prepares one hot path, and returns what is to be counted and for how many messages."""
+
+    def __init__(self) -> None:
+        clock = Clock()
+        self.writer = BatchWriter(CommitsAtOnce(), clock)
+        handlers = AgentHandlers(self.writer, lambda topic, payload: None, lambda: 1_700_000_000.0)
+        self.broker = BrokerHarness(handlers.table, authority=AccessAuthority(clock), observers=[handlers])
+        self.clock = clock
+        self.publisher = self.broker.connect("publisher")
+
+    def read(self, topic: str, qos: int, payload: bytes = PAYLOAD) -> bytes:
+        numbers = range(1, READ + 1) if qos else [None] * READ
+        return b"".join(encode(Publish(topic, payload, qos, packet_id=number)) for number in numbers)
+
+    def subscriber(self, name: str, qos: int) -> FakeClient:
+        client = self.broker.connect(name)
+        client.subscribe("bench/#", qos)
+        return client
+
+    def qos_0_in_and_out(self) -> tuple[Callable[[], None], int]:
+        self.subscriber("subscriber", 0)
+        data = self.read("bench/topic", 0)
+        return lambda: self.publisher.send_bytes(data), READ
+
+    def qos_0_to_a_hundred(self) -> tuple[Callable[[], None], int]:
+        for number in range(RECEIVERS):
+            self.subscriber(f"subscriber-{number}", 0)
+        data = self.read("bench/topic", 0)
+        return lambda: self.publisher.send_bytes(data), READ * RECEIVERS
+
+    def qos_1_in(self) -> tuple[Callable[[], None], int]:
+        data = self.read("bench/topic", 1)
+        return lambda: self.publisher.send_bytes(data), READ
+
+    def qos_1_round_trip(self) -> tuple[Callable[[], None], int]:
+        data = encode(Publish("bench/topic", PAYLOAD, 1, packet_id=1))
+        return lambda: self.publisher.send_bytes(data), 1
+
+    def qos_1_in_and_out(self) -> tuple[Callable[[], None], int]:
+        subscriber = self.subscriber("subscriber", 1)
+        data, first = self.read("bench/topic", 1), 1
+
+        def path() -> None:
+            nonlocal first
+            self.publisher.send_bytes(data)
+            subscriber.send_bytes(b"".join(map(encode_puback, range(first, first + READ))))
+            first += READ
+
+        return path, READ
+
+    def qos_2_in_and_out(self) -> tuple[Callable[[], None], int]:
+        subscriber = self.subscriber("subscriber", 2)
+        data, first = self.read("bench/topic", 2), 1
+
+        def path() -> None:
+            nonlocal first
+            self.publisher.send_bytes(data)
+            self.publisher.send_bytes(b"".join(map(encode_pubrel, range(1, READ + 1))))
+            subscriber.send_bytes(b"".join(map(encode_pubrec, range(first, first + READ))))
+            subscriber.send_bytes(b"".join(map(encode_pubcomp, range(first, first + READ))))
+            first += READ
+
+        return path, READ
+
+    def ingest(self) -> tuple[Callable[[], None], int]:
+        agent = {"uuid": "yyy", "name": "platzi", "username": "platzi", "pid": 10, "hostname": "platzibogota"}
+        metrics = [{"type": f"metric-{number}", "value": number + 0.5} for number in range(4)]
+        message = {"agent": agent, "metrics": metrics, "timestamp": 1_700_000_000_000}
+        data = self.read("agent/message", 1, json.dumps(message).encode())
+
+        def path() -> None:
+            self.publisher.send_bytes(data)
+            self.clock.advance(0)
+
+        return path, READ
+
+
+PATHS: Final = [name for name in vars(Paths) if name.startswith(("qos", "ingest"))]
+
+
+def cost(name: str) -> int:
+    """Instructions for each message of a path, once its caches are filled."""
+    path, messages = getattr(Paths(), name)()
+    path()
+    path()
+    return round(instructions(path) / messages)
+
+
+class Cost(SynchronousTestCase):
+    def test_no_hot_path_has_become_longer_by_a_fifth_nor_shorter_unnoticed(self) -> None:
+        """A figure that is far too high would guard nothing: enter the new one."""
+        counted = COUNTED.get(sys.version_info[:2], COUNTED[max(COUNTED)])
+        for name, before in zip(PATHS, counted, strict=True):
+            now = cost(name)
+            self.assertLessEqual(now, before * TOLERANCE, f"{name} is longer than when it was counted")
+            self.assertLessEqual(before, now * TOLERANCE, f"{name} is shorter: run python -m tests.test_cost")
+
+    def test_what_makes_a_path_longer_is_counted(self) -> None:
+        before, may_publish = cost("qos_1_in"), AccessAuthority.may_publish
+
+        def slowly(*arguments: Any) -> bool:
+            for _ in range(30):
+                pass
+            return may_publish(*arguments)
+
+        self.patch(AccessAuthority, "may_publish", slowly)
+        self.assertGreater(cost("qos_1_in"), before + 60)
+
+
+class Counting(SynchronousTestCase):
+    def test_every_path_ends_in_what_it_stands_for(self) -> None:
+        for name in PATHS:
+            paths = Paths()
+            path, messages = getattr(paths, name)()
+            path()
+            path()
+            traffic = paths.broker.broker.traffic
+            self.assertEqual(traffic.internal_errors + len(traffic.protocol_errors), 0, name)
+            if name.endswith("out") or "hundred" in name:
+                self.assertEqual(sum(traffic.publish_sent), 2 * messages, name)
+        self.assertEqual(paths.writer.stored + paths.writer.duplicates, 2 * READ)
+
+    def test_the_same_path_costs_the_same_again(self) -> None:
+        self.assertEqual(cost("qos_1_in"), cost("qos_1_in"))
+
+
+if __name__ == "__main__":
+    print(f"    {sys.version_info[:2]}: {tuple(map(cost, PATHS))},")
