@@ -15,7 +15,7 @@ from twisted.web.server import Site
 
 from platziverse.mqtt.codec import encode
 from platziverse.mqtt.packets import Connect, Puback, Publish
-from platziverse.net.port import ImmediateServer, send_at_once
+from platziverse.net.port import ImmediateServer, guard
 from platziverse.net.reactor import MAX_EVENTS, ServingReactor
 from platziverse.net.sniff import SniffingFactory
 from platziverse.net.upgrade import websocket_resource
@@ -47,7 +47,7 @@ class ReactorCase(SynchronousTestCase):
         self.addCleanup(self.put_away)
         self.peers: list[Peer] = []
         self.port = self.reactor.listenTCP(0, self.factory(), interface="127.0.0.1")
-        send_at_once(self.port)
+        guard(self.port, BrokerHarness().factory.crowd)
 
     def factory(self) -> Any:
         return Factory.forProtocol(self.accept)
