@@ -1,5 +1,7 @@
 """Logins: where they come from, and in words who may connect."""
 
+from typing import Final
+
 from platziverse.access.acl import AccessRules
 from platziverse.access.files import mode_problem, writable_by_everyone
 from platziverse.access.passwords import PasswordFile, UserTable
@@ -7,7 +9,7 @@ from platziverse.config import Access, Config, holds_secret
 from platziverse.database import Unusable
 
 #: Who may connect, where there are logins and where there are none.
-WHO = {
+WHO: Final = {
     ("local", True): "without a login only clients on this machine may connect",
     ("local", False): "only clients on this machine may connect: there are no logins",
     ("always", True): "everyone may connect, with or without a login",
