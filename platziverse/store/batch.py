@@ -36,13 +36,13 @@ class Batch:
             evolve(self, entries=self.entries[middle:], deferreds=self.deferreds[middle:]),
         )
 
-    def replaced(self, entry: Entry) -> "Batch":
-        """For a batch of one: with this entry instead."""
-        return evolve(self, entries=[entry])
+    def replaced(self, entries: list[Entry]) -> "Batch":
+        """For a batch of one: with this entry instead, or with none."""
+        return evolve(self, entries=entries)
 
     def committed(self, outcome: Outcome) -> None:
         """Balance the books, then tell everybody."""
-        self.settle(len(self.entries), outcome)
+        self.settle(len(self.deferreds), outcome)
         for deferred in self.deferreds:
             deferred.callback(None)
 

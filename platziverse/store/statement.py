@@ -20,6 +20,16 @@ _TICKET: Final = """ticket AS (
     ON CONFLICT (writer) DO UPDATE SET batch = excluded.batch, "updatedAt" = now()
     WHERE known.batch < excluded.batch RETURNING 1)"""
 
+#: Ends the chances of the batch with this number, unless it is written already: then says so.
+FENCE: Final = """INSERT INTO ingest_batches AS known (writer, batch, "updatedAt")
+    VALUES (%(writer)s, %(batch)s + 1, now())
+    ON CONFLICT (writer) DO UPDATE SET batch = excluded.batch, "updatedAt" = now()
+    WHERE known.batch < %(batch)s;
+    SELECT batch = %(batch)s FROM ingest_batches WHERE writer = %(writer)s"""
+
+#: What the statement of a batch that was written before would answer.
+WRITTEN_BEFORE: Final = (0, 0, None, None)
+
 # In the order of uuids, so that two daemons never wait for each other.
 _UPSERT: Final = """given AS (
     SELECT * FROM unnest(%(uuid)s::text[], %(username)s::text[], %(name)s::text[], %(hostname)s::text[],
