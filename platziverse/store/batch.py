@@ -73,6 +73,8 @@ class PacketIdentifiers:
     def take(self, entry: Entry) -> bool:
         """Whether the entry may join the batch; if so it has joined."""
         touched = entry.delivery if type(entry) is Report else entry
+        if touched is None:
+            return True
         if type(touched) is Delivery or type(touched) is Release:
             place = touched.client_id, touched.packet_id
             if place in self._taken or touched.client_id in self._forgotten:

@@ -12,7 +12,7 @@ from attrs import frozen
 
 from platziverse.agents.model import Agent, Entry
 from platziverse.store.batch import Outcome
-from platziverse.store.literals import array, text_array
+from platziverse.store.literals import array, number_array, text_array
 from platziverse.store.rows import Rows
 
 _TICKET: Final = """ticket AS (
@@ -178,7 +178,7 @@ def build(
         upserts=bool(rows.upserts),
         departures=bool(rows.departed),
         messages=bool(rows.messages),
-        keys=rows.messages > rows.keys.count("NULL"),
+        keys=any(report.key is not None for report in rows.reports),
         deliveries=bool(rows.deliveries),
         metrics=bool(rows.types),
         rejections=bool(rows.rejections),
@@ -213,18 +213,19 @@ def _sql(parts: Parts) -> str:
 
 
 def _columns(rows: Rows) -> dict[str, Any]:
+    reports = rows.reports
     columns: dict[str, Any] = {
         "remembered": array(rows.remembered),
         "remembered_count": len(rows.remembered),
         "agent": array(rows.agents()),
-        "arrived": array(rows.arrived),
-        "measured": array(rows.measured),
-        "adjusted": array(rows.adjusted),
-        "key": array(rows.keys),
+        "arrived": array([report.arrived for report in reports]),
+        "measured": array([report.measured for report in reports]),
+        "adjusted": array([report.measured_adjusted for report in reports]),
+        "key": array([report.key.hex() if report.key is not None else None for report in reports]),
         "message": array(rows.metric_message),
         "type": text_array(rows.types),
         "value": text_array(rows.values),
-        "number": array(rows.numbers),
+        "number": number_array(rows.values),
         "departed": text_array(rows.departed),
         "forgotten": text_array(rows.forgotten),
     }
@@ -255,9 +256,9 @@ def _rejection_columns(rows: Rows) -> dict[str, str]:
         "r_message": array([message for message, _ in rows.rejections]),
         "r_topic": text_array([rejection.topic for rejection in rejections]),
         "r_client": text_array([rejection.client_id for rejection in rejections]),
-        "r_payload": array([rejection.payload.hex() or '""' for rejection in rejections]),
+        "r_payload": array([rejection.payload.hex() for rejection in rejections]),
         "r_reason": text_array([rejection.reason for rejection in rejections]),
-        "r_arrived": array([repr(rejection.arrived) for rejection in rejections]),
+        "r_arrived": array([rejection.arrived for rejection in rejections]),
     }
 
 

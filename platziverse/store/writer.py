@@ -109,10 +109,11 @@ class BatchWriter:
             return
         shard = hash(place) % len(self._queues)
         self._queues[shard].append((entry, deferred))
-        self._go_on(shard)
+        if not self._in_round:
+            self._go_on(shard)
 
     def _go_on(self, shard: int) -> None:
-        if not self._in_round and shard not in self._busy and self._queues[shard]:
+        if shard not in self._busy and self._queues[shard]:
             self._in_round = True
             # Everything of this reactor turn joins the round.
             self._clock.callLater(0, self._begin_round)
@@ -169,7 +170,8 @@ class BatchWriter:
 
         def free(_: object) -> None:
             self._busy.discard(shard)
-            self._go_on(shard)
+            if not self._in_round:
+                self._go_on(shard)
 
         return self._store.write(shard, batch).addCallback(written).addErrback(failed).addBoth(free)
 
@@ -179,14 +181,15 @@ class BatchWriter:
         deferreds: list[Deferred[None]] = []
         rows, identifiers = 0, PacketIdentifiers()
         while queue and len(entries) < self._max_entries:
-            entry = queue[0][0]
+            entry, deferred = queue[0]
             rows += weight(entry)
-            if entries and (rows > self._max_rows or not identifiers.take(entry)):
+            if entries and rows > self._max_rows:
                 break
-            if not entries:
-                identifiers.take(entry)
+            if not identifiers.take(entry):  # never the first
+                break
             entries.append(entry)
-            deferreds.append(queue.popleft()[1])
+            deferreds.append(deferred)
+            queue.popleft()
         return Batch(entries, deferreds, self._settle)
 
     def _settle(self, entries: int, outcome: Outcome) -> None:
