@@ -213,7 +213,8 @@ class MQTTProtocol(Admission):
         if packet.qos == 2 and self._session is not None and packet.packet_id is not None:
             self._session.failed(packet.packet_id)
         self._owner.flow.finished(self, len(packet.payload))
-        self._complain("not stored", f"its message was not handled: {failure.getErrorMessage()}")
+        if not self.closed:
+            self._complain("not stored", f"its message was not handled: {failure.getErrorMessage()}")
         self.close("its message was not handled")  # MQTT 3.1.1 has no negative PUBACK
 
     # -- the other packets -----------------------------------------------------------------------
