@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.agents.model import Agent, Departure, Entry, Forget, Release
 from platziverse.store.batch import Outcome
-from platziverse.store.statement import Statement, build
+from platziverse.store.statement import FENCE, Statement, build
 from tests.postgres import MISSING, cluster, execute
 from tests.store.entries import delivery, key, rejection, report
 
@@ -85,6 +85,23 @@ class Tickets(StatementCase):
                 cursor.execute(end)
                 second.join()
             self.assertEqual(self.counts()[1], number)
+
+    def fence(self, number: int) -> bool:
+        (row,) = execute(self.dsn, FENCE, {"writer": self.writer, "batch": number})
+        return bool(row[0])
+
+    def test_a_number_behind_its_fence_is_never_written(self) -> None:
+        """row 105: however often it is set; and whoever is first in a race of the two decides."""
+        for _ in range(2):
+            self.assertFalse(self.fence(2))
+        self.run_statement([report("late")], 2)
+        self.assertEqual(self.counts()[1], 0)
+        self.run_statement([report("1")], 4)
+        for _ in range(2):
+            self.assertTrue(self.fence(4))
+        self.assertFalse(self.fence(6))
+        self.run_statement([report("2")], 8)
+        self.assertEqual(self.counts()[1], 2)
 
     def test_a_bad_row_leaves_nothing_at_all(self) -> None:
         statement = self.build([report("1"), report("2", uuid="x" * 256)], 1)
