@@ -68,14 +68,16 @@ _DELIVERIES: Final = """delivery AS (
     FROM unnest(%(d_message)s::integer[], %(d_client)s::text[], %(d_packet)s::integer[],
         %(d_digest)s::text[], %(d_dup)s::boolean[]) AS delivery (message, client, packet, digest, dup)
     WHERE EXISTS (SELECT FROM ticket)),
+new_delivery AS (
+    INSERT INTO qos2_messages AS known ("clientId", "packetId", digest)
+    SELECT client, packet, digest FROM delivery ORDER BY client, packet
+    ON CONFLICT ("clientId", "packetId") DO UPDATE SET digest = excluded.digest, "createdAt" = now()
+    WHERE known.digest <> excluded.digest OR NOT EXISTS (
+        SELECT FROM delivery WHERE dup AND client = excluded."clientId" AND packet = excluded."packetId")
+    RETURNING "clientId", "packetId"),
 known_delivery AS (
-    SELECT message FROM delivery JOIN qos2_messages AS known
-    ON known."clientId" = client AND known."packetId" = packet
-    WHERE dup AND known.digest = delivery.digest),
-deliveries AS (
-    INSERT INTO qos2_messages ("clientId", "packetId", digest) SELECT client, packet, digest FROM delivery
-    ORDER BY client, packet
-    ON CONFLICT ("clientId", "packetId") DO UPDATE SET digest = excluded.digest, "createdAt" = now())"""
+    SELECT message FROM delivery
+    WHERE (client, packet) NOT IN (SELECT "clientId", "packetId" FROM new_delivery))"""
 
 _NEW_KEY: Final = "(key IS NULL OR key IN (SELECT key FROM keys))"
 _NEW_DELIVERY: Final = "n NOT IN (SELECT message FROM known_delivery)"

@@ -103,6 +103,24 @@ class Tickets(StatementCase):
         self.run_statement([report("2")], 8)
         self.assertEqual(self.counts()[1], 2)
 
+    def test_a_repetition_through_another_daemon_waits_for_the_first_copy(self) -> None:
+        """row 125: QoS 2 without a timestamp, and the client has gone before the first commits."""
+        for number, end in enumerate(("COMMIT", "ROLLBACK"), 1):
+            # Agents of their own: the row of one agent would make the second wait in any case.
+            statement = self.build([report(end, uuid=f"{end}1", delivery=delivery(number))], number)
+            again = report(end, uuid=f"{end}2", delivery=delivery(number, dup=True))
+            copy = build([again], {}, str(uuid4()), str(uuid4()), 1)
+            with closing(psycopg2.connect(self.dsn)) as first:
+                cursor = first.cursor()
+                cursor.execute(statement.sql, statement.parameters)
+                second = threading.Thread(target=execute, args=(self.dsn, copy.sql, copy.parameters))
+                second.start()
+                second.join(0.1)
+                self.assertTrue(second.is_alive())
+                cursor.execute(end)
+                second.join()
+            self.assertEqual(self.counts()[1], number)
+
     def test_a_bad_row_leaves_nothing_at_all(self) -> None:
         statement = self.build([report("1"), report("2", uuid="x" * 256)], 1)
         self.assertRaises(psycopg2.DataError, execute, self.dsn, statement.sql, statement.parameters)
