@@ -64,7 +64,7 @@ class Recovery:
     @property
     def unknown(self) -> bool:
         """Whether some try of the batch may have been committed, or may be yet."""
-        return bool(self._seen[Action.RECONNECT])
+        return bool(self._seen[Action.RECONNECT] or self._seen[Action.UNKNOWN])
 
     def next(self, action: Action, error: BaseException) -> Step:
         """The next step after ``error``."""
