@@ -145,6 +145,8 @@ class Ingest:
     batch: int = field(default=500, validator=[ge(1), le(10_000)])
     #: A statement that takes longer is given up together with its connection, and tried again.
     statement_deadline: float = field(default=10.0, validator=ge(0.1))
+    #: Months of metrics that are kept besides the current one; 0: all of them, for ever.
+    keep_months: int = field(default=0, validator=[ge(0), le(1200)])
 
 
 @frozen

@@ -115,7 +115,8 @@ class Database:
         self._was_prepared = True
         self.reader.dsn = self._user_reader.dsn = dsn
         if self._maintenance is None:
-            self._maintenance = Maintenance(dsn, self._reactor, time.time)
+            keep_months = self._config.ingest.keep_months
+            self._maintenance = Maintenance(dsn, self._reactor, time.time, keep_months=keep_months)
             self._maintenance.start()
 
     @property

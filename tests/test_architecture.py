@@ -55,7 +55,7 @@ ROOMS = {
     ),
     "store": Room(
         ours=("platziverse.store", "platziverse.agents.model"),
-        theirs=("attrs", "twisted", "txpostgres", "psycopg2", "zope.interface"),
+        theirs=("attrs", "twisted", "txpostgres", "psycopg2", "zope.interface", "msgspec"),
     ),
     "net": Room(
         ours=("platziverse.net", "platziverse.broker", "platziverse.mqtt"),

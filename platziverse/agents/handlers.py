@@ -74,32 +74,44 @@ class AgentHandlers:
         now = self._wall_clock()
         try:
             report = parse(message, client.client_id, now, self.limits)
-            if not self._may_speak_for(client, report.agent.uuid, report.agent.username):
-                raise InvalidReport("binding", "its user may not speak for this agent")
-            self.presence.check(client, report.agent.uuid)
-            self._admit_types(report)
+            known = self._admit(report, client)
         except InvalidReport as error:
             answer = self._reject(message, client, error, now)
         else:
             if outlives and message.qos == 2:
                 report.delivery = _delivery(message, client)
-            if self.presence.heard(client, report.agent.uuid):
+            if not known and self.presence.heard(client, report.agent.uuid):
                 self._publish("agent/connected", _connected(report.agent))
-            answer = self._save(report, client)
+            answer = self._save(report, client, known)
         if outlives:
             self._redeliveries.watch(message, client, answer)
         return answer
 
-    def _save(self, report: Report, client: Client) -> "Deferred[None]":
+    def _admit(self, report: Report, client: Client) -> bool:
+        """Whether the agent has been heard before on this connection, which is open.
+
+        :raises InvalidReport: the client may not speak for it, or not of that.
+        """
+        agent = report.agent
+        if not self._may_speak_for(client, agent.uuid, agent.username):
+            raise InvalidReport("binding", "its user may not speak for this agent")
+        known = self.presence.has_heard(client, agent.uuid)
+        if not known:
+            self.presence.check(client, agent.uuid)
+        self._admit_types(report)
+        return known
+
+    def _save(self, report: Report, client: Client, known: bool) -> "Deferred[None]":
         self.reports += 1
         for rejection in report.rejections:
             self.partly_rejected += 1
             source = report.source
             self._complain(client, source.topic, rejection.reason)
         answer = self._sessions.save(client.client_id, report)
-        if not self.presence.is_open(client) and not self.presence.is_connected(report.agent.uuid):
+        uuid = report.agent.uuid
+        if not known and not self.presence.is_open(client) and not self.presence.is_connected(uuid):
             # A Will, or a message that came out of its connection last: the rows say connected now.
-            self._depart(report.agent.uuid, client)
+            self._depart(uuid, client)
         return answer
 
     def _reject(self, message: Publish, client: Client, error: InvalidReport, now: float) -> "Deferred[None]":

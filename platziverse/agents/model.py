@@ -1,12 +1,14 @@
 """Agents, their metrics, and the Report that brings both.
 
-What is made for every message is not ``frozen``, which costs twice as much; nothing changes it all the same.
+What is made for every message is a Struct, which is decoded and made three times faster than a class of
+attrs, and is not looked at by the garbage collector; no cycle can lead through one.
 """
 
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from attrs import define, field, frozen
-from msgspec import Meta
+from msgspec import Meta, Struct
+from msgspec import field as struct_field
 
 #: What fits a ``varchar(255)``; a name that says something.
 Text: TypeAlias = Annotated[str, Meta(max_length=255)]
@@ -20,8 +22,7 @@ else:
 Pid: TypeAlias = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 
-@frozen
-class Agent:
+class Agent(Struct, frozen=True, gc=False):
     """Who measured. ``pid`` is a process id; the texts hold no NUL."""
 
     uuid: Name
@@ -31,8 +32,7 @@ class Agent:
     pid: Pid
 
 
-@define
-class Metric:
+class Metric(Struct, gc=False):
     """One reading. ``value`` is text of at most 4 KiB; numbers are kept as their shortest decimal text."""
 
     type: Name
@@ -66,8 +66,7 @@ class Delivery:
     digest: bytes
 
 
-@define
-class Report:
+class Report(Struct, gc=False):
     """One ``agent/message`` that can become rows.
 
     :param measured: the agent's own time, seconds since the epoch; ``None`` when it gave none.
@@ -87,7 +86,7 @@ class Report:
     measured_adjusted: bool = False
     key: bytes | None = None
     delivery: Delivery | None = None
-    rejections: list[Rejection] = field(factory=list)
+    rejections: list[Rejection] = struct_field(default_factory=list)
 
 
 @frozen

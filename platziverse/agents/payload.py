@@ -8,8 +8,7 @@ of quotation marks that nothing was there that it did not read. Everything unusu
 from hashlib import blake2b
 from typing import Any, Final
 
-from attrs import define
-from msgspec import DecodeError
+from msgspec import DecodeError, Struct
 from msgspec.json import Decoder
 
 from platziverse.agents.careful import InvalidReport, number_text, read_carefully
@@ -29,8 +28,7 @@ _LONG: Final = 1024
 _DEFAULTS: Final = AgentLimits()
 
 
-@define
-class _Message:
+class _Message(Struct, gc=False):
     agent: Agent
     metrics: list[Metric]
     timestamp: int | float | None = None
@@ -57,16 +55,14 @@ def parse(message: Publish, client_id: str, arrived: float, limits: AgentLimits 
         if problems:
             report.rejections.append(Rejection(message.topic, client_id, payload, problems, arrived))
     else:
-        agent, metrics, timestamp = found
-        report = Report(agent, metrics, arrived, source)
+        timestamp = found.timestamp
+        report = Report(found.agent, found.metrics, arrived, source)
     if timestamp is not None:
         _set_time(report, timestamp, payload)
     return report
 
 
-def _read_quickly(
-    payload: bytes, max_metrics: int
-) -> "tuple[Agent, list[Metric], int | float | None] | None":
+def _read_quickly(payload: bytes, max_metrics: int) -> _Message | None:
     try:
         message = _decode(payload)
     except (DecodeError, UnicodeDecodeError, RecursionError):
@@ -91,7 +87,7 @@ def _read_quickly(
         return None
     if not payload.isascii() and not _is_text(payload):
         return None
-    return message.agent, metrics, message.timestamp
+    return message
 
 
 def _is_text(payload: bytes) -> bool:

@@ -68,6 +68,11 @@ class Presence:
             del self._speakers[uuid]
         return speakers.count == 0
 
+    def has_heard(self, client: Client, uuid: str) -> bool:
+        """A valid message of the agent came on this very connection before, and it is open."""
+        heard = self._heard.get(client.number)
+        return heard is not None and heard.get(uuid, False)
+
     def check(self, client: Client, uuid: str) -> None:
         """Whether :meth:`heard` may be called.
 

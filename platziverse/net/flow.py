@@ -59,6 +59,12 @@ class FlowControl:
             self._held[reader] = None
             reader.hold_reading(STORE)
 
+    def owing(self, reader: Reader, acknowledgements: int) -> None:
+        """So many answers wait behind one of a publish that is not finished: they take room as well."""
+        if acknowledgements >= self._limits.max_unfinished:
+            self._held[reader] = None
+            reader.hold_reading(STORE)
+
     def finished(self, reader: Reader, size: int) -> None:
         """The store has committed, or given up, a publish."""
         self.unfinished -= 1

@@ -161,10 +161,7 @@ class MQTTProtocol(Admission):
         pubrec = encode_pubrec(packet_id)
         now = self._owner.deadlines.now
         if not session.receive(packet_id, now):
-            pending = self._ack_queue().expect(pubrec)
-            session.when_stored(
-                packet_id, lambda stored: pending.done() if stored else self.close("not stored")
-            )
+            self._repeated(session, packet_id, self._ack_queue().expect(pubrec))
             return
         answer = self._broker.publish(packet, client)
         if answer is not None:
@@ -173,9 +170,24 @@ class MQTTProtocol(Admission):
             session.stored(packet_id, now)
             self._acknowledge(pubrec)  # [MQTT-4.3.3-2]
 
+    def _repeated(self, session: Session, packet_id: int, pending: Pending) -> None:
+        """A QoS 2 message came again: the outcome of the first is its outcome."""
+        flow = self._owner.flow
+        flow.started(self, 0)
+
+        def known(stored: bool) -> None:
+            if stored:
+                pending.done()
+            else:
+                self.close("not stored")
+            flow.finished(self, 0)
+
+        session.when_stored(packet_id, known)
+
     def _acknowledge(self, data: bytes) -> None:
         if self._acks:
             self._acks.expect(data).done()
+            self._owner.flow.owing(self, len(self._acks))
         else:
             self.send(data)
 
@@ -206,7 +218,8 @@ class MQTTProtocol(Admission):
         if packet.qos == 2 and self._session is not None and packet.packet_id is not None:
             self._session.failed(packet.packet_id)
         self._owner.flow.finished(self, len(packet.payload))
-        self._complain("not stored", f"its message was not handled: {failure.getErrorMessage()}")
+        if not self.closed:
+            self._complain("not stored", f"its message was not handled: {failure.getErrorMessage()}")
         self.close("its message was not handled")  # MQTT 3.1.1 has no negative PUBACK
 
     # -- the other packets -----------------------------------------------------------------------
@@ -232,8 +245,11 @@ class MQTTProtocol(Admission):
         answer = self._broker.released(self._session, packet.packet_id)
         if answer is None:
             self.send(pubcomp)
-        else:
-            answer.addCallbacks(lambda _: self.send(pubcomp), lambda _: self.close("not released"))
+            return
+        flow = self._owner.flow
+        flow.started(self, 0)
+        answer.addCallbacks(lambda _: self.send(pubcomp), lambda _: self.close("not released"))
+        answer.addBoth(lambda _: flow.finished(self, 0))
 
     def _subscribe(self, packet: Subscribe) -> None:
         session = self._session

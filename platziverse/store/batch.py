@@ -36,13 +36,13 @@ class Batch:
             evolve(self, entries=self.entries[middle:], deferreds=self.deferreds[middle:]),
         )
 
-    def replaced(self, entry: Entry) -> "Batch":
-        """For a batch of one: with this entry instead."""
-        return evolve(self, entries=[entry])
+    def replaced(self, entries: list[Entry]) -> "Batch":
+        """For a batch of one: with this entry instead, or with none."""
+        return evolve(self, entries=entries)
 
     def committed(self, outcome: Outcome) -> None:
         """Balance the books, then tell everybody."""
-        self.settle(len(self.entries), outcome)
+        self.settle(len(self.deferreds), outcome)
         for deferred in self.deferreds:
             deferred.callback(None)
 
@@ -73,6 +73,8 @@ class PacketIdentifiers:
     def take(self, entry: Entry) -> bool:
         """Whether the entry may join the batch; if so it has joined."""
         touched = entry.delivery if type(entry) is Report else entry
+        if touched is None:
+            return True
         if type(touched) is Delivery or type(touched) is Release:
             place = touched.client_id, touched.packet_id
             if place in self._taken or touched.client_id in self._forgotten:

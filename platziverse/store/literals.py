@@ -5,13 +5,19 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from msgspec.json import encode
+
 _PLAIN: Final = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?", re.ASCII).fullmatch
+_PLAIN_LINES: Final = re.compile(r"(?:[+-]?[0-9]{1,17}(?:\.[0-9]{0,12})?\n)*", re.ASCII).match
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", re.ASCII).fullmatch
 
 
-def array(values: Sequence[object]) -> str:
-    """Of what needs no quotes: numbers, ``NULL``, ``t`` and ``f``, hexadecimal digits."""
-    return "{" + ",".join(map(str, values)) + "}"
+def array(values: "Sequence[int | float | bool | str | None]") -> str:
+    """Of finite numbers, truth values and ``None``, or of texts of hexadecimal digits.
+
+    JSON writes them as PostgreSQL reads them, but for the brackets.
+    """
+    return f"{{{encode(values)[1:-1].decode()}}}"
 
 
 def text_array(values: Sequence[str]) -> str:
@@ -22,6 +28,25 @@ def text_array(values: Sequence[str]) -> str:
     if "\\" in body or body.count('"') != 2 * len(values) - 2:
         body = '","'.join([value.replace("\\", "\\\\").replace('"', '\\"') for value in values])
     return f'{{"{body}"}}'
+
+
+def number_array(values: Sequence[str]) -> str:
+    """Of what :func:`number` says of each text; those that look plain are looked at all at once."""
+    if not values:
+        return "{}"
+    lines = "\n".join(values) + "\n"
+    if lines.count("\n") != len(values):
+        return f"{{{','.join(map(number, values))}}}"
+    parts: list[str] = []
+    position = 0
+    while position < len(lines):
+        end = _PLAIN_LINES(lines, position).end()  # type: ignore[union-attr]
+        parts.append(lines[position:end])
+        position = end
+        if end < len(lines):
+            position = lines.index("\n", end) + 1
+            parts.append(number(lines[end : position - 1]) + "\n")
+    return f"{{{''.join(parts)[:-1].replace(chr(10), ',')}}}"
 
 
 def number(value: str) -> str:

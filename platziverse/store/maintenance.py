@@ -1,4 +1,4 @@
-"""Partitions made ahead of time, and old keys dropped."""
+"""Partitions made ahead of time, and old ones dropped."""
 
 from collections.abc import Generator
 from typing import Any, Final
@@ -17,6 +17,7 @@ log = Logger()
 _LIMITS: Final = "SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '{deadline}s';"
 _ADD: Final = "SELECT platziverse_add_partitions(to_timestamp(%s))"
 _PRUNE: Final = "SELECT platziverse_prune(to_timestamp(%s))"
+_DROP: Final = "SELECT platziverse_drop_months(to_timestamp(%s) - make_interval(months => %s))"
 
 
 class Maintenance:
@@ -26,14 +27,24 @@ class Maintenance:
     belongs to no partition goes to the default one.
 
     :param wall_clock: seconds since the epoch.
+    :param keep_months: months of metrics that are kept besides the current one; 0: all of them.
     :ivar added: partitions made so far.
     :ivar dropped: days of keys dropped so far.
+    :ivar dropped_months: months of metrics dropped so far.
     """
 
     def __init__(
-        self, dsn: str, reactor: Any, wall_clock: Any, *, interval: float = 3600.0, retry: float = 60.0
+        self,
+        dsn: str,
+        reactor: Any,
+        wall_clock: Any,
+        *,
+        keep_months: int = 0,
+        interval: float = 3600.0,
+        retry: float = 60.0,
     ) -> None:
-        self.added = self.dropped = 0
+        self.added = self.dropped = self.dropped_months = 0
+        self._keep_months = keep_months
         self._dsn, self._reactor, self._wall_clock = dsn, reactor, wall_clock
         self._interval, self._retry = interval, retry
         self._due = 0.0
@@ -65,6 +76,12 @@ class Maintenance:
             self.added += added
             ((dropped,),) = yield timed(connection, connection.runQuery(limits + _PRUNE, (now,)), deadline)
             self.dropped += dropped
+            if self._keep_months:
+                query = connection.runQuery(limits + _DROP, (now, self._keep_months))
+                ((months,),) = yield timed(connection, query, deadline)
+                self.dropped_months += months
+                if months:
+                    log.info("{months} months of metrics were dropped: they are too old", months=months)
         finally:
             force_close(connection)
 

@@ -16,6 +16,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from platziverse.store.connection import Connection, DeadlinePassed, connect, force_close, timed
+from platziverse.store.sqlstate import Action, classify, one_line
 
 if TYPE_CHECKING:
     from importlib.abc import Traversable
@@ -26,6 +27,9 @@ log = Logger()
 LOCK: Final = (0x706C6174, 0x7A697665)
 #: The files that surround ``001.sql`` when the tables of the original are there.
 ASIDE, CONVERT = "original-aside.sql", "original-convert.sql"
+
+#: What has nothing to do with the tables.
+_ANOTHER_TIME: Final = (Action.RECONNECT, Action.RETRY, Action.PAUSE, Action.HALVE)
 
 _BEGIN: Final = "BEGIN; SET LOCAL lock_timeout = '10s'; SET LOCAL statement_timeout = 0"
 _TRY_LOCK: Final = f"SELECT pg_try_advisory_xact_lock({LOCK[0]}, {LOCK[1]})"
@@ -84,9 +88,11 @@ def migrate(
         while version is None:
             version = yield _next_step(connection, schema, steps, patience, step_deadline)
         return int(version)
-    except psycopg2.OperationalError:
-        raise
     except psycopg2.Error as error:
+        if isinstance(error, psycopg2.OperationalError):
+            raise
+        if classify(error, bool(connection.closed)) in _ANOTHER_TIME:
+            raise psycopg2.OperationalError(one_line(error)) from error
         said = ", ".join(filter(None, (error.diag.message_primary, error.diag.message_detail))) or str(error)
         raise SchemaError(f"the database refused to change its tables: {' '.join(said.split())}") from error
     finally:

@@ -37,7 +37,7 @@ class PostgresStore:
     :param bound: an agent that is there keeps its username; reports with another are refused.
     :param on_state: called with the new ``state`` when it changes.
     :ivar state: ``"connecting"``, ``"ready"`` or ``"away: <reason>"``.
-    :ivar refused: entries that the database refused for their data and that became rejections.
+    :ivar refused: entries that the database refused for their data; messages became rejections.
     :ivar internal_errors: those of them that should never have been sent to it.
     """
 
@@ -181,11 +181,11 @@ class PostgresStore:
                 started.callback(None)
 
     def was_refused(self, error: BaseException) -> None:
-        """One entry became a rejection, because of ``error``."""
+        """One entry became a rejection, or nothing if it was no message, because of ``error``."""
         self.refused += 1
         if getattr(error, "pgcode", None) is None:
             self.internal_errors += 1
-        log.warn("refused by the database, kept as a rejected message: {reason}", reason=one_line(error))
+        log.warn("refused by the database for what is in it: {reason}", reason=one_line(error))
 
     def _set_state(self, state: str) -> None:
         if state == self.state or self.stopped:

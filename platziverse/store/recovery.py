@@ -36,7 +36,8 @@ class Backoff:
 class Step:
     """What comes next.
 
-    :param instead: batches to commit in its place, in order; ``None``: the same batch again.
+    :param instead: batches to commit in its place, in order, once it is certain that it was not
+        committed; ``None``: the same batch again.
     :param pause: seconds to wait before.
     :param trouble: the database is to blame, so somebody should know.
     :param refused: the database refused this one entry for its data.
@@ -60,13 +61,18 @@ class Recovery:
         self._batch, self._backoff, self._setup_pause = batch, backoff, setup_pause
         self._seen: Counter[Action] = Counter()
 
+    @property
+    def unknown(self) -> bool:
+        """Whether some try of the batch may have been committed, or may be yet."""
+        return bool(self._seen[Action.RECONNECT] or self._seen[Action.UNKNOWN])
+
     def next(self, action: Action, error: BaseException) -> Step:
         """The next step after ``error``."""
         self._seen[action] += 1
         again = self._seen[action] <= TRIES
         if action is Action.BAD_ROW or (action is Action.UNKNOWN and not again):
             return self._narrow(error)
-        if action is Action.HALVE and self._may_halve():
+        if action is Action.HALVE and len(self._batch.entries) > 1:
             return Step(self._batch.halves())
         if action is Action.SETUP:
             return Step(pause=self._setup_pause, trouble=True, anew=True)
@@ -74,15 +80,10 @@ class Recovery:
             return Step()
         return Step(pause=self._backoff.next(), trouble=True, anew=action is Action.RECONNECT)
 
-    def _may_halve(self) -> bool:
-        """A half has a new number, so the outcome of this one has to be known, or be given up on."""
-        known = not self._seen[Action.RECONNECT] or self._seen[Action.HALVE] > TRIES
-        return len(self._batch.entries) > 1 and known
-
     def _narrow(self, error: BaseException) -> Step:
         if len(self._batch.entries) > 1:
             return Step(self._batch.halves())
-        replacement = instead_of(self._batch.entries[0], one_line(error))
+        replacement = instead_of(self._batch.entries[0], one_line(error)) if self._batch.entries else None
         if replacement is not None:
             return Step((self._batch.replaced(replacement),), refused=True)
         # Not even its raw bytes in ASCII: kept, with everything behind it, until somebody comes to see.

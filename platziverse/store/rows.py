@@ -4,29 +4,23 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from platziverse.agents.model import Agent, Delivery, Departure, Entry, Forget, Rejection, Release, Report
-from platziverse.store.literals import number
 
 
 class Rows:
-    """Columns of literals, and the agents in the state the last entry leaves them in.
+    """What a statement writes, and the agents in the state the last entry leaves them in.
 
-    :ivar messages: how many reports may be stored; ``repeated`` are those that came twice in this batch.
+    A batch has hundreds of reports and thousands of metrics, so their columns are made by one
+    comprehension each, not piece by piece.
+
+    :ivar reports: the ones that may be stored; ``repeated`` are those that came twice in this batch.
     :ivar rejected: how many rejections came on their own, not with a report.
     :ivar upserts: agents to write, with whether they are connected, by uuid.
     :ivar remembered: ids of agents that need no writing.
     """
 
     def __init__(self, entries: Sequence[Entry], known: Mapping[str, tuple[int, Agent]]) -> None:
-        self.messages = self.repeated = self.rejected = 0
-        self._uuids: list[str] = []
-        self.arrived: list[str] = []
-        self.measured: list[str] = []
-        self.adjusted: list[str] = []
-        self.keys: list[str] = []
-        self.metric_message: list[int] = []
-        self.types: list[str] = []
-        self.values: list[str] = []
-        self.numbers: list[str] = []
+        self.repeated = self.rejected = 0
+        self.reports: list[Report] = []
         self.rejections: list[tuple[int, Rejection]] = []
         self.deliveries: list[tuple[int, Delivery]] = []
         self.releases: list[Release] = []
@@ -36,11 +30,21 @@ class Rows:
         for entry in entries:
             _ADD[type(entry)](self, entry)
         self._settle_agents(known)
+        reports = self.reports
+        self.metric_message = [n for n, report in enumerate(reports, 1) for _ in report.metrics]
+        metrics = [metric for report in reports for metric in report.metrics]
+        self.types = [metric.type for metric in metrics]
+        self.values = [metric.value for metric in metrics]
+
+    @property
+    def messages(self) -> int:
+        """How many reports may be stored."""
+        return len(self.reports)
 
     def agents(self) -> list[int]:
         """For each message the id of its agent; -1 for the first agent of ``upserts``, -2 for the second …"""
         references = self._references
-        return [references[uuid] for uuid in self._uuids]
+        return [references[report.agent.uuid] for report in self.reports]
 
     def _settle_agents(self, known: Mapping[str, tuple[int, Agent]]) -> None:
         self.upserts: dict[str, tuple[Agent, bool]] = {}
@@ -60,30 +64,20 @@ class Rows:
                 self._references[uuid] = -len(self.upserts)
 
     def _report(self, report: Report) -> None:
-        self._states[report.agent.uuid] = report.agent, True
-        key = report.key
+        agent, key = report.agent, report.key
+        self._states[agent.uuid] = agent, True
         repeated = key in self._seen
-        message = 0 if repeated else self.messages + 1
-        if report.delivery is not None:
-            self.deliveries.append((message, report.delivery))
         if repeated:
             self.repeated += 1
-            return
-        if key is not None:
-            self._seen.add(key)
-        self.messages = message
-        self._uuids.append(report.agent.uuid)
-        self.arrived.append(repr(report.arrived))
-        self.measured.append("NULL" if report.measured is None else repr(report.measured))
-        self.adjusted.append("t" if report.measured_adjusted else "f")
-        self.keys.append("NULL" if key is None else key.hex())
-        for metric in report.metrics:
-            self.metric_message.append(message)
-            self.types.append(metric.type)
-            self.values.append(metric.value)
-            self.numbers.append(number(metric.value))
-        for rejection in report.rejections:
-            self.rejections.append((message, rejection))
+        else:
+            if key is not None:
+                self._seen.add(key)
+            self.reports.append(report)
+        message = 0 if repeated else len(self.reports)
+        if report.delivery is not None:
+            self.deliveries.append((message, report.delivery))
+        if report.rejections and not repeated:
+            self.rejections += [(message, rejection) for rejection in report.rejections]
 
     def _rejection(self, rejection: Rejection) -> None:
         self.rejected += 1

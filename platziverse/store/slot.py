@@ -13,7 +13,7 @@ from platziverse.store.connection import force_close, timed
 from platziverse.store.errors import StoreStopped
 from platziverse.store.recovery import Backoff, Recovery, Step
 from platziverse.store.sqlstate import Action, ConnectFailed, classify, one_line
-from platziverse.store.statement import Statement, build
+from platziverse.store.statement import FENCE, WRITTEN_BEFORE, Statement, build
 
 _Steps = Generator["Deferred[Any]", Any, Any]
 
@@ -88,30 +88,36 @@ class Slot:
         todo = [batch]
         try:
             while todo:
-                todo += reversed((yield self._commit(todo.pop())))
-        finally:
+                todo[-1:] = reversed((yield self._commit(todo[-1])))
+        except Exception:  # the store was stopped; or there is a bug, and nobody may wait for ever
             for left in todo:
                 left.abandoned(StoreStopped())
+            raise
 
     @inlineCallbacks
     def _commit(self, batch: Batch) -> Generator["Deferred[Any]", Any, tuple[Batch, ...]]:
         """Commit the batch, or fire with the batches to commit in its place, in order."""
         self._number_next()
-        recovery = self._recovery(batch)
+        recovery, instead = self._recovery(batch), None
         while True:
             try:
                 yield self._connect()
-                statement, answer = yield self._execute(batch)
+                if instead is None:
+                    statement, answer = yield self._execute(batch)
+                elif (yield self._was_written()):
+                    statement, answer = self._build(batch), WRITTEN_BEFORE
+                else:
+                    return instead
             except Exception as error:
                 step = self._after(error, recovery)
             else:
                 self._done(batch, statement, answer)
                 return ()
-            if step.instead is not None:
-                return step.instead
+            instead = instead or step.instead
+            if instead is not None and not recovery.unknown:
+                return instead
             yield self._pause(step.pause)
             if self._database.stopped:
-                batch.abandoned(StoreStopped())
                 raise StoreStopped
 
     @inlineCallbacks
@@ -141,18 +147,37 @@ class Slot:
 
     @inlineCallbacks
     def _execute(self, batch: Batch) -> Generator["Deferred[Any]", Any, tuple[Statement, Any]]:
-        database = self._database
-        statement = build(batch.entries, self.known, str(database.instance), self._name, self._number)
-        query = self.connection.runQuery(database.prefix + statement.sql, statement.parameters)
-        (answer,) = yield timed(self.connection, query, database.deadline)
+        statement = self._build(batch)
+        answer = yield self._ask(statement.sql, statement.parameters)
         return statement, answer
+
+    @inlineCallbacks
+    def _was_written(self) -> Generator["Deferred[Any]", Any, bool]:
+        """Whether an earlier try of the batch was committed; if not, none ever will be.
+
+        What takes its place has numbers of its own, so a copy that a frozen server still holds must not
+        wake up beside it.
+        """
+        (written,) = yield self._ask(FENCE, {"writer": self._name, "batch": self._number})
+        return bool(written)
+
+    @inlineCallbacks
+    def _ask(self, sql: str, parameters: dict[str, Any]) -> Generator["Deferred[Any]", Any, Any]:
+        """The one row of the answer."""
+        database = self._database
+        query = self.connection.runQuery(database.prefix + sql, parameters)
+        (answer,) = yield timed(self.connection, query, database.deadline)
+        return answer
+
+    def _build(self, batch: Batch) -> Statement:
+        return build(batch.entries, self.known, str(self._database.instance), self._name, self._number)
 
     def _recovery(self, batch: Batch) -> Recovery:
         return Recovery(batch, self._backoff, self._database.setup_pause)
 
     def _number_next(self) -> None:
-        self._number += 1
-        if self._number % BATCHES_PER_NAME == 0:
+        self._number += 2  # the number between is that of the fence
+        if self._number % (2 * BATCHES_PER_NAME) == 0:
             self._name = str(uuid4())
 
     def _done(self, batch: Batch, statement: Statement, answer: Any) -> None:

@@ -39,9 +39,11 @@ POLICY: Final = {
     "57P01": Action.RECONNECT,  # admin shutdown
     "57P02": Action.RECONNECT,  # crash shutdown
     "57P03": Action.RECONNECT,  # starting up
+    "57P04": Action.RECONNECT,  # the database was dropped
     "57P05": Action.RECONNECT,  # idle session
     "25006": Action.RECONNECT,  # read-only: the node we talk to is no longer the primary
     "25P03": Action.RECONNECT,  # idle in transaction
+    "25P04": Action.HALVE,  # transaction_timeout
     "40": Action.RETRY,
     "55P03": Action.RETRY,
     "55": Action.PAUSE,
@@ -53,23 +55,17 @@ POLICY: Final = {
     "23": Action.BAD_ROW,
     "42804": Action.BAD_ROW,
     "42846": Action.BAD_ROW,
-    "42P01": Action.SETUP,
-    "42703": Action.SETUP,
-    "42883": Action.SETUP,
-    "42501": Action.SETUP,
+    "42": Action.SETUP,  # tables, columns, rights: all others of this class are about the statement
     "28": Action.SETUP,
     "3D": Action.SETUP,
     "3F": Action.SETUP,
     "PV001": Action.STALE,
 }
 
-#: A NUL, a lone surrogate, something psycopg2 cannot adapt: these have no SQLSTATE.
-_OF_DATA: Final = (ValueError, psycopg2.ProgrammingError, psycopg2.DataError, psycopg2.IntegrityError)
-
 #: libpq gives no SQLSTATE for a refused login, only the server's words.
 _LOGIN: Final = re.compile(
-    r"authentication|pg_hba\.conf|no password supplied|permission denied|(role|database) .* does not exist"
-    r"|not permitted to log in|certificate"
+    r"(?<!canceling )authentication|pg_hba\.conf|no password supplied|permission denied"
+    r"|(role|database) .* does not exist|not permitted to log in|certificate"
 )
 
 

@@ -12,13 +12,23 @@ from attrs import frozen
 
 from platziverse.agents.model import Agent, Entry
 from platziverse.store.batch import Outcome
-from platziverse.store.literals import array, text_array
+from platziverse.store.literals import array, number_array, text_array
 from platziverse.store.rows import Rows
 
 _TICKET: Final = """ticket AS (
     INSERT INTO ingest_batches AS known (writer, batch, "updatedAt") VALUES (%(writer)s, %(batch)s, now())
     ON CONFLICT (writer) DO UPDATE SET batch = excluded.batch, "updatedAt" = now()
     WHERE known.batch < excluded.batch RETURNING 1)"""
+
+#: Ends the chances of the batch with this number, unless it is written already: then says so.
+FENCE: Final = """INSERT INTO ingest_batches AS known (writer, batch, "updatedAt")
+    VALUES (%(writer)s, %(batch)s + 1, now())
+    ON CONFLICT (writer) DO UPDATE SET batch = excluded.batch, "updatedAt" = now()
+    WHERE known.batch < %(batch)s;
+    SELECT batch = %(batch)s FROM ingest_batches WHERE writer = %(writer)s"""
+
+#: What the statement of a batch that was written before would answer.
+WRITTEN_BEFORE: Final = (0, 0, None, None)
 
 # In the order of uuids, so that two daemons never wait for each other.
 _UPSERT: Final = """given AS (
@@ -58,14 +68,16 @@ _DELIVERIES: Final = """delivery AS (
     FROM unnest(%(d_message)s::integer[], %(d_client)s::text[], %(d_packet)s::integer[],
         %(d_digest)s::text[], %(d_dup)s::boolean[]) AS delivery (message, client, packet, digest, dup)
     WHERE EXISTS (SELECT FROM ticket)),
+new_delivery AS (
+    INSERT INTO qos2_messages AS known ("clientId", "packetId", digest)
+    SELECT client, packet, digest FROM delivery ORDER BY client, packet
+    ON CONFLICT ("clientId", "packetId") DO UPDATE SET digest = excluded.digest, "createdAt" = now()
+    WHERE known.digest <> excluded.digest OR NOT EXISTS (
+        SELECT FROM delivery WHERE dup AND client = excluded."clientId" AND packet = excluded."packetId")
+    RETURNING "clientId", "packetId"),
 known_delivery AS (
-    SELECT message FROM delivery JOIN qos2_messages AS known
-    ON known."clientId" = client AND known."packetId" = packet
-    WHERE dup AND known.digest = delivery.digest),
-deliveries AS (
-    INSERT INTO qos2_messages ("clientId", "packetId", digest) SELECT client, packet, digest FROM delivery
-    ORDER BY client, packet
-    ON CONFLICT ("clientId", "packetId") DO UPDATE SET digest = excluded.digest, "createdAt" = now())"""
+    SELECT message FROM delivery
+    WHERE (client, packet) NOT IN (SELECT "clientId", "packetId" FROM new_delivery))"""
 
 _NEW_KEY: Final = "(key IS NULL OR key IN (SELECT key FROM keys))"
 _NEW_DELIVERY: Final = "n NOT IN (SELECT message FROM known_delivery)"
@@ -168,7 +180,7 @@ def build(
         upserts=bool(rows.upserts),
         departures=bool(rows.departed),
         messages=bool(rows.messages),
-        keys=rows.messages > rows.keys.count("NULL"),
+        keys=any(report.key is not None for report in rows.reports),
         deliveries=bool(rows.deliveries),
         metrics=bool(rows.types),
         rejections=bool(rows.rejections),
@@ -203,18 +215,19 @@ def _sql(parts: Parts) -> str:
 
 
 def _columns(rows: Rows) -> dict[str, Any]:
+    reports = rows.reports
     columns: dict[str, Any] = {
         "remembered": array(rows.remembered),
         "remembered_count": len(rows.remembered),
         "agent": array(rows.agents()),
-        "arrived": array(rows.arrived),
-        "measured": array(rows.measured),
-        "adjusted": array(rows.adjusted),
-        "key": array(rows.keys),
+        "arrived": array([report.arrived for report in reports]),
+        "measured": array([report.measured for report in reports]),
+        "adjusted": array([report.measured_adjusted for report in reports]),
+        "key": array([report.key.hex() if report.key is not None else None for report in reports]),
         "message": array(rows.metric_message),
         "type": text_array(rows.types),
         "value": text_array(rows.values),
-        "number": array(rows.numbers),
+        "number": number_array(rows.values),
         "departed": text_array(rows.departed),
         "forgotten": text_array(rows.forgotten),
     }
@@ -245,9 +258,9 @@ def _rejection_columns(rows: Rows) -> dict[str, str]:
         "r_message": array([message for message, _ in rows.rejections]),
         "r_topic": text_array([rejection.topic for rejection in rejections]),
         "r_client": text_array([rejection.client_id for rejection in rejections]),
-        "r_payload": array([rejection.payload.hex() or '""' for rejection in rejections]),
+        "r_payload": array([rejection.payload.hex() for rejection in rejections]),
         "r_reason": text_array([rejection.reason for rejection in rejections]),
-        "r_arrived": array([repr(rejection.arrived) for rejection in rejections]),
+        "r_arrived": array([rejection.arrived for rejection in rejections]),
     }
 
 

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 
 from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 from twisted.logger import Logger
@@ -15,6 +15,9 @@ from platziverse.store.deliveries import Deliveries
 from platziverse.store.errors import StoreStopped
 
 log = Logger()
+
+#: Seconds after which the next round begins without a shard whose batch is still under way.
+PATIENCE: Final = 1.0
 
 T = TypeVar("T")
 _Queue = deque[tuple[Entry, "Deferred[None]"]]
@@ -37,7 +40,8 @@ class BatchWriter:
     """A ``ReportStore`` that commits in rounds, one batch for each shard.
 
     An agent always belongs to the same shard, so no two batches wait for the same row. There is no
-    timer: while the database is fast the batches are small, while it is slow they grow.
+    timer: while the database is fast the batches are small, while it is slow they grow. A shard in
+    trouble of its own, say behind a lock on a row, keeps the others waiting ``PATIENCE`` and no longer.
 
     :param clock: Twisted's reactor, or a clock.
     :param max_entries: most entries of a batch.
@@ -66,6 +70,7 @@ class BatchWriter:
         self._store, self._clock = store, clock
         self._max_entries, self._max_rows, self._observe = max_entries, max_rows, observe
         self._queues: list[_Queue] = [deque() for _ in range(store.slots)]
+        self._busy: set[int] = set()
         self._in_round = self._stopped = False
         self._drained: list[Deferred[None]] = []
         self._deliveries = Deliveries()
@@ -102,8 +107,13 @@ class BatchWriter:
         if self._stopped:
             deferred.errback(StoreStopped())
             return
-        self._queues[hash(place) % len(self._queues)].append((entry, deferred))
+        shard = hash(place) % len(self._queues)
+        self._queues[shard].append((entry, deferred))
         if not self._in_round:
+            self._go_on(shard)
+
+    def _go_on(self, shard: int) -> None:
+        if shard not in self._busy and self._queues[shard]:
             self._in_round = True
             # Everything of this reactor turn joins the round.
             self._clock.callLater(0, self._begin_round)
@@ -126,12 +136,25 @@ class BatchWriter:
                 queue.popleft()[1].errback(StoreStopped())
 
     def _begin_round(self) -> None:
-        shards = [shard for shard, queue in enumerate(self._queues) if queue]
+        shards = [shard for shard, queue in enumerate(self._queues) if queue and shard not in self._busy]
         self._in_round = bool(shards)
         if shards:
+            self._busy.update(shards)
             # Without fireOnOneErrback this fires once all have ended, whichever way.
             round_ = DeferredList([self._write(shard) for shard in shards], consumeErrors=True)
-            round_.addCallback(lambda _: self._begin_round())
+            self._within_patience(round_).addCallback(lambda _: self._begin_round())
+
+    def _within_patience(self, round_: "Deferred[Any]") -> "Deferred[None]":
+        ended: Deferred[None] = Deferred()
+        late = self._clock.callLater(PATIENCE, ended.callback, None)
+
+        def all_ended(_: object) -> None:
+            if late.active():
+                late.cancel()
+                ended.callback(None)
+
+        round_.addCallback(all_ended)
+        return ended
 
     def _write(self, shard: int) -> "Deferred[None]":
         batch = self._take(self._queues[shard])
@@ -145,7 +168,12 @@ class BatchWriter:
             if not failure.check(StoreStopped):
                 log.failure("a batch was not committed", failure)
 
-        return self._store.write(shard, batch).addCallback(written).addErrback(failed)
+        def free(_: object) -> None:
+            self._busy.discard(shard)
+            if not self._in_round:
+                self._go_on(shard)
+
+        return self._store.write(shard, batch).addCallback(written).addErrback(failed).addBoth(free)
 
     def _take(self, queue: _Queue) -> Batch:
         """The next batch of a shard: in order, and as much as may go together."""
@@ -153,14 +181,15 @@ class BatchWriter:
         deferreds: list[Deferred[None]] = []
         rows, identifiers = 0, PacketIdentifiers()
         while queue and len(entries) < self._max_entries:
-            entry = queue[0][0]
+            entry, deferred = queue[0]
             rows += weight(entry)
-            if entries and (rows > self._max_rows or not identifiers.take(entry)):
+            if entries and rows > self._max_rows:
                 break
-            if not entries:
-                identifiers.take(entry)
+            if not identifiers.take(entry):  # never the first
+                break
             entries.append(entry)
-            deferreds.append(queue.popleft()[1])
+            deferreds.append(deferred)
+            queue.popleft()
         return Batch(entries, deferreds, self._settle)
 
     def _settle(self, entries: int, outcome: Outcome) -> None:

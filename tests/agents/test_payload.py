@@ -423,5 +423,5 @@ class AnyBytesTests(SynchronousTestCase):
         found = _read_quickly(payload, 1000)
         if found is not None:
             agent, metrics, timestamp, problems = read_carefully(payload, 1000)
-            self.assertEqual(found, (agent, metrics, timestamp))
+            self.assertEqual((found.agent, found.metrics, found.timestamp), (agent, metrics, timestamp))
             self.assertEqual(problems, "")

@@ -8,11 +8,10 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from contextlib import suppress
 from typing import Final
 
+from tests.crash.counters import scrape
 from tests.crash.waiting import poll
 from tests.integration.daemon import ROOT, clean_environment
 
@@ -128,10 +127,4 @@ class Daemon:
 
     def scrape(self) -> "dict[str, float] | None":
         """``/metrics`` by name and labels, or ``None`` while the daemon has no such page."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
-                text = answer.read().decode()
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            return None
-        rows = (line.rpartition(" ") for line in text.splitlines() if line and line[0] != "#")
-        return {name: float(value) for name, _, value in rows}
+        return scrape(self.port)

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeAlias
 import psycopg2
 from attrs import define, frozen
 
+from tests.crash.counters import books
 from tests.crash.daemon import GRAVE, Daemon
 from tests.crash.ledger import Ledger
 from tests.crash.waiting import TooLate, poll
@@ -106,8 +107,7 @@ def check_books(ledger: Ledger, scraped: "Mapping[str, float] | None") -> None:
     """
     if scraped is None:
         return
-    names = ("received", "stored", "duplicates", "rejected", "pending")
-    found = {name: _counter(scraped, name) for name in names}
+    found = books(scraped)
     if None in found.values():
         ledger.violation("books", f"counters are missing: {found}")
         return
@@ -118,11 +118,6 @@ def check_books(ledger: Ledger, scraped: "Mapping[str, float] | None") -> None:
         ledger.violation("books", f"nothing should be pending: {found}")
     if errors := scraped.get("platziverse_internal_errors_total"):
         ledger.violation("internal error", f"{errors:.0f} counted")
-
-
-def _counter(scraped: Mapping[str, float], name: str) -> "float | None":
-    wanted = (f"platziverse_ingest_{name}", f"platziverse_ingest_{name}_total")
-    return next((value for key, value in scraped.items() if key in wanted), None)
 
 
 @frozen

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.crash.counters import books, scrape
+
 ROOT = Path(__file__).parent.parent.parent
 NODE = Path(__file__).parent / "node_modules" / ".bin"
 
@@ -127,6 +129,22 @@ class Daemon(Program):
     def port(self) -> int:
         """The first port it listens on."""
         return int(self.wait_for(r"listens for MQTT on \S*?:(\d+)[,;]")[1])
+
+    def books(self) -> "dict[str, float | None] | None":
+        """What became of the messages, ``None`` for a daemon without a page of counters."""
+        ports = [
+            found for line in self.lines if (found := re.search(r"listens for MQTT on \S*?:(\d+)[,;]", line))
+        ]
+        scraped = scrape(int(ports[0][1])) if ports and self.process.poll() is None else None
+        return None if scraped is None else books(scraped)
+
+    def stop(self, number: int = signal.SIGINT) -> int:
+        """Send a signal and wait; the exit code. The books must balance before."""
+        if (found := self.books()) is not None:
+            received, *others = (value or 0.0 for value in found.values())
+            if None in found.values() or received != sum(others):
+                raise AssertionError(f"the books do not balance: {found}")
+        return super().stop(number)
 
     def ready(self) -> int:
         """Wait until the database is ready as well; the port."""

@@ -46,6 +46,8 @@ class CourseTests(DaemonTestCase):
         self.assertEqual(
             json.loads(subscriber.wait_for("^agent/disconnected (.*)")[1]), {"agent": {"uuid": "yyy"}}
         )
+        kept = {"received": 2, "stored": 1, "duplicates": 0, "rejected": 1, "pending": 0}
+        self.assertEqual(daemon.books(), kept)
         self.assertEqual(daemon.stop(), 0)
         self.assertEqual(len([line for line in daemon.lines if " warn " in line]), 1, daemon.output)
         self.assertNotIn("Traceback", daemon.output)

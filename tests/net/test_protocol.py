@@ -681,6 +681,52 @@ class Fairness(SynchronousTestCase):
         self.assertFalse(client.held)
         self.assertEqual([type(packet) for packet in client.received()], [Puback] * 10)
 
+    def test_answers_that_wait_behind_one_that_is_not_stored_are_bounded(self) -> None:
+        """row 112: a client that never takes a breath while the database is away"""
+        store = Store()
+        harness = BrokerHarness({"t": store}, Limits(max_unfinished=4))
+        client = harness.connect()
+        client.publish("t", b"", 1, 1)
+        client.send(*(Publish("elsewhere", b"", 1, packet_id=number) for number in range(2, 20)))
+        self.assertEqual(len(client.protocol._acks or ()), 4)
+        self.assertTrue(client.held)
+        store.commit()
+        self.assertFalse(client.held)
+        self.assertEqual([type(packet) for packet in client.received()], [Puback] * 19)
+
+    def test_repetitions_of_a_qos_2_message_are_bounded_while_it_waits(self) -> None:
+        """rows 57 and 112"""
+        store = Store()
+        harness = BrokerHarness({"t": store}, Limits(max_unfinished=4))
+        client = harness.connect(clean_session=False)
+        client.send(*[Publish("t", b"x", 2, packet_id=5, dup=True)] * 20)
+        self.assertEqual((len(store.messages), client.held), (1, True))
+        self.assertEqual(len(client.protocol._acks or ()), 4)
+        store.commit()
+        self.assertEqual((client.held, harness.factory.flow.unfinished), (False, 0))
+        self.assertEqual(client.received(), [Pubrec(5)] * 20)
+
+    def test_releases_are_bounded_while_they_wait(self) -> None:
+        """rows 58 and 112"""
+        releases: list[Deferred[object]] = []
+
+        class Observer:
+            def client_connected(self, client: Client) -> None: ...
+            def client_disconnected(self, client: Client, taken_over: bool) -> None: ...
+            def session_ended(self, client_id: str) -> None: ...
+            def message_released(self, client: Client, packet_id: int) -> Deferred[object]:
+                releases.append(Deferred())
+                return releases[-1]
+
+        harness = BrokerHarness({}, Limits(max_unfinished=4), observers=[Observer()])
+        client = harness.connect(clean_session=False)
+        client.send(*[Pubrel(7)] * 20)
+        self.assertEqual((len(releases), client.held), (4, True))
+        for release in releases:
+            release.callback(None)
+        self.assertEqual((client.held, harness.factory.flow.unfinished), (False, 0))
+        self.assertEqual(client.received(), [Pubcomp(7)] * 20)
+
     def test_the_total_holds_everyone_and_frees_everyone(self) -> None:
         store = Store()
         harness = BrokerHarness({"t": store}, Limits(max_unfinished_total=4))

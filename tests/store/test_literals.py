@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from psycopg2.extensions import adapt
 from twisted.trial.unittest import SynchronousTestCase
 
-from platziverse.store.literals import array, number, text_array
+from platziverse.store.literals import array, number, number_array, text_array
 from tests.postgres import MISSING, cluster, execute
 
 HOSTILE = [
@@ -111,6 +111,29 @@ class Numbers(SynchronousTestCase):
     def test_postgresql_reads_the_same_numbers(self, floats: list[float]) -> None:
         if MISSING:
             return
-        literal = array([number(repr(value)) for value in floats])
-        ((got,),) = execute(cluster().dsn(), "SELECT %s::float8[]", (literal,))
-        self.assertEqual(got, floats)
+        for literal in number_array([repr(value) for value in floats]), array(floats):
+            ((got,),) = execute(cluster().dsn(), "SELECT %s::float8[]", (literal,))
+            self.assertEqual(got, floats)
+
+    @given(
+        st.lists(
+            st.sampled_from(["1", "-2.5", "", "on", "1\n2", "1e3", "٣", "9" * 40]) | st.text(), max_size=20
+        )
+    )
+    def test_many_are_read_as_each_alone(self, texts: list[str]) -> None:
+        self.assertEqual(number_array(texts), "{" + ",".join(number(text) for text in texts) + "}")
+
+
+class Arrays(SynchronousTestCase):
+    skip = MISSING or None
+
+    def test_whatever_needs_no_quotes_round_trips(self) -> None:
+        for kind, values in (
+            ("integer", [1, -2, None, 2**31 - 1]),
+            ("boolean", [True, False, None]),
+            ("float8", [1e22, 5e-324, -0.1, 1763990000.123456, None]),
+            ("text", ["00ff", "", None]),
+            ("integer", []),
+        ):
+            ((got,),) = execute(cluster().dsn(), f"SELECT %s::{kind}[]", (array(values),))
+            self.assertEqual(got, values)

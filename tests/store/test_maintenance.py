@@ -57,6 +57,24 @@ class Functions(Partitioned, SynchronousTestCase):
         self.assertLessEqual({"2099_11_16", "2099_11_24", "2099_11_26"}, set(self.parts("message_keys")))
         self.assertEqual(self.call("add_partitions"), 0)
 
+    def test_months_that_ended_before_a_moment_are_dropped_and_no_others(self) -> None:
+        for day in -70, -40, 0:
+            self.call("add_partitions", day)
+        self.insert(-300, -70, -40, 0)
+        today = 3  # months around the day on which this runs
+        self.assertEqual(self.call("drop_months", -24), 1 + today)
+        self.assertEqual(self.parts("metrics")[:2], ["2099_10", "2099_11"])
+        rows = execute(self.dsn, "SELECT value FROM metrics ORDER BY 1")
+        self.assertEqual(rows, [("-40",), ("0",)])
+        self.assertEqual(self.call("drop_months", -24), 0)
+
+    def test_qos_2_messages_that_nobody_released_are_forgotten(self) -> None:
+        sql = "INSERT INTO qos2_messages VALUES (%s, 1, %s, to_timestamp(%s))"
+        for client, day in ("gone", -10), ("there", -7):
+            execute(self.dsn, sql, (client, b"", NOW + day * DAY))
+        self.call("prune")
+        self.assertEqual(execute(self.dsn, 'SELECT "clientId" FROM qos2_messages'), [("there",)])
+
     def test_rows_of_the_default_partition_move_into_a_new_one(self) -> None:
         self.call("add_partitions")
         self.insert(200, 231, 500)
@@ -100,7 +118,7 @@ class Hourly(Partitioned, TestCase):
         self.dsn = cluster().database()
         self.now = NOW + 60 * DAY
 
-    def maintenance(self, **given: float) -> Maintenance:
+    def maintenance(self, **given: Any) -> Maintenance:
         made = Maintenance(self.dsn, reactor, lambda: self.now, **given)
         self.addCleanup(made.stop)
         return made
@@ -115,6 +133,17 @@ class Hourly(Partitioned, TestCase):
         added = maintenance.added
         yield maintenance.run()
         self.assertEqual(maintenance.added, added)
+
+    @inlineCallbacks
+    def test_months_are_kept_for_ever_unless_told_otherwise(self) -> Steps:
+        before = self.parts("metrics")
+        yield self.maintenance().run()
+        self.assertLess(set(before), set(self.parts("metrics")))
+        self.now += 62 * DAY
+        maintenance = self.maintenance(keep_months=1)
+        yield maintenance.run()
+        self.assertEqual(self.parts("metrics")[0], "2100_02")
+        self.assertEqual(maintenance.dropped_months, len(before))
 
     @inlineCallbacks
     def test_it_waits_for_nobody_longer_than_two_seconds(self) -> Steps:

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, suc
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from platziverse.agents.model import Departure, Entry
+from platziverse.agents.model import Agent, Departure, Entry
 from platziverse.store.postgres import READY, PostgresStore
 from platziverse.store.writer import BatchWriter
 from tests.crash.waiting import poll
@@ -229,6 +229,20 @@ class Away(StoreCase):
             self.assertEqual(self.execute("SELECT count(*) FROM rejected_messages"), [(0,)])
 
         return self.under_load(fault)
+
+    @inlineCallbacks
+    def test_a_lock_on_one_agent_does_not_stop_the_other_shard(self) -> Steps:
+        """row 106"""
+        yield self.writer.save(report("0", uuid="x"))
+        other = next(str(n) for n in range(100) if (hash(str(n)) - hash("x")) % self.slots)
+        with holding(self.dsn, "SELECT FROM agents WHERE uuid = 'x' FOR UPDATE"):
+            changed = self.writer.save(report("1", agent=Agent("x", "u", "new", "h", 2)))
+            for number in range(10):
+                yield deferLater(reactor, 0.01)
+                yield self.writer.save(report(str(number), uuid=other))
+            self.assertFalse(changed.called)
+        yield changed
+        self.assertEqual(self.writer.stored, 12)
 
     @inlineCallbacks
     def test_idle_connections_are_made_anew(self) -> Steps:

@@ -4,7 +4,7 @@ import psycopg2
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from platziverse.agents.model import Departure, Entry, Rejection
+from platziverse.agents.model import Departure, Entry, Forget, Rejection, Release
 from platziverse.store.batch import Batch
 from platziverse.store.recovery import TRIES, Backoff, Recovery
 from platziverse.store.refused import instead_of
@@ -96,8 +96,15 @@ class TheDataIsToBlame(RecoveryCase):
     def test_a_rejection_never_holds_what_no_text_can_hold(self) -> None:
         """row 96"""
         made = instead_of(report(), "a\0b \ud800")
-        assert made is not None
-        self.assertEqual(made.reason, "the database refused it: a\\x00b \\ud800")
+        (entry,) = made or []
+        assert isinstance(entry, Rejection)
+        self.assertEqual(entry.reason, "the database refused it: a\\x00b \\ud800")
+
+    def test_what_is_no_message_is_left_out_and_holds_nobody(self) -> None:
+        """row 110: a name that the encoding of the database cannot hold is in none of its rows."""
+        for entry in Departure("🐘"), Release("🐘", 1), Forget("🐘"):
+            (batch,) = self.recovery(entry).next(Action.BAD_ROW, ERROR).instead or ()
+            self.assertEqual((batch.entries, len(batch.deferreds)), ([], 1))
 
 
 class TooSlow(RecoveryCase):
@@ -108,9 +115,10 @@ class TooSlow(RecoveryCase):
         step = self.recovery(Departure("a")).next(Action.HALVE, ERROR)
         self.assertEqual((step.instead, step.trouble), (None, True))
 
-    def test_a_batch_whose_outcome_is_unknown_keeps_its_number(self) -> None:
+    def test_the_outcome_of_a_batch_that_lost_its_connection_is_unknown(self) -> None:
         """row 105: a half has another number, so both might be stored."""
         recovery = self.recovery(report(), report())
+        self.assertFalse(recovery.unknown)
         recovery.next(Action.RECONNECT, ERROR)
-        steps = [recovery.next(Action.HALVE, ERROR) for _ in range(TRIES + 1)]
-        self.assertEqual([step.instead is None for step in steps], [True, True, True, False])
+        recovery.next(Action.HALVE, ERROR)
+        self.assertTrue(recovery.unknown)

@@ -53,10 +53,13 @@ class FakeConnection:
             self.closed = 1
             self.fails(psycopg2.InterfaceError("connection already closed"))
 
-    def commits(self, written: int = 1, fresh: int = 0, uuids: Any = None, ids: Any = None) -> None:
+    def says(self, *row: Any) -> None:
         answer, self.answer = self.answer, None
         assert answer is not None
-        answer.callback([(written, fresh, uuids, ids, None)])
+        answer.callback([row])
+
+    def commits(self, written: int = 1, fresh: int = 0, uuids: Any = None, ids: Any = None) -> None:
+        self.says(written, fresh, uuids, ids, None)
 
     def fails(self, error: Exception) -> None:
         answer, self.answer = self.answer, None
@@ -245,7 +248,57 @@ class Losing(SlotCase):
         self.assertEqual(self.database.refused, [])
 
 
+class Unknown(SlotCase):
+    """Row 105: a batch whose first copy may still be on its way is divided behind a fence only."""
+
+    def lost_and_then(self, error: Exception) -> "list[Deferred[None]]":
+        """The first copy's fate is unknown, the second is refused: whether the first was written is asked."""
+        _, saved = self.write(report("1", uuid="1"), report("2", uuid="2"))
+        self.connection.fails(psycopg2.OperationalError("server closed the connection unexpectedly"))
+        self.advance(0.05)
+        self.connection.fails(error)
+        self.assertEqual(set(self.connection.statements[-1]), {"writer", "batch"})
+        self.assertEqual(len(set(self.tickets[-3:])), 1)
+        return saved
+
+    def test_a_batch_that_can_never_be_written_is_divided(self) -> None:
+        for error in Coded("57014"), Coded("22021"):
+            saved = self.lost_and_then(error)
+            self.connection.says(False)
+            for deferred in saved:
+                self.assertNoResult(deferred)
+                self.connection.commits(fresh=1)
+                self.successResultOf(deferred)
+        self.assertEqual(sum(outcome.stored for outcome in self.outcomes), 4)
+
+    def test_a_batch_that_was_written_after_all_is_not_divided(self) -> None:
+        saved = self.lost_and_then(Coded("57014"))
+        self.connection.says(True)
+        for deferred in saved:
+            self.successResultOf(deferred)
+        self.assertEqual(self.outcomes, [Outcome(stored=2)])
+
+    def test_a_lost_fence_is_set_again_before_anything_else(self) -> None:
+        saved = self.lost_and_then(Coded("22021"))
+        self.connection.fails(psycopg2.OperationalError("server closed the connection unexpectedly"))
+        self.advance(0.05)
+        self.advance(0.05 * 1.7)
+        self.assertEqual(set(self.connection.statements[-1]), {"writer", "batch"})
+        self.connection.says(False)
+        for _ in saved:
+            self.connection.commits(fresh=1)
+        self.assertEqual(sum(outcome.stored for outcome in self.outcomes), 2)
+
+
 class Refusing(SlotCase):
+    def test_what_is_no_message_is_left_out_when_it_is_refused(self) -> None:
+        _, (saved,) = self.write(Departure("🐘"))
+        self.connection.fails(Coded("22P05"))
+        self.assertEqual(self.connection.statements[-1]["departed"], "{}")
+        self.connection.commits()
+        self.successResultOf(saved)
+        self.assertEqual(self.outcomes, [Outcome()])
+
     def commit_but(self, is_bad: Callable[[dict[str, Any]], bool], error: Exception) -> int:
         """Answer everything, with ``error`` what is bad; returns the number of statements."""
         count = 0
@@ -322,6 +375,14 @@ class Idle(SlotCase):
         self.advance(0.05)
         self.connection.commits(fresh=1)
         self.successResultOf(saved)
+
+
+class Bugs(SlotCase):
+    def test_nobody_waits_for_ever_for_a_batch_that_met_a_bug(self) -> None:
+        written, (saved,) = self.write(report())
+        self.connection.commits(fresh=1, uuids=["somebody else"], ids=[7])
+        self.failureResultOf(saved, StoreStopped)
+        self.failureResultOf(written, KeyError)
 
 
 class Stopping(SlotCase):

@@ -33,6 +33,10 @@ STATES = {
     "42P01": Action.SETUP,
     "42703": Action.SETUP,
     "42501": Action.SETUP,
+    "42P10": Action.SETUP,  # the unique key of agents is gone
+    "42601": Action.SETUP,
+    "57P04": Action.RECONNECT,
+    "25P04": Action.HALVE,
     "28P01": Action.SETUP,
     "3D000": Action.SETUP,
     "XX000": Action.UNKNOWN,
@@ -110,6 +114,7 @@ class Connecting(SynchronousTestCase):
             "FATAL:  the database system is starting up",
             "FATAL:  sorry, too many clients already",
             "session is read-only",
+            "FATAL:  canceling authentication due to timeout",
             "the host name 'db' is unknown",
         ):
             error = self.failed(psycopg2.OperationalError(text))

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.agents.model import Agent, Departure, Entry, Forget, Release
 from platziverse.store.batch import Outcome
-from platziverse.store.statement import Statement, build
+from platziverse.store.statement import FENCE, Statement, build
 from tests.postgres import MISSING, cluster, execute
 from tests.store.entries import delivery, key, rejection, report
 
@@ -79,6 +79,41 @@ class Tickets(StatementCase):
                 cursor.execute(statement.sql, statement.parameters)
                 given = statement.sql, statement.parameters
                 second = threading.Thread(target=execute, args=(self.dsn, *given))
+                second.start()
+                second.join(0.1)
+                self.assertTrue(second.is_alive())
+                cursor.execute(end)
+                second.join()
+            self.assertEqual(self.counts()[1], number)
+
+    def fence(self, number: int) -> bool:
+        (row,) = execute(self.dsn, FENCE, {"writer": self.writer, "batch": number})
+        return bool(row[0])
+
+    def test_a_number_behind_its_fence_is_never_written(self) -> None:
+        """row 105: however often it is set; and whoever is first in a race of the two decides."""
+        for _ in range(2):
+            self.assertFalse(self.fence(2))
+        self.run_statement([report("late")], 2)
+        self.assertEqual(self.counts()[1], 0)
+        self.run_statement([report("1")], 4)
+        for _ in range(2):
+            self.assertTrue(self.fence(4))
+        self.assertFalse(self.fence(6))
+        self.run_statement([report("2")], 8)
+        self.assertEqual(self.counts()[1], 2)
+
+    def test_a_repetition_through_another_daemon_waits_for_the_first_copy(self) -> None:
+        """row 125: QoS 2 without a timestamp, and the client has gone before the first commits."""
+        for number, end in enumerate(("COMMIT", "ROLLBACK"), 1):
+            # Agents of their own: the row of one agent would make the second wait in any case.
+            statement = self.build([report(end, uuid=f"{end}1", delivery=delivery(number))], number)
+            again = report(end, uuid=f"{end}2", delivery=delivery(number, dup=True))
+            copy = build([again], {}, str(uuid4()), str(uuid4()), 1)
+            with closing(psycopg2.connect(self.dsn)) as first:
+                cursor = first.cursor()
+                cursor.execute(statement.sql, statement.parameters)
+                second = threading.Thread(target=execute, args=(self.dsn, copy.sql, copy.parameters))
                 second.start()
                 second.join(0.1)
                 self.assertTrue(second.is_alive())

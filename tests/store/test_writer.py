@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from platziverse.agents.model import Departure, Entry, Forget, Rejection, Release, Report
 from platziverse.store.batch import Batch, Outcome
 from platziverse.store.errors import StoreStopped
-from platziverse.store.writer import BatchWriter
+from platziverse.store.writer import PATIENCE, BatchWriter
 from tests.store.entries import delivery, rejection, report
 
 
@@ -78,6 +78,50 @@ class WriterCase(SynchronousTestCase):
         self.assertEqual(
             writer.received, writer.stored + writer.duplicates + writer.rejected + writer.pending
         )
+
+
+class Trouble(WriterCase):
+    """A shard in trouble of its own keeps the others waiting a moment, not for ever."""
+
+    slots = 2
+
+    def setUp(self) -> None:
+        super().setUp()
+        uuids = [str(number) for number in range(100)]
+        self.stuck = next(uuid for uuid in uuids if hash(uuid) % 2 == 0)
+        self.free = next(uuid for uuid in uuids if hash(uuid) % 2 == 1)
+
+    def test_the_others_go_on_after_a_second(self) -> None:
+        self.save(report(uuid=self.stuck), report(uuid=self.free))
+        self.turn()
+        stuck, free = sorted(self.store.writing, key=lambda written: written.shard)
+        free.commit()
+        (late,) = self.save(report(uuid=self.free))
+        self.clock.advance(PATIENCE - 0.01)
+        self.assertEqual(len(self.store.writing), 2)
+        self.clock.advance(0.01)
+        self.store.writing[-1].commit()
+        self.successResultOf(late)
+        (behind,) = self.save(report(uuid=self.stuck))
+        for _ in range(3):
+            self.save(report(uuid=self.free))
+            self.turn()
+            self.store.writing[-1].commit()
+        self.assertNoResult(behind)
+        stuck.commit()
+        self.turn()
+        self.assertEqual(len(self.store.writing), 7)
+        self.store.writing[-1].commit()
+        self.successResultOf(behind)
+        self.assertEqual((self.clock.getDelayedCalls(), self.writer.waiting), ([], 0))
+        self.assert_balanced()
+
+    def test_a_shard_has_one_batch_under_way_at_most(self) -> None:
+        self.save(report(uuid=self.stuck))
+        self.turn()
+        self.save(report(uuid=self.stuck))
+        self.clock.advance(PATIENCE * 10)
+        self.assertEqual(len(self.store.writing), 1)
 
 
 class Rounds(WriterCase):

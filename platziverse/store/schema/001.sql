@@ -138,7 +138,26 @@ BEGIN
     RETURN added;
 END $$;
 
--- Forgets keys older than eight days and writers that have not written for as long.
+-- Drops the months of metrics that ended before a moment. Returns how many; a month takes as long as its file.
+CREATE FUNCTION platziverse_drop_months(moment timestamptz) RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+    since timestamp := date_trunc('month', moment AT TIME ZONE 'UTC');
+    part text;
+    dropped integer := 0;
+BEGIN
+    FOR part IN
+        SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+        WHERE inhparent = 'metrics'::regclass
+        AND relname ~ '^metrics_\d{4}_\d\d$' AND right(relname, 7) < to_char(since, 'YYYY_MM')
+    LOOP
+        EXECUTE format('DROP TABLE %I', part);
+        dropped := dropped + 1;
+    END LOOP;
+    DELETE FROM metrics_default WHERE "createdAt" < since AT TIME ZONE 'UTC';
+    RETURN dropped;
+END $$;
+
+-- Forgets keys and QoS 2 messages older than eight days, and writers that have not written for as long.
 CREATE FUNCTION platziverse_prune(moment timestamptz DEFAULT now()) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
     oldest timestamp := date_trunc('day', moment AT TIME ZONE 'UTC') - interval '8 days';
@@ -155,6 +174,7 @@ BEGIN
     END LOOP;
     DELETE FROM message_keys_default WHERE key < platziverse_first_key(oldest AT TIME ZONE 'UTC');
     DELETE FROM ingest_batches WHERE "updatedAt" < oldest AT TIME ZONE 'UTC';
+    DELETE FROM qos2_messages WHERE "createdAt" < oldest AT TIME ZONE 'UTC';
     RETURN dropped;
 END $$;
 
