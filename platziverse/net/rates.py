@@ -18,9 +18,8 @@ class Sender(Protocol):
     #: What it may still send before it is counted: it subtracts, and asks when less than nothing is left.
     credit_packets: int
     credit_bytes: int
-    #: Until when, in steady time, what was counted is paid for.
-    paid_packets: float
-    paid_bytes: float
+    #: Until when, in steady time, the packets and the bytes that were counted are paid for.
+    paid: tuple[float, float]
 
 
 class Rates:
