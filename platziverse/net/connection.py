@@ -21,7 +21,7 @@ LINGER: Final = 5.0
 class Connection(Outbox):
     """The part of a client's connection that packets have no say in."""
 
-    # Here, as few clients ever need them: above 30 attributes Python gives each object a dict of its own, 1.5 KiB.
+    # On the class, as few clients need them: an object of more than 30 attributes has a dict of 1.5 KiB.
     paid = (0.0, 0.0)
     _pacing: IDelayedCall | None = None
 
