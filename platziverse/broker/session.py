@@ -86,6 +86,8 @@ class Session:
     def memory(self) -> int:
         """Bytes that it takes, roughly and at most: a message that waits for several counts for each."""
         size = _OWN + _SUBSCRIPTION * len(self.subscriptions)
+        if not (self._inflight or self._queue or self._awaiting_pubrel):
+            return size
         if self._awaiting_pubrel:
             size += _IDENTIFIER * len(self._awaiting_pubrel)
         if self._inflight:

@@ -1,7 +1,7 @@
 """Pressure: what messages and sessions take of the memory, and what is done when it is too much.
 
-Nothing is counted while messages pass. Once a second the Sessions are looked at, some in each turn of the
-reactor.
+Nothing is counted while messages pass. The Sessions are looked at every five seconds, every second from half
+of the budget on, and some in each turn of the reactor.
 """
 
 from collections.abc import Collection, Generator
@@ -19,6 +19,8 @@ from platziverse.net.flow import FlowControl
 log = Logger()
 
 INTERVAL: Final = 1.0
+#: Intervals between two looks while less than half of the budget is in use.
+RARELY: Final = 5
 #: Sessions looked at before the others get their turn.
 SLICE: Final = 1000
 #: Share of the budget from which on nobody new is let in.
@@ -49,6 +51,7 @@ class Pressure:
         self._sampling = LoopingCall(self._begin)
         self._sampling.clock = clock
         self._walk: Generator[None, None, None] | None = None
+        self._ticks = 0
         #: Bytes in use when last looked at.
         self.used = 0
         #: No CONNECT is accepted.
@@ -66,7 +69,8 @@ class Pressure:
             self._sampling.stop()
 
     def _begin(self) -> None:
-        if self._walk is None:
+        self._ticks += 1
+        if self._walk is None and (self.used * 2 >= self.budget or self._ticks % RARELY == 0):
             self._walk = self._sample()
             self._go_on()
 
@@ -136,7 +140,9 @@ class Pressure:
 
 def _size(session: Session) -> int:
     connection = session.connection
-    return session.memory + (connection.out_bytes if connection is not None else 0)
+    if connection is not None and connection.congested:  # otherwise nothing waits beyond this turn
+        return session.memory + connection.out_bytes
+    return session.memory
 
 
 def _first(entry: tuple[int, Any]) -> int:

@@ -10,6 +10,7 @@ from twisted.internet.interfaces import ITCPTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from platziverse.broker.session import Session
 from platziverse.mqtt.codec import PINGRESP, encode, encode_puback, encode_pubcomp, encode_pubrec
 from platziverse.mqtt.errors import MQTTError, ProtocolViolation
 from platziverse.mqtt.packets import (

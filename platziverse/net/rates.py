@@ -18,9 +18,8 @@ class Sender(Protocol):
     #: What it may still send before it is counted: it subtracts, and asks when less than nothing is left.
     credit_packets: int
     credit_bytes: int
-    #: Until when, in steady time, what was counted is paid for.
-    paid_packets: float
-    paid_bytes: float
+    #: Until when, in steady time, the packets and the bytes that were counted are paid for.
+    paid: tuple[float, float]
 
 
 class Rates:
@@ -39,10 +38,9 @@ class Rates:
         :param now: steady time.
         :return: seconds for which no more should be read, or 0 or less.
         """
-        packets = (
-            max(sender.paid_packets, now) + (self.packets - sender.credit_packets) * self._packet_seconds
-        )
-        size = max(sender.paid_bytes, now) + (self.bytes - sender.credit_bytes) * self._byte_seconds
-        sender.paid_packets, sender.paid_bytes = packets, size
+        packets, size = sender.paid
+        packets = max(packets, now) + (self.packets - sender.credit_packets) * self._packet_seconds
+        size = max(size, now) + (self.bytes - sender.credit_bytes) * self._byte_seconds
+        sender.paid = packets, size
         sender.credit_packets, sender.credit_bytes = self.packets, self.bytes
         return max(packets, size) - now - AHEAD

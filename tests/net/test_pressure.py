@@ -51,21 +51,21 @@ class RefusalTests(PressureCase):
         slow = self.receiver("slow")
         slow.stop_reading()
         self.fill("slow", 0.7)
-        self.harness.advance(1.1)
+        self.harness.advance(5.1)
         self.assertEqual(self.newcomer(), ConnectReturnCode.ACCEPTED)
         self.fill("slow", 0.15)
-        self.harness.advance(1.1)
+        self.harness.advance(5.1)
         self.assertEqual(self.newcomer(), ConnectReturnCode.SERVER_UNAVAILABLE)
         self.assertEqual(self.traffic.connects_refused, {"server_unavailable": 1})
         self.assertFalse(slow.closed)
         slow.lose()
-        self.harness.advance(1.1)
+        self.harness.advance(5.1)
         self.assertEqual(self.newcomer(), ConnectReturnCode.ACCEPTED)
 
     def test_row_126_whoever_is_refused_has_not_been_asked_for_a_password(self) -> None:
         self.start(64 * KIB)
         self.harness.connect("a").publish("t", bytes(60 * KIB), retain=True)
-        self.harness.advance(1.1)
+        self.harness.advance(5.1)
         self.patch(self.harness.broker, "authority", None)
         self.assertEqual(self.newcomer(), ConnectReturnCode.SERVER_UNAVAILABLE)
 
@@ -75,7 +75,7 @@ class RefusalTests(PressureCase):
         used = []
 
         def look() -> None:
-            self.harness.advance(1.1)
+            self.harness.advance(5.1)
             used.append(self.pressure.used)
 
         look()
@@ -108,10 +108,10 @@ class DropTests(PressureCase):
             client.stop_reading()
         self.fill("slower", 0.4)
         self.fill("slowest", 0.7)
-        self.harness.advance(1.1)
+        self.harness.advance(5.1)
         self.assertEqual([client.closed for client in (slower, slowest, fast)], [False, True, False])
         self.assertEqual(self.traffic.receivers_dropped, 1)
-        self.harness.advance(1.1)
+        self.harness.advance(5.1)
         self.assertEqual((self.traffic.receivers_dropped, self.newcomer()), (1, ConnectReturnCode.ACCEPTED))
 
     def test_row_126_at_qos_0_what_waits_in_the_connection_counts(self) -> None:
@@ -119,7 +119,7 @@ class DropTests(PressureCase):
         slow = self.receiver("slow", 0)
         slow.stop_reading()
         self.fill("slow", 1.1, qos=0)
-        self.harness.advance(1.1)
+        self.harness.advance(5.1)
         self.assertTrue(slow.closed)
 
     def test_row_126_what_waits_for_the_absent_goes_with_their_session(self) -> None:
@@ -127,9 +127,9 @@ class DropTests(PressureCase):
         self.start(4 * MIB, max_queued_messages=1_000_000)
         self.receiver("absent", clean=False).lose()
         self.fill("absent", 1.1)
-        self.harness.advance(1.1)
+        self.harness.advance(5.1)
         self.assertEqual(self.traffic.receivers_dropped, 1)
-        self.harness.advance(1.1)
+        self.harness.advance(5.1)
         again = self.harness.connect("absent", clean_session=False)
         self.assertEqual(again.connack, [Connack(False, ConnectReturnCode.ACCEPTED)])
 
@@ -138,7 +138,7 @@ class DropTests(PressureCase):
         slow = self.receiver("slow", clean=False)
         slow.stop_reading()
         self.fill("slow", 1.1)
-        self.harness.advance(2.2)
+        self.harness.advance(10.2)
         self.assertTrue(slow.closed)
         self.assertLess(self.pressure.used, MIB)
         self.assertEqual(len(self.harness.broker.subscriptions), 0)
@@ -146,10 +146,23 @@ class DropTests(PressureCase):
     def test_row_126_idle_clients_are_not_to_blame(self) -> None:
         self.start(64 * KIB)
         clients = [self.harness.connect(f"idle-{number}") for number in range(20)]
-        self.harness.advance(3)
+        self.harness.advance(10)
         self.assertGreater(self.pressure.used, self.budget)
         self.assertFalse(any(client.closed for client in clients))
         self.assertEqual(self.newcomer(), ConnectReturnCode.SERVER_UNAVAILABLE)
+
+
+class IntervalTests(PressureCase):
+    def test_row_126_from_half_of_the_budget_on_it_is_looked_at_every_second(self) -> None:
+        self.start(4 * MIB, max_queued_messages=1_000_000)
+        slow = self.receiver("slow")
+        slow.stop_reading()
+        self.fill("slow", 0.6)
+        self.harness.advance(5.1)
+        self.fill("slow", 0.6)
+        self.assertFalse(slow.closed)
+        self.harness.advance(1.1)
+        self.assertTrue(slow.closed)
 
 
 class Turns:
@@ -172,7 +185,7 @@ class SampleTests(PressureCase):
             self.harness.connect(str(number))
         turns = Turns()
         self.patch(self.pressure, "_clock", turns)
-        self.harness.clock.advance(1.0)
+        self.harness.clock.pump([1.0] * 5)
         for _ in range(2):
             self.assertEqual(self.pressure.used, 0)
             turns.next()
@@ -185,7 +198,7 @@ class SampleTests(PressureCase):
         self.harness.connect()
         turns = Turns()
         self.patch(self.pressure, "_clock", turns)
-        self.harness.clock.advance(1.0)
+        self.harness.clock.pump([1.0] * 5)
         self.pressure.stop()
         turns.next()
         self.assertEqual((self.pressure.used, turns.calls), (0, []))
@@ -197,13 +210,13 @@ class SampleTests(PressureCase):
             self.receiver(name, clean=False).lose()
             self.fill(name, share)
         self.patch(self.harness.broker, "observers", [None])
-        self.harness.advance(1.1)
+        self.harness.advance(5.1)
         self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
         self.assertEqual(self.traffic.internal_errors, 1)
         self.harness.broker.observers.clear()
-        self.harness.advance(1.1)
+        self.harness.advance(5.1)
         self.fill("two", 0.6)
-        self.harness.advance(1.1)
+        self.harness.advance(5.1)
         self.assertEqual(self.traffic.receivers_dropped, 2)
 
     def test_without_a_budget_nothing_is_looked_at(self) -> None:
