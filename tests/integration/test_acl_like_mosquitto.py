@@ -11,6 +11,7 @@ from pathlib import Path
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from tests.access.acl_cases import CASES, Case
+from tests.integration.daemon import PATIENCE
 
 PASSWORD = "secret"
 #: May do everything; appended to every file.
@@ -26,7 +27,7 @@ class PlainClient:
     """A blocking client of a few lines, so that nothing of ours is judged by itself."""
 
     def __init__(self, port: int, client_id: str, username: "str | None") -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
         self.messages: list[tuple[str, bytes]] = []
         flags = 0x02 | (0xC0 if username is not None else 0)
         login = text(username) + text(PASSWORD) if username is not None else b""
@@ -106,11 +107,12 @@ def mosquitto(folder: Path, acl: str, usernames: "set[str]") -> Iterator[int]:
         yield port
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE)
 
 
 def wait_for_port(port: int, process: "subprocess.Popen[bytes]") -> None:
-    for _ in range(200):
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
         if process.poll() is not None:
             raise AssertionError("Mosquitto did not start")
         with closing(socket.socket()) as probe:

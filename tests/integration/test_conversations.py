@@ -140,7 +140,7 @@ class OtherClients(DaemonTestCase):
         for qos in ("0", "1", "2"):
             name = f"sub{qos}"
             common = ("-p", port, "-i", name, "-q", qos, "-t", "m/+")
-            receiver = self.start_program("mosquitto_sub", *common, "-C", "20", "-W", "60", "-d")
+            receiver = self.start_program("mosquitto_sub", *common, "-C", "20", "-W", "300", "-d")
             receiver.wait_for("SUBACK")
             for number in range(20):
                 self.run_program(
