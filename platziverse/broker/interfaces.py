@@ -38,6 +38,9 @@ class NetworkConnection(Protocol):
     def offer(self, data: bytes) -> bool:
         """Queue one QoS 0 PUBLISH; ``False`` when it was dropped because the client is slow."""
 
+    def pump_later(self) -> None:
+        """Call ``Session.pump`` in the next turn of the reactor."""
+
     def close(self, reason: str) -> None:
         """Close without an answer; ``reason`` is for the log. Ends in ``Broker.disconnect``."""
 

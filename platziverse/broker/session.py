@@ -6,6 +6,7 @@ from typing import Final, TypeAlias
 
 from platziverse.broker.interfaces import Client, NetworkConnection
 from platziverse.broker.limits import Limits
+from platziverse.broker.replay import Replay
 from platziverse.mqtt.codec import EncodedPublish, encode_pubrel
 from platziverse.mqtt.errors import ProtocolViolation
 from platziverse.mqtt.packets import Publish
@@ -37,6 +38,7 @@ class Session:
         "client_id",
         "connection",
         "dropped",
+        "levels",
         "persistent",
         "queued_bytes",
         "subscriptions",
@@ -50,6 +52,8 @@ class Session:
         self.connection: NetworkConnection | None = None
         self.will: Publish | None = None
         self.subscriptions: dict[str, int] = {}
+        #: Levels of all its Topic Filters together.
+        self.levels = 0
         #: Messages this client did not get because its queue was full.
         self.dropped = 0
         self.queued_bytes = 0
@@ -59,23 +63,43 @@ class Session:
         self._inflight: dict[int, Outgoing | None] = {}
         # Made when first needed: an idle client costs as little as possible.
         self._queue: deque[Outgoing] | None = None
-        self._replay: deque[tuple[Publish, int]] | None = None
+        self._replay: Replay | None = None
         self._awaiting_pubrel: dict[int, float | list[Waiter]] | None = None
+
+    # -- subscriptions ---------------------------------------------------------------------------
+
+    def subscribe(self, topic_filter: str, qos: int) -> None:
+        """Note a Subscription, or the QoS that replaces its own."""
+        if topic_filter not in self.subscriptions:
+            self.levels += topic_filter.count("/") + 1
+        self.subscriptions[topic_filter] = qos
+
+    def unsubscribe(self, topic_filter: str) -> bool:
+        """Forget a Subscription, and Retained Messages still to be sent for it; whether there was one."""
+        if self.subscriptions.pop(topic_filter, None) is None:
+            return False
+        self.levels -= topic_filter.count("/") + 1
+        if self._replay is not None:
+            self._replay.discard(topic_filter)
+        return True
 
     # -- to the client ---------------------------------------------------------------------------
 
     @property
     def queued(self) -> int:
-        """Messages that wait, in flight ones not counted."""
-        return (len(self._queue) if self._queue else 0) + (len(self._replay) if self._replay else 0)
+        """Messages that wait; those in flight, and Retained Messages, are not counted."""
+        return len(self._queue) if self._queue else 0
 
     @property
     def inflight(self) -> int:
         """Messages sent whose acknowledgement has not come."""
         return len(self._inflight)
 
-    def deliver(self, message: EncodedPublish, qos: int) -> None:
-        """Send at QoS 1 or 2, now or as soon as the window and the connection have room."""
+    def deliver(self, message: EncodedPublish, qos: int) -> bool:
+        """Send at QoS 1 or 2, now or as soon as the window and the connection have room.
+
+        :return: ``False`` when the queue was full: the message is dropped, and the connection closed.
+        """
         connection = self.connection
         if (
             connection is not None
@@ -84,17 +108,18 @@ class Session:
             and not connection.congested
         ):
             self._send(connection, message, qos)
-        elif not self._enqueue(message, qos) and connection is not None:
+            return True
+        queued = self._enqueue(message, qos)
+        if not queued and connection is not None:
             connection.close("its queue of outgoing messages is full")
+        return queued
 
-    def replay(self, messages: "list[tuple[Publish, int]]") -> None:
-        """Send Retained Messages, each with its QoS, at the client's own pace.
-
-        They wait outside the queue and its limits: they are references to what is kept anyway.
-        """
+    def replay(self, granted: "list[tuple[str, int]]", make: Callable[[], Replay]) -> None:
+        """Send the Retained Messages of these Topic Filters, at the client's own pace."""
         if self._replay is None:
-            self._replay = deque()
-        self._replay.extend(messages)
+            self._replay = make()
+        for topic_filter, qos in granted:
+            self._replay.add(topic_filter, qos)
         self.pump()
 
     def _send(self, connection: NetworkConnection, message: EncodedPublish, qos: int) -> None:
@@ -123,14 +148,9 @@ class Session:
             message, qos = queue.popleft()
             self.queued_bytes -= message.size
             self._send(connection, message, qos)
-        replay = self._replay
-        while replay and connection is not None and self._has_room(connection):
-            retained, qos = replay.popleft()
-            encoded = EncodedPublish(retained, retain=True)  # [MQTT-3.3.1-8]
-            if qos:
-                self._send(connection, encoded, qos)
-            else:
-                connection.offer(encoded.qos0)
+        if self._replay is not None and connection is not None:
+            self._replay.pump(connection, self._has_room, self._send)
+            self._replay = self._replay or None
 
     def _has_room(self, connection: NetworkConnection) -> bool:
         return len(self._inflight) < self._limits.max_inflight and not connection.congested
@@ -206,10 +226,9 @@ class Session:
         self.pump()
 
     def pause(self) -> None:
-        """The connection is gone; what only a connected client may get is dropped."""
+        """The connection is gone."""
         self.connection = None
         self.will = None
-        self._replay = None
 
     # -- from the client: QoS 2 ------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ from platziverse.mqtt.packets import (
     Unsuback,
     Unsubscribe,
 )
-from platziverse.mqtt.topics import check_topic_filter, check_topic_name
+from platziverse.mqtt.topics import check_count, check_topic_filter, check_topic_name
 
 #: Protocol Name → Protocol Level: MQTT 3.1.1 and MQTT 3.1.
 _PROTOCOLS: Final = {b"MQTT": 4, b"MQIsdp": 3}
@@ -228,6 +228,7 @@ def decode_subscribe(flags: int, data: bytes, max_levels: int) -> Subscribe:
         if qos > 2:
             raise MalformedPacket(f"Requested QoS {qos}", "MQTT-3-8.3-4")
         subscriptions.append(Subscription(topic_filter, qos))
+        check_count(subscriptions)
     if not subscriptions:
         raise MalformedPacket("SUBSCRIBE without a Topic Filter", "MQTT-3.8.3-3")
     return Subscribe(packet_id, subscriptions)
@@ -257,6 +258,7 @@ def decode_unsubscribe(flags: int, data: bytes, max_levels: int) -> Unsubscribe:
     while body:
         topic_filters.append(body.text())  # [MQTT-3.10.3-1]
         check_topic_filter(topic_filters[-1])
+        check_count(topic_filters)
     if not topic_filters:
         raise MalformedPacket("UNSUBSCRIBE without a Topic Filter", "MQTT-3.10.3-2")
     return Unsubscribe(packet_id, topic_filters)

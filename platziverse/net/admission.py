@@ -53,6 +53,8 @@ class Admission(Connection):
             self._admit(packet.username, packet)
             return
         self.hold_reading(LOGIN)
+        # CONNECT has come in time. The login takes a time of its own, in which the client is not slow.
+        self._owner.deadlines.add(self, self._owner.deadlines.now + self._limits.connect_deadline)
         answer.addCallback(self._admit, packet).addErrback(self._login_failed)
 
     def _login_failed(self, failure: Failure) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from platziverse.broker.session import Session
 from platziverse.net.deadlines import TICK
-from platziverse.net.flow import CLOSED
+from platziverse.net.flow import CLOSED, LOGIN
 from platziverse.net.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ LINGER: Final = 5.0
 
 class Connection(Outbox):
     """The part of a client's connection that packets have no say in."""
+
+    _pumping = False
 
     def __init__(self, factory: MQTTFactory) -> None:
         super().__init__(factory.flushes, factory.limits, factory.traffic)
@@ -81,8 +83,19 @@ class Connection(Outbox):
         if self.congested:
             transport.abortConnection()
             return
+        self.congested = True  # nothing leaves any more: what still comes waits in the Session, or is dropped
         self._owner.deadlines.add(self, self._owner.deadlines.now + LINGER)
         transport.loseConnection()
+
+    def pump_later(self) -> None:
+        """Send more of what waits in the Session, in the next turn; once, however often this is called."""
+        if not self._pumping:
+            self._pumping = True
+            self._owner.clock.callLater(0, self._pump_again)
+
+    def _pump_again(self) -> None:
+        self._pumping = False
+        self.drained()
 
     def drained(self) -> None:
         """The transport takes more: send what waits in the Session."""
@@ -108,7 +121,7 @@ class Connection(Outbox):
     def _missed(self, now: float) -> str | None:
         limits = self._limits
         if self._session is None:
-            return "no CONNECT in time"  # section 3.1.4
+            return "no login in time" if self._holds & LOGIN else "no CONNECT in time"  # section 3.1.4
         if self.congested and now - self._congested_since >= limits.write_deadline:
             return "it does not read"
         if self._holds:  # we hold reading: the silence is ours
