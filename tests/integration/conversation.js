@@ -42,4 +42,4 @@ function waitForHalf () {
   client.stream.destroy()
 }
 
-setTimeout(() => { console.error(`only ${seen.size} came`); process.exit(1) }, 50000).unref()
+setTimeout(() => { console.error(`only ${seen.size} came`); process.exit(1) }, 55000).unref()
