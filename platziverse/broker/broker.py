@@ -52,7 +52,7 @@ class Broker:
         self.complaints = Complaints(clock)
         self.retained = RetainedMessages(limits.max_retained_messages, limits.max_retained_bytes)
         self.subscriptions: SubscriptionTree[Session] = SubscriptionTree()
-        self.sessions = Sessions(limits, self._session_ended)
+        self.sessions = Sessions(limits, authority, self._session_ended)
         #: Clients connected now.
         self.connected = 0
         self.observers = list(observers)

@@ -4,8 +4,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from platziverse.broker.interfaces import Client, NetworkConnection
+from platziverse.broker.interfaces import Authority, Client, NetworkConnection
 from platziverse.broker.limits import Limits
+from platziverse.broker.receiving import Receiving
 from platziverse.broker.replay import Replay
 from platziverse.mqtt.codec import EncodedPublish, encode_pubrel
 from platziverse.mqtt.errors import ProtocolViolation
@@ -17,21 +18,18 @@ Outgoing: TypeAlias = "tuple[EncodedPublish, int]"
 #: In place of an in-flight QoS 2 message once PUBREC has come: only its PUBREL is outstanding.
 _RELEASED: Final = None
 
-#: Called when a QoS 2 message that came twice has been stored (true) or could not be (false).
-Waiter: TypeAlias = Callable[[bool], None]
 
-
-class Session:
+class Session(Receiving):
     """Subscriptions, in-flight messages and queue of one Client Identifier.
 
     :param persistent: kept when the connection ends (Clean Session 0).
+    :param authority: asked again before what has waited is sent.
     """
 
     __slots__ = (
-        "_awaiting_pubrel",
+        "_authority",
         "_inflight",
         "_last_id",
-        "_limits",
         "_queue",
         "_replay",
         "client",
@@ -45,7 +43,8 @@ class Session:
         "will",
     )
 
-    def __init__(self, client_id: str, persistent: bool, limits: Limits) -> None:
+    def __init__(self, client_id: str, persistent: bool, limits: Limits, authority: Authority) -> None:
+        super().__init__(limits)
         self.client_id = client_id
         self.persistent = persistent
         self.client: Client | None = None
@@ -57,14 +56,13 @@ class Session:
         #: Messages this client did not get because its queue was full.
         self.dropped = 0
         self.queued_bytes = 0
-        self._limits = limits
+        self._authority = authority
         self._last_id = 0
         # In the order of sending, which is the order of sending again. [MQTT-4.6.0-1]
         self._inflight: dict[int, Outgoing | None] = {}
         # Made when first needed: an idle client costs as little as possible.
         self._queue: deque[Outgoing] | None = None
         self._replay: Replay | None = None
-        self._awaiting_pubrel: dict[int, float | list[Waiter]] | None = None
 
     # -- subscriptions ---------------------------------------------------------------------------
 
@@ -147,10 +145,18 @@ class Session:
         while queue and connection is not None and self._has_room(connection):
             message, qos = queue.popleft()
             self.queued_bytes -= message.size
-            self._send(connection, message, qos)
+            if self._may_get(message):
+                self._send(connection, message, qos)
         if self._replay is not None and connection is not None:
             self._replay.pump(connection, self._has_room, self._send)
             self._replay = self._replay or None
+
+    def _may_get(self, message: EncodedPublish) -> bool:
+        """The rules may have changed while the message waited."""
+        authority, client = self._authority, self.client
+        if not authority.restricts_receiving or client is None:
+            return True
+        return authority.may_receive(client, message.topic)
 
     def _has_room(self, connection: NetworkConnection) -> bool:
         return len(self._inflight) < self._limits.max_inflight and not connection.congested
@@ -229,58 +235,3 @@ class Session:
         """The connection is gone."""
         self.connection = None
         self.will = None
-
-    # -- from the client: QoS 2 ------------------------------------------------------------------
-
-    def receive(self, packet_id: int, now: float) -> bool:
-        """A QoS 2 PUBLISH came. True when it is new and has to be routed. [MQTT-4.3.3-2]
-
-        :param now: seconds; identifiers that were never released expire.
-        :raises ProtocolViolation: too many await their PUBREL.
-        """
-        awaiting = self._awaiting_pubrel
-        if awaiting is None:
-            awaiting = self._awaiting_pubrel = {}
-        if packet_id in awaiting:
-            return False
-        if len(awaiting) >= self._limits.max_awaiting_pubrel:
-            self._expire(awaiting, now - self._limits.awaiting_pubrel_expiry)
-            if len(awaiting) >= self._limits.max_awaiting_pubrel:
-                raise ProtocolViolation(f"{len(awaiting)} QoS 2 messages await their PUBREL", "4.3.3")
-        awaiting[packet_id] = []
-        return True
-
-    @staticmethod
-    def _expire(awaiting: "dict[int, float | list[Waiter]]", before: float) -> None:
-        for packet_id, state in list(awaiting.items()):
-            if not isinstance(state, list) and state <= before:
-                del awaiting[packet_id]
-
-    def stored(self, packet_id: int, now: float) -> None:
-        """The QoS 2 message may be answered with PUBREC; so may its repetitions."""
-        awaiting = self._awaiting_pubrel
-        waiters = awaiting.get(packet_id) if awaiting else None
-        if awaiting is not None and isinstance(waiters, list):
-            awaiting[packet_id] = now
-            for waiter in waiters:
-                waiter(True)
-
-    def failed(self, packet_id: int) -> None:
-        """The QoS 2 message could not be stored: a later repetition is a new message."""
-        waiters = self._awaiting_pubrel.pop(packet_id, None) if self._awaiting_pubrel else None
-        if isinstance(waiters, list):
-            for waiter in waiters:
-                waiter(False)
-
-    def when_stored(self, packet_id: int, waiter: Waiter) -> None:
-        """Call ``waiter`` once the repeated message is stored; perhaps at once."""
-        state = self._awaiting_pubrel.get(packet_id) if self._awaiting_pubrel else None
-        if isinstance(state, list):
-            state.append(waiter)
-        else:
-            waiter(True)
-
-    def release(self, packet_id: int) -> bool:
-        """PUBREL came. False when the Packet Identifier was not known: PUBCOMP is due all the same."""
-        awaiting = self._awaiting_pubrel
-        return awaiting is not None and awaiting.pop(packet_id, None) is not None

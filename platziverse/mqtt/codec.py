@@ -84,6 +84,11 @@ class EncodedPublish:
         length = _LENGTHS[size] if size < 128 else encode_length(size)
         self.qos0 = (b"\x31" if retain else b"\x30") + length + topic + payload  # [MQTT-2.3.1-5]
 
+    @property
+    def topic(self) -> str:
+        """Its Topic Name."""
+        return self._topic[2:].decode()
+
     def with_id(self, qos: int, packet_id: int, dup: bool = False) -> bytes:
         """The whole packet at QoS 1 or 2."""
         length = self._length
