@@ -159,6 +159,14 @@ class Connecting(SynchronousTestCase):
         harness.advance(61)
         self.assertTrue(harness.connect("flap").connack)
 
+    def test_a_long_delay_is_not_taken_for_a_slow_connect(self) -> None:
+        """Row 24."""
+        harness = BrokerHarness(limits=Limits(max_connects_per_minute=1, connect_delay=30))
+        harness.connect("flap")
+        late = harness.connect("flap")
+        harness.advance(31)
+        self.assertEqual(late.received(), [Connack(False, ConnectReturnCode.ACCEPTED)])
+
     def test_packets_sent_right_behind_connect_are_handled(self) -> None:
         """row 45, as ``mqtt pub`` sends them; section 3.1.4"""
         store = Store()
