@@ -212,6 +212,20 @@ class QoS(SynchronousTestCase):
         store.commit(0)
         self.assertEqual(client.received(), [Puback(1), Puback(2), Pubrec(3), Pubrec(4)])
 
+    def test_acknowledgements_of_one_commit_are_one_write_and_counted_each(self) -> None:
+        store = Store()
+        harness = BrokerHarness({"t": store})
+        client = harness.connect()
+        for packet_id in (1, None, 2, 3):
+            client.publish("t", b"", 1 if packet_id else 0, packet_id)
+        written: list[bytes] = []
+        before = harness.broker.traffic.messages_sent
+        self.patch(client.transport, "write", written.append)
+        store.commit()
+        harness.turn()
+        self.assertEqual(written, [b"".join(encode(Puback(number)) for number in (1, 2, 3))])
+        self.assertEqual(harness.broker.traffic.messages_sent - before, 3)
+
     def test_a_failed_handler_closes_the_connection_without_puback(self) -> None:
         store = Store()
         harness = BrokerHarness({"t": store})
