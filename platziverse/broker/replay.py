@@ -24,7 +24,17 @@ class Replay:
     older than what the client has got meanwhile.
     """
 
-    __slots__ = ("_filter", "_filters", "_may_get", "_names", "_qos", "_retained", "_traffic")
+    __slots__ = (
+        "_filter",
+        "_filters",
+        "_may_get",
+        "_names",
+        "_qos",
+        "_resting",
+        "_retained",
+        "_steps",
+        "_traffic",
+    )
 
     def __init__(self, retained: RetainedMessages, traffic: Traffic, may_get: MayGet) -> None:
         self._retained = retained
@@ -34,6 +44,8 @@ class Replay:
         self._filter = ""
         self._names: list[str] = []
         self._qos = 0
+        self._steps = STEPS
+        self._resting = False
 
     def __bool__(self) -> bool:
         return bool(self._names or self._filters)
@@ -49,27 +61,30 @@ class Replay:
         if topic_filter == self._filter:
             self._names = []
 
+    def rest(self) -> None:
+        """The others have had their turn."""
+        self._steps, self._resting = STEPS, False
+
     def pump(
         self,
         connection: NetworkConnection,
         has_room: Callable[[NetworkConnection], bool],
         send: Callable[[NetworkConnection, EncodedPublish, int], None],
+        rested: Callable[[], None],
     ) -> None:
-        """Send, while there is room, and no more than one turn of the reactor may have.
+        """Send, while there is room, and no more than one turn of the reactor may have in all.
 
         :param send: takes those of QoS 1 and 2.
+        :param rested: called in the next turn.
         """
-        steps = STEPS
-        while self and has_room(connection):
-            if steps <= 0:
-                connection.pump_later()
-                return
+        while self._steps > 0 and self and has_room(connection):
             message = self._next()
-            if message is None:
-                steps -= LOOKUP_STEPS
-                continue
-            steps -= 1
-            self._send(message, connection, send)
+            self._steps -= 1 if message is not None else LOOKUP_STEPS
+            if message is not None:
+                self._send(message, connection, send)
+        if self._steps < STEPS and not self._resting:
+            self._resting = True
+            connection.soon(rested)
 
     def _next(self) -> Publish | None:
         """The next message; ``None``: a filter was looked up, or the message is not there any more."""

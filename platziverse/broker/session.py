@@ -148,8 +148,15 @@ class Session(Receiving):
             if self._may_get(message):
                 self._send(connection, message, qos)
         if self._replay is not None and connection is not None:
-            self._replay.pump(connection, self._has_room, self._send)
-            self._replay = self._replay or None
+            self._replay.pump(connection, self._has_room, self._send, self._rested)
+
+    def _rested(self) -> None:
+        replay = self._replay
+        if replay is not None:
+            replay.rest()
+            if not replay:
+                self._replay = None
+            self.pump()
 
     def _may_get(self, message: EncodedPublish) -> bool:
         """The rules may have changed while the message waited."""

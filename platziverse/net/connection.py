@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from platziverse.broker.session import Session
@@ -18,8 +19,6 @@ LINGER: Final = 5.0
 
 class Connection(Outbox):
     """The part of a client's connection that packets have no say in."""
-
-    _pumping = False
 
     def __init__(self, factory: MQTTFactory) -> None:
         super().__init__(factory.flushes, factory.limits, factory.traffic)
@@ -87,15 +86,9 @@ class Connection(Outbox):
         self._owner.deadlines.add(self, self._owner.deadlines.now + LINGER)
         transport.loseConnection()
 
-    def pump_later(self) -> None:
-        """Send more of what waits in the Session, in the next turn; once, however often this is called."""
-        if not self._pumping:
-            self._pumping = True
-            self._owner.clock.callLater(0, self._pump_again)
-
-    def _pump_again(self) -> None:
-        self._pumping = False
-        self.drained()
+    def soon(self, function: Callable[[], None]) -> None:
+        """In the next turn of the reactor."""
+        self._owner.clock.callLater(0, function)
 
     def drained(self) -> None:
         """The transport takes more: send what waits in the Session."""

@@ -590,6 +590,20 @@ class Subscribing(SynchronousTestCase):
             harness.turn()
         self.assertEqual((count, greedy.closed), (2000, False))
 
+    def test_many_subscribes_in_one_turn_have_the_time_of_one(self) -> None:
+        """Rows 42, 49."""
+        harness = BrokerHarness()
+        sender, greedy = harness.connect("sender"), harness.connect("greedy")
+        sender.publish("t", b"x", retain=True)
+        looked: list[str] = []
+        match = harness.broker.retained.match
+        self.patch(harness.broker.retained, "match", lambda name: looked.append(name) or match(name))
+        greedy.send(*(Subscribe(1, [Subscription(f"+/{number}", 0)]) for number in range(99)))
+        self.assertEqual(len(looked), 4)
+        harness.turn()  # and those that follow it: a Clock knows no difference
+        self.assertEqual(len(looked), 99)
+        self.assertIsNone(next(s for s in harness.broker.sessions if s.client_id == "greedy")._replay)
+
     def test_a_retained_message_is_not_older_than_what_came_since(self) -> None:
         """[MQTT-3.3.1-6]"""
         harness = BrokerHarness(limits=Limits(max_inflight=1))
