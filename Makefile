@@ -43,7 +43,7 @@ fuzz: $(VENV)/installed-test
 torture: $(VENV)/installed-test tools
 	@exec $(BIN)/python -m tests.crash $(N)
 
-# Writes docs/conformance.rst anew from the marks in the code and in the tests.
+# Writes docs/conformance.rst and docs/bad-inputs.rst anew from the marks in the code and in the tests.
 conformance: $(VENV)/installed-test
 	@exec $(BIN)/python -m tests.conformance
 

@@ -1,6 +1,7 @@
 """Broker: who gets which message, and who may be connected as whom."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from uuid import uuid4
 
 from twisted.internet.interfaces import IReactorTime
@@ -10,7 +11,8 @@ from twisted.python.failure import Failure
 from platziverse.broker.complaints import Complaints
 from platziverse.broker.dispatcher import TopicDispatcher
 from platziverse.broker.interfaces import Answer, Authority, Client, ClientObserver, NetworkConnection
-from platziverse.broker.limits import Limits
+from platziverse.broker.limits import USUAL_LEVELS, Limits
+from platziverse.broker.replay import Replay
 from platziverse.broker.retained import RetainedMessages
 from platziverse.broker.routing import Router
 from platziverse.broker.session import Session
@@ -51,7 +53,7 @@ class Broker:
         self.complaints = Complaints(clock)
         self.retained = RetainedMessages(limits.max_retained_messages, limits.max_retained_bytes)
         self.subscriptions: SubscriptionTree[Session] = SubscriptionTree()
-        self.sessions = Sessions(limits, self._session_ended)
+        self.sessions = Sessions(limits, authority, self._session_ended)
         #: Clients connected now, and those with a user name by that.
         self.connected = 0
         self.users = Users(limits.max_connections_per_user)
@@ -225,16 +227,19 @@ class Broker:
             if number >= self.limits.max_filters_per_subscribe or not self._may_hold(session, topic_filter):
                 codes.append(SUBSCRIPTION_REFUSED)
                 continue
-            session.subscriptions[topic_filter] = subscription.qos
+            session.subscribe(topic_filter, subscription.qos)
             self.subscriptions.add(topic_filter, session, subscription.qos)
             codes.append(subscription.qos)  # [MQTT-3.9.3-1]
         return codes
 
     def _may_hold(self, session: Session, topic_filter: str) -> bool:
         if topic_filter not in session.subscriptions:
+            levels = topic_filter.count("/") + 1
             if len(session.subscriptions) >= self.limits.max_subscriptions:
                 return False
-            if topic_filter.count("/") >= self.limits.max_topic_levels:
+            if levels > self.limits.max_topic_levels:
+                return False
+            if session.levels + levels > self.limits.max_subscriptions * USUAL_LEVELS:
                 return False
         if topic_filter.startswith("$share/"):  # no shared Subscriptions in MQTT 3.1.1: say so
             return False
@@ -245,29 +250,22 @@ class Broker:
         self, session: Session, subscriptions: Sequence[Subscription], codes: list[int]
     ) -> None:
         """After SUBACK: the Retained Messages of the granted Subscriptions. [MQTT-3.3.1-6]"""
-        client = session.client
-        assert client is not None
-        for subscription, granted in zip(subscriptions, codes, strict=True):
-            if granted == SUBSCRIPTION_REFUSED:
-                continue
-            found = [
-                (message, min(granted, message.qos))
-                for message in self.retained.match(subscription.topic_filter)
-                if self._may_get_retained(client, message.topic)
-            ]
-            for message, qos in found:
-                self.traffic.publish_sent[qos] += 1
-                self.traffic.publish_bytes_sent[qos] += len(message.payload)
-            if found:
-                session.replay(found)
+        granted = [
+            (subscription.topic_filter, code)
+            for subscription, code in zip(subscriptions, codes, strict=True)
+            if code != SUBSCRIPTION_REFUSED and self.retained.may_match(subscription.topic_filter)
+        ]
+        if granted:
+            may_get = partial(self._may_get_retained, session)
+            session.replay(granted, partial(Replay, self.retained, self.traffic, may_get))
 
-    def _may_get_retained(self, client: Client, topic: str) -> bool:
+    def _may_get_retained(self, session: Session, topic: str) -> bool:
         """The rules may have changed since: for the receiver, and for whoever published what is kept."""
         if not self.authority.restricts_receiving:
             return True
-        publisher = self.retained.publisher(topic)
+        publisher, client = self.retained.publisher(topic), session.client
         may_stay = publisher is SERVER or self.authority.may_publish(publisher, topic)
-        return may_stay and self.authority.may_receive(client, topic)
+        return may_stay and client is not None and self.authority.may_receive(client, topic)
 
     def unsubscribe(self, session: Session, topic_filters: Sequence[str]) -> None:
         """Drop the Subscriptions with exactly these Topic Filters; messages in flight go on.
@@ -275,7 +273,7 @@ class Broker:
         [MQTT-3.10.4-2] [MQTT-3.10.4-3]
         """
         for topic_filter in topic_filters:  # [MQTT-3.10.4-6]
-            if session.subscriptions.pop(topic_filter, None) is not None:
+            if session.unsubscribe(topic_filter):
                 self.subscriptions.remove(topic_filter, session)
 
 

@@ -1,10 +1,14 @@
 """Every limit of the broker and of a connection, with its default. Each one is a setting."""
 
 from attrs import field, frozen
-from attrs.validators import ge
+from attrs.validators import and_, ge, le
 
 KIB = 1024
 MIB = 1024 * KIB
+
+#: Levels that a Topic Filter, or the Topic Name of a Retained Message, may have on an average when there are
+#: as many of them as allowed: a level of the trees takes some hundred bytes of memory.
+USUAL_LEVELS = 16
 
 
 @frozen
@@ -27,7 +31,7 @@ class Limits:
     #: What connections, sessions, queues, Retained Messages and unfinished publishes may take; 0 is half of
     #: the memory there is.
     max_memory: int = field(default=0, validator=ge(0))
-    #: The whole CONNECT packet, and a login that follows it, must be done within this time.
+    #: The whole CONNECT packet must have come within this time; the login that follows has as much again.
     connect_deadline: float = field(default=10.0, validator=ge(0.1))
     #: Once its first byte has come, a Control Packet must be complete within this time.
     packet_deadline: float = field(default=30.0, validator=ge(0.1))
@@ -42,19 +46,22 @@ class Limits:
     #: Packets handled for one connection before the others get their turn.
     packets_per_turn: int = field(default=100, validator=ge(1))
     #: PUBLISHes sent to one client and not yet acknowledged by it.
-    max_inflight: int = field(default=20, validator=ge(1))
+    max_inflight: int = field(default=20, validator=and_(ge(1), le(65_535)))
     #: Messages waiting for one client, connected or not.
     max_queued_messages: int = field(default=1000, validator=ge(0))
     max_queued_bytes: int = field(default=8 * MIB, validator=ge(0))
-    #: QoS 2 messages of one client whose PUBREL has not come, and how long they are remembered.
+    #: QoS 2 messages of one client whose PUBREL has not come, and how long they are remembered once there
+    #: are so many; docs/adr/0012 says why so many.
     max_awaiting_pubrel: int = field(default=10_000, validator=ge(1))
     awaiting_pubrel_expiry: float = field(default=300.0, validator=ge(1))
     #: Publishes of one client, and of all, that the store has not finished; reading is held above.
     max_unfinished: int = field(default=256, validator=ge(1))
     max_unfinished_total: int = field(default=20_000, validator=ge(1))
     max_unfinished_bytes: int = field(default=64 * MIB, validator=ge(1))
+    #: Subscriptions of one client, with at most ``USUAL_LEVELS`` times as many levels.
     max_subscriptions: int = field(default=1000, validator=ge(1))
     max_filters_per_subscribe: int = field(default=1000, validator=ge(1))
+    #: Retained Messages; likewise.
     max_retained_messages: int = field(default=10_000, validator=ge(0))
     max_retained_bytes: int = field(default=64 * MIB, validator=ge(0))
     #: A Session with Clean Session 0 is kept this long after its connection ended; 0 is for ever.

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from platziverse.broker.interfaces import Client
+from platziverse.broker.limits import USUAL_LEVELS
 from platziverse.mqtt.packets import Publish
 
 
@@ -17,7 +18,7 @@ class _Level:
 
 
 class RetainedMessages:
-    """Bounded in number and in bytes (Topic Name plus payload).
+    """Bounded in number, in bytes (Topic Name plus payload), and in levels of Topic Names.
 
     :param max_messages: above it a message for a new Topic Name is delivered but not kept.
     :param max_bytes: likewise.
@@ -30,6 +31,7 @@ class RetainedMessages:
         self._by_topic: dict[str, Publish] = {}
         self._publishers: dict[str, Client] = {}
         self.bytes = 0
+        self._levels = 0
         #: Messages that were not kept because of a limit.
         self.refused = 0
 
@@ -43,21 +45,30 @@ class RetainedMessages:
             return True  # and an empty message is never stored [MQTT-3.3.1-11]
         old = self._by_topic.get(message.topic)
         size = self.bytes + _size(message) - (_size(old) if old is not None else 0)
-        if size > self._max_bytes or (old is None and len(self._by_topic) >= self._max_messages):
+        if size > self._max_bytes or (old is None and not self._has_room(message.topic)):
+            self.clear(message.topic)  # what it would have replaced is no longer true [MQTT-3.3.1-7]
             self.refused += 1
             return False
         kept = Publish(message.topic, message.payload, message.qos, True)
         self.bytes = size
         self._by_topic[message.topic] = kept  # [MQTT-3.3.1-5] [MQTT-3.3.1-7]
         self._publishers[message.topic] = publisher
+        self._put(kept)
+        return True
+
+    def _has_room(self, topic: str) -> bool:
+        levels = self._levels + topic.count("/") + 1
+        return len(self._by_topic) < self._max_messages and levels <= self._max_messages * USUAL_LEVELS
+
+    def _put(self, message: Publish) -> None:
         level = self._root
         for name in message.topic.split("/"):
             child = level.children.get(name)
             if child is None:
                 child = level.children[name] = _Level()
+                self._levels += 1
             level = child
-        level.message = kept
-        return True
+        level.message = message
 
     def clear(self, topic: str) -> None:
         """Forget the message of this topic, if there is one."""
@@ -77,6 +88,15 @@ class RetainedMessages:
             if child.children or child.message is not None:
                 break
             del parent.children[name]
+            self._levels -= 1
+
+    def get(self, topic: str) -> Publish | None:
+        """What is kept for this topic."""
+        return self._by_topic.get(topic)
+
+    def may_match(self, topic_filter: str) -> bool:
+        """False when nothing matches for certain; immediate."""
+        return topic_filter in self._by_topic or "+" in topic_filter or "#" in topic_filter
 
     def publisher(self, topic: str) -> Client:
         """Who published what is kept for this topic. :raises KeyError: nothing is."""

@@ -49,9 +49,11 @@ class Router:
                 continue
             if granted > qos:
                 granted = qos
-            traffic.publish_sent[granted] += 1
-            traffic.publish_bytes_sent[granted] += size
-            session.deliver(encoded, granted)  # [MQTT-4.5.0-1]
+            if session.deliver(encoded, granted):  # [MQTT-4.5.0-1]
+                traffic.publish_sent[granted] += 1
+                traffic.publish_bytes_sent[granted] += size
+            else:
+                traffic.publish_dropped += 1
         if without:
             self._offer(encoded.qos0, size, without)
 

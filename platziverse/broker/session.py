@@ -4,8 +4,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from platziverse.broker.interfaces import Client, NetworkConnection
+from platziverse.broker.interfaces import Authority, Client, NetworkConnection
 from platziverse.broker.limits import Limits
+from platziverse.broker.receiving import Receiving
+from platziverse.broker.replay import Replay
 from platziverse.mqtt.codec import EncodedPublish, encode_pubrel
 from platziverse.mqtt.errors import ProtocolViolation
 from platziverse.mqtt.packets import Publish
@@ -17,65 +19,80 @@ Outgoing: TypeAlias = "tuple[EncodedPublish, int]"
 _RELEASED: Final = None
 
 #: Bytes that a Session takes, and each Subscription, Packet Identifier and waiting message, roughly.
-#: A message is there twice: as it came, and as it is sent at QoS 0.
 _OWN: Final = 2048
 _SUBSCRIPTION: Final = 512
 _IDENTIFIER: Final = 128
 _ENTRY: Final = 256
-_COPIES: Final = 2
-
-#: Called when a QoS 2 message that came twice has been stored (true) or could not be (false).
-Waiter: TypeAlias = Callable[[bool], None]
 
 
-class Session:
+class Session(Receiving):
     """Subscriptions, in-flight messages and queue of one Client Identifier.
 
     :param persistent: kept when the connection ends (Clean Session 0).
+    :param authority: asked again before what has waited is sent.
     """
 
     __slots__ = (
-        "_awaiting_pubrel",
+        "_authority",
         "_inflight",
         "_last_id",
-        "_limits",
         "_queue",
         "_replay",
         "client",
         "client_id",
         "connection",
         "dropped",
+        "levels",
         "persistent",
         "queued_bytes",
         "subscriptions",
         "will",
     )
 
-    def __init__(self, client_id: str, persistent: bool, limits: Limits) -> None:
+    def __init__(self, client_id: str, persistent: bool, limits: Limits, authority: Authority) -> None:
+        super().__init__(limits)
         self.client_id = client_id
         self.persistent = persistent
         self.client: Client | None = None
         self.connection: NetworkConnection | None = None
         self.will: Publish | None = None
         self.subscriptions: dict[str, int] = {}
+        #: Levels of all its Topic Filters together.
+        self.levels = 0
         #: Messages this client did not get because its queue was full.
         self.dropped = 0
         self.queued_bytes = 0
-        self._limits = limits
+        self._authority = authority
         self._last_id = 0
         # In the order of sending, which is the order of sending again. [MQTT-4.6.0-1]
         self._inflight: dict[int, Outgoing | None] = {}
         # Made when first needed: an idle client costs as little as possible.
         self._queue: deque[Outgoing] | None = None
-        self._replay: deque[tuple[Publish, int]] | None = None
-        self._awaiting_pubrel: dict[int, float | list[Waiter]] | None = None
+        self._replay: Replay | None = None
+
+    # -- subscriptions ---------------------------------------------------------------------------
+
+    def subscribe(self, topic_filter: str, qos: int) -> None:
+        """Note a Subscription, or the QoS that replaces its own."""
+        if topic_filter not in self.subscriptions:
+            self.levels += topic_filter.count("/") + 1
+        self.subscriptions[topic_filter] = qos
+
+    def unsubscribe(self, topic_filter: str) -> bool:
+        """Forget a Subscription, and Retained Messages still to be sent for it; whether there was one."""
+        if self.subscriptions.pop(topic_filter, None) is None:
+            return False
+        self.levels -= topic_filter.count("/") + 1
+        if self._replay is not None:
+            self._replay.discard(topic_filter)
+        return True
 
     # -- to the client ---------------------------------------------------------------------------
 
     @property
     def queued(self) -> int:
-        """Messages that wait, in flight ones not counted."""
-        return (len(self._queue) if self._queue else 0) + (len(self._replay) if self._replay else 0)
+        """Messages that wait; those in flight, and Retained Messages, are not counted."""
+        return len(self._queue) if self._queue else 0
 
     @property
     def inflight(self) -> int:
@@ -91,13 +108,16 @@ class Session:
         if self._awaiting_pubrel:
             size += _IDENTIFIER * len(self._awaiting_pubrel)
         if self._inflight:
-            size += sum(_ENTRY + _COPIES * entry[0].size for entry in self._inflight.values() if entry)
+            size += sum(_ENTRY + entry[0].size for entry in self._inflight.values() if entry)
         if self._queue:
-            size += _ENTRY * len(self._queue) + _COPIES * self.queued_bytes
+            size += _ENTRY * len(self._queue) + self.queued_bytes
         return size
 
-    def deliver(self, message: EncodedPublish, qos: int) -> None:
-        """Send at QoS 1 or 2, now or as soon as the window and the connection have room."""
+    def deliver(self, message: EncodedPublish, qos: int) -> bool:
+        """Send at QoS 1 or 2, now or as soon as the window and the connection have room.
+
+        :return: ``False`` when the queue was full: the message is dropped, and the connection closed.
+        """
         connection = self.connection
         if (
             connection is not None
@@ -106,17 +126,18 @@ class Session:
             and not connection.congested
         ):
             self._send(connection, message, qos)
-        elif not self._enqueue(message, qos) and connection is not None:
+            return True
+        queued = self._enqueue(message, qos)
+        if not queued and connection is not None:
             connection.close("its queue of outgoing messages is full")
+        return queued
 
-    def replay(self, messages: "list[tuple[Publish, int]]") -> None:
-        """Send Retained Messages, each with its QoS, at the client's own pace.
-
-        They wait outside the queue and its limits: they are references to what is kept anyway.
-        """
+    def replay(self, granted: "list[tuple[str, int]]", make: Callable[[], Replay]) -> None:
+        """Send the Retained Messages of these Topic Filters, at the client's own pace."""
         if self._replay is None:
-            self._replay = deque()
-        self._replay.extend(messages)
+            self._replay = make()
+        for topic_filter, qos in granted:
+            self._replay.add(topic_filter, qos)
         self.pump()
 
     def _send(self, connection: NetworkConnection, message: EncodedPublish, qos: int) -> None:
@@ -148,15 +169,25 @@ class Session:
         while queue and connection is not None and self._has_room(connection):
             message, qos = queue.popleft()
             self.queued_bytes -= message.size
-            self._send(connection, message, qos)
+            if self._may_get(message):
+                self._send(connection, message, qos)
+        if self._replay is not None and connection is not None:
+            self._replay.pump(connection, self._has_room, self._send, self._rested)
+
+    def _rested(self) -> None:
         replay = self._replay
-        while replay and connection is not None and self._has_room(connection):
-            retained, qos = replay.popleft()
-            encoded = EncodedPublish(retained, retain=True)  # [MQTT-3.3.1-8]
-            if qos:
-                self._send(connection, encoded, qos)
-            else:
-                connection.offer(encoded.qos0)
+        if replay is not None:
+            replay.rest()
+            if not replay:
+                self._replay = None
+            self.pump()
+
+    def _may_get(self, message: EncodedPublish) -> bool:
+        """The rules may have changed while the message waited."""
+        authority, client = self._authority, self.client
+        if not authority.restricts_receiving or client is None:
+            return True
+        return authority.may_receive(client, message.topic)
 
     def _has_room(self, connection: NetworkConnection) -> bool:
         return len(self._inflight) < self._limits.max_inflight and not connection.congested
@@ -231,62 +262,6 @@ class Session:
         self.pump()
 
     def pause(self) -> None:
-        """The connection is gone; what only a connected client may get is dropped."""
+        """The connection is gone."""
         self.connection = None
         self.will = None
-        self._replay = None
-
-    # -- from the client: QoS 2 ------------------------------------------------------------------
-
-    def receive(self, packet_id: int, now: float) -> bool:
-        """A QoS 2 PUBLISH came. True when it is new and has to be routed. [MQTT-4.3.3-2]
-
-        :param now: seconds; identifiers that were never released expire.
-        :raises ProtocolViolation: too many await their PUBREL.
-        """
-        awaiting = self._awaiting_pubrel
-        if awaiting is None:
-            awaiting = self._awaiting_pubrel = {}
-        if packet_id in awaiting:
-            return False
-        if len(awaiting) >= self._limits.max_awaiting_pubrel:
-            self._expire(awaiting, now - self._limits.awaiting_pubrel_expiry)
-            if len(awaiting) >= self._limits.max_awaiting_pubrel:
-                raise ProtocolViolation(f"{len(awaiting)} QoS 2 messages await their PUBREL", "4.3.3")
-        awaiting[packet_id] = []
-        return True
-
-    @staticmethod
-    def _expire(awaiting: "dict[int, float | list[Waiter]]", before: float) -> None:
-        for packet_id, state in list(awaiting.items()):
-            if not isinstance(state, list) and state <= before:
-                del awaiting[packet_id]
-
-    def stored(self, packet_id: int, now: float) -> None:
-        """The QoS 2 message may be answered with PUBREC; so may its repetitions."""
-        awaiting = self._awaiting_pubrel
-        waiters = awaiting.get(packet_id) if awaiting else None
-        if awaiting is not None and isinstance(waiters, list):
-            awaiting[packet_id] = now
-            for waiter in waiters:
-                waiter(True)
-
-    def failed(self, packet_id: int) -> None:
-        """The QoS 2 message could not be stored: a later repetition is a new message."""
-        waiters = self._awaiting_pubrel.pop(packet_id, None) if self._awaiting_pubrel else None
-        if isinstance(waiters, list):
-            for waiter in waiters:
-                waiter(False)
-
-    def when_stored(self, packet_id: int, waiter: Waiter) -> None:
-        """Call ``waiter`` once the repeated message is stored; perhaps at once."""
-        state = self._awaiting_pubrel.get(packet_id) if self._awaiting_pubrel else None
-        if isinstance(state, list):
-            state.append(waiter)
-        else:
-            waiter(True)
-
-    def release(self, packet_id: int) -> bool:
-        """PUBREL came. False when the Packet Identifier was not known: PUBCOMP is due all the same."""
-        awaiting = self._awaiting_pubrel
-        return awaiting is not None and awaiting.pop(packet_id, None) is not None

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
+from platziverse.broker.interfaces import Authority
 from platziverse.broker.limits import Limits
 from platziverse.broker.session import Session
 
@@ -12,11 +13,13 @@ class Sessions:
 
     A Session lasts at least as long as its connection [MQTT-4.1.0-1] [MQTT-4.1.0-2].
 
+    :param authority: asked again before what has waited for a client is sent.
     :param ended: called with each Session that is given up, after it was removed.
     """
 
-    def __init__(self, limits: Limits, ended: Callable[[Session], None]) -> None:
+    def __init__(self, limits: Limits, authority: Authority, ended: Callable[[Session], None]) -> None:
         self._limits = limits
+        self._authority = authority
         self._ended = ended
         self._by_id: dict[str, Session] = {}
         self._absent: OrderedDict[str, float] = OrderedDict()
@@ -45,7 +48,7 @@ class Sessions:
         self._absent.pop(client_id, None)
         if session is not None:
             return session, True  # [MQTT-3.1.2-4]
-        session = self._by_id[client_id] = Session(client_id, not clean, self._limits)
+        session = self._by_id[client_id] = Session(client_id, not clean, self._limits, self._authority)
         return session, False  # [MQTT-3.2.2-1] [MQTT-3.2.2-3]
 
     def leave(self, session: Session, now: float) -> None:

@@ -114,6 +114,11 @@ class EncodedPublish:
         data = encode_at_qos0(self._message)
         return data if self._first == 0x30 else b"\x31" + data[1:]
 
+    @property
+    def topic(self) -> str:
+        """Its Topic Name."""
+        return self._message.topic
+
     def with_id(self, qos: int, packet_id: int, dup: bool = False) -> bytes:
         """The whole packet at QoS 1 or 2."""
         head = self._head

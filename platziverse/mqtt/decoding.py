@@ -31,6 +31,7 @@ from platziverse.mqtt.packets import (
 from platziverse.mqtt.topics import (
     CACHED_TOPIC_LENGTH,
     CACHED_TOPICS,
+    check_count,
     check_topic_filter,
     check_topic_name,
 )
@@ -229,6 +230,7 @@ def decode_subscribe(flags: int, data: bytes, max_levels: int) -> Subscribe:
         if qos > 2:
             raise MalformedPacket(f"Requested QoS {qos}", "MQTT-3-8.3-4")
         subscriptions.append(Subscription(topic_filter, qos))
+        check_count(subscriptions)
     if not subscriptions:
         raise MalformedPacket("SUBSCRIBE without a Topic Filter", "MQTT-3.8.3-3")
     return Subscribe(packet_id, subscriptions)
@@ -258,6 +260,7 @@ def decode_unsubscribe(flags: int, data: bytes, max_levels: int) -> Unsubscribe:
     while body:
         topic_filters.append(body.text())  # [MQTT-3.10.3-1]
         check_topic_filter(topic_filters[-1])
+        check_count(topic_filters)
     if not topic_filters:
         raise MalformedPacket("UNSUBSCRIBE without a Topic Filter", "MQTT-3.10.3-2")
     return Unsubscribe(packet_id, topic_filters)

@@ -3,6 +3,7 @@
 Their length needs no check: it is sent in two bytes [MQTT-4.7.3-3].
 """
 
+from collections.abc import Sized
 from typing import Final
 
 from platziverse.mqtt.errors import MalformedPacket
@@ -10,6 +11,8 @@ from platziverse.mqtt.errors import MalformedPacket
 #: Bounds of the Topic Names that the codec remembers: their number, and the bytes of each.
 CACHED_TOPICS: Final = 16_384
 CACHED_TOPIC_LENGTH: Final = 256
+#: Topic Filters of one SUBSCRIBE or UNSUBSCRIBE; reading more would hold everybody up.
+MAX_FILTERS: Final = 10_000
 
 
 def check_topic_name(topic: str) -> None:
@@ -35,6 +38,12 @@ def check_topic_filter(topic_filter: str) -> None:
         for level in topic_filter.split("/"):
             if "+" in level and level != "+":
                 raise MalformedPacket(f"+ out of place in Topic Filter {topic_filter!r:.100}", "MQTT-4.7.1-3")
+
+
+def check_count(topic_filters: Sized) -> None:
+    """:raises MalformedPacket: there are more than one packet may have."""
+    if len(topic_filters) > MAX_FILTERS:
+        raise MalformedPacket(f"more than {MAX_FILTERS} Topic Filters in one packet", "4.8")
 
 
 def matches(topic_filter: str, topic: str) -> bool:

@@ -23,7 +23,7 @@ class Pending:
 class AckQueue:
     """The acknowledgements that one connection still owes.
 
-    :param send: takes the bytes of one or several finished acknowledgements.
+    :param send: takes the bytes of a finished acknowledgement, to be joined with others of the same turn.
     """
 
     __slots__ = ("_pending", "_send")
@@ -42,13 +42,12 @@ class AckQueue:
         return pending
 
     def release(self) -> None:
-        """Send the finished head of the queue in one piece."""
+        """Send the finished head of the queue; at QoS 0 there is nothing to send."""
         pending = self._pending
-        finished: list[bytes] = []
         while pending and pending[0].finished:
-            finished.append(pending.popleft().data)
-        if finished:
-            self._send(b"".join(finished))
+            data = pending.popleft().data
+            if data:
+                self._send(data)
 
     def close(self) -> None:
         """The client has gone: owe nothing any more."""

@@ -57,7 +57,13 @@ class Admission(Connection):
             self._admit(packet.username, packet)
             return
         self.hold_reading(LOGIN)
+        self._allow(0.0)
         answer.addCallback(self._admit, packet).addErrback(self._login_failed)
+
+    def _allow(self, delay: float) -> None:
+        """CONNECT has come in time. What follows has a time of its own, in which the client is not slow."""
+        deadlines = self._owner.deadlines
+        deadlines.add(self, deadlines.now + delay + self._limits.connect_deadline)
 
     def _login_failed(self, failure: Failure) -> None:
         if isinstance(failure.value, MQTTError):
@@ -71,6 +77,7 @@ class Admission(Connection):
         delay = self._owner.flapping.delay(packet.client_id, self._owner.clock.seconds())
         if delay:
             self.hold_reading(LOGIN)
+            self._allow(delay)
             self._delayed = self._owner.clock.callLater(delay, self._open_late, username, packet)
         else:
             self._open(username, packet)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from twisted.internet.interfaces import IDelayedCall
 
 from platziverse.broker.session import Session
 from platziverse.net.deadlines import TICK
-from platziverse.net.flow import CLOSED, RATE
+from platziverse.net.flow import CLOSED, LOGIN, RATE
 from platziverse.net.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -97,8 +98,13 @@ class Connection(Outbox):
         if self.congested:
             transport.abortConnection()
             return
+        self.congested = True  # nothing leaves any more: what still comes waits in the Session, or is dropped
         self._owner.deadlines.add(self, self._owner.deadlines.now + LINGER)
         transport.loseConnection()
+
+    def soon(self, function: Callable[[], None]) -> None:
+        """In the next turn of the reactor."""
+        self._owner.clock.callLater(0, function)
 
     def drained(self) -> None:
         """The transport takes more: send what waits in the Session."""
@@ -124,7 +130,7 @@ class Connection(Outbox):
     def _missed(self, now: float) -> str | None:
         limits = self._limits
         if self._session is None:
-            return "no CONNECT in time"  # section 3.1.4
+            return "no login in time" if self._holds & LOGIN else "no CONNECT in time"  # section 3.1.4
         if self.congested and now - self._congested_since >= limits.write_deadline:
             return "it does not read"
         if self._holds:  # we hold reading: the silence is ours

@@ -17,6 +17,8 @@ log = Logger()
 
 #: Bytes collected for one client before they are written without waiting for the end of the turn.
 WRITE_SIZE: Final = 64 * 1024
+#: Bytes that each piece of what is collected takes besides its own.
+PIECE_SIZE: Final = 64
 
 
 class Flushes:
@@ -109,7 +111,7 @@ class Outbox(Protocol):
     def _overflow(self) -> None:
         if not self.congested:
             self.flush()
-        elif self._out_size > self._limits.max_queued_bytes:
+        elif self._out_size + len(self._out) * PIECE_SIZE > self._limits.max_queued_bytes:
             self.close("it does not read its answers")
 
     def flush(self) -> None:

@@ -135,6 +135,8 @@ class MQTTProtocol(Admission):
                     CONNECTED[type(packet)](self, packet)
         except MQTTError:
             return  # nobody is there to be told
+        except Exception:
+            self._break_down(Failure())
 
     # -- PUBLISH ---------------------------------------------------------------------------------
 

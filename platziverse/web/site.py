@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 from socket import gethostname
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 from twisted.internet.interfaces import IAddress
@@ -28,6 +28,10 @@ HEADERS: Final = {
     b"X-Frame-Options": b"DENY",
 }
 
+#: What a request begins with; the first byte of the connection was one of these as well.
+LETTERS: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+
+_NO_REQUEST: Final = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _BODY_REFUSED: Final = (
     b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 44\r\n"
     b'Content-Type: application/json\r\n\r\n{"error": "no request here may have a body"}'
@@ -40,9 +44,19 @@ class Channel(HTTPChannel):
     totalHeadersSize = MAX_HEADERS_SIZE
     maxHeaders = MAX_HEADERS
     _leaving = False
+    #: A request line has come, and its request is not answered.
+    _within = False
 
     def resetTimeout(self) -> None:
         """Do nothing: the time runs from the end of the last request, not from the last byte."""
+
+    def dataReceived(self, data: bytes) -> None:
+        """See at its first byte what can never become a request: it has no line that ends."""
+        super().dataReceived(data)  # type: ignore[no-untyped-call]
+        first = self._buffer.lstrip(b"\r\n")[:1]
+        if first and first[0] not in LETTERS and not self._within and not self._leaving:
+            cast(Any, self.transport).write(_NO_REQUEST)
+            self.loseConnection()
 
     def allHeadersReceived(self) -> None:
         """Refuse a body before it is read."""
@@ -56,7 +70,13 @@ class Channel(HTTPChannel):
     def lineReceived(self, line: bytes) -> None:
         """What follows a refused request is not looked at."""
         if not self._leaving:
+            self._within = self._within or line != b""
             super().lineReceived(line)  # type: ignore[no-untyped-call]
+
+    def requestDone(self, request: Any) -> None:
+        """The next one may begin."""
+        self._within = False
+        super().requestDone(request)  # type: ignore[no-untyped-call]
 
     def rawDataReceived(self, data: bytes) -> None:
         """What follows a refused request is not looked at."""
@@ -81,14 +101,26 @@ class GuardedRequest(Request):
 
     def render(self, resrc: Any) -> None:
         site: Any = self.site
+        resrc = self._refusal(resrc) or resrc
         if resrc is not site.websocket:
             for name, value in HEADERS.items():
                 self.setHeader(name, value)  # type: ignore[no-untyped-call]
-            resrc = site.guard.check(self, resrc) or resrc
         channel = self.channel
         super().render(resrc)  # type: ignore[no-untyped-call]
         if resrc is site.websocket and not self.finished:
             site.connections.discard(channel)  # upgraded: it is a connection of MQTT from now on
+
+    def _refusal(self, resource: Any) -> Resource | None:
+        """What to answer instead of ``resource``, if anything."""
+        site: Any = self.site
+        if not _names_its_host(self):
+            channel: Any = self.channel
+            channel.persistent = False
+            self.setHeader("Connection", "close")  # type: ignore[no-untyped-call]
+            return Refusal(400, "Host is needed, once")
+        if resource is site.websocket:
+            return None  # it has rules of its own
+        return cast("Resource | None", site.guard.check(self, resource))
 
 
 class Guard:
@@ -128,6 +160,12 @@ class Guard:
             return True
         own = (request.getHeader("Host") or "").lower()
         return own != "" and origin in (f"http://{own}", f"https://{own}")
+
+
+def _names_its_host(request: Request) -> bool:
+    """HTTP/1.1 wants Host in every request, and nobody may send two (RFC 9112, 3.2)."""
+    hosts = len(request.requestHeaders.getRawHeaders("Host", []))
+    return hosts == 1 or (hosts == 0 and request.clientproto != b"HTTP/1.1")
 
 
 def _host(request: Request) -> str:

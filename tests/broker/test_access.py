@@ -3,6 +3,7 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.broker.interfaces import Client
+from platziverse.broker.limits import Limits
 from platziverse.broker.open_authority import OpenAuthority
 from platziverse.mqtt.packets import Puback, Publish, Suback
 from platziverse.testing import BrokerHarness
@@ -62,6 +63,34 @@ class Asking(SynchronousTestCase):
         self.rules.deaf.clear()
         sender.publish("t", b"y", 1, 2)
         self.assertEqual(len(reader.received()), 1)
+
+    def test_rights_taken_away_end_the_delivery_of_what_waits(self) -> None:
+        """Row 52: in the queue of an absent client, and behind a full window."""
+        self.harness = BrokerHarness(authority=self.rules, limits=Limits(max_inflight=1))
+        reader, sender = self.harness.connect("reader", clean_session=False), self.harness.connect("sender")
+        reader.subscribe("t", 1)
+        sender.publish("t", b"1", 1, 1)
+        sender.publish("t", b"2", 1, 2)
+        [first] = reader.received()
+        self.rules.deaf.add("reader")
+        reader.send(Puback(1))
+        self.assertEqual((first, reader.received()), (Publish("t", b"1", 1, packet_id=1), []))
+        self.rules.deaf.clear()
+        reader.lose()
+        sender.publish("t", b"3", 1, 3)
+        self.rules.deaf.add("reader")
+        self.assertEqual(self.harness.connect("reader", clean_session=False).connack[1:], [])
+
+    def test_retained_messages_that_wait_are_asked_for_again(self) -> None:
+        """Row 52."""
+        self.harness = BrokerHarness(authority=self.rules, limits=Limits(max_inflight=1))
+        for topic in ("a", "b"):
+            self.harness.connect("sender").publish(topic, b"kept", 1, 1, retain=True)
+        reader = self.harness.connect("reader")
+        self.assertEqual(len(reader.subscribe("+", 1)), 2)
+        self.rules.deaf.add("reader")
+        reader.send(Puback(1))
+        self.assertEqual(reader.received(), [])
 
     def test_a_retained_message_is_not_sent_once_its_publisher_may_not_publish_it(self) -> None:
         """row 43"""

@@ -1,8 +1,9 @@
-"""``python -m tests.conformance`` writes docs/conformance.rst anew."""
+"""``python -m tests.conformance`` writes docs/conformance.rst and docs/bad-inputs.rst anew."""
 
-from tests.conformance.marks import ROOT, in_code, in_tests, statements
+from tests.conformance.marks import ROOT, in_code, in_tests, rows, rows_in_tests, statements
 
 DOCUMENT = ROOT / "docs/conformance.rst"
+BAD_INPUTS = ROOT / "docs/bad-inputs.rst"
 HEAD = """\
 ===============================
 Conformance with MQTT 3.1.1
@@ -11,6 +12,15 @@ Conformance with MQTT 3.1.1
 Every normative statement of the OASIS standard, in our words; the lines that obey it and the tests that
 show it. Written by ``make conformance`` from the marks ``[MQTT-x.y.z-n]`` in the sources; a test sees that it
 is up to date. {servers} statements bind a Server, {clients} bind Clients alone.
+"""
+BAD_INPUTS_HEAD = """\
+=====================
+Bad inputs and faults
+=====================
+
+What has brought other brokers and recorders down, and the tests that show what it does here. Written by
+``make conformance`` from the numbers in the tests and in the vectors; a test sees that it is up to date, and
+that no number is without a test.
 """
 
 
@@ -31,9 +41,19 @@ def document() -> str:
     return "".join(parts)
 
 
+def bad_inputs() -> str:
+    """The whole text of the other one."""
+    tests, parts = rows_in_tests(), [BAD_INPUTS_HEAD]
+    for number, what in rows().items():
+        title = f"{number}. {what}"
+        parts.append(f"\n{title}\n{'-' * len(title)}\n{_list('Shown by', tests.get(number, []))}")
+    return "".join(parts)
+
+
 def _list(title: str, places: list[str]) -> str:
     return f"\n{title}:\n\n" + "".join(f"* ``{place}``\n" for place in places)
 
 
 if __name__ == "__main__":
     DOCUMENT.write_text(document(), encoding="utf-8")
+    BAD_INPUTS.write_text(bad_inputs(), encoding="utf-8")

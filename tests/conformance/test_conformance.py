@@ -1,9 +1,9 @@
-"""docs/conformance.rst is complete, true and up to date."""
+"""docs/conformance.rst and docs/bad-inputs.rst are complete, true and up to date."""
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.conformance.__main__ import DOCUMENT, document
-from tests.conformance.marks import in_code, in_tests, statements
+from tests.conformance.__main__ import BAD_INPUTS, DOCUMENT, bad_inputs, document
+from tests.conformance.marks import in_code, in_tests, rows, rows_in_tests, statements
 
 
 class Conformance(SynchronousTestCase):
@@ -20,3 +20,17 @@ class Conformance(SynchronousTestCase):
 
     def test_the_document_is_up_to_date(self) -> None:
         self.assertEqual(DOCUMENT.read_text(encoding="utf-8"), document(), "run make conformance")
+
+
+class BadInputs(SynchronousTestCase):
+    def test_every_row_is_shown_by_a_test(self) -> None:
+        self.assertEqual(list(rows()), [str(number) for number in range(1, 129)])
+        shown = rows_in_tests().keys()
+        without = [number for number in range(1, 129) if str(number) not in shown]
+        self.assertEqual(without, [], "no test is marked")
+
+    def test_every_mark_names_a_row(self) -> None:
+        self.assertEqual(sorted(rows_in_tests().keys() - rows().keys()), [])
+
+    def test_the_document_is_up_to_date(self) -> None:
+        self.assertEqual(BAD_INPUTS.read_text(encoding="utf-8"), bad_inputs(), "run make conformance")

@@ -67,13 +67,13 @@ def _backend_killed(postgres: Postgres) -> None:
 
 
 def _until_it_answers(server: Any, _: object) -> None:
-    poll(server.answers, 30, "PostgreSQL answers again")
+    poll(server.answers, 60, "PostgreSQL answers again")
 
 
 def _terminate(postgres: Postgres) -> None:
     """Backends are terminated as they come, for a second."""
     until = time.monotonic() + 1
-    poll(lambda: _terminated(postgres) and time.monotonic() > until, 10, "all backends terminated", 0.05)
+    poll(lambda: _terminated(postgres) and time.monotonic() > until, 60, "all backends terminated", 0.05)
 
 
 def _terminated(postgres: Postgres) -> bool:

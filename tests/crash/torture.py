@@ -17,8 +17,6 @@ from tests.crash.waiting import TooLate, poll
 
 #: Steps between two looks at everything.
 QUIET_EVERY: Final = 10
-#: Seconds that a message between two clients may take while the database is in trouble.
-UNDISTURBED: Final = 1.5
 MIB: Final = 2**20
 #: Connections that are just being closed, and files that are open for a moment.
 SPARE_DESCRIPTORS: Final = 10
@@ -38,6 +36,9 @@ class Plan:
     :param longest_hold: seconds that a fault lasts at most.
     :param kill_within: how often the daemon is killed in the midst of a fault.
     :param soon: seconds within which everything is stored once the database is back.
+    :param undisturbed: seconds that a message between two clients may take while the database is in trouble.
+    :param idle: seconds within which everything is acknowledged when nothing new is sent.
+    :param present: seconds within which presence is right, some time after a start.
     :param growth: bytes by which the daemon may be larger than at the beginning.
     :param seconds: no further step is begun after so many.
     """
@@ -46,6 +47,9 @@ class Plan:
     longest_hold: float = 15.0
     kill_within: float = 0.2
     soon: float = 5.0
+    undisturbed: float = 1.5
+    idle: float = 20.0
+    present: float = 2.0
     growth: int = 48 * MIB
     seconds: float = float("inf")
 
@@ -121,7 +125,7 @@ class Torture:
         self.daemon.wait(60)
         self._count_dead()
         messages = self.ledger.open_messages(acknowledged=True)
-        poll(lambda: not self.database.execute(f"SELECT {OURS}"), 30, "the end of the daemon's backends")
+        poll(lambda: not self.database.execute(f"SELECT {OURS}"), 60, "the end of the daemon's backends")
         bounds = self.tables.bounds()
         self.daemon.start()
         self.tables.read(bounds)
@@ -129,7 +133,7 @@ class Torture:
         self.figures.measured("start to listening", self.daemon.wait_until_listening())
 
     def _count_dead(self) -> None:
-        poll(lambda: not self.load.live(), 10, "the clients notice the end of the daemon")
+        poll(lambda: not self.load.live(), 60, "the clients notice the end of the daemon")
         self.ledger.daemon_killed()
 
     # -- the database ----------------------------------------------------------------------------
@@ -141,7 +145,7 @@ class Torture:
             return
         self.figures.faults[fault.name] += 1
         killing = self.rng.random() < self.plan.kill_within
-        poll(lambda: self.load.live() > len(self.load.agents) // 2, 30, "the clients are back")
+        poll(lambda: self.load.live() > len(self.load.agents) // 2, 60, "the clients are back")
         cut_off, since = self.load.cut_off(), time.monotonic()
         struck = fault.strike(self.database)
         try:
@@ -172,7 +176,7 @@ class Torture:
         if not killing:
             worst = self.load.bystander.worst(since)
             self.figures.measured("bystander's round trip", worst)
-            if worst > UNDISTURBED:
+            if worst > self.plan.undisturbed:
                 self.ledger.violation("disturbed", f"{worst:.2f} s for a message during {fault.name}")
 
     # -- in between ------------------------------------------------------------------------------
@@ -182,7 +186,9 @@ class Torture:
         self.figures.quiets += 1
         self.load.pause()
         try:
-            self.figures.measured("until idle", poll(self.load.idle, 20, "all is acknowledged", 0.02))
+            self.figures.measured(
+                "until idle", poll(self.load.idle, self.plan.idle, "all is acknowledged", 0.02)
+            )
         except TooLate as error:
             busy = [agent for agent in self.load.agents if not agent.idle()]
             names = [(agent.uuid, agent.profile.name, agent.state) for agent in busy]
@@ -196,7 +202,7 @@ class Torture:
             self.ledger,
             self.load.speaking,
             self.daemon,
-            presence_within=5.0 if young else 2.0,
+            presence_within=max(self.plan.present, 5.0 if young else 0.0),
             tables=self.tables,
             bounds=self._bounds(),
         )

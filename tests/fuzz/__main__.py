@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from tests.agents.doubles import COURSE, of_agent
 from tests.fuzz.targets import TARGETS
+from tests.net.test_frames import BINARY, CONTINUATION, PING, frame
 from tests.vectors.generate import FILES, load
 
 #: Bytes that mean something in a packet: flags, lengths, wildcards, bad UTF-8.
@@ -27,7 +28,7 @@ TOKENS = [
 
 
 def seeds() -> list[bytes]:
-    """Every distinct thing that a vector sends, up to 400 bytes, and the course's message."""
+    """What the vectors send, up to 400 bytes, a few of it in WebSocket frames, and the course's message."""
     sent = {
         bytes.fromhex(step["send"])
         for name in FILES
@@ -35,7 +36,10 @@ def seeds() -> list[bytes]:
         for step in vector["steps"]
         if "send" in step and len(step["send"]) <= 800
     }
-    return sorted({*sent, COURSE, of_agent("yyy", b', "timestamp": 1511128000000')})
+    few = sorted(sent)[::10]
+    frames = {frame(opcode, data) for data in few for opcode in (BINARY, CONTINUATION, PING)}
+    frames |= {frame(BINARY, data[:9], fin=False) + frame(CONTINUATION, data[9:]) for data in few}
+    return sorted({*sent, *frames, COURSE, of_agent("yyy", b', "timestamp": 1511128000000')})
 
 
 def mutate(data: bytes, random_bits: Callable[[int], int], corpus: list[bytes]) -> bytes:

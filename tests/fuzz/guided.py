@@ -9,7 +9,9 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["platziverse.mqtt", "platziverse.broker.subscriptions"]):
+with atheris.instrument_imports(
+    include=["platziverse.mqtt", "platziverse.broker.subscriptions", "platziverse.net.frames"]
+):
     from tests.fuzz.targets import TARGETS
 
 from tests.fuzz.__main__ import seeds

@@ -10,6 +10,7 @@ from platziverse.mqtt.decoder import PacketDecoder
 from platziverse.mqtt.errors import MQTTError
 from platziverse.mqtt.packets import Connect, Publish
 from platziverse.mqtt.topics import check_topic_filter, check_topic_name, matches
+from platziverse.net.frames import FrameReader
 
 LIMIT: Final = 1 << 16
 
@@ -76,4 +77,16 @@ def payload(data: bytes) -> None:
     assert (report.agent, report.metrics, bool(report.rejections)) == (agent, metrics, bool(problems))
 
 
-TARGETS: Final = (decoder, split_decoder, topics, payload)
+def frames(data: bytes) -> None:
+    """WebSocket frames: the place of a split makes no difference either, and no end comes twice."""
+    at = data[-1] % len(data) if data else 0
+    outcomes = []
+    for chunks in ((data,), (data[:at], data[at:])):
+        reader = FrameReader(LIMIT, lambda: 0.0)
+        stream = b"".join(reader.feed(chunk) for chunk in chunks if reader.ended is None)
+        outcomes.append((stream, reader.answers, reader.ended))
+        assert reader.ended is None or reader.ended.code is None or reader.close(reader.ended.code)
+    assert outcomes[0] == outcomes[1]
+
+
+TARGETS: Final = (decoder, split_decoder, topics, payload, frames)

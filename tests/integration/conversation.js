@@ -1,45 +1,58 @@
-// mqtt.js in a long conversation: 300 messages at each QoS, half of them after its connection was cut.
+// MQTT.js in a long conversation: 1,000 topics at every QoS over a Session that outlives its connection, then
+// Retained Messages and a Will. Usage: node conversation.js PORT
 const mqtt = require('mqtt')
 
-const port = Number(process.argv[2])
-const options = { clientId: 'mqtt-js', clean: false, reconnectPeriod: 50, resubscribe: false }
-const client = mqtt.connect(`mqtt://127.0.0.1:${port}`, options)
-const wanted = 900
+const url = `mqtt://127.0.0.1:${process.argv[2]}`
+const TOPICS = 1000
+const BATCH = 50
 const seen = new Map()
 let connects = 0
+let published = 0
+let told = () => {}
+
+const client = mqtt.connect(url, { clientId: 'mqtt-js', clean: false, reconnectPeriod: 50, resubscribe: false })
 
 client.on('message', (topic, payload) => {
-  const key = payload.toString()
+  const key = `${topic} ${payload}`
   seen.set(key, (seen.get(key) || 0) + 1)
-  const twice = [...seen.entries()].filter(([name, count]) => name.startsWith('2/') && count > 1)
-  if (twice.length) throw new Error(`QoS 2 came twice: ${twice}`)
-  if (seen.size === wanted) {
-    console.log(`all ${seen.size} messages came, after ${connects} connects`)
-    client.end()
-  }
+  if (key.startsWith('js/2/') && seen.get(key) > 1) throw new Error(`QoS 2 came twice: ${key}`)
+  if (topic === 'will/js') told(payload.toString())
+  if (seen.size === published * 3 && published < TOPICS) more()
+  if (seen.size === published * 3 && published === TOPICS) retained()
 })
 
-function publish (from, to) {
-  for (let number = from; number < to; number++) {
-    for (const qos of [0, 1, 2]) client.publish(`js/${number}`, `${qos}/${number}`, { qos })
-  }
-}
-
-client.on('connect', () => {
+client.on('connect', (connack) => {
   connects += 1
-  if (connects === 1) {
-    client.subscribe('js/#', { qos: 2 }, () => {
-      publish(0, 150)
-      setImmediate(waitForHalf)
-    })
-  } else if (connects === 2) {
-    publish(150, 300)
-  }
+  if (connects === 1) client.subscribe({ 'js/#': { qos: 2 }, 'will/#': { qos: 1 } }, more)
+  else if (!connack.sessionPresent) throw new Error('the Session is gone')
+  else more()
 })
 
-function waitForHalf () {
-  if (seen.size < 450) return setTimeout(waitForHalf, 5)
-  client.stream.destroy()
+function more () {
+  if (published === TOPICS / 2 && connects === 1) return client.stream.destroy()
+  const end = published + BATCH
+  for (; published < end; published++) {
+    for (const qos of [0, 1, 2]) client.publish(`js/${qos}/${published}`, String(published), { qos })
+  }
 }
 
-setTimeout(() => { console.error(`only ${seen.size} came`); process.exit(1) }, 50000).unref()
+function retained () {
+  console.log(`all ${seen.size} messages came, after ${connects} connects`)
+  for (let n = 0; n < 300; n++) client.publish(`kept/${n}`, String(n), { qos: n % 3, retain: true })
+  client.publish('kept/7', '', { qos: 1, retain: true }, () => {
+    const found = new Map()
+    const other = mqtt.connect(url, { clientId: 'mqtt-js-2', will: { topic: 'will/js', payload: 'gone', qos: 1 } })
+    other.on('connect', () => other.subscribe('kept/+', { qos: 2 }))
+    other.on('message', (topic, payload, packet) => {
+      found.set(topic, packet.retain)
+      if (found.size < 299) return
+      const good = !found.has('kept/7') && [...found.values()].every((retain) => retain)
+      console.log(good ? 'all retained messages came' : 'wrong retained messages')
+      told = (text) => { console.log(`its Will: ${text}`); client.end() }
+      other.options.reconnectPeriod = 0
+      other.stream.destroy()
+    })
+  })
+}
+
+setTimeout(() => { console.error(`only ${seen.size} came`); process.exit(1) }, 55000).unref()

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from platziverse.access.passwords import HASHER
 from tests.access.acl_cases import CASES, Case
-from tests.integration.daemon import DaemonTestCase
+from tests.integration.daemon import PATIENCE, DaemonTestCase
 from tests.integration.plain_client import PASSWORD, PlainClient
 
 #: May do everything; appended to every file.
@@ -47,11 +47,12 @@ def mosquitto(folder: Path, acl: str, usernames: "list[str]") -> Iterator[int]:
         yield port
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE)
 
 
 def wait_for_port(port: int, process: "subprocess.Popen[bytes]") -> None:
-    for _ in range(200):
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
         if process.poll() is not None:
             raise AssertionError("Mosquitto did not start")
         with closing(socket.socket()) as probe:

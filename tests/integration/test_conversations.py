@@ -140,7 +140,7 @@ class OtherClients(DaemonTestCase):
         for qos in ("0", "1", "2"):
             name = f"sub{qos}"
             common = ("-p", port, "-i", name, "-q", qos, "-t", "m/+")
-            receiver = self.start_program("mosquitto_sub", *common, "-C", "20", "-W", "60", "-d")
+            receiver = self.start_program("mosquitto_sub", *common, "-C", "20", "-W", "300", "-d")
             receiver.wait_for("SUBACK")
             for number in range(20):
                 self.run_program(
@@ -149,6 +149,24 @@ class OtherClients(DaemonTestCase):
             self.assertEqual(receiver.ended(), 0)
             for number in range(20):
                 self.assertIn(f"text {number}", receiver.lines)
+
+    def test_mosquitto_takes_a_thousand_topics_live_and_retained(self) -> None:
+        port = self.daemon().port()
+        filters = [argument for number in range(TOPICS) for argument in ("-t", f"many/{number}")]
+        common = ("-p", str(port), "-q", "2", "-C", str(TOPICS), "-W", "300", "-F", "%t %p %q %r")
+        live = self.start_program("mosquitto_sub", *common, "-d", *filters)
+        live.wait_for("SUBACK")
+        sender = PahoClient(port, "sender")
+        sender.start()
+        self.addCleanup(sender.stop)
+        for number in range(TOPICS):
+            sent = sender.client.publish(f"many/{number}", b"%d" % number, number % 3, retain=True)
+        sent.wait_for_publish(PATIENCE)
+        self.assertEqual(live.ended(), 0)
+        wanted = {f"many/{number} {number} {number % 3}" for number in range(TOPICS)}
+        self.assertEqual(wanted - {line.removesuffix(" 0") for line in live.lines}, set())
+        kept = self.run_program("mosquitto_sub", *common, "-t", "many/+").splitlines()
+        self.assertEqual({line.removesuffix(" 1") for line in kept}, wanted)
 
     def test_mosquitto_keeps_a_session_and_a_will(self) -> None:
         port = str(self.daemon().port())
@@ -170,4 +188,5 @@ class OtherClients(DaemonTestCase):
     def test_mqtt_js_speaks_every_qos_and_survives_a_restart_of_its_connection(self) -> None:
         port = str(self.daemon().port())
         output = self.run_program("node", str(ROOT / "tests/integration/conversation.js"), port)
-        self.assertIn("all 900 messages came", output)
+        lines = ["all 3000 messages came, after 2 connects", "all retained messages came", "its Will: gone"]
+        self.assertEqual(output.splitlines(), lines)

@@ -16,10 +16,10 @@ from tests.crash.load import Load
 from tests.crash.postgres import Postgres, Unavailable
 from tests.crash.waiting import poll
 
-#: Seconds for things that take none on a machine with nothing else to do.
-AT_ONCE = 5.0
-#: Seconds within which everything is stored once the database is there.
-SOON = 5.0
+#: Seconds for things that take few, on a machine that may be busy; ``make torture`` is strict.
+SOON = 60.0
+#: Seconds that no message may take, and that a reactor that waits for its database would make it take.
+STALLED = 5.0
 AGENTS = 16
 
 
@@ -43,14 +43,14 @@ class AnOutage(SynchronousTestCase):
 
     def start(self) -> None:
         self.daemon.start()
-        self.daemon.wait_until_listening(AT_ONCE)
+        self.daemon.wait_until_listening(SOON)
         self.load.start()
 
     def all_is_well(self) -> None:
         self.load.pause()
-        poll(self.load.idle, 10, "all is acknowledged")
+        poll(self.load.idle, SOON, "all is acknowledged")
         assert_invariants(
-            self.postgres.execute, self.ledger, self.load.speaking, self.daemon, presence_within=5.0
+            self.postgres.execute, self.ledger, self.load.speaking, self.daemon, presence_within=SOON
         )
 
     def windows_are_full(self) -> bool:
@@ -64,14 +64,14 @@ class AnOutage(SynchronousTestCase):
         """Messages on another topic come and go."""
         bystander, before = self.load.bystander, len(self.load.bystander.trips)
         since = time.monotonic()
-        poll(lambda: len(bystander.trips) >= before + trips, AT_ONCE, "messages on another topic")
-        self.assertLess(bystander.worst(since), 1.5)
+        poll(lambda: len(bystander.trips) >= before + trips, SOON, "messages on another topic")
+        self.assertLess(bystander.worst(since), STALLED)
 
     def test_a_daemon_without_its_database_serves_everybody_and_acknowledges_nobody(self) -> None:
         """Row 103."""
         self.start()
         self.others_talk(20)
-        poll(self.windows_are_full, 30, "the windows of the agents are full")
+        poll(self.windows_are_full, SOON, "the windows of the agents are full")
         self.assertEqual(self.ledger.acked, 0)
         self.others_talk(5)
         self.postgres.start()
@@ -83,10 +83,10 @@ class AnOutage(SynchronousTestCase):
         """Row 104."""
         self.postgres.start()
         self.start()
-        poll(lambda: self.ledger.acked > 200, 30, "acknowledgements")
+        poll(lambda: self.ledger.acked > 200, SOON, "acknowledgements")
         self.postgres.end(signal.SIGINT)
         cut_off, acked = self.load.cut_off(), self.ledger.acked
-        poll(self.windows_are_full, 30, "the windows of the agents are full")
+        poll(self.windows_are_full, SOON, "the windows of the agents are full")
         self.assertLess(self.ledger.acked - acked, 1000)
         self.others_talk(20)
         self.postgres.start()
@@ -107,7 +107,7 @@ class AnOutage(SynchronousTestCase):
         poll(self.windows_are_full, 30, "the windows of the agents are full")
         acked = self.ledger.acked
         self.daemon.process.send_signal(signal.SIGTERM)
-        poll(lambda: not self.daemon.listening(), AT_ONCE, "nobody is accepted")
+        poll(lambda: not self.daemon.listening(), SOON, "nobody is accepted")
         self.assertEqual(self.ledger.acked, acked)
         lock.rollback()
         self.assertEqual(self.daemon.wait(20.0), 0)
@@ -141,24 +141,24 @@ class AnOutage(SynchronousTestCase):
         self.addCleanup(self.postgres.signal_all, signal.SIGCONT)
         poll(self.windows_are_full, 30, "the windows of the agents are full")
         self.daemon.process.send_signal(signal.SIGTERM)
-        poll(lambda: not self.daemon.listening(), AT_ONCE, "nobody is accepted")
+        poll(lambda: not self.daemon.listening(), SOON, "nobody is accepted")
         since = time.monotonic()
         self.assertEqual(self.daemon.stop(), 128 + signal.SIGTERM)
         self.assertLess(time.monotonic() - since, 1)
 
     def start_again(self) -> None:
         """Everybody comes back, and in the end everything that was acknowledged is there once."""
-        poll(lambda: not self.load.live(), AT_ONCE, "the clients notice the end of the daemon")
+        poll(lambda: not self.load.live(), SOON, "the clients notice the end of the daemon")
         self.ledger.daemon_killed()
         self.daemon.start()
-        self.daemon.wait_until_listening(AT_ONCE)
+        self.daemon.wait_until_listening(SOON)
         self.assertIsNotNone(check_stored_soon(self.ledger, self.load.unfinished(), SOON))
         self.all_is_well()
 
     def test_a_daemon_that_is_told_to_stop_does_not_wait_for_its_database(self) -> None:
         """Row 123, without a database: nothing can be committed, and nothing was acknowledged."""
         self.start()
-        poll(self.windows_are_full, 30, "the windows of the agents are full")
+        poll(self.windows_are_full, SOON, "the windows of the agents are full")
         since = time.monotonic()
         self.assertEqual(self.daemon.stop(), 0)
         self.assertLess(time.monotonic() - since, 20)

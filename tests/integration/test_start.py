@@ -4,7 +4,8 @@ import os
 import signal
 import socket
 
-from tests.integration.daemon import ROOT, Daemon, DaemonTestCase, embedded_pid
+from tests.integration.bad_inputs import connect
+from tests.integration.daemon import PATIENCE, ROOT, Daemon, DaemonTestCase, embedded_pid
 from tests.store.scratch import scratch_server
 
 
@@ -70,13 +71,15 @@ class StopTests(DaemonTestCase):
         """row 123: the database is stopped as well, clients are told, and the exit code is 0."""
         state_dir = self.state_dir()
         daemon = self.daemon(state_dir=state_dir)
-        subscriber = self.start_program("mosquitto_sub", "-d", "-p", str(daemon.ready()), "-t", "#")
-        subscriber.wait_for("Subscribed")
+        client = socket.create_connection(("127.0.0.1", daemon.ready()), timeout=PATIENCE)
+        self.addCleanup(client.close)
+        client.sendall(connect("told"))
+        self.assertEqual(client.recv(4), b"\x20\x02\x00\x00")
         self.assertIsNotNone(embedded_pid(state_dir))
         self.assertEqual(daemon.stop(signal.SIGINT), 0)
         self.assertIsNone(embedded_pid(state_dir))
         self.assertNotIn("Traceback", daemon.output)
-        subscriber.wait_for("sending CONNECT")
+        self.assertEqual(client.recv(1), b"")
 
     def test_a_second_signal_ends_it_at_once(self) -> None:
         """row 123: whoever asks twice does not want to wait; the next start adopts the database."""

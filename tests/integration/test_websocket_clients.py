@@ -1,21 +1,25 @@
-"""Real clients on the shared port: MQTT, MQTT over WebSocket and HTTP, with and without TLS."""
+"""Real clients on the shared port of a daemon: MQTT, MQTT over WebSocket and HTTP, with and without TLS."""
 
+import http.server
+import json
 import os
+import queue
 import signal
 import subprocess
-import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from twisted.trial.unittest import SkipTest
 
-from tests.integration.daemon import PATIENCE, ROOT, Program, clean_environment, find_program
+from tests.integration.daemon import PATIENCE, DaemonTestCase, Program, clean_environment, find_program
 from tests.net.test_tls import write_certificate
 
 HERE = Path(__file__).parent
+SCRIPT = HERE / "node_modules" / "mqtt" / "dist" / "mqtt.min.js"
 
 
 def run(*command: str, **environ: str) -> "subprocess.CompletedProcess[bytes]":
@@ -32,8 +36,30 @@ def run(*command: str, **environ: str) -> "subprocess.CompletedProcess[bytes]":
     )
 
 
-class PortCase(SynchronousTestCase):
-    """A shared port in a process of its own."""
+class Pages(http.server.BaseHTTPRequestHandler):
+    """A page somewhere else, its script, and the place where it tells what it has seen."""
+
+    def __init__(self, told: "queue.Queue[str]", *arguments: Any) -> None:
+        self.told = told
+        super().__init__(*arguments)
+
+    def do_GET(self) -> None:
+        path, _, query = self.path.partition("?")
+        files = {"/browser.html": HERE / "browser.html", "/mqtt.js": SCRIPT}
+        if path == "/done":
+            self.told.put(query)
+        self.send_response(200 if path in files else 204)
+        self.send_header("Content-Type", "text/html" if path.endswith("html") else "text/javascript")
+        self.end_headers()
+        if path in files:
+            self.wfile.write(files[path].read_bytes())
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Nothing: the browser tells itself what is wrong."""
+
+
+class PortCase(DaemonTestCase):
+    """A daemon without a database; what is not ``agent/message`` does not need one."""
 
     files: "tuple[str, ...]" = ()
 
@@ -42,26 +68,26 @@ class PortCase(SynchronousTestCase):
         self.folder.mkdir(parents=True)
         ca = write_certificate(self.folder, "localhost")
         write_certificate(self.folder, "agent-7", ca)
-        files = [str(self.folder / name) for name in self.files]
-        self.program = Program(sys.executable, "-m", "tests.integration.shared_port", *files, cwd=str(ROOT))
-        self.addCleanup(self.finish)
-        self.port = int(self.program.wait_for(r"^port (\d+)$")[1])
+        names = ("PLATZIVERSE_TLS_CERTIFICATE", "PLATZIVERSE_TLS_KEY", "PLATZIVERSE_TLS_CLIENT_CA")
+        tls = {name: str(self.folder / file) for name, file in zip(names, self.files, strict=False)}
+        self.server = self.daemon("--database", "host=/nonexistent dbname=x", **tls)
+        self.port = self.server.port()
+        self.addCleanup(self.all_is_well)
 
-    def finish(self) -> None:
-        try:
-            self.program.stop(signal.SIGTERM)
-        finally:
-            self.program.kill()
-        self.assertIn("internal_errors=0", self.program.output)
-        self.assertNotIn("Traceback", self.program.output)
+    def all_is_well(self) -> None:
+        """Whatever the clients did, it was no bug."""
+        metrics = self.succeeded("curl", "-sS", f"http://localhost:{self.port}/metrics").decode()
+        self.assertIn("platziverse_internal_errors_total 0.0\n", metrics)
+        self.assertEqual(self.server.stop(signal.SIGTERM), 0)
+        self.assertNotIn("Traceback", self.server.output)
 
     def succeeded(self, *command: str, **environ: str) -> bytes:
         done = run(*command, **environ)
-        self.assertEqual(done.returncode, 0, done.stderr.decode() + self.program.output)
+        self.assertEqual(done.returncode, 0, done.stderr.decode() + self.server.output)
         return done.stdout
 
     def mqtt_js(self, scheme: str, path: str, version: str = "4") -> None:
-        if not (HERE / "node_modules" / "mqtt").exists():
+        if not SCRIPT.exists():
             raise SkipTest("MQTT.js is not installed")
         url = f"{scheme}://localhost:{self.port}{path}"
         extra = {"NODE_EXTRA_CA_CERTS": str(self.folder / "localhost.pem")}
@@ -70,28 +96,24 @@ class PortCase(SynchronousTestCase):
 
     def browser(self, scheme: str, path: str) -> None:
         program = find_program("chromium")
-        if program is None or not (HERE / "node_modules" / "mqtt").exists():
+        if program is None or not SCRIPT.exists():
             raise SkipTest("Chromium or MQTT.js is not installed")
-        since = len(self.program.lines)
-        url = f"{scheme}://localhost:{self.port}/browser.html?{path}"
-        options = [
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
-            "--no-proxy-server",
-        ]
-        options += ["--ignore-certificate-errors", "--disable-background-networking", "--no-first-run"]
+        told: queue.Queue[str] = queue.Queue()
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Pages, told))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        broker = f"{scheme}://localhost:{self.port}{path}"
+        url = f"http://localhost:{server.server_address[1]}/browser.html?{broker}"
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
+        options += ["--no-proxy-server", "--ignore-certificate-errors", "--disable-background-networking"]
         options += [f"--user-data-dir={self.folder / 'profile'}", "--remote-debugging-port=0"]
         chromium = Program(program, *options, url)
         try:
-            found = self.program.wait_for(r"GET /done\?([^ ]*)", since)
+            self.assertEqual(told.get(timeout=PATIENCE), "received-012", self.server.output)
         finally:
-            os.killpg(
-                chromium.process.pid, signal.SIGKILL
-            )  # it leads a session of its own, with its children
+            os.killpg(chromium.process.pid, signal.SIGKILL)  # it leads a session, with its children
             chromium.kill()
-        self.assertEqual(found[1], "received-012", self.program.output)
+            server.shutdown()
+            server.server_close()
 
     def paho(self, transport: str, tls: bool) -> None:
         received: list[bytes] = []
@@ -119,7 +141,7 @@ class PortCase(SynchronousTestCase):
         client.loop_start()
         self.addCleanup(client.loop_stop)
         self.addCleanup(client.disconnect)
-        self.assertTrue(finished.wait(PATIENCE), f"{received} {self.program.output}")
+        self.assertTrue(finished.wait(PATIENCE), f"{received} {self.server.output}")
         self.assertEqual(sorted(received), [b"0", b"1", b"2", b"x"])
 
 
@@ -130,8 +152,8 @@ class TestPlain(PortCase):
         self.mqtt_js("ws", "", "3")
 
     def test_chromium(self) -> None:
-        self.browser("http", "/mqtt")
-        self.browser("http", "/")
+        self.browser("ws", "/mqtt")
+        self.browser("ws", "/")
 
     def test_mqtt_js_over_tcp(self) -> None:
         self.mqtt_js("mqtt", "")
@@ -145,10 +167,36 @@ class TestPlain(PortCase):
             self.succeeded("mosquitto_pub", "-p", str(self.port), "-t", "t", "-m", "x", "-q", qos)
 
     def test_curl(self) -> None:
-        self.assertEqual(self.succeeded("curl", "-sS", f"http://localhost:{self.port}/"), b"a page\n")
+        def get(path: str, *options: str) -> tuple[int, Any]:
+            url = f"http://localhost:{self.port}{path}"
+            body, _, status = self.succeeded("curl", "-sS", "-w", " %{http_code}", *options, url).rpartition(
+                b" "
+            )
+            return int(status), json.loads(body)
+
+        self.assertEqual(get("/healthz"), (200, {"status": "ok"}))
+        status, answer = get("/readyz")
+        self.assertEqual((status, answer["status"]), (503, "not ready"))
+        status, answer = get("/api/agents")
+        self.assertEqual(status, 503)
+        self.assertIn("the database is away", answer["error"])
+        self.assertEqual(get("/api/clients"), (200, []))
+        self.assertEqual(get("/nothing")[0], 404)
+        self.assertEqual(get("/api/agents", "-X", "DELETE")[0], 405)
+        self.assertEqual(get("/api/agents", "-d", "body")[0], 413)
+        self.assertEqual(get("/api/agents", "-H", "Host: elsewhere.example")[0], 421)
+        self.assertEqual(get("/api/agents", "-H", "Origin: https://elsewhere.example")[0], 403)
+
+    def test_curl_sees_who_is_connected(self) -> None:
+        watcher = self.start_program(
+            "mosquitto_sub", "-p", str(self.port), "-i", "watcher", "-t", "a/#", "-d"
+        )
+        watcher.wait_for("SUBACK")
+        [row] = json.loads(self.succeeded("curl", "-sS", f"http://localhost:{self.port}/api/clients"))
+        self.assertEqual((row["id"], row["subscriptions"]), ("watcher", [{"filter": "a/#", "qos": 0}]))
 
     def test_tls_where_there_is_no_certificate_is_refused(self) -> None:
-        done = run("curl", "-sSk", f"https://localhost:{self.port}/")
+        done = run("curl", "-sSk", f"https://localhost:{self.port}/healthz")
         self.assertNotEqual(done.returncode, 0)
 
 
@@ -158,9 +206,6 @@ class TestTLS(PortCase):
     def test_mqtt_js_over_secure_websocket_and_tls(self) -> None:
         self.mqtt_js("wss", "/mqtt")
         self.mqtt_js("mqtts", "")
-
-    def test_chromium_over_tls(self) -> None:
-        self.browser("https", "/mqtt")
 
     def test_paho_over_secure_websocket_and_tls(self) -> None:
         self.paho("websockets", tls=True)
@@ -174,8 +219,9 @@ class TestTLS(PortCase):
         self.succeeded("mosquitto_pub", *options, *certificate)
 
     def test_curl_over_tls_and_plain_on_the_same_port(self) -> None:
-        self.assertEqual(self.succeeded("curl", "-sSk", f"https://localhost:{self.port}/"), b"a page\n")
-        self.assertEqual(self.succeeded("curl", "-sS", f"http://localhost:{self.port}/"), b"a page\n")
+        for scheme in ("https", "http"):
+            answer = self.succeeded("curl", "-sSk", f"{scheme}://localhost:{self.port}/healthz")
+            self.assertEqual(json.loads(answer), {"status": "ok"})
 
     def s_client(self, *options: str) -> str:
         done = run("openssl", "s_client", "-connect", f"localhost:{self.port}", *options)
@@ -186,3 +232,12 @@ class TestTLS(PortCase):
         self.assertIn("TLSv1.2", self.s_client("-tls1_2"))
         for old in ("-tls1", "-tls1_1"):
             self.assertIn("Cipher is (NONE)", self.s_client(old, "-cipher", "ALL:@SECLEVEL=0"))
+
+
+class TestTLSWithoutClientCertificates(PortCase):
+    """A page cannot answer when its WebSocket is asked for a certificate, so here nobody asks."""
+
+    files = ("localhost.pem", "localhost.key")
+
+    def test_chromium_over_tls(self) -> None:
+        self.browser("wss", "/mqtt")

@@ -20,4 +20,4 @@ client.on('message', (topic, payload, packet) => {
     client.end(false, {}, () => process.exit(same ? 0 : 1))
   }
 })
-setTimeout(() => { console.error('time is over', received.length); process.exit(1) }, 30000)
+setTimeout(() => { console.error('time is over', received.length); process.exit(1) }, 55000)

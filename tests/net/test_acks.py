@@ -22,14 +22,15 @@ class Order(SynchronousTestCase):
             self.assertEqual(b"".join(sent), b"01234567"[:head])
         self.assertEqual(len(acks), 0)
 
-    def test_a_finished_run_leaves_in_one_piece(self) -> None:
+    def test_a_finished_run_leaves_at_once_and_qos_0_sends_nothing(self) -> None:
         sent: list[bytes] = []
         acks = AckQueue(sent.append)
-        first, second, third = (acks.expect(data) for data in (b"a", b"b", b"c"))
+        first, second, third = (acks.expect(data) for data in (b"a", b"", b"c"))
         second.done()
         third.done()
+        self.assertEqual(sent, [])
         first.done()
-        self.assertEqual(sent, [b"abc"])
+        self.assertEqual(sent, [b"a", b"c"])
 
     def test_a_closed_queue_owes_nothing(self) -> None:
         sent: list[bytes] = []

@@ -5,6 +5,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.broker.interfaces import Answer, Client
 from platziverse.broker.limits import Limits
+from platziverse.broker.open_authority import OpenAuthority
 from platziverse.mqtt.codec import encode
 from platziverse.mqtt.packets import (
     Connack,
@@ -158,6 +159,14 @@ class Connecting(SynchronousTestCase):
         harness.advance(61)
         self.assertTrue(harness.connect("flap").connack)
 
+    def test_a_long_delay_is_not_taken_for_a_slow_connect(self) -> None:
+        """Row 24."""
+        harness = BrokerHarness(limits=Limits(max_connects_per_minute=1, connect_delay=30))
+        harness.connect("flap")
+        late = harness.connect("flap")
+        harness.advance(31)
+        self.assertEqual(late.received(), [Connack(False, ConnectReturnCode.ACCEPTED)])
+
     def test_packets_sent_right_behind_connect_are_handled(self) -> None:
         """row 45, as ``mqtt pub`` sends them; section 3.1.4"""
         store = Store()
@@ -203,6 +212,20 @@ class QoS(SynchronousTestCase):
         store.commit(0)
         self.assertEqual(client.received(), [Puback(1), Puback(2), Pubrec(3), Pubrec(4)])
 
+    def test_acknowledgements_of_one_commit_are_one_write_and_counted_each(self) -> None:
+        store = Store()
+        harness = BrokerHarness({"t": store})
+        client = harness.connect()
+        for packet_id in (1, None, 2, 3):
+            client.publish("t", b"", 1 if packet_id else 0, packet_id)
+        written: list[bytes] = []
+        before = harness.broker.traffic.messages_sent
+        self.patch(client.transport, "write", written.append)
+        store.commit()
+        harness.turn()
+        self.assertEqual(written, [b"".join(encode(Puback(number)) for number in (1, 2, 3))])
+        self.assertEqual(harness.broker.traffic.messages_sent - before, 3)
+
     def test_a_failed_handler_closes_the_connection_without_puback(self) -> None:
         store = Store()
         harness = BrokerHarness({"t": store})
@@ -227,6 +250,22 @@ class QoS(SynchronousTestCase):
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
         good.send(Pingreq())
         self.assertEqual(good.received(), [Pingresp()])
+
+    def test_a_handler_that_raises_when_the_peer_has_gone_leaves_nothing_behind(self) -> None:
+        """Row 85."""
+        store = Store()
+
+        def handle(message: Publish, client: Client) -> Answer:
+            if message.payload == b"bad":
+                raise KeyError("bug")
+            return store(message, client)
+
+        harness = BrokerHarness({"t": handle}, Limits(max_unfinished=1))
+        client = harness.connect("one")
+        client.send(Publish("t", b"1"), Publish("t", b"bad"))
+        client.lose()
+        self.assertEqual((harness.broker.connected, len(harness.broker.sessions)), (0, 0))
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
 
     def test_a_handler_that_raises_for_a_will_holds_up_nobody(self) -> None:
         """row 85"""
@@ -461,6 +500,25 @@ class Subscribing(SynchronousTestCase):
         self.assertEqual(client.received(), [Suback(1, [0, 0, 0x80])])
         self.assertEqual(client.subscribe("a", 1), [Suback(1, [1])])
 
+    def test_the_levels_of_all_subscriptions_together_are_limited(self) -> None:
+        """Rows 34, 48: a level takes some hundred bytes, a slash in a filter one."""
+        client = BrokerHarness(limits=Limits(max_subscriptions=100)).connect()
+        deep = [Subscription(f"{number}" + "/a" * 198 + "/+", 0) for number in range(10)]
+        client.send(Subscribe(1, deep))
+        self.assertEqual(client.received(), [Suback(1, [0] * 8 + [0x80] * 2)])
+        client.send(Unsubscribe(2, [deep[0].topic_filter]), Subscribe(3, deep[8:]))
+        self.assertEqual(client.received(), [Unsuback(2), Suback(3, [0, 0x80])])
+
+    def test_a_packet_with_ever_so_many_filters_closes(self) -> None:
+        """Row 48."""
+        for packet in (Subscribe(1, [Subscription("a", 0)] * 10_001), Unsubscribe(1, ["a"] * 10_001)):
+            client = BrokerHarness().connect()
+            client.send(packet)
+            self.assertTrue(client.closed)
+        client = BrokerHarness().connect()
+        client.send(Subscribe(1, [Subscription("a", 0)] * 10_000))
+        self.assertEqual(client.received(), [Suback(1, [0] * 1000 + [0x80] * 9000)])
+
     def test_too_deep_a_filter_is_refused(self) -> None:
         """row 34"""
         client = BrokerHarness().connect()
@@ -515,6 +573,78 @@ class Subscribing(SynchronousTestCase):
             client.publish(topic, b"forged", 1, number, retain=True)
         self.assertEqual(client.received(), [Puback(1), Puback(2), Puback(3), Puback(4)])
         self.assertEqual((len(harness.broker.retained), harness.broker.traffic.publish_denied), (0, 4))
+
+    def test_ever_so_many_retained_messages_hold_up_nobody(self) -> None:
+        """Rows 42, 49: in turns, and once for the same filter."""
+        harness = BrokerHarness()
+        sender, greedy = harness.connect("sender"), harness.connect("greedy")
+        for number in range(1000):
+            sender.publish(f"t/{number}", b"x", retain=True)
+            harness.turn()
+        greedy.send(Subscribe(1, [Subscription("#", 0)] * 900 + [Subscription("t/+", 0)] * 100))
+        self.assertLessEqual(len(greedy.received()), 201)
+        count, turns = 150, 0
+        while found := greedy.received() or turns < 5:
+            count += len(found) if isinstance(found, list) else 0
+            turns += 1
+            harness.turn()
+        self.assertEqual((count, greedy.closed), (2000, False))
+
+    def test_many_subscribes_in_one_turn_have_the_time_of_one(self) -> None:
+        """Rows 42, 49."""
+        harness = BrokerHarness()
+        sender, greedy = harness.connect("sender"), harness.connect("greedy")
+        sender.publish("t", b"x", retain=True)
+        looked: list[str] = []
+        match = harness.broker.retained.match
+        self.patch(harness.broker.retained, "match", lambda name: looked.append(name) or match(name))
+        greedy.send(*(Subscribe(1, [Subscription(f"+/{number}", 0)]) for number in range(99)))
+        self.assertEqual(len(looked), 4)
+        harness.turn()  # and those that follow it: a Clock knows no difference
+        self.assertEqual(len(looked), 99)
+        self.assertIsNone(next(s for s in harness.broker.sessions if s.client_id == "greedy")._replay)
+
+    def test_a_retained_message_is_not_older_than_what_came_since(self) -> None:
+        """[MQTT-3.3.1-6]"""
+        harness = BrokerHarness(limits=Limits(max_inflight=1))
+        sender, client = harness.connect("sender"), harness.connect("one")
+        for topic in "abc":
+            sender.publish(topic, b"old", 1, 1, retain=True)
+        client.subscribe("+", 1)
+        sender.publish("a", b"new", 1, 1, retain=True)
+        sender.publish("b", b"", 1, 1, retain=True)
+        client.send(Puback(1))
+        seen = []
+        while packets := client.received():
+            seen += [(p.topic, p.payload, p.retain) for p in packets if isinstance(p, Publish)]
+            client.send(*(Puback(p.packet_id) for p in packets if isinstance(p, Publish) and p.packet_id))
+        self.assertEqual(seen, [("a", b"new", False), ("b", b"", False), ("a", b"new", True)])
+
+    def test_unsubscribing_ends_the_retained_messages(self) -> None:
+        harness = BrokerHarness(limits=Limits(max_inflight=1))
+        client = harness.connect("one")
+        for topic in ("a/1", "a/2", "a/3", "b"):
+            client.publish(topic, b"x", 1, 1, retain=True)
+        client.received()
+        client.send(Subscribe(1, [Subscription("a/+", 1), Subscription("b", 1)]))
+        client.send(Unsubscribe(2, ["a/+"]), Puback(1))
+        self.assertEqual(client.received()[-1], Publish("b", b"x", 1, True, packet_id=2))
+
+    def test_a_session_gets_the_rest_of_the_retained_messages_when_it_is_back(self) -> None:
+        """[MQTT-3.1.2-5]"""
+        harness = BrokerHarness(limits=Limits(max_inflight=1))
+        client = harness.connect("one", clean_session=False)
+        for topic in ("a", "b"):
+            client.publish(topic, b"x", 1, 1, retain=True)
+        client.subscribe("+", 1)
+        client.lose()
+        back = harness.connect("one", clean_session=False)
+        again = back.connack[1]
+        assert isinstance(again, Publish)
+        back.send(Puback(1))
+        [last] = back.received()
+        assert isinstance(last, Publish)
+        self.assertEqual((again.dup, last.dup, {again.topic, last.topic}), (True, False, {"a", "b"}))
 
     def test_retained_messages_wait_for_a_slow_client(self) -> None:
         """rows 42 and 49"""
@@ -574,7 +704,43 @@ class Wills(SynchronousTestCase):
         self.assertTrue(client.closed)
 
 
+class SlowAuthority(OpenAuthority):
+    """Answers a login when it is told to."""
+
+    def __init__(self) -> None:
+        self.answer: Deferred[str | None] = Deferred()
+
+    def login(
+        self, connect: Connect, address: str, certificate_user: str | None
+    ) -> "Deferred[str | None] | None":
+        return self.answer
+
+
 class Deadlines(SynchronousTestCase):
+    def test_the_time_of_a_login_is_not_the_clients(self) -> None:
+        """Rows 14, 23: CONNECT came in time, and from then on we hold reading."""
+        authority = SlowAuthority()
+        harness = BrokerHarness(authority=authority)
+        client = harness.open()
+        harness.advance(9)
+        client.send(Connect("one", keep_alive=1))
+        harness.advance(9)
+        authority.answer.callback(None)
+        self.assertEqual(client.received(), [Connack(False, ConnectReturnCode.ACCEPTED)])
+        harness.advance(1.4)
+        self.assertFalse(client.closed)
+
+    def test_a_login_that_never_ends_does_not_keep_its_connection(self) -> None:
+        """Row 14."""
+        harness = BrokerHarness(authority=SlowAuthority())
+        client = harness.open()
+        client.send(Connect("one"))
+        harness.advance(9.9)
+        self.assertFalse(client.closed)
+        harness.advance(1.1)
+        self.assertTrue(client.closed)
+        self.assertEqual(harness.broker.traffic.protocol_errors, {"no login in time": 1})
+
     def test_silence_is_closed_after_one_and_a_half_keep_alives(self) -> None:
         """rows 26 and 27 [MQTT-3.1.2-24]"""
         for keep_alive in (1, 4, 10, 60):
@@ -769,6 +935,30 @@ class Fairness(SynchronousTestCase):
         self.assertTrue(slow.closed)
         self.assertFalse(fast.closed)
         self.assertEqual(len([p for p in fast.received() if isinstance(p, Publish)]), 11)
+
+    def test_answers_that_are_not_read_are_bounded_in_memory(self) -> None:
+        """Row 54: two bytes of an answer take many more while they wait."""
+        harness = BrokerHarness(limits=Limits(max_queued_bytes=1 << 20))
+        client = harness.connect("one")
+        client.stop_reading()
+        sent = 0
+        while not client.closed:
+            client.send(*[Pingreq()] * 1000)
+            sent += 1000
+            while client.held and not client.closed:
+                harness.turn()
+        self.assertLess(sent, 40_000)
+
+    def test_what_is_dropped_is_counted_as_dropped(self) -> None:
+        """Row 54."""
+        harness = BrokerHarness(limits=Limits(max_queued_messages=2))
+        harness.connect("absent", clean_session=False).subscribe("t", 1)
+        next(iter(harness.factory.connections)).close("test")
+        sender = harness.connect("sender")
+        for number in range(5):
+            sender.publish("t", b"", 1, number + 1)
+        traffic = harness.broker.traffic
+        self.assertEqual((traffic.publish_sent[1], traffic.publish_dropped), (2, 3))
 
     def test_a_slow_client_goes_on_where_it_stopped(self) -> None:
         """[MQTT-4.6.0-5]"""

@@ -115,7 +115,7 @@ class FreshBrokers(ServerFactory):
 
 
 class RealSockets(TestCase):
-    timeout = 120
+    timeout = 300
 
     def test_over_a_real_socket(self) -> "Deferred[None]":
         endpoint: Any = serverFromString(reactor, "tcp:0:interface=127.0.0.1")
@@ -138,7 +138,7 @@ class RealSockets(TestCase):
         ]
 
     def run_one(self, vector: dict[str, Any], port: int) -> str | None:
-        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             for sent, expected in conversation(vector):
                 try:

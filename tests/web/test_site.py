@@ -161,6 +161,46 @@ class ReadingTests(SiteCase):
             self.assertIn("error", response.json)
             self.assertTrue(connection.closed)
 
+    def test_a_request_names_its_host_once(self) -> None:
+        """Row 71."""
+        for hosts in (b"", b"Host: localhost\r\nHost: localhost\r\n", b"Host: localhost\r\nHost: x\r\n"):
+            for path in (b"/page", b"/mqtt"):
+                connection = self.connection()
+                connection.send(b"GET " + path + b" HTTP/1.1\r\n" + hosts + b"\r\n")
+                [response] = connection.responses()
+                self.assertEqual((response.status, response.json), (400, {"error": "Host is needed, once"}))
+                self.assertEqual(response.headers["connection"], "close")
+                self.assertTrue(connection.closed)
+        old = self.connection()
+        old.send(b"GET /page HTTP/1.0\r\n\r\n")
+        self.assertEqual([response.status for response in old.responses()], [200])
+
+    def test_what_can_be_no_request_is_seen_at_its_first_byte(self) -> None:
+        """Row 71: a PINGREQ, say, after a request; the connection does not wait for the end of a line."""
+        request = b"GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        for stray in (b"\xc0\x00", b"\r\n\x10", b" ", b"\0", b"{"):
+            for segments in ([request + stray], [request, stray], [request, *(bytes((b,)) for b in stray)]):
+                connection = self.connection()
+                for segment in segments:
+                    connection.send(segment)
+                found = connection.responses()
+                self.assertEqual([response.status for response in found], [200, 400], stray)
+                self.assertTrue(connection.closed)
+
+    def test_what_follows_a_waiting_request_is_looked_at_in_its_turn(self) -> None:
+        connection = self.connection()
+        connection.send(b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        connection.send(b"\xc0\x00")
+        self.slow.waiting[0].callback([1])
+        self.assertEqual([response.status for response in connection.responses()], [200, 400])
+        self.assertTrue(connection.closed)
+
+    def test_an_empty_line_before_a_request_is_passed_over(self) -> None:
+        connection = self.connection()
+        for _ in range(3):
+            connection.send(b"\r\n")
+            self.assertEqual(connection.request("/page").status, 200)
+
     def test_the_refusal_states_its_own_length(self) -> None:
         head, _, body = _BODY_REFUSED.partition(b"\r\n\r\n")
         self.assertIn(b"Content-Length: %d\r\n" % len(body), head)

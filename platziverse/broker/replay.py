@@ -1,0 +1,113 @@
+"""Replay: the Retained Messages that one Session is still to get, looked up when they are sent."""
+
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+from platziverse.broker.interfaces import NetworkConnection
+from platziverse.broker.retained import RetainedMessages
+from platziverse.broker.traffic import Traffic
+from platziverse.mqtt.codec import EncodedPublish
+from platziverse.mqtt.packets import Publish
+
+#: Whether the Session may get the Retained Message of this Topic Name now.
+MayGet: TypeAlias = Callable[[str], bool]
+
+#: Messages sent in one turn of the reactor, and how many of them looking up a filter counts as.
+STEPS: Final = 200
+LOOKUP_STEPS: Final = 50
+
+
+class Replay:
+    """What waits are Topic Filters, each of them once, and Topic Names of the one under way.
+
+    So neither many Subscriptions nor a client that does not read make it large; and a message is never
+    older than what the client has got meanwhile.
+    """
+
+    __slots__ = (
+        "_filter",
+        "_filters",
+        "_may_get",
+        "_names",
+        "_qos",
+        "_resting",
+        "_retained",
+        "_steps",
+        "_traffic",
+    )
+
+    def __init__(self, retained: RetainedMessages, traffic: Traffic, may_get: MayGet) -> None:
+        self._retained = retained
+        self._traffic = traffic
+        self._may_get = may_get
+        self._filters: dict[str, int] = {}
+        self._filter = ""
+        self._names: list[str] = []
+        self._qos = 0
+        self._steps = STEPS
+        self._resting = False
+
+    def __bool__(self) -> bool:
+        return bool(self._names or self._filters)
+
+    def add(self, topic_filter: str, qos: int) -> None:
+        """Send what matches this filter, from the beginning; at most at this QoS."""
+        self.discard(topic_filter)
+        self._filters[topic_filter] = qos
+
+    def discard(self, topic_filter: str) -> None:
+        """Send no more of what matches this filter."""
+        self._filters.pop(topic_filter, None)
+        if topic_filter == self._filter:
+            self._names = []
+
+    def rest(self) -> None:
+        """The others have had their turn."""
+        self._steps, self._resting = STEPS, False
+
+    def pump(
+        self,
+        connection: NetworkConnection,
+        has_room: Callable[[NetworkConnection], bool],
+        send: Callable[[NetworkConnection, EncodedPublish, int], None],
+        rested: Callable[[], None],
+    ) -> None:
+        """Send, while there is room, and no more than one turn of the reactor may have in all.
+
+        :param send: takes those of QoS 1 and 2.
+        :param rested: called in the next turn.
+        """
+        while self._steps > 0 and self and has_room(connection):
+            message = self._next()
+            self._steps -= 1 if message is not None else LOOKUP_STEPS
+            if message is not None:
+                self._send(message, connection, send)
+        if self._steps < STEPS and not self._resting:
+            self._resting = True
+            connection.soon(rested)
+
+    def _next(self) -> Publish | None:
+        """The next message; ``None``: a filter was looked up, or the message is not there any more."""
+        if self._names:
+            message = self._retained.get(self._names.pop())
+            return message if message is not None and self._may_get(message.topic) else None
+        self._filter = next(iter(self._filters))
+        self._qos = self._filters.pop(self._filter)
+        self._names = [message.topic for message in self._retained.match(self._filter)]
+        return None
+
+    def _send(
+        self,
+        message: Publish,
+        connection: NetworkConnection,
+        send: Callable[[NetworkConnection, EncodedPublish, int], None],
+    ) -> None:
+        qos = min(self._qos, message.qos)
+        encoded = EncodedPublish(message, retain=True)  # [MQTT-3.3.1-8]
+        if qos:
+            send(connection, encoded, qos)
+        elif not connection.offer(encoded.qos0):
+            self._traffic.publish_dropped += 1
+            return
+        self._traffic.publish_sent[qos] += 1
+        self._traffic.publish_bytes_sent[qos] += len(message.payload)

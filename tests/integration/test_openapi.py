@@ -1,0 +1,45 @@
+"""The API of a running daemon does what its OpenAPI document says, whatever schemathesis asks it."""
+
+import os
+import subprocess
+import sys
+
+from tests.integration.daemon import PATIENCE, DaemonTestCase, clean_environment
+from tests.integration.test_course import MESSAGE
+
+#: A request for everything that the document suggests, and some more that nobody thought of.
+OPTIONS = ("--phases", "examples,coverage,fuzzing", "--max-examples", "25", "--generation-database", "none")
+
+
+class OpenAPI(DaemonTestCase):
+    def folder(self) -> str:
+        """Where schemathesis may leave what it likes."""
+        path = self.mktemp()
+        os.makedirs(path)
+        return path
+
+    def test_schemathesis_finds_nothing(self) -> None:
+        daemon = self.daemon()
+        port = str(daemon.ready())
+        subscriber = self.start_program(
+            "mosquitto_sub", "-d", "-i", "watcher", "-p", port, "-t", "agent/+", "-q", "1"
+        )
+        subscriber.wait_for("Subscribed")
+        self.run_program("mosquitto_pub", "-p", port, "-q", "1", "-t", "agent/message", "-m", MESSAGE)
+        program = os.path.join(os.path.dirname(sys.executable), "schemathesis")
+        url = f"http://127.0.0.1:{port}/api/openapi.json"
+        done = subprocess.run(
+            [program, "run", url, *OPTIONS],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=clean_environment(NO_COLOR="1"),
+            cwd=self.folder(),
+            timeout=5 * PATIENCE,
+            text=True,
+            check=False,
+        )
+        self.assertEqual(done.returncode, 0, done.stdout)
+        metrics = self.run_program("curl", "-sS", f"http://127.0.0.1:{port}/metrics")
+        self.assertIn("platziverse_internal_errors_total 0.0\n", metrics)
+        self.assertEqual(daemon.stop(), 0)
+        self.assertNotIn("Traceback", daemon.output)
