@@ -32,9 +32,9 @@ class PressureCase(SynchronousTestCase):
         return client
 
     def fill(self, topic: str, share: float, qos: int = 1) -> None:
-        """Send what takes this share of the budget while it waits; a copy is kept as it came."""
+        """Send what takes this share of the budget while it waits."""
         sender = self.harness.connect("sender")
-        for _ in range(int(self.budget * share / len(PAYLOAD) / (2 if qos else 1))):
+        for _ in range(int(self.budget * share / len(PAYLOAD))):
             sender.send(Publish(topic, PAYLOAD, qos, packet_id=1 if qos else None))
             self.harness.turn()
         sender.lose()
