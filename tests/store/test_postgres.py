@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
 from typing import Any
 from uuid import UUID, uuid4
@@ -16,6 +16,7 @@ from twisted.trial.unittest import TestCase
 from platziverse.agents.model import Departure, Entry
 from platziverse.store.postgres import READY, PostgresStore
 from platziverse.store.writer import BatchWriter
+from tests.crash.waiting import poll
 from tests.postgres import MISSING, Cluster, cluster, execute, holding
 from tests.store.entries import key, rejection, report
 
@@ -371,14 +372,28 @@ class Exhausted(StoreCase):
 
     @inlineCallbacks
     def test_too_many_connections(self) -> Steps:
+        yield self.until(lambda: all(slot.connected for slot in self.store._slots))
         with ExitStack() as stack:
-            for _ in range(4):
-                stack.enter_context(holding(self.dsn, "SELECT 1"))
-            os.kill(int(self.execute_inside("SELECT pg_backend_pid()")), signal.SIGTERM)
+            while self.take_one(stack):
+                pass
+            os.kill(self.store._slots[0].connection.info.backend_pid, signal.SIGTERM)
+            # While we wait here the reactor stands still: the place is ours before the store asks for it.
+            poll(lambda: self.take_one(stack), 10, "the place of the connection that was ended")
             saved = self.save(self.reports(20))
-            yield deferLater(reactor, 0.3)
+            yield self.until(lambda: any("too many clients" in state for state in self.states))
         yield saved
         self.assert_stored(20)
 
-    def execute_inside(self, sql: str) -> Any:
-        return self.store._slots[0].connection.info.backend_pid
+    def take_one(self, stack: ExitStack) -> bool:
+        """Whether there was room for one connection more."""
+        try:
+            stack.enter_context(holding(self.dsn, "SELECT 1"))
+        except psycopg2.OperationalError:
+            return False
+        return True
+
+    @inlineCallbacks
+    def until(self, condition: Callable[[], bool]) -> Steps:
+        """Let the reactor turn until it is so; the time limit is that of the test."""
+        while not condition():
+            yield deferLater(reactor, 0.01)
