@@ -1,7 +1,6 @@
 """Broker: who gets which message, and who may be connected as whom."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from uuid import uuid4
 
 from twisted.internet.interfaces import IReactorTime
@@ -12,7 +11,6 @@ from platziverse.broker.complaints import Complaints
 from platziverse.broker.dispatcher import TopicDispatcher
 from platziverse.broker.interfaces import Answer, Authority, Client, ClientObserver, NetworkConnection
 from platziverse.broker.limits import Limits
-from platziverse.broker.replay import Search
 from platziverse.broker.retained import RetainedMessages
 from platziverse.broker.routing import Router
 from platziverse.broker.session import Session
@@ -230,25 +228,19 @@ class Broker:
         """After SUBACK: the Retained Messages of the granted Subscriptions. [MQTT-3.3.1-6]"""
         client = session.client
         assert client is not None
-        searches: dict[str, Search] = {}
         for subscription, granted in zip(subscriptions, codes, strict=True):
-            topic_filter = subscription.topic_filter
-            effort = self.retained.effort(topic_filter)
-            if effort and granted != SUBSCRIPTION_REFUSED:
-                searches[topic_filter] = partial(self._find_retained, client, topic_filter, granted), effort
-        if searches:
-            session.replay(searches)
-
-    def _find_retained(self, client: Client, topic_filter: str, granted: int) -> list[tuple[Publish, int]]:
-        found = [
-            (message, min(granted, message.qos))
-            for message in self.retained.match(topic_filter)
-            if self._may_get_retained(client, message.topic)
-        ]
-        for message, qos in found:
-            self.traffic.publish_sent[qos] += 1
-            self.traffic.publish_bytes_sent[qos] += len(message.payload)
-        return found
+            if granted == SUBSCRIPTION_REFUSED:
+                continue
+            found = [
+                (message, min(granted, message.qos))
+                for message in self.retained.match(subscription.topic_filter)
+                if self._may_get_retained(client, message.topic)
+            ]
+            for message, qos in found:
+                self.traffic.publish_sent[qos] += 1
+                self.traffic.publish_bytes_sent[qos] += len(message.payload)
+            if found:
+                session.replay(found)
 
     def _may_get_retained(self, client: Client, topic: str) -> bool:
         """The rules may have changed since: for the receiver, and for whoever published what is kept."""
@@ -266,7 +258,6 @@ class Broker:
         for topic_filter in topic_filters:  # [MQTT-3.10.4-6]
             if session.subscriptions.pop(topic_filter, None) is not None:
                 self.subscriptions.remove(topic_filter, session)
-                session.cancel_replay(topic_filter)
 
 
 def _log_failure(failure: Failure, client: Client) -> None:

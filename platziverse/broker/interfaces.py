@@ -1,6 +1,5 @@
 """The ports of the broker: what it needs of the world, as ``typing.Protocol``."""
 
-from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
 from attrs import field, frozen
@@ -38,9 +37,6 @@ class NetworkConnection(Protocol):
 
     def offer(self, data: bytes) -> bool:
         """Queue one QoS 0 PUBLISH; ``False`` when it was dropped because the client is slow."""
-
-    def soon(self, function: Callable[[], None]) -> None:
-        """Call it in the next turn, when the others have had theirs."""
 
     def close(self, reason: str) -> None:
         """Close without an answer; ``reason`` is for the log. Ends in ``Broker.disconnect``."""

@@ -82,11 +82,6 @@ class RetainedMessages:
         """Who published what is kept for this topic. :raises KeyError: nothing is."""
         return self._publishers[topic]
 
-    def effort(self, topic_filter: str) -> int:
-        """About how many messages :meth:`match` has to look at; 0 only when it would find none."""
-        wildcard = "+" in topic_filter or "#" in topic_filter
-        return len(self._by_topic) if wildcard else int(topic_filter in self._by_topic)
-
     def match(self, topic_filter: str) -> list[Publish]:
         """The messages whose Topic Name matches, in no particular order."""
         if "+" not in topic_filter and "#" not in topic_filter:

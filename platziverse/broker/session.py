@@ -6,7 +6,6 @@ from typing import Final, TypeAlias
 
 from platziverse.broker.interfaces import Client, NetworkConnection
 from platziverse.broker.limits import Limits
-from platziverse.broker.replay import BUDGET, Replay, Search
 from platziverse.mqtt.codec import EncodedPublish, encode_pubrel
 from platziverse.mqtt.errors import ProtocolViolation
 from platziverse.mqtt.packets import Publish
@@ -60,7 +59,7 @@ class Session:
         self._inflight: dict[int, Outgoing | None] = {}
         # Made when first needed: an idle client costs as little as possible.
         self._queue: deque[Outgoing] | None = None
-        self._replay: Replay | None = None
+        self._replay: deque[tuple[Publish, int]] | None = None
         self._awaiting_pubrel: dict[int, float | list[Waiter]] | None = None
 
     # -- to the client ---------------------------------------------------------------------------
@@ -88,20 +87,15 @@ class Session:
         elif not self._enqueue(message, qos) and connection is not None:
             connection.close("its queue of outgoing messages is full")
 
-    def replay(self, searches: "dict[str, Search]") -> None:
-        """Send the Retained Messages of these Topic Filters, at the client's own pace.
+    def replay(self, messages: "list[tuple[Publish, int]]") -> None:
+        """Send Retained Messages, each with its QoS, at the client's own pace.
 
         They wait outside the queue and its limits: they are references to what is kept anyway.
         """
         if self._replay is None:
-            self._replay = Replay()
-        self._replay.add(searches)
+            self._replay = deque()
+        self._replay.extend(messages)
         self.pump()
-
-    def cancel_replay(self, topic_filter: str) -> None:
-        """What has not been searched for yet need not be: the client has unsubscribed."""
-        if self._replay is not None:
-            self._replay.cancel(topic_filter)
 
     def _send(self, connection: NetworkConnection, message: EncodedPublish, qos: int) -> None:
         inflight = self._inflight
@@ -133,28 +127,14 @@ class Session:
             message, qos = queue.popleft()
             self.queued_bytes -= message.size
             self._send(connection, message, qos)
-        if self._replay is not None and connection is not None:
-            self._pump_retained(self._replay, connection)
-
-    def _pump_retained(self, replay: Replay, connection: NetworkConnection) -> None:
-        while self._has_room(connection) and (found := replay.next()) is not None:
-            encoded = EncodedPublish(found[0], retain=True)  # [MQTT-3.3.1-8]
-            if found[1]:
-                self._send(connection, encoded, found[1])
+        replay = self._replay
+        while replay and connection is not None and self._has_room(connection):
+            retained, qos = replay.popleft()
+            encoded = EncodedPublish(retained, retain=True)  # [MQTT-3.3.1-8]
+            if qos:
+                self._send(connection, encoded, qos)
             else:
                 connection.offer(encoded.qos0)
-        if replay.budget < BUDGET and not replay.resting:
-            replay.resting = True
-            connection.soon(self._rested)
-
-    def _rested(self) -> None:
-        replay = self._replay
-        if replay is not None:
-            replay.rest()
-            if replay:
-                self.pump()
-            else:
-                self._replay = None
 
     def _has_room(self, connection: NetworkConnection) -> bool:
         return len(self._inflight) < self._limits.max_inflight and not connection.congested

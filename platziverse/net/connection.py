@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from platziverse.broker.session import Session
@@ -84,10 +83,6 @@ class Connection(Outbox):
             return
         self._owner.deadlines.add(self, self._owner.deadlines.now + LINGER)
         transport.loseConnection()
-
-    def soon(self, function: Callable[[], None]) -> None:
-        """In the next turn of the reactor."""
-        self._owner.clock.callLater(0, function)
 
     def drained(self) -> None:
         """The transport takes more: send what waits in the Session."""

@@ -665,31 +665,6 @@ class Fairness(SynchronousTestCase):
         self.assertEqual(len(client.received()), 150)
         self.assertFalse(client.held)
 
-    def test_retained_messages_follow_in_turns_however_many_filters_want_them(self) -> None:
-        """row 6: a hundred filters that each look at all of 1,500 messages would take a second at once"""
-        harness = BrokerHarness()
-        for number in range(1500):
-            harness.broker.announce(f"a/b/{number}", b"x", retain=True)
-        client = harness.connect()
-        filters = [f"+/{name}/+" for name in ("b", "c", "d", "e")] + ["a/b/7"]
-        client.send(Subscribe(1, [Subscription(name, 0) for name in filters]))
-        self.assertEqual(len(client.received()), 1 + 500)
-        self.assertEqual(len(client.subscribe("+/+/7")), 1)  # its own budget would be a way around
-        harness.turn()  # the Clock runs in one turn what a reactor does in several
-        self.assertEqual(len(client.received()), 1000 + 1 + 1)
-        session = harness.broker.sessions.get("client")
-        assert session is not None
-        self.assertEqual(session.queued, 0)
-
-    def test_what_was_unsubscribed_meanwhile_is_not_searched_for(self) -> None:
-        harness = BrokerHarness()
-        for number in range(2500):
-            harness.broker.announce(f"a/{number}", b"x", retain=True)
-        client = harness.connect()
-        client.send(Subscribe(1, [Subscription("b/#", 0), Subscription("a/#", 0)]), Unsubscribe(2, ["a/#"]))
-        harness.turn()
-        self.assertEqual([type(packet) for packet in client.received()], [Suback, Unsuback])
-
     def test_reading_is_held_while_the_store_lags_behind(self) -> None:
         """rows 60 and 112"""
         store = Store()
