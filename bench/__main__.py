@@ -13,7 +13,8 @@ import resource
 import sys
 import time
 
-from bench import results
+from bench import documents, results
+from bench.flat import Flat
 from bench.measure import Bench
 from bench.peers import MOSQUITTO_SETTINGS, PLATZIVERSE_SETTINGS, Peer, peers
 from bench.scenarios import ALL, CONNECTIONS, Scenario
@@ -88,7 +89,7 @@ def measure(given: argparse.Namespace, cluster: Cluster) -> results.Results:
 def main(argv: list[str]) -> None:
     given = arguments(argv)
     if given.documents:
-        results.write_documents(results.load(results.COMPLETE))
+        documents.write()
         return
     if MISSING:
         raise SystemExit(MISSING)
@@ -96,13 +97,20 @@ def main(argv: list[str]) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     cluster = Cluster(**SERVER)
     try:
-        outcome = measure(given, cluster)
+        if given.only == ["flat"]:
+            target, outcome = results.FLAT, measure_flat(given, cluster)
+        else:
+            target, outcome = results.PARTIAL if argv else results.COMPLETE, measure(given, cluster)
     finally:
         cluster.remove()
-    complete = not argv
-    results.store(results.COMPLETE if complete else results.PARTIAL, outcome)
-    if complete:
-        results.write_documents(outcome)
+    results.store(target, outcome)
+    if target != results.PARTIAL:
+        documents.write()
+
+
+def measure_flat(given: argparse.Namespace, cluster: Cluster) -> results.Results:
+    outcome = Flat(cluster, given.rounds, given.seconds, given.long).measure()
+    return results.heading(outcome | {"rounds": given.rounds, "seconds": given.seconds})
 
 
 if __name__ == "__main__":

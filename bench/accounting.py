@@ -33,3 +33,13 @@ def tree_cpu_seconds(pid: int) -> float:
         with suppress(OSError):  # it has just ended
             total += cpu_seconds([child.pid])
     return float(total)
+
+
+def settle(pids: Iterable[int], most: float = 10.0) -> None:
+    """Wait until the processes have nothing left to do, less than a tenth of the time; ``most`` seconds."""
+    pids = list(pids)
+    end = time.monotonic() + most
+    before, now = float("-inf"), cpu_seconds(pids)
+    while now - before > 0.01 and time.monotonic() < end:
+        time.sleep(0.1)
+        before, now = now, cpu_seconds(pids)

@@ -83,12 +83,18 @@ class Client:
         if came != answer:
             raise Unexpected(f"{came!r} instead of {answer!r}")
 
+    def subscribe(self, topic_filters: list[str], qos: int) -> None:
+        """All of them at once; before ``start`` only."""
+        packets = [wire.subscribe(name, qos, number) for number, name in enumerate(topic_filters, 1)]
+        answers = [b"\x90\x03" + packet[2:4] + bytes((qos,)) for packet in packets]
+        self.ask(b"".join(packets), b"".join(answers))
+
     def start(self, poll: select.epoll) -> None:
         self.socket.setblocking(False)
         self._poll = poll
         poll.register(self.socket, select.EPOLLIN)
 
-    def write(self, data: bytes | memoryview) -> None:
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         """Send, or keep for later what the kernel does not take."""
         if self._left:
             self._left += data
@@ -187,11 +193,6 @@ class Subscriber(Client):
         self._view = memoryview(self._buffer)
         self._unframer, self._bytes = Unframer(), 0
 
-    def subscribe(self, topic_filters: list[str]) -> None:
-        for number, topic_filter in enumerate(topic_filters, 1):
-            answer = b"\x90\x03" + number.to_bytes(2, "big") + bytes((self._qos,))
-            self.ask(wire.subscribe(topic_filter, self._qos, number), answer)
-
     def readable(self) -> None:
         """Deliveries."""
         got = self.socket.recv_into(self._view[self._kept :])
@@ -211,7 +212,7 @@ class Subscriber(Client):
         count = end // self._size
         used = count * self._size
         if self._buffer[0 : used : self._size].count(0x30 | self._qos << 1) != count:
-            raise Unexpected(f"a subscriber got {bytes(self._buffer[:200])!r}")
+            raise Unexpected(f"a subscriber got {bytes(self._buffer[:40])!r}")
         if self._qos and count:
             acks = bytearray(b"\x40\x02\x00\x00" * count)
             acks[2::4] = self._buffer[self._id_at : used : self._size]
@@ -234,7 +235,7 @@ class Subscriber(Client):
                 self._tally.delivered += 1
                 at += 4
             else:
-                raise Unexpected(f"a subscriber got {bytes(buffer[at : at + 100])!r}")
+                raise Unexpected(f"a subscriber got {bytes(buffer[at : at + 40])!r}")
         if answers:
             self.write(answers)
         return at

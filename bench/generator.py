@@ -8,19 +8,23 @@ Loopback only. It reads the CPU clock of the broker at the beginning and at the 
 import json
 import os
 import select
+import socket
 import sys
 import time
 from typing import Any
 
 from attrs import asdict, field, frozen
 
-from bench.accounting import cpu_seconds, resident, tree_cpu_seconds
-from bench.clients import Publisher, Subscriber, Tally, Unexpected
-from bench.idle import measure_idle, open_connections
-from bench.rings import Ring, new_topics, reports, same_topic
+from bench.accounting import cpu_seconds, resident, settle, tree_cpu_seconds
+from bench.clients import Client, Publisher, Subscriber, Tally, Unexpected
+from bench.idle import PINGRESP, measure_idle, open_connections
+from bench.rings import Ring, new_topics, reports, retained, same_topic
+from tests.crash import wire
 
 #: Seconds without any event after which something has been lost.
 STALLED = 10.0
+#: Subscriptions of one client; no more than most brokers allow.
+PER_CLIENT = 1000
 MASK = b"\x37\xfa\x21\x3d"
 
 
@@ -35,7 +39,10 @@ class Job:
     :param window: messages that each publisher has under way.
     :param messages: ``same`` topic for each publisher, ``new`` topics all the time, or ``reports``.
     :param metrics: of each report.
+    :param retain: messages of the ``same`` topic are retained.
     :param connections: further ones that do nothing.
+    :param filters: further wildcard Subscriptions that match nothing.
+    :param retained: Retained Messages that are there before; with ``retain`` only.
     """
 
     port: int
@@ -51,7 +58,10 @@ class Job:
     messages: str = "same"
     payload: int = 64
     metrics: int = 4
+    retain: bool = False
     connections: int = 0
+    filters: int = 0
+    retained: int = 0
     warm: float = 0.5
     seconds: float = 1.5
 
@@ -69,7 +79,7 @@ def ring(job: Job, number: int, name: str, mask: bytes) -> Ring:
         return new_topics(job.payload, number, job.publishers, sum(map(len, job.subscribers)))
     if job.messages == "reports":
         return reports(name, job.metrics, job.qos)
-    return same_topic(f"bench/{number:03}", job.payload, job.qos, mask)
+    return same_topic(f"bench/{number:03}", job.payload, job.qos, mask, job.retain)
 
 
 class Flow:
@@ -89,16 +99,15 @@ class Flow:
             for number in range(len(job.subscribers))
         ]
         for subscriber, topic_filters in zip(self._subscribers, job.subscribers, strict=True):
-            subscriber.subscribe(topic_filters)
+            subscriber.subscribe(topic_filters, job.qos)
         self._publishers = [
             Publisher(
                 job.address, f"{prefix}-p{number}", self.tally, rings[number], job.qos, job.window, mask
             )
             for number in range(job.publishers)
         ]
-        self._clients: dict[int, Publisher | Subscriber] = {
-            client.socket.fileno(): client for client in (*self._subscribers, *self._publishers)
-        }
+        everybody: list[Publisher | Subscriber] = [*self._subscribers, *self._publishers]
+        self._clients = {client.socket.fileno(): client for client in everybody}
 
     def start(self) -> None:
         for client in self._clients.values():
@@ -131,8 +140,9 @@ class Flow:
 
 def measure_flow(job: Job) -> dict[str, float]:
     """Messages, seconds, CPU time of broker and generator, latencies, memory."""
-    idle = open_connections(job.address, job.connections, 0)
+    bystanders = [*open_connections(job.address, job.connections, 0), *furnish(job)]
     flow = Flow(job)
+    settle(job.pids)
     flow.start()
     flow.run(job.warm)
     flow.tally.latencies.clear()
@@ -142,9 +152,27 @@ def measure_flow(job: Job) -> dict[str, float]:
     outcome = {name: after[name] - value for name, value in before.items()}
     outcome["resident"] = sum(map(resident, job.pids))
     flow.stop()
-    for client in idle:
-        client.close()
+    for bystander in bystanders:
+        bystander.close()
     return outcome | percentiles(flow.tally.latencies)
+
+
+def furnish(job: Job) -> list[socket.socket]:
+    """Further Subscriptions, a thousand for each client, and Retained Messages; the sockets to keep."""
+    sockets = []
+    for first in range(0, job.filters, PER_CLIENT):
+        client = Client(job.address, f"{os.getpid():x}-f{first}")
+        numbers = range(first, min(first + PER_CLIENT, job.filters))
+        client.subscribe([f"other/{number:06}/+" for number in numbers], 0)
+        sockets.append(client.socket)
+    if job.retain:
+        client = Client(job.address, f"{os.getpid():x}-r")
+        packets = [wire.publish(f"kept/{number:06}", b"x" * 64, 0) for number in range(job.retained)]
+        # What an earlier run has left would come before the first delivery.
+        packets += [wire.publish(f"bench/{number:03}", b"", 0) for number in range(job.publishers)]
+        client.ask(b"".join(map(retained, packets)) + wire.PINGREQ, PINGRESP)
+        sockets.append(client.socket)
+    return sockets
 
 
 def reading(job: Job, flow: Flow) -> dict[str, float]:

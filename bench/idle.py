@@ -5,7 +5,7 @@ import select
 import socket
 import time
 
-from bench.accounting import cpu_seconds, resident
+from bench.accounting import cpu_seconds, resident, settle
 from tests.crash.wire import PINGREQ, connect
 
 #: On their way at a time; the backlog of most brokers is 100.
@@ -62,7 +62,7 @@ def measure_idle(address: tuple[str, int], pids: list[int], count: int, seconds:
     clients = open_connections(address, count, KEEP_ALIVE)
     connecting, connect_cpu = time.perf_counter() - began, cpu_seconds(pids) - cpu
     memory = sum(map(resident, pids)) - memory
-    time.sleep(0.5)
+    settle(pids)
     cpu, began, pings = cpu_seconds(pids), time.perf_counter(), 0
     while (passed := time.perf_counter() - began) < seconds:
         due = int(passed * count / KEEP_ALIVE)

@@ -74,7 +74,7 @@ class Straight:
         self._number += 1
         statement = build(batch, self._known, self._instance, self._writer, self._number)
         self._cursor.execute(statement.sql, statement.parameters)
-        statement.remember(self._cursor.fetchone(), self._known)
+        statement.remember(self._cursor.fetchall()[0], self._known)
         return len(statement.rows.types)
 
     def close(self) -> None:

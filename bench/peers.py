@@ -105,7 +105,7 @@ class Platziverse(Peer):
         anything = f"tcp:{ports['mqtt']}:interface=127.0.0.1"
         plain = f"tcp:{ports['plain']}:interface=127.0.0.1:protocol=mqtt"
         arguments = ("--listen", anything, "--listen", plain, "--database", self.dsn)
-        daemon = Daemon(*arguments, state_dir=state_dir, **self.settings)
+        daemon = Daemon(*arguments, state_dir=state_dir, twistd=(), **self.settings)
         try:
             daemon.ready()
             ports["websocket"] = ports["mqtt"]

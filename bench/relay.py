@@ -64,15 +64,23 @@ class Relay:
         self.subscribers: dict[Connection, None] = {}
         self._selector = selectors.DefaultSelector()
         self._listener = socket.create_server(("127.0.0.1", port), backlog=1024)
+        self.port: int = self._listener.getsockname()[1]
         self._selector.register(self._listener, selectors.EVENT_READ)
+        self._running = True
 
     def run(self) -> None:
-        while True:
+        """Until ``stop``, which a connection has to wake up."""
+        while self._running:
             for key, _ in self._selector.select():
                 if key.data is None:
                     self._accept()
                 else:
                     key.data.readable()
+
+    def stop(self) -> None:
+        """From any thread."""
+        self._running = False
+        socket.create_connection(("127.0.0.1", self.port)).close()
 
     def forget(self, connection: Connection) -> None:
         self.subscribers.pop(connection, None)

@@ -5,7 +5,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ Results = dict[str, Any]
 RESULTS: Final = ROOT / "bench" / "results"
 COMPLETE: Final = RESULTS / "bench.json"
 PARTIAL: Final = RESULTS / "partial.json"
+FLAT: Final = RESULTS / "flat.json"
 
 #: Heading and format of every figure, in the order of the columns.
 FIGURES: Final[dict[str, tuple[str, str]]] = {
@@ -177,7 +178,7 @@ def _row(name: str, peers: dict[str, Outcome], figure: str, form: str) -> list[s
     values = [peers.get(peer, {}).get(figure) for peer in NAMES]
     ours = values[0]
     cells = [NONE if value is None else form.format(value) for value in values]
-    ratios = [NONE if None in (value, ours) or not value else f"{ours / value:.2f}" for value in values[1:]]
+    ratios = [f"{ours / value:.2f}" if ours and value else NONE for value in values[1:]]
     return [name, *cells, *ratios]
 
 
@@ -207,23 +208,6 @@ def _cell(peer: Outcome, figure: str, form: str) -> str:
 
 
 # -- documents -----------------------------------------------------------------------------------
-
-
-def begin(name: str) -> str:
-    return f".. {name}: written by make bench"
-
-
-def end(name: str) -> str:
-    return f".. {name}: end"
-
-
-def replaced(document: str, name: str, content: str) -> str:
-    """``document`` with other content between its markers; :raises ValueError: it has none."""
-    before, opening, rest = document.partition(begin(name))
-    _, closing, after = rest.partition(end(name))
-    if not opening or not closing:
-        raise ValueError(f"the document has no place for {name!r}")
-    return f"{before}{opening}\n\n{content}\n\n{closing}{after}"
 
 
 def readme_section(results: Results) -> str:
@@ -258,15 +242,3 @@ def performance_section(results: Results) -> str:
             measured = results["scenarios"][scenario.key]
             parts += [f"**{title(measured)}**", scenario_table(measured)]
     return "\n\n".join(parts)
-
-
-#: Document, name of its part, and who writes it.
-DOCUMENTS: Final[tuple[tuple[Path, str, Callable[[Results], str]], ...]] = (
-    (ROOT / "README.rst", "bench", readme_section),
-    (ROOT / "docs" / "performance.rst", "bench", performance_section),
-)
-
-
-def write_documents(results: Results) -> None:
-    for path, name, content in DOCUMENTS:
-        path.write_text(replaced(path.read_text(), name, content(results)))

@@ -47,9 +47,15 @@ class Ring:
                 self._data[place :: self.size] = bytes((digit,)) * self.count
 
 
-def same_topic(topic: str, payload: int, qos: int, mask: bytes = b"") -> Ring:
+def retained(packet: bytes) -> bytes:
+    """The same PUBLISH with RETAIN."""
+    return bytes((packet[0] | 1,)) + packet[1:]
+
+
+def same_topic(topic: str, payload: int, qos: int, mask: bytes = b"", retain: bool = False) -> Ring:
     """Messages of ``payload`` bytes on one topic; with ``mask`` each in a WebSocket frame of its own."""
     packets = [publish(topic, b"x" * payload, qos, number) for number in range(1, LENGTH + 1)]
+    packets = list(map(retained, packets)) if retain else packets
     return Ring([frame(packet, mask) for packet in packets] if mask else packets)
 
 
