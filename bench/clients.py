@@ -156,6 +156,10 @@ class Publisher(Client):
                 self._times.extend([time.perf_counter()] * count)
             self.write(packets)
 
+    def pause(self) -> None:
+        """Send no further messages."""
+        self._window = -(2**62)
+
     def readable(self) -> None:
         """Acknowledgements, which have four bytes each and come in order. [MQTT-4.6.0-2] [MQTT-4.6.0-3]"""
         data = self.socket.recv(BUFFER)

@@ -18,14 +18,17 @@ from attrs import asdict, field, frozen
 from bench.accounting import cpu_seconds, resident, settle, tree_cpu_seconds
 from bench.clients import Client, Publisher, Subscriber, Tally, Unexpected
 from bench.idle import PINGRESP, measure_idle, open_connections
-from bench.rings import Ring, new_topics, reports, retained, same_topic
+from bench.rings import Ring, frame, new_topics, reports, retained, same_topic
 from tests.crash import wire
 
 #: Seconds without any event after which something has been lost.
 STALLED = 10.0
 #: Subscriptions of one client; no more than most brokers allow.
 PER_CLIENT = 1000
+#: Seconds for what is under way at the end.
+DRAINING = 5.0
 MASK = b"\x37\xfa\x21\x3d"
+DISCONNECT_FRAME = frame(wire.DISCONNECT, MASK)
 
 
 @frozen
@@ -117,25 +120,36 @@ class Flow:
 
     def run(self, seconds: float) -> None:
         """Go on for so long; :raises Unexpected: nothing moves any more."""
-        clients, poll, publishers = self._clients, self._poll, self._publishers
+        poll, publishers = self._poll, self._publishers
         throttled = bool(self._job.deliveries)
         end = time.perf_counter() + seconds
         while time.perf_counter() < end:
             events = poll.poll(STALLED)
             if not events:
                 raise Unexpected(f"it stalled after {self.tally.count()} messages: some were lost")
-            for descriptor, event in events:
-                if event & ~select.EPOLLOUT:
-                    clients[descriptor].readable()
-                if event & select.EPOLLOUT:
-                    clients[descriptor].writable()
+            self._handle(events)
             if throttled:
                 for publisher in publishers:
                     publisher.publish()
 
     def stop(self) -> None:
+        """Let what is under way arrive, then disconnect: not every broker survives a crowd that just goes."""
+        for publisher in self._publishers:
+            publisher.pause()
+        end = time.perf_counter() + DRAINING
+        while time.perf_counter() < end and (events := self._poll.poll(0.1)):
+            self._handle(events)
         for client in self._clients.values():
+            client.socket.send(DISCONNECT_FRAME if client.mask else wire.DISCONNECT)
             client.socket.close()
+        self._poll.close()
+
+    def _handle(self, events: list[tuple[int, int]]) -> None:
+        for descriptor, event in events:
+            if event & ~select.EPOLLOUT:
+                self._clients[descriptor].readable()
+            if event & select.EPOLLOUT:
+                self._clients[descriptor].writable()
 
 
 def measure_flow(job: Job) -> dict[str, float]:

@@ -30,7 +30,7 @@ SINGLE = f"INSERT INTO metrics ({COLUMNS}) VALUES (%s, %s, now(), now(), %s, now
 Outcome = dict[str, float]
 
 
-def job(running: Running, cluster: Cluster, metrics: int, seconds: float) -> Job:
+def job(running: Running, cluster: Cluster, metrics: int, seconds: float, window: int = 100) -> Job:
     """What the load generator does to the daemon."""
     return Job(
         port=running.ports["mqtt"],
@@ -38,7 +38,7 @@ def job(running: Running, cluster: Cluster, metrics: int, seconds: float) -> Job
         server=cluster.pid,
         publishers=AGENTS,
         qos=1,
-        window=100,
+        window=window,
         messages="reports",
         metrics=metrics,
         seconds=seconds,

@@ -75,7 +75,7 @@ class Bench:
                     seconds=self.seconds,
                     **scenario.job,
                 )
-                add(runs, running.name, job)
+                add(runs, running.name, job, running)
         return runs
 
     def _idle(self) -> Runs:
@@ -91,7 +91,7 @@ class Bench:
                     connections=count,
                     seconds=3.0,
                 )
-                add(runs, running.name, job)
+                add(runs, running.name, job, running)
         return runs
 
     def _ports(self) -> Runs:
@@ -102,17 +102,18 @@ class Bench:
             with peer.running() as running:
                 for name, port in self._alternating([("any protocol", "mqtt"), ("MQTT alone", "plain")]):
                     job = Job(port=running.ports[port], pids=[running.pid], seconds=self.seconds, **PORTS.job)
-                    add(runs, name, job)
+                    add(runs, name, job, running)
         return runs
 
     def _ingest(self, running: Running, metrics: int) -> Runs:
         """The daemon, then the other ways, again and again; the tables are emptied in between."""
-        runs: Runs = {"platziverse": [], "straight": [], "copy": [], "single": []}
+        runs: Runs = {"platziverse": [], "window-10": [], "straight": [], "copy": [], "single": []}
         for _ in range(self.rounds):
-            self.cluster.execute(ingest.EMPTY, dsn=self.dsn)
-            outcome = generate(ingest.job(running, self.cluster, metrics, 2 * self.seconds))
-            outcome["messages"] *= metrics
-            runs["platziverse"].append(outcome)
+            for name, window in (("platziverse", 100), ("window-10", 10)):
+                self.cluster.execute(ingest.EMPTY, dsn=self.dsn)
+                outcome = generate(ingest.job(running, self.cluster, metrics, 2 * self.seconds, window))
+                outcome["messages"] *= metrics
+                runs[name].append(outcome)
             self.cluster.execute(ingest.EMPTY, dsn=self.dsn)
             runs["straight"].append(ingest.straight(self.cluster, self.dsn, metrics, 2 * self.seconds))
             runs["copy"].append(ingest.copy(self.cluster, self.dsn, 200_000))
@@ -131,12 +132,12 @@ class Bench:
             yield from things[:first]
 
 
-def add(runs: Runs, name: str, job: Job) -> None:
+def add(runs: Runs, name: str, job: Job, running: Running) -> None:
     """Run the job; what goes wrong is said, and is not counted."""
     try:
         runs.setdefault(name, []).append(generate(job))
     except Failed as error:
-        print(f"  {name}: {error}", flush=True)
+        print(f"  {name}: {error}; {running.obituary()}", flush=True)
 
 
 def generate(job: Job) -> Outcome:

@@ -48,8 +48,19 @@ class Running:
     """
 
     name: str
-    pid: int
+    program: Program
     ports: dict[str, int]
+
+    @property
+    def pid(self) -> int:
+        return self.program.process.pid
+
+    def obituary(self) -> str:
+        """How it ended, in a line; empty: it is alive."""
+        code = self.program.process.poll()
+        said = [line for line in self.program.lines if line.strip()] or ["nothing"]
+        errors = [line for line in said if "Error" in line]
+        return "" if code is None else f"it has ended with {code}, and said: {(errors or said)[-1]}"
 
 
 @frozen
@@ -73,7 +84,7 @@ class Peer:
             program = Program(*self.command(ports, Path(folder)), cwd=str(ROOT))
             try:
                 program.wait_for("^ready") if self.says_ready() else wait_for_port(ports["mqtt"])
-                yield Running(self.name, program.process.pid, ports)
+                yield Running(self.name, program, ports)
             finally:
                 program.kill()
 
@@ -109,7 +120,7 @@ class Platziverse(Peer):
         try:
             daemon.ready()
             ports["websocket"] = ports["mqtt"]
-            yield Running(self.name, daemon.process.pid, ports)
+            yield Running(self.name, daemon, ports)
             daemon.stop()
         finally:
             daemon.kill()

@@ -8,6 +8,7 @@ much the load generator can give; it knows no topics, and no QoS 2.
 import selectors
 import socket
 import sys
+from contextlib import suppress
 
 from tests.crash.wire import split
 
@@ -34,6 +35,11 @@ class Connection:
         elif self not in self._relay.subscribers:
             self._publish(data)
 
+    def send(self, data: bytes | bytearray) -> None:
+        """All of it, or nothing more if the client has gone; reading from it will tell."""
+        with suppress(ConnectionError):
+            self.socket.sendall(data)
+
     def _introduce(self, data: bytes) -> None:
         for first, body in split(bytearray(data)):
             if first == 0x10:
@@ -49,12 +55,12 @@ class Connection:
         self._odd = data[end:]
         whole = data[:end]
         for subscriber in self._relay.subscribers:
-            subscriber.socket.sendall(whole)
+            subscriber.send(whole)
         if data[0] & 6:
             at = 4 + int.from_bytes(data[2:4], "big")
             acks = bytearray(b"\x40\x02\x00\x00" * (end // self._size))
             acks[2::4], acks[3::4] = whole[at :: self._size], whole[at + 1 :: self._size]
-            self.socket.sendall(acks)
+            self.send(acks)
 
 
 class Relay:
@@ -76,6 +82,10 @@ class Relay:
                     self._accept()
                 else:
                     key.data.readable()
+        for connection in [key.data for key in self._selector.get_map().values() if key.data]:
+            self.forget(connection)
+        self._selector.close()
+        self._listener.close()
 
     def stop(self) -> None:
         """From any thread."""

@@ -5,7 +5,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,18 +20,26 @@ COMPLETE: Final = RESULTS / "bench.json"
 PARTIAL: Final = RESULTS / "partial.json"
 FLAT: Final = RESULTS / "flat.json"
 
+Format = Callable[[float], str]
+
+
+def three_digits(value: float) -> str:
+    """As many as there are before the point, else three."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 #: Heading and format of every figure, in the order of the columns.
-FIGURES: Final[dict[str, tuple[str, str]]] = {
-    "rate": ("per second", "{:,.0f}"),
-    "cpu_us": ("CPU µs each", "{:.3g}"),
-    "server_cpu_us": ("database µs", "{:.3g}"),
-    "p50_ms": ("p50 ms", "{:.2f}"),
-    "p99_ms": ("p99 ms", "{:.2f}"),
-    "memory_mib": ("MiB", "{:.0f}"),
-    "kib": ("KiB each", "{:.1f}"),
-    "idle_ms": ("idle, CPU ms/s", "{:.1f}"),
-    "generator": ("generator busy", "{:.0%}"),
-    "count": ("count", "{:,.0f}"),
+FIGURES: Final[dict[str, tuple[str, Format]]] = {
+    "rate": ("per second", "{:,.0f}".format),
+    "cpu_us": ("CPU µs each", three_digits),
+    "server_cpu_us": ("database µs", three_digits),
+    "p50_ms": ("p50 ms", three_digits),
+    "p99_ms": ("p99 ms", three_digits),
+    "memory_mib": ("MiB", "{:.0f}".format),
+    "kib": ("KiB each", "{:.1f}".format),
+    "idle_ms": ("idle, CPU ms/s", "{:.1f}".format),
+    "generator": ("generator busy", "{:.0%}".format),
+    "count": ("count", "{:,.0f}".format),
 }
 NONE: Final = "–"
 
@@ -151,7 +159,7 @@ def scenario_table(measured: Results) -> str:
     ours = peers.get("platziverse", {}).get("cpu_us")
     rows = []
     for name, peer in peers.items():
-        cells = [FIGURES[figure][1].format(peer[figure]) if figure in peer else NONE for figure in shown]
+        cells = [_cell(peer, figure) for figure in shown]
         times = f"{peer['cpu_us'] / ours:.2f}×" if ours and "cpu_us" in peer else NONE
         rows.append([name, *cells, times])
     return simple_table(head, rows)
@@ -167,17 +175,17 @@ def comparison(results: Results) -> str:
     for scenario in ALL:
         if scenario in (*FLOWS, IDLE) and scenario.key in results["scenarios"]:
             measured = results["scenarios"][scenario.key]
-            rows.append(_row(f"({scenario.number}) {scenario.title}", measured["peers"], "cpu_us", "{:.3g}"))
+            rows.append(_row(f"({scenario.number}) {scenario.title}", measured["peers"], "cpu_us"))
             if scenario == IDLE:
-                rows.append(_row("(7) the same, KiB of memory each", measured["peers"], "kib", "{:.1f}"))
+                rows.append(_row("(7) the same, KiB of memory each", measured["peers"], "kib"))
     head = ["CPU µs each", *NAMES.values(), *(f"/ {NAMES[name]}" for name in list(NAMES)[1:])]
     return simple_table(head, rows)
 
 
-def _row(name: str, peers: dict[str, Outcome], figure: str, form: str) -> list[str]:
+def _row(name: str, peers: dict[str, Outcome], figure: str) -> list[str]:
     values = [peers.get(peer, {}).get(figure) for peer in NAMES]
     ours = values[0]
-    cells = [NONE if value is None else form.format(value) for value in values]
+    cells = [_cell(peers.get(peer, {}), figure) for peer in NAMES]
     ratios = [f"{ours / value:.2f}" if ours and value else NONE for value in values[1:]]
     return [name, *cells, *ratios]
 
@@ -185,9 +193,10 @@ def _row(name: str, peers: dict[str, Outcome], figure: str, form: str) -> list[s
 def ingest_table(results: Results) -> str:
     """Rows a second, the daemon beside what PostgreSQL does alone."""
     names = {
-        "platziverse": "platziverse, PUBACK after the commit",
+        "platziverse": "platziverse, 10 clients with a window of 100",
+        "window-10": "the same, 10 clients with a window of 10",
         "straight": "the same statement, one stream",
-        "copy": "psql \\\\copy",
+        "copy": "copy of psql",
         "single": "one INSERT for each row",
     }
     scenarios = [results["scenarios"].get(key, {"peers": {}})["peers"] for key in ("ingest-4", "ingest-20")]
@@ -196,15 +205,14 @@ def ingest_table(results: Results) -> str:
         cells = []
         for peers in scenarios:
             peer = peers.get(name, {})
-            cells += [_cell(peer, "rate", "{:,.0f}"), _cell(peer, "server_cpu_us", "{:.3g}")]
-            cells.append(_cell(peer, "p99_ms", "{:.0f}"))
+            cells += [_cell(peer, figure) for figure in ("rate", "server_cpu_us", "p99_ms")]
         rows.append([shown, *cells])
     head = ["rows a second", "4 metrics", "database µs", "p99 ms", "20 metrics", "database µs", "p99 ms"]
     return simple_table(head, rows)
 
 
-def _cell(peer: Outcome, figure: str, form: str) -> str:
-    return form.format(peer[figure]) if figure in peer else NONE
+def _cell(peer: Outcome, figure: str) -> str:
+    return FIGURES[figure][1](peer[figure]) if figure in peer else NONE
 
 
 # -- documents -----------------------------------------------------------------------------------

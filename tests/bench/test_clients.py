@@ -35,9 +35,6 @@ class ScriptedServer:
     def says(self, data: bytes) -> None:
         self.client.sendall(data)
 
-    def hears(self, size: int) -> bytes:
-        return exactly(self.client, size)
-
     def close(self) -> None:
         self._thread.join()
         self.client.close()
@@ -66,6 +63,9 @@ class ClientTests(SynchronousTestCase):
         self.addCleanup(client.socket.close)
         return client, tally
 
+    def heard(self, expected: bytes) -> None:
+        self.assertEqual(exactly(self.server.client, len(expected)), expected)
+
     @staticmethod
     def message(qos: int, number: int) -> bytes:
         return wire.publish("t", b"abcd", qos, number)
@@ -81,14 +81,14 @@ class ClientTests(SynchronousTestCase):
     def test_qos_1_is_acknowledged_with_its_own_identifiers(self) -> None:
         client, tally = self.subscriber(1)
         self.fed(client, self.message(1, 7) + self.message(1, 65535), lambda: tally.delivered == 2)
-        self.assertEqual(self.server.hears(8), b"\x40\x02\x00\x07\x40\x02\xff\xff")
+        self.heard(b"\x40\x02\x00\x07\x40\x02\xff\xff")
 
     def test_qos_2_counts_when_it_is_released(self) -> None:
         client, tally = self.subscriber(2)
         self.fed(client, self.message(2, 7) + self.message(2, 8), lambda: tally.delivered == 0)
-        self.assertEqual(self.server.hears(8), b"\x50\x02\x00\x07\x50\x02\x00\x08")
+        self.heard(b"\x50\x02\x00\x07\x50\x02\x00\x08")
         self.fed(client, wire.pubrel(7) + self.message(2, 9), lambda: tally.delivered == 1)
-        self.assertEqual(self.server.hears(8), b"\x70\x02\x00\x07\x50\x02\x00\x09")
+        self.heard(b"\x70\x02\x00\x07\x50\x02\x00\x09")
 
     def test_what_is_no_delivery_is_not_counted(self) -> None:
         client, _ = self.subscriber(0)
@@ -100,19 +100,19 @@ class ClientTests(SynchronousTestCase):
         client, tally = self.publisher(1, 2)
         client.publish()
         client.publish()
-        self.assertEqual(self.server.hears(26), self.sent(1, 1, 2))
+        self.heard(self.sent(1, 1, 2))
         self.fed(client, wire.puback(1), lambda: tally.acknowledged == 1)
-        self.assertEqual(self.server.hears(13), self.sent(1, 3))
+        self.heard(self.sent(1, 3))
         self.assertEqual(len(tally.latencies), 1)
 
     def test_a_publisher_releases_what_was_received(self) -> None:
         client, tally = self.publisher(2, 1)
         client.publish()
-        self.assertEqual(self.server.hears(13), self.sent(2, 1))
+        self.heard(self.sent(2, 1))
         self.fed(client, b"\x50\x02\x00\x01", lambda: tally.acknowledged == 0)
-        self.assertEqual(self.server.hears(4), wire.pubrel(1))
+        self.heard(wire.pubrel(1))
         self.fed(client, b"\x70\x02\x00\x01", lambda: tally.acknowledged == 1)
-        self.assertEqual(self.server.hears(13), self.sent(2, 2))
+        self.heard(self.sent(2, 2))
 
     def test_a_lost_connection_ends_the_measurement(self) -> None:
         client, _ = self.publisher(1, 1)

@@ -19,12 +19,10 @@ MASK = b"\x37\xfa\x21\x3d"
 
 def packets(data: bytes) -> list[Publish]:
     """What our decoder makes of the stream of a connected client."""
-    decoder = PacketDecoder()
-    decoder.feed(wire.connect("client", True, 0) + data)
-    found = []
-    while (packet := decoder.next_packet()) is not None:
-        found.append(packet)
-    return found[1:]
+    decoder = PacketDecoder(2**20)
+    decoder.connected(2**20, protocol_level=4)
+    decoder.feed(data)
+    return list(iter(decoder.next_packet, None))
 
 
 def whole_round(ring: Ring) -> bytes:
@@ -52,9 +50,8 @@ class PacketTests(SynchronousTestCase):
 
     def test_a_frame_is_unmasked_to_its_packet(self) -> None:
         plain, framed = same_topic("bench/000", 64, 0), same_topic("bench/000", 64, 0, MASK)
-        received: list[bytes] = []
-        FrameReader(received.append, lambda _: None).feed(whole_round(framed))
-        self.assertEqual(b"".join(received), whole_round(plain))
+        received = FrameReader(2**20, time.monotonic).feed(whole_round(framed))
+        self.assertEqual(received, whole_round(plain))
         self.assertRaises(ValueError, frame, b"x" * 126, MASK)
 
 
