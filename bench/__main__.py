@@ -31,7 +31,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     names = ", ".join(f"{scenario.number} {scenario.key}" for scenario in ALL)
     parser.add_argument("only", nargs="*", help=f"brokers, flat, or any of {names}")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=1.5, help="of each run")
+    parser.add_argument("--seconds", type=float, default=1.2, help="of each run")
     parser.add_argument("--connections", type=int, default=CONNECTIONS, help="of scenario 7")
     parser.add_argument("--long", action="store_true", help="flat: ten million rows as well")
     parser.add_argument(

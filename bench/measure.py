@@ -89,7 +89,7 @@ class Bench:
                     pids=[running.pid],
                     kind="idle",
                     connections=count,
-                    seconds=3.0,
+                    seconds=2.0,
                 )
                 add(runs, running.name, job, running)
         return runs
