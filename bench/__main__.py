@@ -15,7 +15,7 @@ import time
 
 from bench import documents, results
 from bench.flat import Flat
-from bench.measure import Bench
+from bench.measure import Bench, Failed
 from bench.peers import MOSQUITTO_SETTINGS, PLATZIVERSE_SETTINGS, Peer, peers
 from bench.scenarios import ALL, CONNECTIONS, Scenario
 from tests.postgres import MISSING, Cluster
@@ -68,7 +68,11 @@ def measure(given: argparse.Namespace, cluster: Cluster) -> results.Results:
     measured = {}
     for scenario in scenarios:
         began = time.monotonic()
-        outcome = results.summary(scenario, bench.measure(scenario))
+        try:
+            outcome = results.summary(scenario, bench.measure(scenario))
+        except Failed as error:
+            print(f"  {scenario.key}: {error}")
+            continue
         if outcome["peers"]:
             measured[scenario.key] = outcome
             print(f"\n{results.title(outcome)}  [{time.monotonic() - began:.0f} s]")
