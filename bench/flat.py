@@ -172,7 +172,7 @@ def draw(results: Results) -> None:
                 # 0 has no place on a logarithmic axis.
                 axes.plot([max(size, 1) for size in panel["sizes"]], values, marker="o", label=name)
             axes.set_xscale("log")
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.2 * max(value or 0 for line in panel["lines"].values() for value in line))
             axes.set_xlabel(panel["title"])
             axes.set_ylabel("CPU µs each")
             axes.grid(alpha=0.3)
