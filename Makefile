@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 SOURCES := platziverse tests bench twisted
 SETUP := setup.cfg pyproject.toml
 NODE := tests/integration/node_modules
+AEDES := bench/aedes/node_modules
+AMQTT := .venv-bench
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint format bench fuzz torture conformance install-systemd clean tools
@@ -31,8 +33,8 @@ format: $(VENV)/installed-test
 	@$(BIN)/ruff check --quiet --fix $(SOURCES)
 	@$(BIN)/ruff format --quiet $(SOURCES)
 
-# make bench ONLY=...
-bench: $(VENV)/installed-test tools $(NODE)/.package-lock.json
+# make bench ONLY=..., see python -m bench --help. A broker that could not be installed is skipped.
+bench: $(VENV)/installed-test tools $(AEDES)/.package-lock.json $(AMQTT)/installed
 	@exec $(BIN)/python -m bench $(ONLY)
 
 # make fuzz N=executions
@@ -59,7 +61,7 @@ install-systemd:
 	@echo "Now: systemctl enable --now platziverse"
 
 clean:
-	rm -rf $(VENV) $(NODE) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis _trial_temp*
+	rm -rf $(VENV) $(NODE) $(AEDES) $(AMQTT) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis _trial_temp*
 	find platziverse tests bench twisted -name __pycache__ -o -name dropin.cache | xargs rm -rf
 
 $(BIN)/python:
@@ -79,3 +81,9 @@ tools:
 
 $(NODE)/.package-lock.json: tests/integration/package.json tests/integration/package-lock.json
 	@if command -v npm > /dev/null; then cd tests/integration && npm ci --silent --no-audit --no-fund; fi
+
+$(AEDES)/.package-lock.json: bench/aedes/package.json bench/aedes/package-lock.json
+	@if command -v npm > /dev/null; then cd bench/aedes && npm ci --silent --no-audit --no-fund; fi || true
+
+$(AMQTT)/installed: bench/amqtt/requirements.txt
+	@$(PYTHON) -m venv $(AMQTT) && $(AMQTT)/bin/pip install --quiet --disable-pip-version-check -r $< && touch $@ || true

@@ -51,7 +51,7 @@ class DistributionTests(SynchronousTestCase):
         cls.folder = Path(tempfile.mkdtemp())
         source = cls.folder / "source"
         unwanted = shutil.ignore_patterns(
-            ".git", ".venv", "node_modules", "__pycache__", "*.egg-info", ".*_cache"
+            ".git", ".venv*", "node_modules", "__pycache__", "*.egg-info", ".*_cache"
         )
         shutil.copytree(ROOT, source, ignore=unwanted)
         # The wheel is made of the sdist, as pip would.

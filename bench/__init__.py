@@ -1,0 +1,1 @@
+"""platziverse beside other brokers, on this machine: ``python -m bench`` (``make bench``)."""
