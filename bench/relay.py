@@ -89,8 +89,8 @@ class Relay:
 
     def stop(self) -> None:
         """From any thread."""
-        self._running = False
-        socket.create_connection(("127.0.0.1", self.port)).close()
+        with socket.create_connection(("127.0.0.1", self.port)):
+            self._running = False  # and the end of this connection wakes it up
 
     def forget(self, connection: Connection) -> None:
         self.subscribers.pop(connection, None)
