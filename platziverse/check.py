@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import resource
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
@@ -16,18 +15,20 @@ from cryptography import x509
 
 from platziverse.access.files import AccessError, mode_problem, writable_by_everyone
 from platziverse.access.passwords import PasswordFile
+from platziverse.broker.limits import Limits
 from platziverse.checkdatabase import check_database
 from platziverse.config import Config, config_file
 from platziverse.database import Unusable
 from platziverse.findings import ERROR, OK, WARNING, Finding
 from platziverse.front import server_certificate
 from platziverse.logins import access_rules, files, who_may_connect
+from platziverse.machine import open_files, raise_open_files
 from platziverse.settings import ConfigError
 
 #: A certificate that ends sooner is a warning.
 SOON: Final = timedelta(days=30)
-#: Descriptors for the database, the log, the listeners and a reload.
-RESERVE: Final = 64
+#: With room for fewer connections than this something is wrong, whatever is asked for.
+FEW: Final = 100
 #: The daemon did not exist before; a clock that says so has lost its battery.
 OLDEST: Final = datetime(2024, 1, 1, tzinfo=timezone.utc)
 
@@ -42,12 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(config: Config, options: argparse.Namespace) -> int:
     """Print all findings; the exit code."""
     path = config_file(options.config)
+    raise_open_files()  # as the daemon does
     found = [
         *check_configuration(config, path),
         *check_files(config, path),
         *check_certificates(config, datetime.now(timezone.utc)),
         *check_database(config, time.time),
-        *check_open_files(config, resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
+        *check_open_files(config.limits, open_files()),
         *check_clock(datetime.now(timezone.utc)),
     ]
     return _shown(found, options.json)
@@ -158,16 +160,17 @@ def _validity(name: str, file: str, certificate: x509.Certificate, now: datetime
     return Finding(name, OK, f"{subject} is valid until {ends:%Y-%m-%d}")
 
 
-def check_open_files(config: Config, limit: int) -> Iterator[Finding]:
-    """The limit of this process, which for a service stands in its unit, against the connections allowed."""
-    sections = [section for section in asdict(config).values() if isinstance(section, dict)]
-    connections = sum(section.get("max_connections", 0) for section in sections)
-    wanted = connections + config.ingest.slots + RESERVE
-    if limit == resource.RLIM_INFINITY or limit >= wanted:
-        yield Finding("open files", OK, f"{limit} for up to {connections} connections")
+def check_open_files(limits: Limits, allowed: int) -> Iterator[Finding]:
+    """Whether there is room for the connections.
+
+    :param allowed: descriptors that the daemon may have, for a service by ``LimitNOFILE=`` of its unit.
+    """
+    room, asked = allowed - limits.reserved_descriptors, limits.max_connections
+    if room < max(asked, FEW):
+        what = f"{allowed} leave room for {max(0, room)} connections, limits.max_connections is {asked}"
+        yield Finding("open files", WARNING, f"{what}; raise `ulimit -Hn`, or LimitNOFILE= of the service")
     else:
-        what = f"{limit} here, but {connections} connections are allowed and need {wanted}"
-        yield Finding("open files", WARNING, f"{what}; raise `ulimit -n`, or LimitNOFILE= of the service")
+        yield Finding("open files", OK, f"{allowed} here: room for {asked or room} connections")
 
 
 def check_clock(now: datetime) -> Iterator[Finding]:

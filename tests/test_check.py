@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -10,8 +9,8 @@ from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.access.passwords import set_password
+from platziverse.broker.limits import Limits
 from platziverse.check import (
-    RESERVE,
     check_certificates,
     check_clock,
     check_configuration,
@@ -141,13 +140,17 @@ class CertificateTests(SynchronousTestCase):
 class ProcessTests(SynchronousTestCase):
     def test_the_limit_of_open_files_is_compared_with_the_connections(self) -> None:
         """Row 118."""
-        [fine] = check_open_files(Config(), resource.RLIM_INFINITY)
-        allowed = int(fine.text.split()[-2])
-        self.assertGreaterEqual(allowed, Config().web.max_connections)
-        enough = allowed + Config().ingest.slots + RESERVE
-        for limit, level in ((enough, OK), (enough - 1, WARNING), (64, WARNING)):
-            [finding] = check_open_files(Config(), limit)
+        limits = Limits(max_connections=5000, reserved_descriptors=64)
+        for allowed, level in ((5064, OK), (5063, WARNING), (64, WARNING), (32, WARNING)):
+            [finding] = check_open_files(limits, allowed)
             self.assertEqual(finding.level, level, finding)
+
+    def test_without_a_number_there_is_room_for_what_may_be_opened(self) -> None:
+        """Row 118."""
+        [fine] = check_open_files(Limits(), 1024)
+        self.assertEqual((fine.level, fine.text), (OK, "1024 here: room for 960 connections"))
+        [few] = check_open_files(Limits(), 128)
+        self.assertEqual(few.level, WARNING)
 
     def test_a_clock_from_before_our_time_is_wrong(self) -> None:
         """Row 120."""
