@@ -57,7 +57,7 @@ install-systemd:
 	systemd-sysusers /etc/sysusers.d/platziverse.conf
 	install -m 644 -t /etc/systemd/system systemd/platziverse.service systemd/platziverse.socket
 	test -e /etc/platziverse.toml || install -m 640 -g platziverse examples/platziverse.toml /etc/platziverse.toml
-	systemctl daemon-reload
+	test ! -d /run/systemd/system || systemctl daemon-reload
 	@echo "Now: systemctl enable --now platziverse"
 
 clean:
