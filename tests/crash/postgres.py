@@ -18,6 +18,8 @@ from tests.crash.waiting import poll
 
 #: Bytes of the small disk, which is made smaller to be full.
 DISK: Final = 3 * 1024**3
+#: Attempts to make it just as small as what is on it, while something may be written.
+TRIES: Final = 50
 
 #: What a server says that cannot start yet because processes of its predecessor still end.
 _NOT_YET: Final = ("pre-existing shared memory block", "lock file")
@@ -185,11 +187,17 @@ class Postgres:
             connection.close()
 
     def fill_disk(self) -> None:
-        """Leave no room for the data to grow: the disk becomes as small as what is on it."""
-        used = os.statvfs(self._disk)
-        size = (used.f_blocks - used.f_bfree) * used.f_frsize
-        if error := self._mount_with(f"remount,size={size + 64 * 1024}"):
-            raise Unavailable(error)
+        """Leave no room for the data to grow: the disk becomes as small as what is on it.
+
+        What was written since we looked may already be more than that, so it is tried again.
+        """
+        for _ in range(TRIES):
+            used = os.statvfs(self._disk)
+            size = (used.f_blocks - used.f_bfree) * used.f_frsize
+            error = self._mount_with(f"remount,size={size + 64 * 1024}")
+            if not error:
+                return
+        raise Unavailable(error)
 
     def free_disk(self) -> None:
         if error := self._mount_with(f"remount,size={DISK}"):
