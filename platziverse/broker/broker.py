@@ -91,6 +91,7 @@ class Broker:
         self._make_room(client)
         session, present = self.sessions.open(client.client_id, packet.clean_session)
         session.client, session.connection, session.will = client, connection, will  # [MQTT-3.1.2-9]
+        session.denied = 0
         self.connected += 1
         self.traffic.connects_accepted += 1
         for observer in self.observers:
@@ -183,13 +184,21 @@ class Broker:
 
     def _deny(self, message: Publish, client: Client) -> None:
         self.traffic.publish_denied += 1
-        self.complaints.warn(
-            "not allowed to publish",
-            "Ignored what {address} {client_id!r} published to {topic!r}: not allowed",
-            address=client.address,
-            client_id=client.client_id,
-            topic=message.topic[:200],
-        )
+        text = "Ignored what {address} {client_id!r} published to {topic!r}: not allowed"
+        self._complain(client, "not allowed to publish", text, topic=message.topic[:200])
+        session = self.sessions.get(client.client_id)
+        if session is None or session.client is not client or session.connection is None:
+            return  # its Will, or a newer connection has the Session
+        session.denied += 1
+        if session.denied == self.limits.max_denied_publishes:
+            cause = "too many publishes that are not allowed"
+            self.traffic.protocol_error(cause)
+            self._complain(client, cause, "Closing {address} {client_id!r}: " + cause)
+            # In the next turn: what it has sent is acknowledged, and need not come again. [MQTT-3.3.5-2]
+            session.connection.soon(partial(session.connection.close, cause))
+
+    def _complain(self, client: Client, cause: str, text: str, **fields: object) -> None:
+        self.complaints.warn(cause, text, address=client.address, client_id=client.client_id, **fields)
 
     def announce(self, topic: str, payload: bytes, retain: bool = False) -> None:
         """Publish a message of the server's own at QoS 0; handlers get it as well."""
