@@ -126,7 +126,7 @@ def _misread(error: Exception) -> str:
         return f"it takes no {found[1]}="
     if isinstance(error, TypeError | IndexError):
         return (
-            "its parts are too few or too many, see Twisted's endpoints; an address is written interface=..."
+            "its parts are too few or too many; what follows the port is written interface=..."
         )
     return str(error)
 
