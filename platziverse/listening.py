@@ -125,9 +125,7 @@ def _misread(error: Exception) -> str:
     if (found := re.search(r"unexpected keyword argument '(\w+)'", str(error))) is not None:
         return f"it takes no {found[1]}="
     if isinstance(error, TypeError | IndexError):
-        return (
-            "its parts are too few or too many; what follows the port is written interface=..."
-        )
+        return "its parts are too few or too many; what follows the port is written interface=..."
     return str(error)
 
 
