@@ -103,7 +103,7 @@ class Daemon(Service):
         )
         self.limits = fitted(config.limits)
         self.broker = self._broker()
-        self.factory = MQTTFactory(self.broker, reactor, self.observations.ack)
+        self.factory = MQTTFactory(self.broker, reactor, self.observations.ack, self.database.writer)
         self.front = self._front()
         self._expiry = LoopingCall(self.broker.expire_sessions)
         self._expiry.clock = reactor

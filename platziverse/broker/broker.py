@@ -20,6 +20,7 @@ from platziverse.broker.sessions import Sessions
 from platziverse.broker.subscriptions import SubscriptionTree
 from platziverse.broker.traffic import Traffic
 from platziverse.broker.users import Users
+from platziverse.broker.wills import UnfinishedWills
 from platziverse.mqtt.errors import ConnectRefused
 from platziverse.mqtt.packets import SUBSCRIPTION_REFUSED, Connect, ConnectReturnCode, Publish, Subscription
 
@@ -57,6 +58,7 @@ class Broker:
         #: Clients connected now, and those with a user name by that.
         self.connected = 0
         self.users = Users(limits.max_connections_per_user)
+        self.unfinished_wills = UnfinishedWills()
         self.observers = list(observers)
         self._router = Router(self.subscriptions, authority, self.traffic)
         self._dispatcher = dispatcher
@@ -145,7 +147,7 @@ class Broker:
             self._break_down(client)
         else:
             if answer is not None:
-                answer.addErrback(_log_failure, client)
+                self.unfinished_wills.watch(answer.addErrback(_log_failure, client), len(will.payload))
 
     def _break_down(self, client: Client) -> None:
         self.traffic.internal_errors += 1
