@@ -12,6 +12,7 @@ from twisted.logger import Logger
 
 from platziverse.access.passwords import LoginsUnavailable
 from platziverse.config import Config, without_secrets
+from platziverse.machine import memory
 from platziverse.process import within
 from platziverse.store.embedded import EmbeddedPostgres
 from platziverse.store.instance import Instance, InstanceError, reset_presence
@@ -62,10 +63,7 @@ class Database:
             self.instance = Instance(config.state_dir)
         except InstanceError as error:
             raise Unusable(str(error)) from None
-        self._embedded: EmbeddedPostgres | None = None
-        if not config.database:
-            tcp, port = config.embedded.tcp, config.embedded.port
-            self._embedded = EmbeddedPostgres(config.state_dir, reactor, tcp=tcp, port=port, grace=GRACE)
+        self._embedded = None if config.database else _embedded(config, reactor)
         ingest = config.ingest
         self.store = PostgresStore(
             reactor,
@@ -148,3 +146,10 @@ class Database:
             return [shlex.join(["psql", without_secrets(self._config.database)])]
         local = self._embedded.psql_command
         return [local, self._embedded.tcp_psql_command] if self._config.embedded.tcp else [local]
+
+
+def _embedded(config: Config, reactor: Any) -> EmbeddedPostgres:
+    given = config.embedded
+    return EmbeddedPostgres(
+        config.state_dir, reactor, tcp=given.tcp, port=given.port, grace=GRACE, memory=memory()
+    )

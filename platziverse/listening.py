@@ -104,7 +104,7 @@ class Listeners:
         try:
             endpoint = serverFromString(self._reactor, text)
         except (ValueError, TypeError, LookupError, OSError) as error:
-            raise CannotListen(f"cannot listen on {description}: {error}") from None
+            raise CannotListen(f"cannot listen on {description}: {_misread(error)}") from None
         maybeDeferred(endpoint.listen, factory).addCallbacks(opened.append, failed.append)
         if failed:
             raise CannotListen(f"cannot listen on {description}: {_reason(failed[0].value)}")
@@ -118,9 +118,20 @@ class Listeners:
         return DeferredList([maybeDeferred(port.stopListening) for port in ports], consumeErrors=True)
 
 
+def _misread(error: Exception) -> str:
+    """Why it is no endpoint description; Twisted lets Python say some of it."""
+    if (found := re.search(r"^invalid literal for int\(\) with base \d+: (.*)", str(error))) is not None:
+        return f"{found[1]} is not a whole number"
+    if (found := re.search(r"unexpected keyword argument '(\w+)'", str(error))) is not None:
+        return f"it takes no {found[1]}="
+    if isinstance(error, TypeError | IndexError):
+        return "its parts are too few or too many; what follows the port is written interface=..."
+    return str(error)
+
+
 def _reason(error: BaseException | None) -> str:
     cause = error.socketError if isinstance(error, CannotListenError) else error
     number = getattr(cause, "errno", None)
     if number is None:
-        return str(cause)
+        return str(cause).removeprefix("bind(): ")
     return HINTS.get(number) or str(getattr(cause, "strerror", cause))

@@ -85,6 +85,11 @@ def reload_on_hangup(reactor: Any, reload: Callable[[], object]) -> None:
     signal.signal(signal.SIGHUP, handle)
 
 
+def reopen_on_usr1(reactor: Any, reopen: Callable[[], object]) -> None:
+    """SIGUSR1, which ends a process that does not expect it, calls ``reopen``: rotation of logs uses it."""
+    signal.signal(signal.SIGUSR1, lambda number, frame: reactor.callFromThread(reopen))
+
+
 def within(reactor: Any, deferred: "Deferred[Any]", seconds: float) -> "Deferred[bool]":
     """Whether ``deferred`` has fired, as soon as it has or ``seconds`` have passed; its failure is logged."""
     answer: Deferred[bool] = Deferred()

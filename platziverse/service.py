@@ -38,6 +38,7 @@ from platziverse.process import (
     collect_rarely,
     fail,
     reload_on_hangup,
+    reopen_on_usr1,
     stop_on_signals,
     use_steady_clock,
     within,
@@ -102,7 +103,7 @@ class Daemon(Service):
         )
         self.limits = fitted(config.limits)
         self.broker = self._broker()
-        self.factory = MQTTFactory(self.broker, reactor, self.observations.ack)
+        self.factory = MQTTFactory(self.broker, reactor, self.observations.ack, self.database.writer)
         self.front = self._front()
         self._expiry = LoopingCall(self.broker.expire_sessions)
         self._expiry.clock = reactor
@@ -185,6 +186,7 @@ class Daemon(Service):
         """Clients are welcome at once; the database follows."""
         stop_on_signals(self._reactor)
         reload_on_hangup(self._reactor, self._reload)
+        reopen_on_usr1(self._reactor, self._reopen_log)
         collect_rarely()
         self._hashing.start()
         self.sys_topics.start()
@@ -208,10 +210,13 @@ class Daemon(Service):
         if not self.running:  # it is stopping
             return
         self.supervisor.reloading()
-        if self.log is not None:
-            self.log.reopen()
+        self._reopen_log()
         self.reload()
         self.supervisor.ready()
+
+    def _reopen_log(self) -> None:
+        if self.log is not None:
+            self.log.reopen()
 
     def _unusable(self, failure: Failure) -> None:
         if failure.check(Stopped):

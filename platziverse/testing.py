@@ -22,6 +22,7 @@ from platziverse.mqtt.decoder import PacketDecoder
 from platziverse.mqtt.packets import Connect, Packet, Publish, Subscribe, Subscription
 from platziverse.net.deadlines import TICK
 from platziverse.net.factory import MQTTFactory
+from platziverse.net.pressure import Backlog
 
 #: More than any server packet in a test.
 _ANY_SIZE = 268_435_455
@@ -114,6 +115,7 @@ class BrokerHarness:
         limits: Limits | None = None,
         authority: Authority | None = None,
         observers: Iterable[ClientObserver] = (),
+        store: Backlog | None = None,
     ) -> None:
         self.clock = Clock()
         self.broker = Broker(
@@ -124,7 +126,7 @@ class BrokerHarness:
             self.clock.seconds,
             list(observers),
         )
-        self.factory = MQTTFactory(self.broker, self.clock)
+        self.factory = MQTTFactory(self.broker, self.clock, store=store)
         self._port = 40_000
 
     def open(self) -> FakeClient:

@@ -114,7 +114,7 @@ ABOVE = {
     "platziverse.logs": ("platziverse.service",),
     "platziverse.service": ("platziverse.cli",),
     "platziverse.listening": ("platziverse.service", "platziverse.front", "platziverse.banner"),
-    "platziverse.machine": ("platziverse.service", "platziverse.check"),
+    "platziverse.machine": ("platziverse.service", "platziverse.check", "platziverse.database"),
     "platziverse.process": ("platziverse.service", "platziverse.database"),
     "platziverse.settings": (
         "platziverse.config",

@@ -98,6 +98,20 @@ class ListenersTests(TestCase):
         ):
             self.assertIn(f"cannot listen on {description}: ", self.refusal(description))
 
+    def test_what_is_wrong_with_a_description_is_said_in_our_words(self) -> None:
+        """Row 81."""
+        for description, reason in (
+            ("tcp:80x", "'80x' is not a whole number"),
+            ("tcp:", "'' is not a whole number"),
+            ("haproxy:tcp:80x", "'80x' is not a whole number"),
+            ("tcp:0:backlog=many", "'many' is not a whole number"),
+            ("tcp:0:iface=127.0.0.1", "it takes no iface="),
+            ("tcp:0:127.0.0.1:5:6", "its parts are too few or too many"),
+            ("systemd:index=0", "its parts are too few or too many"),
+            ("systemd:domain=NONE:index=0", "its parts are too few or too many"),
+        ):
+            self.assertIn(f"cannot listen on {description}: {reason}", self.refusal(description))
+
     def test_an_address_of_another_machine_is_named(self) -> None:
         self.assertIn("this machine has no such address", self.refusal("tcp:0:interface=192.0.2.1"))
 

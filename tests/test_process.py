@@ -1,5 +1,7 @@
 """What concerns the process as a whole."""
 
+import os
+import signal
 import time
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -7,7 +9,7 @@ from twisted.internet.selectreactor import SelectReactor
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from platziverse.process import use_steady_clock, within
+from platziverse.process import reopen_on_usr1, use_steady_clock, within
 
 
 class SteadyClockTests(SynchronousTestCase):
@@ -36,6 +38,19 @@ class SteadyClockTests(SynchronousTestCase):
         self.addCleanup(reactor.removeAll)
         use_steady_clock(reactor)
         self.assertIs(reactor.seconds, time.monotonic)
+
+
+class SignalTests(SynchronousTestCase):
+    def test_sigusr1_reopens_the_log_and_ends_nothing(self) -> None:
+        reactor = SelectReactor()
+        self.addCleanup(reactor.removeAll)
+        self.addCleanup(signal.signal, signal.SIGUSR1, signal.getsignal(signal.SIGUSR1))
+        reopened: list[bool] = []
+        reopen_on_usr1(reactor, lambda: reopened.append(True))
+        os.kill(os.getpid(), signal.SIGUSR1)
+        self.assertEqual(reopened, [])  # not in the middle of something
+        reactor.runUntilCurrent()
+        self.assertEqual(reopened, [True])
 
 
 class WithinTests(SynchronousTestCase):

@@ -85,7 +85,7 @@ class EndedSessions:
         if waiting is None:
             self._waiting[client_id] = deque()
             self._forget(client_id)
-        else:
+        elif waiting and waiting[-1] is not None:  # with nothing between, one Forget does for two
             waiting.append(None)
 
     def save(self, client_id: str, entry: Entry) -> "Deferred[None]":

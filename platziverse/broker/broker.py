@@ -20,6 +20,7 @@ from platziverse.broker.sessions import Sessions
 from platziverse.broker.subscriptions import SubscriptionTree
 from platziverse.broker.traffic import Traffic
 from platziverse.broker.users import Users
+from platziverse.broker.wills import UnfinishedWills
 from platziverse.mqtt.errors import ConnectRefused
 from platziverse.mqtt.packets import SUBSCRIPTION_REFUSED, Connect, ConnectReturnCode, Publish, Subscription
 
@@ -57,6 +58,7 @@ class Broker:
         #: Clients connected now, and those with a user name by that.
         self.connected = 0
         self.users = Users(limits.max_connections_per_user)
+        self.unfinished_wills = UnfinishedWills()
         self.observers = list(observers)
         self._router = Router(self.subscriptions, authority, self.traffic)
         self._dispatcher = dispatcher
@@ -91,6 +93,7 @@ class Broker:
         self._make_room(client)
         session, present = self.sessions.open(client.client_id, packet.clean_session)
         session.client, session.connection, session.will = client, connection, will  # [MQTT-3.1.2-9]
+        session.denied = 0
         self.connected += 1
         self.traffic.connects_accepted += 1
         for observer in self.observers:
@@ -144,7 +147,7 @@ class Broker:
             self._break_down(client)
         else:
             if answer is not None:
-                answer.addErrback(_log_failure, client)
+                self.unfinished_wills.watch(answer.addErrback(_log_failure, client), len(will.payload))
 
     def _break_down(self, client: Client) -> None:
         self.traffic.internal_errors += 1
@@ -183,13 +186,21 @@ class Broker:
 
     def _deny(self, message: Publish, client: Client) -> None:
         self.traffic.publish_denied += 1
-        self.complaints.warn(
-            "not allowed to publish",
-            "Ignored what {address} {client_id!r} published to {topic!r}: not allowed",
-            address=client.address,
-            client_id=client.client_id,
-            topic=message.topic[:200],
-        )
+        text = "Ignored what {address} {client_id!r} published to {topic!r}: not allowed"
+        self._complain(client, "not allowed to publish", text, topic=message.topic[:200])
+        session = self.sessions.get(client.client_id)
+        if session is None or session.client is not client or session.connection is None:
+            return  # its Will, or a newer connection has the Session
+        session.denied += 1
+        if session.denied == self.limits.max_denied_publishes:
+            cause = "too many publishes that are not allowed"
+            self.traffic.protocol_error(cause)
+            self._complain(client, cause, "Closing {address} {client_id!r}: " + cause)
+            # In the next turn: what it has sent is acknowledged, and need not come again. [MQTT-3.3.5-2]
+            session.connection.soon(partial(session.connection.close, cause))
+
+    def _complain(self, client: Client, cause: str, text: str, **fields: object) -> None:
+        self.complaints.warn(cause, text, address=client.address, client_id=client.client_id, **fields)
 
     def announce(self, topic: str, payload: bytes, retain: bool = False) -> None:
         """Publish a message of the server's own at QoS 0; handlers get it as well."""

@@ -42,6 +42,8 @@ class Limits:
     #: Largest Control Packet afterwards.
     max_packet_size: int = field(default=1 * MIB, validator=ge(128))
     max_topic_levels: int = field(default=200, validator=ge(1))
+    #: PUBLISHes of one connection that its client may not; with so many it is closed. 0 is any number.
+    max_denied_publishes: int = field(default=1000, validator=ge(0))
     max_client_id_bytes: int = field(default=1024, validator=ge(23))
     #: Packets handled for one connection before the others get their turn.
     packets_per_turn: int = field(default=100, validator=ge(1))

@@ -41,6 +41,7 @@ class Session(Receiving):
         "client",
         "client_id",
         "connection",
+        "denied",
         "dropped",
         "levels",
         "persistent",
@@ -55,6 +56,8 @@ class Session(Receiving):
         self.persistent = persistent
         self.client: Client | None = None
         self.connection: NetworkConnection | None = None
+        #: PUBLISHes of this connection that were not allowed.
+        self.denied = 0
         self.will: Publish | None = None
         self.subscriptions: dict[str, int] = {}
         #: Levels of all its Topic Filters together.

@@ -5,6 +5,7 @@ others in a tree of levels that is walked level by level, never recursively.
 """
 
 from collections.abc import Callable, Iterator
+from sys import getsizeof
 from typing import Final, Generic, TypeAlias, TypeVar
 
 H = TypeVar("H")
@@ -12,10 +13,13 @@ H = TypeVar("H")
 #: Everyone who gets the message, each once, with the highest QoS of the holder's matching filters.
 Match: TypeAlias = "tuple[tuple[H, int], ...]"
 
-#: The cache of matches is dropped when it holds more than this many topics and receivers together.
-CACHE_SIZE: Final = 200_000
-#: Longer Topic Names are matched afresh each time, so that the cache is bounded in bytes too.
+#: The cache of matches is dropped when it takes more than about this many bytes: 100,000 usual topics.
+CACHE_SIZE: Final = 32 * 1024 * 1024
+#: Longer Topic Names are matched afresh each time.
 CACHED_TOPIC_LENGTH: Final = 512
+#: Bytes of a place in the cache beside the Topic Name, and of each receiver.
+_PLACE: Final = 160
+_RECEIVER: Final = 64
 
 
 class _Level(Generic[H]):
@@ -39,16 +43,16 @@ class _Cache(dict[str, "Match[H]"]):
     def __init__(self, collect: "Callable[[str], Match[H]]") -> None:
         super().__init__()
         self._collect = collect
-        #: Topics and receivers together.
+        #: Bytes, roughly.
         self.size = 0
 
     def __missing__(self, topic: str) -> "Match[H]":
         found = self._collect(topic)
         if len(topic) <= CACHED_TOPIC_LENGTH:
-            self.size += 1 + len(found)
+            self.size += (size := _size(topic, found))
             if self.size > CACHE_SIZE:
                 self.clear()
-                self.size = 1 + len(found)
+                self.size = size
             self[topic] = found
         return found
 
@@ -58,7 +62,7 @@ class _Cache(dict[str, "Match[H]"]):
             self.clear()
             self.size = 0
         elif (found := self.pop(topic_filter, None)) is not None:
-            self.size -= 1 + len(found)
+            self.size -= _size(topic_filter, found)
 
 
 class SubscriptionTree(Generic[H]):
@@ -163,6 +167,10 @@ class SubscriptionTree(Generic[H]):
             yield level.holders
             if (child := level.children.get("#")) is not None:  # "sport/#" matches "sport" too
                 yield child.holders
+
+
+def _size(topic: str, found: "Match[H]") -> int:
+    return getsizeof(topic) + _PLACE + _RECEIVER * len(found)
 
 
 def _has_wildcard(topic_filter: str) -> bool:

@@ -49,8 +49,8 @@ class Admission(Connection):
         if len(packet.client_id.encode()) > self._limits.max_client_id_bytes:  # [MQTT-3.1.3-5] [MQTT-3.1.3-9]
             rejected = ConnectReturnCode.IDENTIFIER_REJECTED
             raise ConnectRefused(rejected, "its Client Identifier is too long", "3.1.3.1")
-        if self._owner.pressure.refusing:
-            raise ConnectRefused(ConnectReturnCode.SERVER_UNAVAILABLE, "memory is short")
+        if refusal := self._owner.pressure.refusal():
+            raise ConnectRefused(ConnectReturnCode.SERVER_UNAVAILABLE, refusal)
         self._table = {}  # a second CONNECT is out of place [MQTT-3.1.0-2]
         answer = self._broker.authority.login(packet, self.address, certificate_user(self.transport))
         if answer is None:

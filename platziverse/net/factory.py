@@ -13,7 +13,7 @@ from platziverse.net.deadlines import Deadlines
 from platziverse.net.flapping import Flapping
 from platziverse.net.flow import STOPPING, FlowControl
 from platziverse.net.outbox import Flushes
-from platziverse.net.pressure import Pressure
+from platziverse.net.pressure import Backlog, Pressure
 from platziverse.net.protocol import MQTTProtocol
 from platziverse.net.rates import Rates
 from platziverse.net.tracing import TracedProtocol
@@ -24,12 +24,17 @@ class MQTTFactory(ServerFactory):
 
     :param clock: steady time; also the reactor's ``callLater``.
     :param observe_ack: called with the seconds from a PUBLISH to its acknowledgement, for those that waited.
+    :param store: where publishes wait.
     """
 
     noisy = False
 
     def __init__(
-        self, broker: Broker, clock: IReactorTime, observe_ack: "Callable[[float], None] | None" = None
+        self,
+        broker: Broker,
+        clock: IReactorTime,
+        observe_ack: "Callable[[float], None] | None" = None,
+        store: Backlog | None = None,
     ) -> None:
         self.broker = broker
         self.limits = broker.limits
@@ -48,7 +53,7 @@ class MQTTFactory(ServerFactory):
         self.crowd = Crowd(broker.limits, broker.traffic, self.complaints)
         self.arrivals = Arrivals(broker.limits.max_connect_rate, clock)
         self.rates = Rates(broker.limits)
-        self.pressure = Pressure(broker, self.flow, self.connections, clock)
+        self.pressure = Pressure(broker, self.flow, self.connections, clock, store)
         self.deadlines.start()
 
     def buildProtocol(self, addr: IAddress | None) -> MQTTProtocol:

@@ -34,7 +34,8 @@ class FlowControl:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._held: dict[Reader, None] = {}
-        self._full = False
+        #: No more may wait: everybody who publishes to the store is held.
+        self.full = False
         #: Unfinished publishes of all connections, also of those that have ended.
         self.unfinished = 0
         self.unfinished_bytes = 0
@@ -54,8 +55,8 @@ class FlowControl:
             self.unfinished >= limits.max_unfinished_total
             or self.unfinished_bytes >= limits.max_unfinished_bytes
         ):
-            self._full = True
-        if self._full or reader.unfinished >= limits.max_unfinished:
+            self.full = True
+        if self.full or reader.unfinished >= limits.max_unfinished:
             self._held[reader] = None
             reader.hold_reading(STORE)
 
@@ -70,7 +71,7 @@ class FlowControl:
         self.unfinished -= 1
         self.unfinished_bytes -= size
         reader.unfinished -= 1
-        if self._full:
+        if self.full:
             self._drain()
         elif reader in self._held:
             self._free(reader)
@@ -85,9 +86,9 @@ class FlowControl:
             self.unfinished * 2 <= limits.max_unfinished_total
             and self.unfinished_bytes * 2 <= limits.max_unfinished_bytes
         ):
-            self._full = False
+            self.full = False
             for reader in list(self._held):  # in the order in which they were held
-                if not self._full:
+                if not self.full:
                     self._free(reader)
 
     def _free(self, reader: Reader) -> None:

@@ -6,7 +6,7 @@ of the budget on, and some in each turn of the reactor.
 
 from collections.abc import Collection, Generator
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
@@ -25,27 +25,52 @@ RARELY: Final = 5
 SLICE: Final = 1000
 #: Share of the budget from which on nobody new is let in.
 HIGH: Final = 0.8
-#: Bytes of what is not looked at one by one: a connection, a Retained Message, an unfinished publish.
+#: Bytes of what is not looked at one by one: a connection, a Retained Message, an unfinished publish or
+#: another entry that waits for the store.
 CONNECTION: Final = 8192
 RETAINED: Final = 512
 UNFINISHED: Final = 1024
+#: Bytes that a byte of an unfinished payload takes: it is kept beside what was read from it, and a metric of
+#: 34 bytes is read into 150.
+READ: Final = 6
+#: From this many times ``max_unfinished_total``, or ``max_unfinished_bytes``, on nobody new is let in.
+OVERFULL: Final = 2
 #: A Session that takes less than this is not worth being ended.
 LEAST: Final = 64 * 1024
+
+
+class Backlog(Protocol):
+    """What waits for the store, also of connections that have ended."""
+
+    @property
+    def waiting(self) -> int:
+        """Entries of all kinds."""
+
+    @property
+    def departures(self) -> int:
+        """Those of them that say that an agent has gone: no two of an agent without a publish between."""
 
 
 class Pressure:
     """Samples; refuses at 80 % of the budget; at 100 % lets the slowest receivers go.
 
     :param connections: the open Network Connections.
+    :param store: what waits there; ``None``: nothing but unfinished publishes.
     """
 
     def __init__(
-        self, broker: Broker, flow: FlowControl, connections: Collection[object], clock: IReactorTime
+        self,
+        broker: Broker,
+        flow: FlowControl,
+        connections: Collection[object],
+        clock: IReactorTime,
+        store: Backlog | None = None,
     ) -> None:
         #: Bytes; 0: no limit.
         self.budget = broker.limits.max_memory
         self._broker = broker
         self._flow = flow
+        self._store = store
         self._connections = connections
         self._clock = clock
         self._sampling = LoopingCall(self._begin)
@@ -54,8 +79,24 @@ class Pressure:
         self._ticks = 0
         #: Bytes in use when last looked at.
         self.used = 0
-        #: No CONNECT is accepted.
+        #: Memory is short.
         self.refusing = False
+
+    def refusal(self) -> str:
+        """Why no CONNECT is accepted now; empty: it is."""
+        if self.refusing:
+            return "memory is short"
+        limits, wills = self._broker.limits, self._broker.unfinished_wills
+        flow, store = self._flow, self._store
+        unfinished, size = flow.unfinished + wills.count, flow.unfinished_bytes + wills.bytes
+        if store is not None:
+            unfinished = max(unfinished, store.waiting - store.departures)
+        if (
+            unfinished >= OVERFULL * limits.max_unfinished_total
+            or size >= OVERFULL * limits.max_unfinished_bytes
+        ):
+            return "too much waits for the database"
+        return ""
 
     def start(self) -> None:
         """Begin to look, if there is a budget."""
@@ -101,7 +142,9 @@ class Pressure:
             yield
         used += CONNECTION * len(self._connections)
         used += broker.retained.bytes + RETAINED * len(broker.retained)
-        used += flow.unfinished_bytes + UNFINISHED * flow.unfinished
+        wills, waiting = broker.unfinished_wills, self._store.waiting if self._store is not None else 0
+        used += READ * (flow.unfinished_bytes + wills.bytes)
+        used += UNFINISHED * max(flow.unfinished + wills.count, waiting)
         self._judge(used, large)
 
     def _judge(self, used: int, large: list[tuple[int, Session]]) -> None:

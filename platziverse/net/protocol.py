@@ -128,10 +128,14 @@ class MQTTProtocol(Admission):
         return left
 
     def _take_leftovers(self) -> None:
-        """The peer has gone while reading was held: what it had published by then still counts."""
+        """The peer has gone while reading was held: what it had published by then still counts, if there
+        is room for it."""
         try:
             while not self._graceful and (packet := self._decoder.next_packet()) is not None:
-                if type(packet) is Publish or type(packet) is Disconnect:
+                if type(packet) is Publish and self._owner.flow.full:
+                    # It comes again, as it was not acknowledged; at QoS 0 it is lost.
+                    self._traffic.leftovers_dropped += packet.qos == 0
+                elif type(packet) is Publish or type(packet) is Disconnect:
                     CONNECTED[type(packet)](self, packet)
         except MQTTError:
             return  # nobody is there to be told

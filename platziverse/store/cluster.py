@@ -15,11 +15,11 @@ from platziverse.store.connection import connect, force_close, timed
 from platziverse.store.places import EmbeddedError, Owner, choose_owner, find_home, find_socket_dir
 
 SUPERUSER: Final = "postgres"
+#: Settings that depend on what the machine is like are in :func:`tuned`.
 SETTINGS: Final = {
     "fsync": "on",
     "synchronous_commit": "on",
     "full_page_writes": "on",
-    "shared_buffers": "128MB",
     "max_connections": "50",
     "max_wal_size": "2GB",
     "wal_level": "minimal",
@@ -36,6 +36,17 @@ SETTINGS: Final = {
 #: The socket is in a directory of the owner's alone; loopback asks for the password.
 INITDB: Final = ("--auth-local=trust", "--auth-host=scram-sha-256", "--locale=C.UTF-8", "--encoding=UTF8")
 
+MIB: Final = 1024 * 1024
+
+
+def tuned(memory: int) -> dict[str, str]:
+    """Settings for a machine with ``memory`` bytes: an eighth of it, 128 MiB to 1 GiB, is the server's own.
+
+    A page that is not there is mostly in the page cache, or on a disk without a head: see docs/adr/0056.
+    """
+    buffers = min(max(memory // 8 // MIB, 128), 1024)
+    return {"shared_buffers": f"{buffers}MB", "random_page_cost": "1.1"}
+
 
 @frozen
 class PidFile:
@@ -49,11 +60,14 @@ class PidFile:
 
 @frozen
 class Cluster:
-    """:param home: directory that holds the data, private to ``owner``."""
+    """:param home: directory that holds the data, private to ``owner``.
+    :param memory: bytes that the machine has.
+    """
 
     home: str
     owner: Owner
     socket_dir: str
+    memory: int = 0
     data: str = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -105,6 +119,7 @@ class Cluster:
         """Command line of ``postgres``."""
         settings = {
             **SETTINGS,
+            **tuned(self.memory),
             "listen_addresses": listen_addresses,
             "port": str(port),
             "unix_socket_directories": '"' + self.socket_dir.replace('"', '""') + '"',
@@ -141,14 +156,14 @@ _QUESTION: Final = (
 )
 
 
-def locate(state_dir: str, system_home: str) -> Cluster:
+def locate(state_dir: str, system_home: str, memory: int = 0) -> Cluster:
     """The cluster of a state directory, whose home is created when missing.
 
     :raises EmbeddedError: it belongs to somebody else, or cannot be created or reached.
     """
     owner = choose_owner(state_dir)
     home = find_home(state_dir, owner, system_home)
-    return Cluster(home, owner, find_socket_dir(os.path.join(home, "data"), owner))
+    return Cluster(home, owner, find_socket_dir(os.path.join(home, "data"), owner), memory)
 
 
 def _first_number(path: str) -> int:

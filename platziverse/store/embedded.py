@@ -47,6 +47,7 @@ class EmbeddedPostgres:
     :param dirs: where to look for PostgreSQL's programs; ``None``: the machine, then the wheel.
     :param system_home: where root's data goes when the state directory is closed to other users.
     :param grace: seconds for a fast stop, which writes a checkpoint, then for an immediate one.
+    :param memory: bytes that the machine has, of which the server takes an eighth or less; 0: it is small.
     """
 
     cluster: Cluster
@@ -65,6 +66,7 @@ class EmbeddedPostgres:
         dirs: list[str] | None = None,
         system_home: str = SYSTEM_HOME,
         grace: tuple[float, float] = (30.0, 10.0),
+        memory: int = 0,
     ) -> None:
         self.state_dir = os.path.abspath(state_dir)
         self.user, self.database, self.port = user, database, port
@@ -72,7 +74,7 @@ class EmbeddedPostgres:
         self.restarts = 0
         self._log = ServerLog(os.path.join(self.state_dir, "postgres.log"))
         self._reactor, self._tcp, self._wanted_port, self._dirs = reactor, tcp, port, dirs
-        self._system_home, self._grace = system_home, grace
+        self._system_home, self._grace, self._memory = system_home, grace, memory
         self._process: ServerProcess | None = None
         self._stopping = False
         self._supervised = False
@@ -112,7 +114,7 @@ class EmbeddedPostgres:
             return self.dsn
         self._stopping = False
         make_state_dir(self.state_dir)
-        self.cluster = locate(self.state_dir, self._system_home)
+        self.cluster = locate(self.state_dir, self._system_home, self._memory)
         owner, beside = self.cluster.owner, os.path.dirname(self.cluster.home)
         found = yield find(self._reactor, owner, self.cluster.major(), self._dirs)
         self._binaries = yield made_reachable(self._reactor, found, owner, beside)

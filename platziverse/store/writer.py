@@ -53,6 +53,7 @@ class BatchWriter:
     :ivar rejected: the ones in ``rejected_messages``.
     :ivar pending: the ones that are not yet committed.
     :ivar waiting: entries of all kinds not yet committed.
+    :ivar departures: those of them that are Departures.
     :ivar batches: batches committed.
     """
 
@@ -66,7 +67,7 @@ class BatchWriter:
         observe: Callable[[int, float], None] = lambda entries, seconds: None,
     ) -> None:
         self.received = self.stored = self.duplicates = self.rejected = self.pending = 0
-        self.waiting = self.batches = 0
+        self.waiting = self.departures = self.batches = 0
         self._store, self._clock = store, clock
         self._max_entries, self._max_rows, self._observe = max_entries, max_rows, observe
         self._queues: list[_Queue] = [deque() for _ in range(store.slots)]
@@ -89,6 +90,8 @@ class BatchWriter:
                 deferred.addBoth(self._delivered, entry.delivery)
             self._enqueue(entry.agent.uuid, entry, deferred)
         elif type(entry) is Departure:
+            self.departures += 1
+            deferred.addBoth(self._departed)
             self._enqueue(entry.uuid, entry, deferred)
         elif type(entry) is Rejection:
             self.received += 1
@@ -101,6 +104,10 @@ class BatchWriter:
 
     def _delivered(self, result: T, delivery: Delivery) -> T:
         self._deliveries.finished(delivery)
+        return result
+
+    def _departed(self, result: T) -> T:
+        self.departures -= 1
         return result
 
     def _enqueue(self, place: str, entry: Entry, deferred: "Deferred[None]") -> None:

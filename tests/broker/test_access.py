@@ -6,7 +6,7 @@ from platziverse.broker.interfaces import Client
 from platziverse.broker.limits import Limits
 from platziverse.broker.open_authority import OpenAuthority
 from platziverse.mqtt.packets import Puback, Publish, Suback
-from platziverse.testing import BrokerHarness
+from platziverse.testing import BrokerHarness, FakeClient
 
 
 class Rules(OpenAuthority):
@@ -16,10 +16,13 @@ class Rules(OpenAuthority):
 
     def __init__(self) -> None:
         self.mute: set[str] = set()
+        self.mute_topics: set[str] = set()
         self.blind: set[str] = set()
         self.deaf: set[str] = set()
 
     def may_publish(self, client: Client, topic: str) -> bool:
+        if topic in self.mute_topics:
+            return False
         return client.client_id not in self.mute and super().may_publish(client, topic)
 
     def may_subscribe(self, client: Client, topic_filter: str) -> bool:
@@ -47,6 +50,65 @@ class Asking(SynchronousTestCase):
             (self.harness.broker.traffic.publish_denied, len(self.harness.broker.retained)), (2, 0)
         )
         self.assertFalse(mute.closed)
+
+    def denied(self, client: FakeClient, messages: int) -> None:
+        client.send(*[Publish("t", b"x", 1, packet_id=number) for number in range(1, messages + 1)])
+        self.harness.turn()
+
+    def test_after_too_many_denied_publishes_the_connection_is_closed_and_no_other(self) -> None:
+        """Row 41: with the thousandth of one connection; each of them has been acknowledged."""
+        self.rules.mute.add("mute")
+        other = self.harness.connect("other")
+        other.subscribe("will")
+        mute = self.harness.connect("mute", clean_session=False)
+        for _ in range(9):
+            self.denied(mute, 100)
+        self.denied(mute, 99)
+        self.assertFalse(mute.closed)
+        self.denied(mute, 2)  # what comes in the same turn is acknowledged too
+        self.assertTrue(mute.closed)
+        acknowledged = mute.received()
+        self.assertEqual((len(acknowledged), acknowledged[-1]), (1001, Puback(2)))
+        self.assertFalse(other.closed)
+        cause = "too many publishes that are not allowed"
+        self.assertEqual(self.harness.broker.traffic.protocol_errors, {cause: 1})
+
+    def test_the_next_connection_of_the_session_begins_anew(self) -> None:
+        """Row 41"""
+        self.rules.mute.add("mute")
+        for _ in range(3):
+            mute = self.harness.connect("mute", clean_session=False)
+            for _ in range(9):
+                self.denied(mute, 100)
+            self.assertFalse(mute.closed)
+            mute.lose()
+
+    def test_its_will_is_published_once(self) -> None:
+        """Row 41 [MQTT-3.1.2-8]"""
+        harness = BrokerHarness(limits=Limits(max_denied_publishes=1), authority=self.rules)
+        watcher = harness.connect("watcher")
+        watcher.subscribe("will")
+        mute = harness.connect("mute", will=Publish("will", b"gone", 0))
+        self.rules.mute_topics.add("t")
+        mute.publish("t")
+        harness.turn()
+        self.assertTrue(mute.closed)
+        self.assertEqual(watcher.received(), [Publish("will", b"gone", 0)])
+        mute = harness.connect("mute", will=Publish("will", b"gone", 0))
+        self.rules.mute_topics.add("will")
+        mute.lose()  # a Will that is not allowed any more counts for nobody
+        self.assertEqual((watcher.received(), harness.broker.traffic.internal_errors), ([], 0))
+
+    def test_zero_is_any_number_of_denied_publishes(self) -> None:
+        """Row 41"""
+        harness = BrokerHarness(limits=Limits(max_denied_publishes=0), authority=self.rules)
+        self.rules.mute.add("mute")
+        mute = harness.connect("mute")
+        for _ in range(50):
+            mute.send(*[Publish("t", b"x", 0)] * 100)
+            harness.turn()
+        self.assertFalse(mute.closed)
+        self.assertEqual(harness.broker.traffic.publish_denied, 5000)
 
     def test_a_denied_subscription_is_refused(self) -> None:
         """row 50"""

@@ -1,6 +1,7 @@
 """SubscriptionTree against a naive oracle, and its cache."""
 
 import contextlib
+import tracemalloc
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -85,13 +86,37 @@ class Matching(SynchronousTestCase):
 
 class Cache(SynchronousTestCase):
     def test_the_cache_is_bounded(self) -> None:
-        self.patch(subscriptions, "CACHE_SIZE", 10)
+        self.patch(subscriptions, "CACHE_SIZE", 5000)
         tree: SubscriptionTree[str] = SubscriptionTree()
         tree.add("#", "client", 0)
         for number in range(100):
             tree.match(f"topic/{number}")
-        self.assertLessEqual(tree._cache.size, 10)
-        self.assertEqual(sum(1 + len(found) for found in tree._cache.values()), tree._cache.size)
+            self.assertLessEqual(tree._cache.size, 5000)
+        self.assertGreater(len(tree._cache), 1)
+
+    def test_the_books_of_the_cache_balance(self) -> None:
+        tree: SubscriptionTree[str] = SubscriptionTree()
+        tree.add("#", "everything", 0)
+        for number in range(100):
+            tree.match(f"topic/{number}")
+        for number in range(100):
+            tree.add(f"topic/{number}", "one", 1)
+        self.assertEqual((tree._cache, tree._cache.size), ({}, 0))
+
+    def test_the_cache_is_bounded_in_bytes_whatever_the_topics_are_like(self) -> None:
+        """Row 53: as measured, with long Topic Names of characters that take four bytes each."""
+        self.patch(subscriptions, "CACHE_SIZE", 2 * 1024 * 1024)
+        tree: SubscriptionTree[str] = SubscriptionTree()
+        for holder in ("one", "two", "three"):
+            tree.add("#", holder, 0)
+        for topic in ("{}", "\N{GRINNING FACE}" * 500 + "{}"):
+            tracemalloc.start()
+            for number in range(20_000):
+                tree.match(topic.format(number))
+            taken = tracemalloc.get_traced_memory()[0]
+            tracemalloc.stop()
+            self.assertLess(taken, 3 * 1024 * 1024)
+            self.assertGreater(taken, 1024 * 1024 // 4)
 
     def test_long_topic_names_are_not_cached(self) -> None:
         tree: SubscriptionTree[str] = SubscriptionTree()

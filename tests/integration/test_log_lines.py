@@ -119,8 +119,12 @@ class FormTests(DaemonTestCase):
         pid = int((folder / "pid").read_text())
         os.kill(pid, signal.SIGHUP)
         self.wait_for_text(folder / "log", '"message": "Reloaded: log levels"')
+        (folder / "log").rename(folder / "moved")
+        os.kill(pid, signal.SIGUSR1)
+        self.wait_for_text(folder / "log", "")  # it is there again
         os.kill(pid, signal.SIGTERM)
         self.wait_for_text(folder / "log", "SIGTERM came; stopping")
+        self.assertNotIn("SIGTERM", (folder / "moved").read_text())
         deadline = time.monotonic() + PATIENCE
         while (folder / "pid").exists() and time.monotonic() < deadline:
             time.sleep(0.01)

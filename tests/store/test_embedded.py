@@ -20,8 +20,10 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import SkipTest, TestCase
 
 from platziverse.store.binaries import system_dirs, wheel_dirs
+from platziverse.store.cluster import MIB, tuned
 from platziverse.store.embedded import EmbeddedPostgres, Stopped
 from platziverse.store.places import EmbeddedError, choose_owner
+from tests.postgres import execute
 from tests.store.scratch import binary_dirs, dropper, open_dir
 
 Steps = Generator["Deferred[Any]", Any, None]
@@ -78,6 +80,24 @@ class EmbeddedCase(TestCase):
         embedded = EmbeddedPostgres(settings.pop("state_dir", self.state_dir), reactor, **settings)
         self.addCleanup(embedded.stop)
         return embedded
+
+
+class Tuning(EmbeddedCase):
+    def test_the_server_takes_an_eighth_of_the_memory_within_reason(self) -> None:
+        for memory, buffers in (
+            (0, "128MB"),
+            (512 * MIB, "128MB"),
+            (4096 * MIB, "512MB"),
+            (1 << 40, "1024MB"),
+        ):
+            self.assertEqual(tuned(memory)["shared_buffers"], buffers)
+
+    @inlineCallbacks
+    def test_it_runs_with_that(self) -> Steps:
+        yield self.prepare()
+        dsn = yield self.server(memory=2048 * MIB).start()
+        self.assertEqual(execute(dsn, "SHOW shared_buffers"), [("256MB",)])
+        self.assertEqual(execute(dsn, "SHOW random_page_cost"), [("1.1",)])
 
 
 class FirstAndLaterStarts(EmbeddedCase):

@@ -1,0 +1,22 @@
+"""Wills that were published and that no handler has finished yet: nobody is there who could be held back."""
+
+from twisted.internet.defer import Deferred
+
+
+class UnfinishedWills:
+    """:ivar count: how many there are.
+    :ivar bytes: of their payloads.
+    """
+
+    def __init__(self) -> None:
+        self.count = self.bytes = 0
+
+    def watch(self, answer: "Deferred[object]", size: int) -> None:
+        """Count a Will of ``size`` bytes until ``answer`` fires."""
+        self.count += 1
+        self.bytes += size
+        answer.addCallback(self._finished, size)
+
+    def _finished(self, _: object, size: int) -> None:
+        self.count -= 1
+        self.bytes -= size
