@@ -40,7 +40,7 @@ DEFERRED = ("attrs", "twisted.internet.defer", "twisted.logger", "twisted.python
 ROOMS = {
     "mqtt": Room(
         ours=("platziverse.mqtt",),
-        theirs=("attrs",),
+        theirs=("attrs", "msgspec"),
         never=("logging", "time", "random", "secrets", "os", "socket", "threading", "datetime"),
     ),
     "broker": Room(
