@@ -110,17 +110,19 @@ class MQTTProtocol(Admission):
 
     def _handle_packets(self, left: int) -> int:
         """Handle at most ``left`` packets; returns how many more it might have been."""
-        next_packet = self._decoder.next_packet
+        decoder = self._decoder
         try:
             while left and not self._holds:
-                packet = next_packet()
-                if packet is None:
+                for packet in decoder.packets(left):
+                    left -= 1
+                    handle = self._table.get(type(packet))
+                    if handle is None:
+                        raise _out_of_place(packet)
+                    handle(self, packet)
+                    if self._holds:
+                        return left
+                if not decoder.has_more:
                     break
-                left -= 1
-                handle = self._table.get(type(packet))
-                if handle is None:
-                    raise _out_of_place(packet)
-                handle(self, packet)
         except MQTTError as error:
             self._fail(error)
         except Exception:
