@@ -116,7 +116,7 @@ class AccessAuthority:
     def use(self, rules: AccessRules | None) -> None:
         """These rules are in force from now on, for open connections too."""
         self.rules = rules
-        self.restricts_receiving = rules is not None
+        self.restricts = rules is not None
         self._verdicts.clear()
 
     def use_password_file(self, users: PasswordFile) -> None:
@@ -192,8 +192,12 @@ class AccessAuthority:
 
     # -- rules -----------------------------------------------------------------------------------
 
+    def reserved(self, topic: str) -> bool:
+        """What no rule can allow."""
+        return is_servers_own(topic)
+
     def may_publish(self, client: Client, topic: str) -> bool:
-        """Asked for every PUBLISH and Will."""
+        """Asked for every Will, and while there are rules for every PUBLISH."""
         if is_servers_own(topic):
             return False
         return self.rules is None or self._verdict(WRITE, client, topic)

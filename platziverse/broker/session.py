@@ -185,7 +185,7 @@ class Session(Receiving):
     def _may_get(self, message: EncodedPublish) -> bool:
         """The rules may have changed while the message waited."""
         authority, client = self._authority, self.client
-        if not authority.restricts_receiving or client is None:
+        if not authority.restricts or client is None:
             return True
         return authority.may_receive(client, message.topic)
 

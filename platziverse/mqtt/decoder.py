@@ -147,11 +147,15 @@ class PacketDecoder:
                     found.append(Publish(topic, data[payload + 2 : stop], qos, retain, False, packet_id))
                     start = stop
                     continue
-            elif end - start > 3 and data[start] in acknowledgements and data[start + 1] == 2:
-                if packet_id := data[start + 2] << 8 | data[start + 3]:
-                    found.append(acknowledgements[data[start]](packet_id))
-                    start += 4
-                    continue
+            elif (
+                end - start > 3
+                and data[start] in acknowledgements
+                and data[start + 1] == 2
+                and (packet_id := data[start + 2] << 8 | data[start + 3])
+            ):
+                found.append(acknowledgements[data[start]](packet_id))
+                start += 4
+                continue
             if start == end:
                 break
             self._position = start
