@@ -1,7 +1,7 @@
 """One encode function per Control Packet, and :class:`EncodedPublish`, one encoding for many receivers."""
 
-from collections.abc import Callable
-from struct import Struct
+from collections.abc import Callable, Sequence
+from struct import Struct, pack
 from typing import Any, Final
 
 from platziverse.mqtt.packets import (
@@ -35,6 +35,11 @@ _LENGTHS: Final = tuple(bytes((length,)) for length in range(128))
 def encode_puback(packet_id: int) -> bytes:
     """The four bytes of a PUBACK."""
     return _IDENTIFIED(0x40, 2, packet_id)
+
+
+def encode_pubacks(packet_ids: Sequence[int]) -> bytes:
+    """Many PUBACKs, one behind the other."""
+    return pack(f">{len(packet_ids)}I", *[0x40020000 | packet_id for packet_id in packet_ids])
 
 
 def encode_pubrec(packet_id: int) -> bytes:

@@ -12,6 +12,7 @@ from twisted.logger import Logger
 
 from platziverse.broker.limits import Limits
 from platziverse.broker.traffic import Traffic
+from platziverse.mqtt.codec import encode_puback, encode_pubacks
 
 log = Logger()
 
@@ -65,6 +66,8 @@ class Outbox(Protocol):
         self._traffic = traffic
         self._out: list[bytes] = []
         self._out_size = 0
+        # PUBACKs that go out before anything else does, by their Packet Identifiers.
+        self._owed: list[int] = []
         #: The transport has told us to pause: the client takes less than it is sent.
         self.congested = False
         self.closed = False
@@ -79,8 +82,29 @@ class Outbox(Protocol):
         """Bytes that wait for the transport."""
         return self._out_size
 
+    def acknowledge(self, packet_id: int) -> None:
+        """Queue a PUBACK; those that follow others are encoded together."""
+        if not self._out:
+            self.send(encode_puback(packet_id))
+            return
+        if not self._owed:
+            self._flushes.add(self)
+        self._owed.append(packet_id)
+
+    def _settle(self) -> None:
+        owed, out = self._owed, self._out
+        data = encode_pubacks(owed)
+        self._traffic.messages_sent += len(owed) - 1
+        owed.clear()
+        out.append(data)
+        self._out_size += len(data)
+        if self._out_size > WRITE_SIZE:
+            self._overflow()
+
     def send(self, data: bytes) -> None:
         """Queue bytes that may not be dropped."""
+        if self._owed:
+            self._settle()
         out = self._out
         if not out:
             self._flushes.add(self)
@@ -116,6 +140,8 @@ class Outbox(Protocol):
 
     def flush(self) -> None:
         """Hand everything to the transport, unless that has told us to pause."""
+        if self._owed:
+            self._settle()
         out = self._out
         if not out or self.congested or self.closed:
             return

@@ -41,10 +41,11 @@ log = Logger()
 class MQTTProtocol(Admission):
     """Feeds the decoder and looks each packet up in the table of its state."""
 
+    _graceful = False
+
     def __init__(self, factory: MQTTFactory) -> None:
         super().__init__(factory)
         self._acks: AckQueue | None = None
-        self._graceful = False
 
     # -- IProtocol -------------------------------------------------------------------------------
 
@@ -144,7 +145,7 @@ class MQTTProtocol(Admission):
 
     def _publish(self, packet: Publish) -> None:
         traffic = self._traffic
-        qos = packet.qos
+        qos, packet_id = packet.qos, packet.packet_id
         traffic.publish_received[qos] += 1
         traffic.publish_bytes_received[qos] += len(packet.payload)
         if qos == 2:
@@ -152,11 +153,13 @@ class MQTTProtocol(Admission):
             return
         assert self._client is not None
         answer = self._broker.publish(packet, self._client)
-        packet_id = packet.packet_id
         if answer is not None:
             self._wait(answer, packet, b"" if packet_id is None else encode_puback(packet_id))
         elif packet_id is not None:  # [MQTT-4.3.2-2] [MQTT-2.3.1-6] [MQTT-3.3.4-1]
-            self._acknowledge(encode_puback(packet_id))
+            if self._acks:
+                self._acknowledge(encode_puback(packet_id))
+            else:
+                self.acknowledge(packet_id)
 
     def _publish_once(self, packet: Publish) -> None:
         session, client, packet_id = self._session, self._client, packet.packet_id
