@@ -60,6 +60,7 @@ class Broker:
         self.observers = list(observers)
         self._router = Router(authority, self.traffic)
         self._dispatcher = dispatcher
+        self._match = self.subscriptions.match
         self._destinations = Destinations(dispatcher, authority.reserved)
         self._clock = clock
         self._wall_clock = wall_clock
@@ -181,7 +182,7 @@ class Broker:
             return None
         if message.retain:  # [MQTT-3.3.1-12] [MQTT-3.1.2-16] [MQTT-3.1.2-17]
             self.retained.set(message, client)
-        if receivers := self.subscriptions.match(topic):  # [MQTT-3.3.2-3]
+        if receivers := self._match(topic):  # [MQTT-3.3.2-3]
             self._router.route(message, receivers)
         return call(handlers, message, client) if handlers else None
 
@@ -200,7 +201,7 @@ class Broker:
         message = Publish(topic, payload, 0, retain)
         if retain:
             self.retained.set(message, SERVER)
-        self._router.route(message, self.subscriptions.match(topic))
+        self._router.route(message, self._match(topic))
         try:
             answer = self._dispatcher.dispatch(message, SERVER)
         except Exception:  # whoever caused the announcement has no part in it

@@ -108,10 +108,12 @@ class EncodedPublish:
     __slots__ = ("_first", "_head", "_message", "size")
 
     def __init__(self, message: Publish, retain: bool = False) -> None:
+        topic = _TOPICS[message.topic]
         self._message = message
         self._first = 0x31 if retain else 0x30
-        self._head = b""
-        self.size = len(_TOPICS[message.topic]) + len(message.payload)
+        self.size = size = len(topic) + len(message.payload)
+        # Behind the first byte and before the Packet Identifier, of two bytes.
+        self._head = (_LENGTHS[size + 2] if size < 126 else encode_length(size + 2)) + topic
 
     @property
     def qos0(self) -> bytes:
@@ -126,11 +128,8 @@ class EncodedPublish:
 
     def with_id(self, qos: int, packet_id: int, dup: bool = False) -> bytes:
         """The whole packet at QoS 1 or 2."""
-        head = self._head
-        if not head:
-            head = self._head = encode_length(self.size + 2) + _TOPICS[self._message.topic]
-        first = self._first | qos << 1 | (0x08 if dup else 0)
-        return _FIRST[first] + head + _UINT16(packet_id) + self._message.payload
+        first = self._first | qos << 1 | dup << 3
+        return _FIRST[first] + self._head + _UINT16(packet_id) + self._message.payload
 
 
 def _text(text: str | bytes) -> bytes:

@@ -114,9 +114,10 @@ class MQTTProtocol(Admission):
         decoder = self._decoder
         try:
             while left and not self._holds:
+                find = self._table.get  # of another state after CONNECT, which comes alone
                 for packet in decoder.packets(left):
                     left -= 1
-                    handle = self._table.get(type(packet))
+                    handle = find(type(packet))
                     if handle is None:
                         raise _out_of_place(packet)
                     handle(self, packet)
