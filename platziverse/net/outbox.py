@@ -60,14 +60,15 @@ class Flushes:
 class Outbox(Protocol):
     """The sending half of a connection, and push producer of its transport."""
 
+    # PUBACKs that go out before anything else does, by their Packet Identifiers. Few clients need them.
+    _owed: "list[int] | None" = None
+
     def __init__(self, flushes: Flushes, limits: Limits, traffic: Traffic) -> None:
         self._flushes = flushes
         self._limits = limits
         self._traffic = traffic
         self._out: list[bytes] = []
         self._out_size = 0
-        # PUBACKs that go out before anything else does, by their Packet Identifiers.
-        self._owed: list[int] = []
         #: The transport has told us to pause: the client takes less than it is sent.
         self.congested = False
         self.closed = False
@@ -87,15 +88,17 @@ class Outbox(Protocol):
         if not self._out:
             self.send(encode_puback(packet_id))
             return
-        if not self._owed:
+        if self._owed:
+            self._owed.append(packet_id)
+        else:
             self._flushes.add(self)
-        self._owed.append(packet_id)
+            self._owed = [packet_id]
 
-    def _settle(self) -> None:
-        owed, out = self._owed, self._out
+    def _settle(self, owed: list[int]) -> None:
+        out = self._out
         data = encode_pubacks(owed)
         self._traffic.messages_sent += len(owed) - 1
-        owed.clear()
+        self._owed = None
         out.append(data)
         self._out_size += len(data)
         if self._out_size > WRITE_SIZE:
@@ -104,7 +107,7 @@ class Outbox(Protocol):
     def send(self, data: bytes) -> None:
         """Queue bytes that may not be dropped."""
         if self._owed:
-            self._settle()
+            self._settle(self._owed)
         out = self._out
         if not out:
             self._flushes.add(self)
@@ -141,7 +144,7 @@ class Outbox(Protocol):
     def flush(self) -> None:
         """Hand everything to the transport, unless that has told us to pause."""
         if self._owed:
-            self._settle()
+            self._settle(self._owed)
         out = self._out
         if not out or self.congested or self.closed:
             return
