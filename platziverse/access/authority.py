@@ -1,5 +1,6 @@
 """AccessAuthority: logins through twisted.cred, and access rules, behind the broker's port ``Authority``."""
 
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import Any, Final
 
@@ -66,14 +67,17 @@ def is_servers_own(topic: str) -> bool:
 
 def is_local(address: str) -> bool:
     """``address`` (``"host:port"``, ``"[host]:port"`` or ``"unix"``) is of this machine."""
-    if address == "unix":
-        return True
+    return address == "unix" or _is_loopback(_host(address))
+
+
+@lru_cache(maxsize=4096)
+def _is_loopback(host: str) -> bool:
     try:
-        host = ip_address(_host(address))
+        address = ip_address(host)
     except ValueError:
         return False
-    mapped = host.ipv4_mapped if isinstance(host, IPv6Address) else None
-    return (mapped or host).is_loopback
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 def _host(address: str) -> str:
@@ -116,7 +120,7 @@ class AccessAuthority:
     def use(self, rules: AccessRules | None) -> None:
         """These rules are in force from now on, for open connections too."""
         self.rules = rules
-        self.restricts_receiving = rules is not None
+        self.restricts = rules is not None
         self._verdicts.clear()
 
     def use_password_file(self, users: PasswordFile) -> None:
@@ -192,8 +196,12 @@ class AccessAuthority:
 
     # -- rules -----------------------------------------------------------------------------------
 
+    def reserved(self, topic: str) -> bool:
+        """What no rule can allow."""
+        return is_servers_own(topic)
+
     def may_publish(self, client: Client, topic: str) -> bool:
-        """Asked for every PUBLISH and Will."""
+        """Asked for every Will, and while there are rules for every PUBLISH."""
         if is_servers_own(topic):
             return False
         return self.rules is None or self._verdict(WRITE, client, topic)

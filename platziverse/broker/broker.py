@@ -9,9 +9,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from platziverse.broker.complaints import Complaints
-from platziverse.broker.dispatcher import TopicDispatcher
+from platziverse.broker.dispatcher import Destinations, TopicDispatcher, call
 from platziverse.broker.interfaces import Answer, Authority, Client, ClientObserver, NetworkConnection
-from platziverse.broker.limits import USUAL_LEVELS, Limits
+from platziverse.broker.limits import Limits
 from platziverse.broker.replay import Replay
 from platziverse.broker.retained import RetainedMessages
 from platziverse.broker.routing import Router
@@ -60,8 +60,10 @@ class Broker:
         self.users = Users(limits.max_connections_per_user)
         self.unfinished_wills = UnfinishedWills()
         self.observers = list(observers)
-        self._router = Router(self.subscriptions, authority, self.traffic)
+        self._router = Router(authority, self.traffic)
         self._dispatcher = dispatcher
+        self._match = self.subscriptions.match
+        self._destinations = Destinations(dispatcher, authority.reserved)
         self._clock = clock
         self._wall_clock = wall_clock
         self._connections = 0
@@ -176,13 +178,16 @@ class Broker:
 
         :return: ``None``, or a Deferred that the acknowledgement waits for.
         """
-        if not self.authority.may_publish(client, message.topic):
+        topic, authority = message.topic, self.authority
+        handlers = self._destinations[topic]
+        if handlers is None or (authority.restricts and not authority.may_publish(client, topic)):
             self._deny(message, client)
             return None
         if message.retain:  # [MQTT-3.3.1-12] [MQTT-3.1.2-16] [MQTT-3.1.2-17]
             self.retained.set(message, client)
-        self._router.route(message)
-        return self._dispatcher.dispatch(message, client)
+        if receivers := self._match(topic):  # [MQTT-3.3.2-3]
+            self._router.route(message, receivers)
+        return call(handlers, message, client) if handlers else None
 
     def _deny(self, message: Publish, client: Client) -> None:
         self.traffic.publish_denied += 1
@@ -207,7 +212,7 @@ class Broker:
         message = Publish(topic, payload, 0, retain)
         if retain:
             self.retained.set(message, SERVER)
-        self._router.route(message)
+        self._router.route(message, self._match(topic))
         try:
             answer = self._dispatcher.dispatch(message, SERVER)
         except Exception:  # whoever caused the announcement has no part in it
@@ -244,14 +249,8 @@ class Broker:
         return codes
 
     def _may_hold(self, session: Session, topic_filter: str) -> bool:
-        if topic_filter not in session.subscriptions:
-            levels = topic_filter.count("/") + 1
-            if len(session.subscriptions) >= self.limits.max_subscriptions:
-                return False
-            if levels > self.limits.max_topic_levels:
-                return False
-            if session.levels + levels > self.limits.max_subscriptions * USUAL_LEVELS:
-                return False
+        if not session.has_room_for(topic_filter):
+            return False
         if topic_filter.startswith("$share/"):  # no shared Subscriptions in MQTT 3.1.1: say so
             return False
         assert session.client is not None
@@ -272,7 +271,7 @@ class Broker:
 
     def _may_get_retained(self, session: Session, topic: str) -> bool:
         """The rules may have changed since: for the receiver, and for whoever published what is kept."""
-        if not self.authority.restricts_receiving:
+        if not self.authority.restricts:
             return True
         publisher, client = self.retained.publisher(topic), session.client
         may_stay = publisher is SERVER or self.authority.may_publish(publisher, topic)

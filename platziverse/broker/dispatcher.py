@@ -1,7 +1,7 @@
 """TopicDispatcher: the handler table, Topic Filter → handler."""
 
-from collections.abc import Iterable, Mapping
-from typing import cast
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeAlias, cast
 
 from twisted.internet.defer import Deferred, DeferredList, FirstError
 from twisted.python.failure import Failure
@@ -9,7 +9,10 @@ from twisted.python.failure import Failure
 from platziverse.broker.interfaces import Answer, Client, Handler
 from platziverse.broker.subscriptions import SubscriptionTree
 from platziverse.mqtt.packets import Publish
-from platziverse.mqtt.topics import check_topic_filter
+from platziverse.mqtt.topics import CACHED_TOPIC_LENGTH, CACHED_TOPICS, check_topic_filter
+
+#: The handlers of one Topic Name.
+Handlers: TypeAlias = tuple[Handler, ...]
 
 
 class TopicDispatcher:
@@ -26,21 +29,51 @@ class TopicDispatcher:
                 check_topic_filter(topic_filter)
                 self._handlers.add(topic_filter, handler, 0)
 
-    def dispatch(self, message: Publish, client: Client) -> Answer:
-        """``None`` when nothing has to be waited for, else a Deferred that fires when all handlers are done.
+    def handlers(self, topic: str) -> Handlers:
+        """Those whose Topic Filter matches; always the same ones."""
+        return tuple(handler for handler, _ in self._handlers.find(topic))
 
-        The Deferred errbacks when a handler failed.
-        """
-        found = self._handlers.match(message.topic)
-        if not found:
-            return None
-        answers = [answer for handler, _ in found if (answer := handler(message, client)) is not None]
-        if not answers:
-            return None
-        if len(answers) == 1:
-            return answers[0]
-        together = DeferredList(answers, fireOnOneErrback=True, consumeErrors=True)
-        return cast("Deferred[object]", together.addErrback(_first_failure))
+    def dispatch(self, message: Publish, client: Client) -> Answer:
+        """Hand over a message; the answer is that of ``call``."""
+        return call(self.handlers(message.topic), message, client)
+
+
+class Destinations(dict[str, "Handlers | None"]):
+    """Topic Name → the handlers of what clients publish there; ``None`` where no client may.
+
+    It never changes, so a hit is one look into a dict.
+
+    :param reserved: see ``Authority``.
+    """
+
+    __slots__ = ("_dispatcher", "_reserved")
+
+    def __init__(self, dispatcher: TopicDispatcher, reserved: Callable[[str], bool]) -> None:
+        super().__init__()
+        self._dispatcher = dispatcher
+        self._reserved = reserved
+
+    def __missing__(self, topic: str) -> "Handlers | None":
+        found = None if self._reserved(topic) else self._dispatcher.handlers(topic)
+        if len(topic) <= CACHED_TOPIC_LENGTH:
+            if len(self) >= CACHED_TOPICS:
+                self.clear()
+            self[topic] = found
+        return found
+
+
+def call(handlers: Handlers, message: Publish, client: Client) -> Answer:
+    """``None`` when nothing has to be waited for, else a Deferred that fires when all handlers are done.
+
+    The Deferred errbacks when a handler failed.
+    """
+    answers = [answer for handler in handlers if (answer := handler(message, client)) is not None]
+    if not answers:
+        return None
+    if len(answers) == 1:
+        return answers[0]
+    together = DeferredList(answers, fireOnOneErrback=True, consumeErrors=True)
+    return cast("Deferred[object]", together.addErrback(_first_failure))
 
 
 def _first_failure(failure: Failure) -> Failure:

@@ -78,8 +78,8 @@ class ClientObserver(Protocol):
 class Authority(Protocol):
     """Who may what. The broker and the connection ask; the answers are immediate but for ``login``."""
 
-    #: False when ``may_receive`` would always say yes, so that deliveries need not ask.
-    restricts_receiving: bool
+    #: False when all may publish wherever it is not ``reserved``, and receive everything: nobody asks then.
+    restricts: bool
 
     def login(
         self, connect: Connect, address: str, certificate_user: str | None
@@ -91,6 +91,9 @@ class Authority(Protocol):
 
         The Deferred errbacks with :class:`ConnectRefused` when the login fails.
         """
+
+    def reserved(self, topic: str) -> bool:
+        """Whether no client may ever publish there: the answer may be remembered."""
 
     def may_publish(self, client: Client, topic: str) -> bool: ...
 

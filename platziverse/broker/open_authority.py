@@ -14,15 +14,18 @@ SERVER_TOPICS: Final = frozenset({"agent/connected", "agent/disconnected"})
 class OpenAuthority:
     """The :class:`Authority` of a broker without logins and access rules."""
 
-    restricts_receiving = False
+    restricts = False
 
     def login(
         self, connect: Connect, address: str, certificate_user: str | None
     ) -> "Deferred[str | None] | None":
         return None
 
+    def reserved(self, topic: str) -> bool:
+        return topic in SERVER_TOPICS or topic[0] == "$"
+
     def may_publish(self, client: Client, topic: str) -> bool:
-        return topic not in SERVER_TOPICS and topic[0] != "$"
+        return not self.reserved(topic)
 
     def may_subscribe(self, client: Client, topic_filter: str) -> bool:
         return True

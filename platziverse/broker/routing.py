@@ -4,34 +4,28 @@ from collections.abc import Sequence
 
 from platziverse.broker.interfaces import Authority
 from platziverse.broker.session import Session
-from platziverse.broker.subscriptions import Match, SubscriptionTree
+from platziverse.broker.subscriptions import Match
 from platziverse.broker.traffic import Traffic
 from platziverse.mqtt.codec import EncodedPublish, encode_at_qos0
 from platziverse.mqtt.packets import Publish
 
 
 class Router:
-    """Knows the Subscriptions, and asks the Authority where it has to.
+    """Knows how to deliver, and asks the Authority where it has to.
 
     :param traffic: where deliveries are counted.
     """
 
-    def __init__(
-        self, subscriptions: SubscriptionTree[Session], authority: Authority, traffic: Traffic
-    ) -> None:
-        self._subscriptions = subscriptions
+    def __init__(self, authority: Authority, traffic: Traffic) -> None:
         self._authority = authority
         self._traffic = traffic
 
-    def route(self, message: Publish) -> None:
-        """Give the message to every subscriber once, at the lower of both QoS. [MQTT-3.8.4-6]
+    def route(self, message: Publish, receivers: "Match[Session]") -> None:
+        """Give the message to every receiver once, at the lower of both QoS. [MQTT-3.8.4-6]
 
         At once, so that every topic is an ordered one [MQTT-4.6.0-5] [MQTT-4.6.0-6].
         """
-        receivers = self._subscriptions.match(message.topic)  # [MQTT-3.3.2-3]
-        if not receivers:
-            return
-        if self._authority.restricts_receiving:
+        if self._authority.restricts:
             receivers = self._permitted(receivers, message.topic)
         if message.qos:  # DUP of the incoming PUBLISH plays no part [MQTT-3.3.1-3]
             self._deliver(EncodedPublish(message), message, receivers)

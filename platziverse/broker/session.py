@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from platziverse.broker.interfaces import Authority, Client, NetworkConnection
-from platziverse.broker.limits import Limits
+from platziverse.broker.limits import USUAL_LEVELS, Limits
 from platziverse.broker.receiving import Receiving
 from platziverse.broker.replay import Replay
 from platziverse.mqtt.codec import EncodedPublish, encode_pubrel
@@ -74,6 +74,17 @@ class Session(Receiving):
         self._replay: Replay | None = None
 
     # -- subscriptions ---------------------------------------------------------------------------
+
+    def has_room_for(self, topic_filter: str) -> bool:
+        """Whether a Subscription with this Topic Filter is within the limits."""
+        if topic_filter in self.subscriptions:
+            return True
+        limits, levels = self._limits, topic_filter.count("/") + 1
+        return (
+            len(self.subscriptions) < limits.max_subscriptions
+            and levels <= limits.max_topic_levels
+            and self.levels + levels <= limits.max_subscriptions * USUAL_LEVELS
+        )
 
     def subscribe(self, topic_filter: str, qos: int) -> None:
         """Note a Subscription, or the QoS that replaces its own."""
@@ -188,7 +199,7 @@ class Session(Receiving):
     def _may_get(self, message: EncodedPublish) -> bool:
         """The rules may have changed while the message waited."""
         authority, client = self._authority, self.client
-        if not authority.restricts_receiving or client is None:
+        if not authority.restricts or client is None:
             return True
         return authority.may_receive(client, message.topic)
 

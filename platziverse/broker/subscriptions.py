@@ -78,7 +78,7 @@ class SubscriptionTree(Generic[H]):
     def __init__(self) -> None:
         self._exact: dict[str, dict[H, int]] = {}
         self._root: _Level[H] = _Level()
-        self._cache: _Cache[H] = _Cache(self._collect)
+        self._cache: _Cache[H] = _Cache(self.find)
         self._count = 0
         self.match: Callable[[str], Match[H]] = self._cache.__getitem__
 
@@ -135,7 +135,8 @@ class SubscriptionTree(Generic[H]):
             level = child
         return path
 
-    def _collect(self, topic: str) -> "Match[H]":
+    def find(self, topic: str) -> "Match[H]":
+        """What ``match`` finds out at the first time."""
         best: dict[H, int] = dict(self._exact.get(topic, ()))
         for holders in self._wildcard_holders(topic):
             for holder, qos in holders.items():

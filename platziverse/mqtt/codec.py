@@ -1,7 +1,7 @@
 """One encode function per Control Packet, and :class:`EncodedPublish`, one encoding for many receivers."""
 
-from collections.abc import Callable
-from struct import Struct
+from collections.abc import Callable, Sequence
+from struct import Struct, pack
 from typing import Any, Final
 
 from platziverse.mqtt.packets import (
@@ -35,6 +35,11 @@ _LENGTHS: Final = tuple(bytes((length,)) for length in range(128))
 def encode_puback(packet_id: int) -> bytes:
     """The four bytes of a PUBACK."""
     return _IDENTIFIED(0x40, 2, packet_id)
+
+
+def encode_pubacks(packet_ids: Sequence[int]) -> bytes:
+    """Many PUBACKs, one behind the other."""
+    return pack(f">{len(packet_ids)}I", *[0x40020000 | packet_id for packet_id in packet_ids])
 
 
 def encode_pubrec(packet_id: int) -> bytes:
@@ -103,10 +108,12 @@ class EncodedPublish:
     __slots__ = ("_first", "_head", "_message", "size")
 
     def __init__(self, message: Publish, retain: bool = False) -> None:
+        topic = _TOPICS[message.topic]
         self._message = message
         self._first = 0x31 if retain else 0x30
-        self._head = b""
-        self.size = len(_TOPICS[message.topic]) + len(message.payload)
+        self.size = size = len(topic) + len(message.payload)
+        # Behind the first byte and before the Packet Identifier, of two bytes.
+        self._head = (_LENGTHS[size + 2] if size < 126 else encode_length(size + 2)) + topic
 
     @property
     def qos0(self) -> bytes:
@@ -121,11 +128,8 @@ class EncodedPublish:
 
     def with_id(self, qos: int, packet_id: int, dup: bool = False) -> bytes:
         """The whole packet at QoS 1 or 2."""
-        head = self._head
-        if not head:
-            head = self._head = encode_length(self.size + 2) + _TOPICS[self._message.topic]
-        first = self._first | qos << 1 | (0x08 if dup else 0)
-        return _FIRST[first] + head + _UINT16(packet_id) + self._message.payload
+        first = self._first | qos << 1 | dup << 3
+        return _FIRST[first] + self._head + _UINT16(packet_id) + self._message.payload
 
 
 def _text(text: str | bytes) -> bytes:

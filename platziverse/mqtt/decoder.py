@@ -1,11 +1,13 @@
-"""PacketDecoder: from a stream of bytes to Control Packets, one at a time."""
+"""PacketDecoder: from a stream of bytes to Control Packets."""
 
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterator
+from operator import length_hint
+from typing import Final, TypeAlias
 
 from platziverse.mqtt.decoding import DECODERS, topic_names
 from platziverse.mqtt.errors import MalformedPacket, MQTTError, ProtocolViolation
 from platziverse.mqtt.packets import Packet, Puback, Pubcomp, Publish, Pubrec, Pubrel
+from platziverse.mqtt.topics import CACHED_TOPIC_LENGTH
 
 #: The frequent packets that hold a Packet Identifier and nothing else, by their first byte.
 ACKNOWLEDGEMENTS: Final[dict[int, Callable[[int], Packet]]] = {
@@ -15,9 +17,17 @@ ACKNOWLEDGEMENTS: Final[dict[int, Callable[[int], Packet]]] = {
     0x70: Pubcomp,
 }
 
+#: Of a PUBLISH: its bytes up to the Packet Identifier or payload, how many these are, how many it has in all,
+#: and what they mean: QoS, RETAIN, Topic Name.
+Beginning: TypeAlias = "tuple[bytes | tuple[()], int, int, int, bool, str]"
+
+#: Nothing begins with it.
+_NONE_YET: Final[Beginning] = ((), 0, 0, 0, False, "")
+_NOTHING: Final[Iterator[Packet]] = iter(())
+
 
 class PacketDecoder:
-    """Takes the bytes as they come with ``feed``, gives packets with ``next_packet``.
+    """Takes the bytes as they come with ``feed``, gives packets with ``packets``.
 
     Until ``connected`` is called only CONNECT is let through. What has come of an incomplete packet is
     added to, never scanned again: byte by byte costs a packet no more than twice its size.
@@ -28,13 +38,16 @@ class PacketDecoder:
     """
 
     __slots__ = (
+        "_beginning",
         "_connected",
         "_data",
         "_end",
+        "_error",
         "_levels",
         "_limit",
         "_partial",
         "_position",
+        "_ready",
         "_strict_dup",
         "_topics",
         "_wanted",
@@ -53,11 +66,21 @@ class PacketDecoder:
         # In their place, of an incomplete packet: what has come of the _wanted bytes.
         self._partial: bytearray | None = None
         self._wanted = 0
+        # Decoded, and perhaps not all taken; and what is wrong with the bytes after that.
+        self._ready = _NOTHING
+        self._error: MQTTError | None = None
+        # Of the last PUBLISH: one that begins like it needs not be looked at again.
+        self._beginning = _NONE_YET
 
     @property
     def pending(self) -> int:
         """Bytes received that are no packet yet."""
         return len(self._partial) if self._partial is not None else self._end - self._position
+
+    @property
+    def has_more(self) -> bool:
+        """The bytes that have come are not done with; those of an incomplete packet are for now."""
+        return self._end - self._position > 1 or self._error is not None
 
     def connected(self, max_packet_size: int, protocol_level: int) -> None:
         """CONNECT was accepted: from now on any packet, up to this size.
@@ -83,20 +106,76 @@ class PacketDecoder:
         self._position = 0
         self._end = len(self._data)
 
-    def next_packet(self) -> Packet | None:
-        """The next packet, or ``None`` until more bytes have come.
+    def packets(self, most: int) -> Iterator[Packet]:
+        """The next packets, up to ``most``; none until more bytes have come.
 
-        :raises MQTTError: the stream is broken, and cannot be decoded any further.
+        Those that are not taken from the iterator come first the next time.
+
+        :raises MQTTError: the stream is broken, and all before that has been taken.
         """
+        if length_hint(self._ready):
+            return self._ready
+        if self._error is not None:
+            raise self._error
+        found: list[Packet] = []
+        try:
+            self._decode(found, most if self._connected else 1)
+        except MQTTError as error:
+            self._error = error.with_traceback(None)
+            if not found:
+                raise
+        self._ready = iter(found)
+        return self._ready
+
+    def next_packet(self) -> Packet | None:
+        """The next packet alone; see ``packets``."""
+        return next(self.packets(1), None)
+
+    def _decode(self, found: list[Packet], most: int) -> None:
+        """Add up to ``most`` packets; whatever is not one of the commonest is left to ``_decode_one``."""
+        data, start, end = self._data, self._position, self._end
+        acknowledgements = ACKNOWLEDGEMENTS if self._connected else {}
+        prefix, head, size, qos, retain, topic = self._beginning
+        for _ in range(most):
+            if data.startswith(prefix, start) and start + size <= end:
+                stop, payload = start + size, start + head
+                if not qos:
+                    found.append(Publish(topic, data[payload:stop], 0, retain))
+                    start = stop
+                    continue
+                if packet_id := data[payload] << 8 | data[payload + 1]:
+                    found.append(Publish(topic, data[payload + 2 : stop], qos, retain, False, packet_id))
+                    start = stop
+                    continue
+            elif (
+                end - start > 3
+                and data[start] in acknowledgements
+                and data[start + 1] == 2
+                and (packet_id := data[start + 2] << 8 | data[start + 3])
+            ):
+                found.append(acknowledgements[data[start]](packet_id))
+                start += 4
+                continue
+            if start == end:
+                break
+            self._position = start
+            if (packet := self._decode_one()) is None:
+                return
+            found.append(packet)
+            start = self._position
+            prefix, head, size, qos, retain, topic = self._beginning
+        if start < end:
+            self._position = start
+        else:
+            self._data = b""
+            self._position = self._end = 0
+
+    def _decode_one(self) -> Packet | None:
         data = self._data
         start = self._position
         end = self._end
         if end - start < 2:
-            if start < end:
-                self._wait_for_header()
-            elif start:  # all is taken
-                self._data = b""
-                self._position = self._end = 0
+            self._wait_for_header()
             return None
         first = data[start]
         length = data[start + 1]
@@ -111,10 +190,6 @@ class PacketDecoder:
             return None
         self._position = stop
         if first >> 4 != 3:
-            if length == 2 and first in ACKNOWLEDGEMENTS:
-                packet_id = data[body] << 8 | data[body + 1]
-                if packet_id:
-                    return ACKNOWLEDGEMENTS[first](packet_id)
             return self._decode_other(first, data[body:stop])
         if length < 2:
             raise MalformedPacket("PUBLISH without a Topic Name", "MQTT-3.3.2-1")
@@ -124,6 +199,10 @@ class PacketDecoder:
         if topic_end > stop:
             raise MalformedPacket("a Topic Name longer than its PUBLISH", "MQTT-4.8.0-1")
         topic = self._topics[data[body + 2 : topic_end]]
+        head = topic_end - start
+        if first < 0x36 and head <= CACHED_TOPIC_LENGTH:
+            qos = first >> 1 & 3
+            self._beginning = (data[start:topic_end], head, stop - start, qos, first & 1 == 1, topic)
         if first < 0x32:
             return Publish(topic, data[topic_end:stop], 0, first == 0x31)
         payload = topic_end + 2

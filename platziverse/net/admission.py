@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from platziverse.broker.interfaces import Client
 from platziverse.mqtt.codec import encode
 from platziverse.mqtt.decoder import PacketDecoder
-from platziverse.mqtt.errors import ConnectRefused, MQTTError
+from platziverse.mqtt.errors import ConnectRefused, MQTTError, ProtocolViolation
 from platziverse.mqtt.packets import Connack, Connect, ConnectReturnCode
 from platziverse.net.connection import Connection
 from platziverse.net.flow import LOGIN
@@ -133,3 +133,10 @@ class Admission(Connection):
 
 
 BEFORE_CONNECT: PacketTable = {Connect: Admission._connect}
+
+
+def out_of_place(packet: object) -> ProtocolViolation:
+    """What is wrong with a packet that the table of its connection's state does not have."""
+    if type(packet) is Connect:
+        return ProtocolViolation("a second CONNECT", "MQTT-3.1.0-2")
+    return ProtocolViolation(f"a client does not send {type(packet).__name__.upper()}", "2.2.1")

@@ -22,6 +22,8 @@ BINARY: Final = 0x2
 CLOSE: Final = 0x8
 #: First byte of a binary message in one frame.
 WHOLE_BINARY: Final = FIN | BINARY
+#: From its second byte to how many bytes it is long: two of header, four of mask, and the payload.
+_SHORT_PAYLOAD: Final = MASKED - 6
 #: Largest message that is unmasked here: beyond it wsproto's way is faster.
 SHORT: Final = 4096
 #: Pings, pongs and empty frames that a client may send at once, and how many more each second.
@@ -56,6 +58,13 @@ def unmask(frame: bytes) -> bytes:
     else:
         number ^= int.from_bytes(frame[:4] * words, "little")
     return number.to_bytes(4 * words, "little")[4:size]
+
+
+def unmask_all(masked: list[bytes], masks: list[bytes]) -> bytes:
+    """What several frames hold, joined. ``masks`` are as long as what they are for."""
+    data = b"".join(masked)
+    number = int.from_bytes(data, "little") ^ int.from_bytes(b"".join(masks), "little")
+    return number.to_bytes(len(data), "little")
 
 
 @frozen
@@ -118,13 +127,18 @@ class FrameReader:
 
     def _take_short(self, data: bytes, start: int, end: int) -> int:
         """Take the whole binary messages below 126 bytes that follow here, and return where they end."""
-        taken, most = self._taken, MASKED | min(125, self._max_message)
-        while end - start > 6 and data[start] == WHOLE_BINARY and MASKED < data[start + 1] <= most:
-            stop = start + 6 + data[start + 1] - MASKED
+        masked: list[bytes] = []
+        masks: list[bytes] = []
+        most = MASKED | min(125, self._max_message)
+        while end - start > 6 and data[start] == WHOLE_BINARY and MASKED < (size := data[start + 1]) <= most:
+            stop = start + size - _SHORT_PAYLOAD
             if stop > end:
                 break
-            taken.append(unmask(data[start + 2 : stop]))
+            masked.append(data[start + 6 : stop])
+            masks.append((data[start + 2 : start + 6] * 32)[: size - MASKED])
             start = stop
+        if masked:
+            self._taken.append(unmask_all(masked, masks))
         return start
 
     def _take_frame(self, data: bytes, start: int, end: int) -> int:

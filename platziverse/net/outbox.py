@@ -12,6 +12,7 @@ from twisted.logger import Logger
 
 from platziverse.broker.limits import Limits
 from platziverse.broker.traffic import Traffic
+from platziverse.mqtt.codec import encode_puback, encode_pubacks
 
 log = Logger()
 
@@ -59,6 +60,9 @@ class Flushes:
 class Outbox(Protocol):
     """The sending half of a connection, and push producer of its transport."""
 
+    # PUBACKs that go out before anything else does, by their Packet Identifiers. Few clients need them.
+    _owed: "list[int] | None" = None
+
     def __init__(self, flushes: Flushes, limits: Limits, traffic: Traffic) -> None:
         self._flushes = flushes
         self._limits = limits
@@ -79,8 +83,31 @@ class Outbox(Protocol):
         """Bytes that wait for the transport."""
         return self._out_size
 
+    def acknowledge(self, packet_id: int) -> None:
+        """Queue a PUBACK; those that follow others are encoded together."""
+        if not self._out:
+            self.send(encode_puback(packet_id))
+            return
+        if self._owed:
+            self._owed.append(packet_id)
+        else:
+            self._flushes.add(self)
+            self._owed = [packet_id]
+
+    def _settle(self, owed: list[int]) -> None:
+        out = self._out
+        data = encode_pubacks(owed)
+        self._traffic.messages_sent += len(owed) - 1
+        self._owed = None
+        out.append(data)
+        self._out_size += len(data)
+        if self._out_size > WRITE_SIZE:
+            self._overflow()
+
     def send(self, data: bytes) -> None:
         """Queue bytes that may not be dropped."""
+        if self._owed:
+            self._settle(self._owed)
         out = self._out
         if not out:
             self._flushes.add(self)
@@ -116,6 +143,8 @@ class Outbox(Protocol):
 
     def flush(self) -> None:
         """Hand everything to the transport, unless that has told us to pause."""
+        if self._owed:
+            self._settle(self._owed)
         out = self._out
         if not out or self.congested or self.closed:
             return

@@ -12,9 +12,8 @@ from twisted.python.failure import Failure
 
 from platziverse.broker.session import Session
 from platziverse.mqtt.codec import PINGRESP, encode, encode_puback, encode_pubcomp, encode_pubrec
-from platziverse.mqtt.errors import MQTTError, ProtocolViolation
+from platziverse.mqtt.errors import MQTTError
 from platziverse.mqtt.packets import (
-    Connect,
     Disconnect,
     Pingreq,
     Puback,
@@ -28,7 +27,7 @@ from platziverse.mqtt.packets import (
     Unsubscribe,
 )
 from platziverse.net.acks import AckQueue, Pending
-from platziverse.net.admission import Admission, PacketTable
+from platziverse.net.admission import Admission, PacketTable, out_of_place
 from platziverse.net.flow import CLOSED, TURN
 from platziverse.net.peer import format_peer
 
@@ -41,10 +40,11 @@ log = Logger()
 class MQTTProtocol(Admission):
     """Feeds the decoder and looks each packet up in the table of its state."""
 
+    _graceful = False
+
     def __init__(self, factory: MQTTFactory) -> None:
         super().__init__(factory)
         self._acks: AckQueue | None = None
-        self._graceful = False
 
     # -- IProtocol -------------------------------------------------------------------------------
 
@@ -110,17 +110,20 @@ class MQTTProtocol(Admission):
 
     def _handle_packets(self, left: int) -> int:
         """Handle at most ``left`` packets; returns how many more it might have been."""
-        next_packet = self._decoder.next_packet
+        decoder = self._decoder
         try:
             while left and not self._holds:
-                packet = next_packet()
-                if packet is None:
+                find = self._table.get  # of another state after CONNECT, which comes alone
+                for packet in decoder.packets(left):
+                    left -= 1
+                    handle = find(type(packet))
+                    if handle is None:
+                        raise out_of_place(packet)
+                    handle(self, packet)
+                    if self._holds:
+                        return left
+                if not decoder.has_more:
                     break
-                left -= 1
-                handle = self._table.get(type(packet))
-                if handle is None:
-                    raise _out_of_place(packet)
-                handle(self, packet)
         except MQTTError as error:
             self._fail(error)
         except Exception:
@@ -146,7 +149,7 @@ class MQTTProtocol(Admission):
 
     def _publish(self, packet: Publish) -> None:
         traffic = self._traffic
-        qos = packet.qos
+        qos, packet_id = packet.qos, packet.packet_id
         traffic.publish_received[qos] += 1
         traffic.publish_bytes_received[qos] += len(packet.payload)
         if qos == 2:
@@ -154,11 +157,13 @@ class MQTTProtocol(Admission):
             return
         assert self._client is not None
         answer = self._broker.publish(packet, self._client)
-        packet_id = packet.packet_id
         if answer is not None:
             self._wait(answer, packet, b"" if packet_id is None else encode_puback(packet_id))
         elif packet_id is not None:  # [MQTT-4.3.2-2] [MQTT-2.3.1-6] [MQTT-3.3.4-1]
-            self._acknowledge(encode_puback(packet_id))
+            if self._acks:
+                self._acknowledge(encode_puback(packet_id))
+            else:
+                self.acknowledge(packet_id)
 
     def _publish_once(self, packet: Publish) -> None:
         session, client, packet_id = self._session, self._client, packet.packet_id
@@ -290,9 +295,3 @@ CONNECTED: Final[PacketTable] = {
     Disconnect: MQTTProtocol._disconnect,
 }
 MQTTProtocol.connected_table = CONNECTED
-
-
-def _out_of_place(packet: object) -> ProtocolViolation:
-    if type(packet) is Connect:
-        return ProtocolViolation("a second CONNECT", "MQTT-3.1.0-2")
-    return ProtocolViolation(f"a client does not send {type(packet).__name__.upper()}", "2.2.1")

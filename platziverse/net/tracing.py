@@ -13,6 +13,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from platziverse.mqtt.codec import encode_puback
 from platziverse.mqtt.packets import Connect, Packet, Publish, Subscribe
 from platziverse.net.admission import PacketTable
 from platziverse.net.protocol import MQTTProtocol
@@ -56,6 +57,10 @@ class TracedProtocol(MQTTProtocol):
         """What may not be dropped: every packet but a PUBLISH with QoS 0."""
         self._tell_sent(data)
         super().send(data)
+
+    def acknowledge(self, packet_id: int) -> None:
+        """Each PUBACK on its own."""
+        self.send(encode_puback(packet_id))
 
     def offer(self, data: bytes) -> bool:
         """A PUBLISH with QoS 0."""

@@ -205,7 +205,7 @@ class TestDelays(AuthorityCase):
 class TestRules(AuthorityCase):
     def test_without_rules_everything_but_the_servers_own(self) -> None:
         authority = self.authority()
-        self.assertFalse(authority.restricts_receiving)
+        self.assertFalse(authority.restricts)
         self.assertTrue(authority.may_publish(ANA, "any/thing"))
         self.assertTrue(authority.may_subscribe(ANA, "#"))
         self.assertTrue(authority.may_receive(ANA, "$SYS/uptime"))
@@ -221,7 +221,7 @@ class TestRules(AuthorityCase):
     def test_rules_decide_by_the_name_of_the_login(self) -> None:
         authority = self.authority(rules=RULES)
         nobody = Client("c1", 2)
-        self.assertTrue(authority.restricts_receiving)
+        self.assertTrue(authority.restricts)
         self.assertTrue(authority.may_publish(ANA, "mine/1"))
         self.assertFalse(authority.may_publish(nobody, "mine/1"))
         self.assertTrue(authority.may_receive(nobody, "public/1"))
@@ -237,7 +237,7 @@ class TestRules(AuthorityCase):
         self.assertFalse(authority.may_receive(ANA, "mine/1"))
         self.assertFalse(authority.may_publish(ANA, "mine/1"))
         authority.use(None)
-        self.assertFalse(authority.restricts_receiving)
+        self.assertFalse(authority.restricts)
 
     def test_an_anonymous_client_under_rules_with_user_patterns_is_only_denied(self) -> None:
         """Row 83."""

@@ -12,7 +12,7 @@ from platziverse.testing import BrokerHarness, FakeClient
 class Rules(OpenAuthority):
     """Client Identifiers that may not publish, subscribe or receive; changed by the test."""
 
-    restricts_receiving = True
+    restricts = True
 
     def __init__(self) -> None:
         self.mute: set[str] = set()

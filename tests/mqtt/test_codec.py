@@ -4,7 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from platziverse.mqtt.codec import ENCODERS, EncodedPublish, encode, encode_length
+from platziverse.mqtt.codec import (
+    ENCODERS,
+    EncodedPublish,
+    encode,
+    encode_length,
+    encode_puback,
+    encode_pubacks,
+)
 from platziverse.mqtt.decoder import PacketDecoder
 from platziverse.mqtt.packets import Connect, Packet, Publish
 from tests.mqtt.strategies import IDS, PACKETS, QOS, publishes
@@ -61,3 +68,9 @@ class Lengths(SynchronousTestCase):
         decoder = open_decoder()
         decoder.feed(encode(packet))
         self.assertEqual(decoder.next_packet(), packet)
+
+
+class Many(SynchronousTestCase):
+    def test_many_pubacks_are_what_each_of_them_would_be(self) -> None:
+        numbers = [1, 65_535, 7, 7, 256]
+        self.assertEqual(encode_pubacks(numbers), b"".join(map(encode_puback, numbers)))

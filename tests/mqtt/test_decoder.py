@@ -147,3 +147,46 @@ class Refusing(SynchronousTestCase):
         self.assertEqual(decoder.next_packet(), Publish("a/b/c", b""))
         decoder.feed(encode(Publish("a/b/c/d", b"")))
         self.assertRaises(MalformedPacket, decoder.next_packet)
+
+
+class Reads(SynchronousTestCase):
+    """Many packets of one read."""
+
+    def setUp(self) -> None:
+        self.decoder = PacketDecoder(1 << 20)
+        self.decoder.connected(1 << 20, 4)
+
+    def test_what_is_not_taken_comes_first_the_next_time(self) -> None:
+        sent = [Publish("t", b"%d" % number) for number in range(5)]
+        self.decoder.feed(b"".join(map(encode, sent)))
+        taken = list(itertools.islice(self.decoder.packets(4), 2))
+        self.assertTrue(self.decoder.has_more)
+        self.assertEqual(taken + list(self.decoder.packets(4)), sent[:4])
+        self.assertEqual((drain(self.decoder), self.decoder.has_more), (sent[4:], False))
+
+    def test_an_error_comes_after_the_packets_before_it_and_again(self) -> None:
+        sent = [Publish("t", b"1", 1, packet_id=1), Publish("t", b"2", 1, packet_id=2)]
+        self.decoder.feed(
+            b"".join(map(encode, sent)) + b"\x32\x05\0\x01t\0\0"
+        )  # like them, but for its number
+        self.assertEqual(list(self.decoder.packets(9)), sent)
+        self.assertTrue(self.decoder.has_more)
+        for _ in range(2):
+            self.assertRaises(MalformedPacket, self.decoder.packets, 9)
+
+    def test_a_publish_that_begins_like_the_last_is_decoded_like_any_other(self) -> None:
+        for qos in (0, 1, 2):
+            number = 7 if qos else None
+            sent = [
+                Publish("t", b"1", qos, packet_id=number),
+                Publish("t", b"2", qos, True, packet_id=number),
+            ]
+            sent += [sent[0], sent[1], sent[1], Publish("u", b"3", qos, packet_id=number), sent[0], sent[0]]
+            stream = b"".join(map(encode, sent))
+            self.decoder.feed(stream)
+            self.assertEqual(list(self.decoder.packets(99)), sent)
+            for cut in range(len(stream)):
+                self.decoder.feed(stream[:cut])
+                packets = drain(self.decoder)
+                self.decoder.feed(stream[cut:])
+                self.assertEqual(packets + drain(self.decoder), sent)
