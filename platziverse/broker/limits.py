@@ -24,7 +24,7 @@ class Limits:
     #: Clients with the same user name; 0 is any number.
     max_connections_per_user: int = field(default=0, validator=ge(0))
     #: New connections attended to in a second; more of them wait, none is refused. 0 is any number.
-    max_connect_rate: float = field(default=5000.0, validator=ge(0))
+    max_connect_rate: float = field(default=20_000.0, validator=ge(0))
     #: Control Packets and bytes that one client may send in a second; reading is held above. 0 is any number.
     max_message_rate: float = field(default=100_000.0, validator=ge(0))
     max_byte_rate: float = field(default=64.0 * MIB, validator=ge(0))

@@ -98,7 +98,7 @@ class FleetTests(SynchronousTestCase):
         return transport
 
     def test_a_fleet_is_connected_within_seconds_and_nobody_is_refused(self) -> None:
-        harness = BrokerHarness()
+        harness = BrokerHarness(limits=Limits(max_connect_rate=5000.0))
         waiting = {number: self.open(harness) for number in range(FLEET)}
         self.assertGreater(len(harness.factory.arrivals), FLEET * 0.9)
         per_step = []
