@@ -147,7 +147,7 @@ class FrameReader:
             return start
         size = data[start + 1] & 0x7F
         body = start + 2
-        if size >= 126:
+        if size >= 126 and data[start] & 0x0F < CLOSE:  # a longer control frame is wrong as it is
             body += 2 if size == 126 else 8
             if body > end:
                 return start
