@@ -1,7 +1,7 @@
 """Session: what the broker remembers of a client, on both sides of a lost connection."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias
 
 from platziverse.broker.interfaces import Authority, Client, NetworkConnection
@@ -213,21 +213,25 @@ class Session(Receiving):
             if packet_id not in self._inflight:  # [MQTT-2.3.1-2] [MQTT-2.3.1-4]
                 return packet_id
 
-    def puback(self, packet_id: int) -> bool:
-        """The client owns a QoS 1 message. False if no such Packet Identifier is in flight.
+    def puback(self, packet_ids: Iterable[int]) -> int:
+        """The client owns these QoS 1 messages.
 
+        :return: how many of the Packet Identifiers were not in flight.
         :raises ProtocolViolation: the message in flight is one of QoS 2.
         """
-        entry = self._inflight.get(packet_id, _RELEASED)
-        if entry is _RELEASED:
-            self._refuse_if_present(packet_id, "PUBACK")
-            return False
-        if entry[1] != 1:
-            raise ProtocolViolation(f"PUBACK for a QoS 2 message, packet id {packet_id}", "MQTT-4.3.3-1")
-        del self._inflight[packet_id]
+        inflight, unknown = self._inflight, 0
+        for packet_id in packet_ids:
+            entry = inflight.get(packet_id, _RELEASED)
+            if entry is _RELEASED:
+                self._refuse_if_present(packet_id, "PUBACK")
+                unknown += 1
+                continue
+            if entry[1] != 1:
+                raise ProtocolViolation(f"PUBACK for a QoS 2 message, packet id {packet_id}", "MQTT-4.3.3-1")
+            del inflight[packet_id]
         if self._queue or self._replay:
             self.pump()
-        return True
+        return unknown
 
     def pubrec(self, packet_id: int) -> bool:
         """The client owns a QoS 2 message; answered with PUBREL even if unknown. False if unknown.

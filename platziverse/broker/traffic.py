@@ -42,6 +42,11 @@ class Traffic:
     #: Exceptions that are bugs of ours; a test asserts that there are none.
     internal_errors: int = 0
 
+    def received(self, qos: int, count: int, size: int) -> None:
+        """Count PUBLISHes of this QoS that came, and the bytes of their payloads together."""
+        self.publish_received[qos] += count
+        self.publish_bytes_received[qos] += size
+
     def protocol_error(self, statement: str) -> None:
         """Count a connection closed for breaking this statement."""
         self.protocol_errors[statement] = self.protocol_errors.get(statement, 0) + 1

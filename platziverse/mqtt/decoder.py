@@ -1,29 +1,33 @@
 """PacketDecoder: from a stream of bytes to Control Packets."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from operator import length_hint
-from typing import Final, TypeAlias
+from struct import Struct, calcsize
+from typing import Any, Final, TypeAlias
 
 from platziverse.mqtt.decoding import DECODERS, topic_names
 from platziverse.mqtt.errors import MalformedPacket, MQTTError, ProtocolViolation
 from platziverse.mqtt.packets import Packet, Puback, Pubcomp, Publish, Pubrec, Pubrel
 from platziverse.mqtt.topics import CACHED_TOPIC_LENGTH
 
-#: The frequent packets that hold a Packet Identifier and nothing else, by their first byte.
+#: The frequent packets that hold a Packet Identifier and nothing else, by their Fixed Header.
 ACKNOWLEDGEMENTS: Final[dict[int, Callable[[int], Packet]]] = {
-    0x40: Puback,
-    0x50: Pubrec,
-    0x62: Pubrel,
-    0x70: Pubcomp,
+    0x4002: Puback,
+    0x5002: Pubrec,
+    0x6202: Pubrel,
+    0x7002: Pubcomp,
 }
 
-#: Of a PUBLISH: its bytes up to the Packet Identifier or payload, how many these are, how many it has in all,
-#: and what they mean: QoS, RETAIN, Topic Name.
-Beginning: TypeAlias = "tuple[bytes | tuple[()], int, int, int, bool, str]"
+#: Of a PUBLISH: its bytes up to the Packet Identifier or payload, how many it has in all, and what they mean:
+#: QoS, RETAIN, Topic Name.
+Beginning: TypeAlias = "tuple[bytes | tuple[()], int, int, bool, str]"
 
 #: Nothing begins with it.
-_NONE_YET: Final[Beginning] = ((), 0, 0, 0, False, "")
+_NONE_YET: Final[Beginning] = ((), 1, 0, False, "")
 _NOTHING: Final[Iterator[Packet]] = iter(())
+#: Packet type and QoS of a PUBLISH, in its first byte.
+_TYPE_AND_QOS: Final = 0xF6
+_IDENTIFIED: Final = Struct(">HH")
 
 
 class PacketDecoder:
@@ -43,14 +47,16 @@ class PacketDecoder:
         "_data",
         "_end",
         "_error",
+        "_layout",
         "_levels",
         "_limit",
         "_partial",
         "_position",
-        "_ready",
         "_strict_dup",
         "_topics",
         "_wanted",
+        "has_more",
+        "ready",
     )
 
     def __init__(self, max_packet_size: int, max_topic_levels: int = 200, strict_dup: bool = True) -> None:
@@ -61,26 +67,24 @@ class PacketDecoder:
         self._connected = False
         # The bytes being decoded, as they came; read up to _position.
         self._data = b""
-        self._position = 0
-        self._end = 0
+        self._position = self._end = 0
+        #: There may be more packets in them, or an error.
+        self.has_more = False
         # In their place, of an incomplete packet: what has come of the _wanted bytes.
         self._partial: bytearray | None = None
         self._wanted = 0
-        # Decoded, and perhaps not all taken; and what is wrong with the bytes after that.
-        self._ready = _NOTHING
+        #: What ``packets`` returned last, less what has been taken since.
+        self.ready = _NOTHING
+        # What is wrong with the bytes after that.
         self._error: MQTTError | None = None
-        # Of the last PUBLISH: one that begins like it needs not be looked at again.
+        # Of the last PUBLISH, and how those are laid out that begin like it, once there is one.
         self._beginning = _NONE_YET
+        self._layout: Struct | None = None
 
     @property
     def pending(self) -> int:
         """Bytes received that are no packet yet."""
         return len(self._partial) if self._partial is not None else self._end - self._position
-
-    @property
-    def has_more(self) -> bool:
-        """The bytes that have come are not done with; those of an incomplete packet are for now."""
-        return self._end - self._position > 1 or self._error is not None
 
     def connected(self, max_packet_size: int, protocol_level: int) -> None:
         """CONNECT was accepted: from now on any packet, up to this size.
@@ -105,93 +109,122 @@ class PacketDecoder:
             self._data = data
         self._position = 0
         self._end = len(self._data)
+        self.has_more = self._end > 0
 
     def packets(self, most: int) -> Iterator[Packet]:
         """The next packets, up to ``most``; none until more bytes have come.
 
-        Those that are not taken from the iterator come first the next time.
+        They are of one class, and as PUBLISH of one QoS. Those that are not taken from the iterator come
+        first the next time.
 
         :raises MQTTError: the stream is broken, and all before that has been taken.
         """
-        if length_hint(self._ready):
-            return self._ready
+        if length_hint(self.ready):
+            return self.ready
         if self._error is not None:
             raise self._error
         found: list[Packet] = []
-        try:
-            self._decode(found, most if self._connected else 1)
-        except MQTTError as error:
-            self._error = error.with_traceback(None)
-            if not found:
-                raise
-        self._ready = iter(found)
-        return self._ready
+        if self.has_more:
+            try:
+                self._decode(found, most)
+            except MQTTError as error:
+                self._error = error.with_traceback(None)
+                if not found:
+                    raise
+        self.ready = iter(found)
+        return self.ready
 
     def next_packet(self) -> Packet | None:
         """The next packet alone; see ``packets``."""
         return next(self.packets(1), None)
 
     def _decode(self, found: list[Packet], most: int) -> None:
-        """Add up to ``most`` packets; whatever is not one of the commonest is left to ``_decode_one``."""
-        data, start, end = self._data, self._position, self._end
-        acknowledgements = ACKNOWLEDGEMENTS if self._connected else {}
-        prefix, head, size, qos, retain, topic = self._beginning
-        for _ in range(most):
-            if data.startswith(prefix, start) and start + size <= end:
-                stop, payload = start + size, start + head
-                if not qos:
-                    found.append(Publish(topic, data[payload:stop], 0, retain))
-                    start = stop
-                    continue
-                if packet_id := data[payload] << 8 | data[payload + 1]:
-                    found.append(Publish(topic, data[payload + 2 : stop], qos, retain, False, packet_id))
-                    start = stop
-                    continue
-            elif (
-                end - start > 3
-                and data[start] in acknowledgements
-                and data[start + 1] == 2
-                and (packet_id := data[start + 2] << 8 | data[start + 3])
-            ):
-                found.append(acknowledgements[data[start]](packet_id))
-                start += 4
-                continue
-            if start == end:
-                break
-            self._position = start
-            if (packet := self._decode_one()) is None:
-                return
-            found.append(packet)
-            start = self._position
-            prefix, head, size, qos, retain, topic = self._beginning
-        if start < end:
-            self._position = start
+        """Add up to ``most`` packets of one kind; of those that are not frequent, one."""
+        first = self._data[self._position]
+        if not self._connected:
+            self._decode_one(found)
+        elif first >> 4 == 3:
+            self._decode_publishes(found, most, first & _TYPE_AND_QOS)
+        elif (first << 8 | 2) in ACKNOWLEDGEMENTS:
+            self._decode_acknowledgements(found, most, first << 8 | 2)
         else:
+            self._decode_one(found)
+        if self._position == self._end:
             self._data = b""
             self._position = self._end = 0
+            self.has_more = False
 
-    def _decode_one(self) -> Packet | None:
-        data = self._data
-        start = self._position
-        end = self._end
-        if end - start < 2:
-            self._wait_for_header()
-            return None
+    def _decode_publishes(self, found: list[Packet], most: int, alike: int) -> None:
+        """What begins like the last one is not looked at again."""
+        data, end, start = self._data, self._end, self._position
+        while True:
+            prefix, size, qos, retain, topic = self._beginning
+            if start + size <= end and data.startswith(prefix, start):
+                for begins, packet_id, payload in self._repeats(start, most - len(found)):
+                    if begins != prefix or packet_id == 0:
+                        break
+                    found.append(Publish(topic, payload, qos, retain, False, packet_id or None))
+                    start += size
+            if start > self._position:
+                self._position = start
+            elif not self._decode_one(found):
+                return
+            start = self._position
+            if start == end or len(found) >= most or data[start] & _TYPE_AND_QOS != alike:
+                return
+
+    def _repeats(self, start: int, most: int) -> Iterable[Any]:
+        """The parts of what are perhaps packets like the last, if they are; of the first it is known.
+
+        :return: beginning, Packet Identifier (at QoS 0 nothing, ``b""``) and payload of each.
+        """
+        layout, size = self._layout, self._beginning[1]
+        if layout is None:
+            head, identifier = len(self._beginning[0]), "H" if self._beginning[2] else "0s"
+            layout = self._layout = Struct(f">{head}s{identifier}{size - head - calcsize(identifier)}s")
+        most = min(most, (self._end - start) // size)
+        if most == 1:
+            return (layout.unpack_from(self._data, start),)
+        return layout.iter_unpack(memoryview(self._data)[start : start + most * size])
+
+    def _decode_acknowledgements(self, found: list[Packet], most: int, header: int) -> None:
+        start, make = self._position, ACKNOWLEDGEMENTS[header]
+        whole = min(most, (self._end - start) // 4) * 4
+        for begins, packet_id in _IDENTIFIED.iter_unpack(self._data[start : start + whole]):
+            if begins != header or not packet_id:
+                break
+            found.append(make(packet_id))
+        if found:
+            self._position = start + 4 * len(found)
+        else:
+            self._decode_one(found)
+
+    def _decode_one(self, found: list[Packet]) -> bool:
+        """Add a packet of any kind; ``False`` when it is not complete."""
+        data, start, end = self._data, self._position, self._end
         first = data[start]
-        length = data[start + 1]
-        body = start + 2
         if not self._connected and first != 0x10:
             raise _not_connect(first)
+        if end - start < 2:
+            self.has_more = False
+            return False
+        length, body = data[start + 1], start + 2
         if length > 127:
             length, body = self._long_length(start)
         stop = body + length
         if stop > end:
             self._collect(stop)
-            return None
+            return False
         self._position = stop
-        if first >> 4 != 3:
-            return self._decode_other(first, data[body:stop])
-        if length < 2:
+        if first >> 4 == 3:
+            found.append(self._decode_publish(first, start, body, stop))
+        else:
+            found.append(self._decode_other(first, data[body:stop]))
+        return True
+
+    def _decode_publish(self, first: int, start: int, body: int, stop: int) -> Publish:
+        data = self._data
+        if stop - body < 2:
             raise MalformedPacket("PUBLISH without a Topic Name", "MQTT-3.3.2-1")
         topic_end = body + 2 + data[body + 1]
         if data[body]:
@@ -200,44 +233,41 @@ class PacketDecoder:
             raise MalformedPacket("a Topic Name longer than its PUBLISH", "MQTT-4.8.0-1")
         topic = self._topics[data[body + 2 : topic_end]]
         head = topic_end - start
-        if first < 0x36 and head <= CACHED_TOPIC_LENGTH:
-            qos = first >> 1 & 3
-            self._beginning = (data[start:topic_end], head, stop - start, qos, first & 1 == 1, topic)
-        if first < 0x32:
+        self._layout = None
+        qos = first >> 1 & 3
+        if first >= 0x36 or head > CACHED_TOPIC_LENGTH:
+            self._beginning = _NONE_YET
+            return self._publish_in_full(first, topic, data, topic_end, stop)
+        self._beginning = (data[start:topic_end], stop - start, qos, first & 1 == 1, topic)
+        if not qos:
             return Publish(topic, data[topic_end:stop], 0, first == 0x31)
         payload = topic_end + 2
-        if first < 0x36 and payload <= stop:
-            packet_id = data[topic_end] << 8 | data[topic_end + 1]
-            if packet_id:
-                return Publish(topic, data[payload:stop], first >> 1 & 3, first & 1 == 1, False, packet_id)
-        return self._publish_with_flags(first, topic, data, topic_end, stop)
+        if payload <= stop and (packet_id := data[topic_end] << 8 | data[topic_end + 1]):
+            return Publish(topic, data[payload:stop], qos, first & 1 == 1, False, packet_id)
+        return self._publish_in_full(first, topic, data, topic_end, stop)
 
-    def _publish_with_flags(self, first: int, topic: str, data: bytes, topic_end: int, stop: int) -> Publish:
-        """PUBLISH with DUP, or one that is wrong."""
-        qos = first >> 1 & 3
+    def _publish_in_full(self, first: int, topic: str, data: bytes, topic_end: int, stop: int) -> Publish:
+        """PUBLISH with DUP, with a very long Topic Name, or one that is wrong."""
+        qos, retain, dup = first >> 1 & 3, first & 1 == 1, first & 8 == 8
         if qos == 3:
             raise MalformedPacket("PUBLISH at QoS 3", "MQTT-3.3.1-4")
         if not qos:
-            if self._strict_dup:
+            if dup and self._strict_dup:
                 raise MalformedPacket("DUP at QoS 0", "MQTT-3.3.1-2")
-            return Publish(topic, data[topic_end:stop], 0, first & 1 == 1, True)
+            return Publish(topic, data[topic_end:stop], 0, retain, dup)
         payload = topic_end + 2
         if payload > stop:
             raise MalformedPacket("PUBLISH without its Packet Identifier", "MQTT-2.3.1-1")
         packet_id = data[topic_end] << 8 | data[topic_end + 1]
         if not packet_id:
             raise MalformedPacket("Packet Identifier 0", "MQTT-2.3.1-1")
-        return Publish(topic, data[payload:stop], qos, first & 1 == 1, first & 8 == 8, packet_id)
+        return Publish(topic, data[payload:stop], qos, retain, dup, packet_id)
 
     def _decode_other(self, first: int, content: bytes) -> Packet:
         decode = DECODERS.get(first >> 4)
         if decode is None:  # types 0 and 15
             raise MalformedPacket(f"a packet of the reserved type {first >> 4}", "2.2.1")
         return decode(first & 0x0F, content, self._levels)
-
-    def _wait_for_header(self) -> None:
-        if not self._connected and self._data[self._position] != 0x10:
-            raise _not_connect(self._data[self._position])
 
     def _long_length(self, start: int) -> tuple[int, int]:
         """A Remaining Length of two to four bytes, and where it ends; (1, end) while it is incomplete."""
@@ -261,6 +291,7 @@ class PacketDecoder:
         self._wanted = stop - self._position
         self._data = b""
         self._position = self._end = 0
+        self.has_more = False
 
 
 def _not_connect(first: int) -> MQTTError:

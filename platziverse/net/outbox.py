@@ -46,22 +46,18 @@ class Flushes:
         """Write everything that was collected, also what the writing itself brings about."""
         self.turn = True
         try:
-            while self._touched:
-                touched, self._touched = self._touched, []
-                for outbox in touched:
-                    try:
-                        outbox.flush()
-                    except Exception:  # one transport's bug is not the others' end
-                        log.failure("Bug: writing to a client")
+            for outbox in self._touched:  # also those that come to it meanwhile
+                try:
+                    outbox.flush()
+                except Exception:  # one transport's bug is not the others' end
+                    log.failure("Bug: writing to a client")
         finally:
+            self._touched.clear()
             self.turn = False
 
 
 class Outbox(Protocol):
     """The sending half of a connection, and push producer of its transport."""
-
-    # PUBACKs that go out before anything else does, by their Packet Identifiers. Few clients need them.
-    _owed: "list[int] | None" = None
 
     def __init__(self, flushes: Flushes, limits: Limits, traffic: Traffic) -> None:
         self._flushes = flushes
@@ -74,40 +70,20 @@ class Outbox(Protocol):
         self.closed = False
 
     @property
-    def out_messages(self) -> int:
-        """Packets, roughly, that wait for the transport."""
-        return len(self._out)
-
-    @property
     def out_bytes(self) -> int:
         """Bytes that wait for the transport."""
         return self._out_size
 
-    def acknowledge(self, packet_id: int) -> None:
-        """Queue a PUBACK; those that follow others are encoded together."""
-        if not self._out:
-            self.send(encode_puback(packet_id))
-            return
-        if self._owed:
-            self._owed.append(packet_id)
-        else:
-            self._flushes.add(self)
-            self._owed = [packet_id]
-
-    def _settle(self, owed: list[int]) -> None:
-        out = self._out
-        data = encode_pubacks(owed)
-        self._traffic.messages_sent += len(owed) - 1
-        self._owed = None
-        out.append(data)
-        self._out_size += len(data)
-        if self._out_size > WRITE_SIZE:
-            self._overflow()
+    def acknowledge(self, packet_ids: list[int]) -> None:
+        """Queue a PUBACK for each of these, in one piece."""
+        if len(packet_ids) == 1:
+            self.send(encode_puback(packet_ids[0]))
+        elif packet_ids:
+            self._traffic.messages_sent += len(packet_ids) - 1
+            self.send(encode_pubacks(packet_ids))
 
     def send(self, data: bytes) -> None:
         """Queue bytes that may not be dropped."""
-        if self._owed:
-            self._settle(self._owed)
         out = self._out
         if not out:
             self._flushes.add(self)
@@ -143,8 +119,6 @@ class Outbox(Protocol):
 
     def flush(self) -> None:
         """Hand everything to the transport, unless that has told us to pause."""
-        if self._owed:
-            self._settle(self._owed)
         out = self._out
         if not out or self.congested or self.closed:
             return

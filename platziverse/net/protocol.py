@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterator
+from operator import length_hint
+from typing import Any, Final, cast
 
-from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import ITCPTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from platziverse.broker.session import Session
-from platziverse.mqtt.codec import PINGRESP, encode, encode_puback, encode_pubcomp, encode_pubrec
+from platziverse.mqtt.codec import PINGRESP, encode, encode_pubcomp
 from platziverse.mqtt.errors import MQTTError
 from platziverse.mqtt.packets import (
     Disconnect,
@@ -26,25 +26,18 @@ from platziverse.mqtt.packets import (
     Unsuback,
     Unsubscribe,
 )
-from platziverse.net.acks import AckQueue, Pending
-from platziverse.net.admission import Admission, PacketTable, out_of_place
+from platziverse.net.admission import PacketTable, out_of_place
 from platziverse.net.flow import CLOSED, TURN
 from platziverse.net.peer import format_peer
-
-if TYPE_CHECKING:
-    from platziverse.net.factory import MQTTFactory
+from platziverse.net.publishing import Publishing
 
 log = Logger()
 
 
-class MQTTProtocol(Admission):
+class MQTTProtocol(Publishing):
     """Feeds the decoder and looks each packet up in the table of its state."""
 
     _graceful = False
-
-    def __init__(self, factory: MQTTFactory) -> None:
-        super().__init__(factory)
-        self._acks: AckQueue | None = None
 
     # -- IProtocol -------------------------------------------------------------------------------
 
@@ -96,13 +89,14 @@ class MQTTProtocol(Admission):
         nested, flushes.turn = flushes.turn, True
         budget = self._limits.packets_per_turn
         left = self._handle_packets(budget)
-        self._traffic.messages_received += budget - left
+        taken = budget - left
+        self._traffic.messages_received += taken
         if (pending := self._decoder.pending) or self._partial_since:
-            self._note_partial(pending, left < budget)
-        self.credit_packets -= budget - left
+            self._note_partial(pending, taken > 0)
+        self.credit_packets -= taken
         if self.credit_packets < 0 or self.credit_bytes < 0:
             self._pace()
-        if not left and not self._holds:
+        if not left and not self._holds and self._decoder.has_more:
             self.hold_reading(TURN)
             self._owner.clock.callLater(0, self.resume_reading, TURN)
         if not nested:
@@ -113,15 +107,18 @@ class MQTTProtocol(Admission):
         decoder = self._decoder
         try:
             while left and not self._holds:
-                find = self._table.get  # of another state after CONNECT, which comes alone
-                for packet in decoder.packets(left):
-                    left -= 1
-                    handle = find(type(packet))
-                    if handle is None:
-                        raise out_of_place(packet)
-                    handle(self, packet)
-                    if self._holds:
-                        return left
+                packets = decoder.packets(left)
+                left -= length_hint(packets)
+                try:
+                    for packet in packets:
+                        handle = self._table.get(type(packet))
+                        if handle is None:
+                            raise out_of_place(packet)
+                        handle(self, packet)
+                        if self._holds:
+                            break
+                finally:
+                    left += length_hint(packets)
                 if not decoder.has_more:
                     break
         except MQTTError as error:
@@ -145,101 +142,13 @@ class MQTTProtocol(Admission):
         except Exception:
             self._break_down(Failure())
 
-    # -- PUBLISH ---------------------------------------------------------------------------------
-
-    def _publish(self, packet: Publish) -> None:
-        traffic = self._traffic
-        qos, packet_id = packet.qos, packet.packet_id
-        traffic.publish_received[qos] += 1
-        traffic.publish_bytes_received[qos] += len(packet.payload)
-        if qos == 2:
-            self._publish_once(packet)
-            return
-        assert self._client is not None
-        answer = self._broker.publish(packet, self._client)
-        if answer is not None:
-            self._wait(answer, packet, b"" if packet_id is None else encode_puback(packet_id))
-        elif packet_id is not None:  # [MQTT-4.3.2-2] [MQTT-2.3.1-6] [MQTT-3.3.4-1]
-            if self._acks:
-                self._acknowledge(encode_puback(packet_id))
-            else:
-                self.acknowledge(packet_id)
-
-    def _publish_once(self, packet: Publish) -> None:
-        session, client, packet_id = self._session, self._client, packet.packet_id
-        assert session is not None
-        assert client is not None
-        assert packet_id is not None
-        pubrec = encode_pubrec(packet_id)
-        now = self._owner.deadlines.now
-        if not session.receive(packet_id, now):
-            self._repeated(session, packet_id, self._ack_queue().expect(pubrec))
-            return
-        answer = self._broker.publish(packet, client)
-        if answer is not None:
-            self._wait(answer, packet, pubrec)
-        else:
-            session.stored(packet_id, now)
-            self._acknowledge(pubrec)  # [MQTT-4.3.3-2]
-
-    def _repeated(self, session: Session, packet_id: int, pending: Pending) -> None:
-        """A QoS 2 message came again: the outcome of the first is its outcome."""
-        flow = self._owner.flow
-        flow.started(self, 0)
-
-        def known(stored: bool) -> None:
-            if stored:
-                pending.done()
-            else:
-                self.close("not stored")
-            flow.finished(self, 0)
-
-        session.when_stored(packet_id, known)
-
-    def _acknowledge(self, data: bytes) -> None:
-        if self._acks:
-            self._acks.expect(data).done()
-            self._owner.flow.owing(self, len(self._acks))
-        else:
-            self.send(data)
-
-    def _ack_queue(self) -> AckQueue:
-        if self._acks is None:
-            self._acks = AckQueue(self.send)
-        return self._acks
-
-    def _wait(self, answer: Deferred[object], packet: Publish, ack: bytes) -> None:
-        """The acknowledgement, or at QoS 0 only the right to send more, waits for the handler."""
-        pending = self._ack_queue().expect(ack)
-        self._owner.flow.started(self, len(packet.payload))
-        began = self._owner.clock.seconds()
-        answer.addCallbacks(
-            self._stored, self._not_stored, callbackArgs=(pending, packet, began), errbackArgs=(packet,)
-        )
-
-    def _stored(self, result: object, pending: Pending, packet: Publish, began: float) -> None:
-        owner = self._owner
-        if packet.qos == 2 and self._session is not None and packet.packet_id is not None:
-            self._session.stored(packet.packet_id, owner.deadlines.now)
-        pending.done()
-        if owner.observe_ack is not None:
-            owner.observe_ack(owner.clock.seconds() - began)
-        owner.flow.finished(self, len(packet.payload))
-
-    def _not_stored(self, failure: Failure, packet: Publish) -> None:
-        if packet.qos == 2 and self._session is not None and packet.packet_id is not None:
-            self._session.failed(packet.packet_id)
-        self._owner.flow.finished(self, len(packet.payload))
-        if not self.closed:
-            self._complain("not stored", f"its message was not handled: {failure.getErrorMessage()}")
-        self.close("its message was not handled")  # MQTT 3.1.1 has no negative PUBACK
-
     # -- the other packets -----------------------------------------------------------------------
 
     def _puback(self, packet: Puback) -> None:
         assert self._session is not None
-        if not self._session.puback(packet.packet_id):
-            self._traffic.unknown_acknowledgements += 1
+        following = cast("Iterator[Puback]", self._decoder.ready)
+        packet_ids = [packet.packet_id, *[each.packet_id for each in following]]
+        self._traffic.unknown_acknowledgements += self._session.puback(packet_ids)
 
     def _pubrec(self, packet: Pubrec) -> None:
         assert self._session is not None

@@ -58,9 +58,16 @@ class TracedProtocol(MQTTProtocol):
         self._tell_sent(data)
         super().send(data)
 
-    def acknowledge(self, packet_id: int) -> None:
+    def acknowledge(self, packet_ids: list[int]) -> None:
         """Each PUBACK on its own."""
-        self.send(encode_puback(packet_id))
+        for packet_id in packet_ids:
+            self.send(encode_puback(packet_id))
+
+    def _handle_packets(self, left: int) -> int:
+        """One at a time: each is told before it is handled."""
+        while left and not super()._handle_packets(1):
+            left -= 1
+        return left
 
     def offer(self, data: bytes) -> bool:
         """A PUBLISH with QoS 0."""

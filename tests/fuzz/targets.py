@@ -34,22 +34,22 @@ def decoder(data: bytes) -> None:
 
 
 def split_decoder(data: bytes) -> None:
-    """The place of a split makes no difference."""
+    """Neither the place of a split nor how many packets are decoded together makes a difference."""
     at = data[0] % len(data) if data else 0
     outcomes = []
-    for chunks in ((data,), (data[:at], data[at:])):
+    for most, chunks in ((1, (data,)), (100, (data, b"")), (100, (data[:at], data[at:]))):
         one = PacketDecoder(LIMIT)
         one.connected(LIMIT, 4)
         packets: list[object] = []
         try:
             for chunk in chunks:
                 one.feed(chunk)
-                while (packet := one.next_packet()) is not None:
-                    packets.append(packet)
+                while run := list(one.packets(most)):
+                    packets += run
         except MQTTError as error:
             packets.append(str(error))
         outcomes.append(packets)
-    assert outcomes[0] == outcomes[1]
+    assert outcomes[0] == outcomes[1] == outcomes[2]
 
 
 def topics(data: bytes) -> None:

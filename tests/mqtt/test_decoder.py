@@ -14,11 +14,16 @@ from platziverse.mqtt.packets import Connect, Packet, Pingreq, Publish
 from tests.mqtt.strategies import LATER, connects
 
 
-def drain(decoder: PacketDecoder) -> list[Packet]:
-    packets = []
-    while (packet := decoder.next_packet()) is not None:
-        packets.append(packet)
+def drain(decoder: PacketDecoder, most: int = 99) -> list[Packet]:
+    packets: list[Packet] = []
+    while run := list(decoder.packets(most)):
+        packets += run
     return packets
+
+
+def kind(packet: Packet) -> tuple[object, ...]:
+    """Packets of one kind are given together."""
+    return type(packet), packet.qos if isinstance(packet, Publish) else None
 
 
 class Splitting(SynchronousTestCase):
@@ -164,6 +169,24 @@ class Reads(SynchronousTestCase):
         self.assertEqual(taken + list(self.decoder.packets(4)), sent[:4])
         self.assertEqual((drain(self.decoder), self.decoder.has_more), (sent[4:], False))
 
+    @given(st.lists(st.tuples(LATER, st.integers(1, 5)), max_size=8), st.data())
+    def test_packets_of_a_kind_come_together_however_many_are_taken(
+        self, several: list[tuple[Packet, int]], data: st.DataObject
+    ) -> None:
+        sent = [packet for packet, count in several for _ in range(count)]
+        stream, decoder = b"".join(map(encode, sent)), PacketDecoder(1 << 20)
+        decoder.connected(1 << 20, 4)
+        cut = data.draw(st.integers(0, len(stream)))
+        packets: list[Packet] = []
+        for part in (stream[:cut], stream[cut:]):
+            decoder.feed(part)
+            most, take = data.draw(st.integers(1, 9)), data.draw(st.integers(1, 9))
+            while run := list(itertools.islice(decoder.packets(most), take)):
+                self.assertLessEqual(len(run), most)
+                self.assertEqual(len(set(map(kind, run))), 1)
+                packets += run
+        self.assertEqual((packets, decoder.pending), (sent, 0))
+
     def test_an_error_comes_after_the_packets_before_it_and_again(self) -> None:
         sent = [Publish("t", b"1", 1, packet_id=1), Publish("t", b"2", 1, packet_id=2)]
         self.decoder.feed(
@@ -185,6 +208,7 @@ class Reads(SynchronousTestCase):
             stream = b"".join(map(encode, sent))
             self.decoder.feed(stream)
             self.assertEqual(list(self.decoder.packets(99)), sent)
+            self.assertFalse(self.decoder.has_more)
             for cut in range(len(stream)):
                 self.decoder.feed(stream[:cut])
                 packets = drain(self.decoder)

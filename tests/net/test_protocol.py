@@ -860,6 +860,34 @@ class Fairness(SynchronousTestCase):
         self.assertFalse(client.held)
         self.assertEqual([type(packet) for packet in client.received()], [Puback] * 19)
 
+    def test_messages_of_one_read_are_answered_up_to_the_one_whose_handler_breaks(self) -> None:
+        def handler(message: Publish, client: Client) -> None:
+            if message.payload == b"3":
+                raise ZeroDivisionError
+
+        harness = BrokerHarness({"t": handler})
+        client, seen = harness.connect(), harness.connect("seen")
+        seen.subscribe("t")
+        client.send(*(Publish("t", b"%d" % number, 1, packet_id=number) for number in range(1, 6)))
+        self.assertEqual((client.received(), client.closed), ([Puback(1), Puback(2)], True))
+        self.assertEqual(len(seen.received()), 3)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual(harness.broker.traffic.publish_received, [0, 2, 0])
+
+    def test_messages_of_one_read_are_answered_in_order_when_only_some_wait(self) -> None:
+        store = Store()
+        harness = BrokerHarness({"t": store})
+        client = harness.connect()
+        topics = ("a", "b", "t", "a", "t", "b")
+        client.send(*(Publish(topic, b"xy", 1, packet_id=n) for n, topic in enumerate(topics, 1)))
+        self.assertEqual(client.received(), [Puback(1), Puback(2)])
+        store.commit(0)
+        self.assertEqual(client.received(), [Puback(3), Puback(4)])
+        store.commit(1)
+        self.assertEqual(client.received(), [Puback(5), Puback(6)])
+        traffic = harness.broker.traffic
+        self.assertEqual((traffic.publish_received, traffic.publish_bytes_received), ([0, 6, 0], [0, 12, 0]))
+
     def test_repetitions_of_a_qos_2_message_are_bounded_while_it_waits(self) -> None:
         """rows 57 and 112"""
         store = Store()
