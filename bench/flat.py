@@ -127,7 +127,7 @@ class Flat:
                     with closing(psycopg2.connect(dsn)) as connection:
                         connection.autocommit = True
                         fill(connection.cursor(), size, months=6, agents=AGENTS)
-                job = ingest.job(running, self.cluster, 4, self.seconds)
+                job = ingest.job(running, self.cluster, 4, self.seconds, ingest.AGENTS)
                 found = [generate(job) for _ in range(self.rounds)]
             for outcome in found:
                 outcome["messages"] *= job.metrics

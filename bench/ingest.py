@@ -16,6 +16,7 @@ from bench.clients import exactly
 from bench.generator import Job, percentiles
 from bench.peers import Running
 from bench.rings import reports as report_ring
+from bench.scenarios import WINDOW
 from platziverse.agents.model import Agent, Metric, Rejection, Report
 from platziverse.store.statement import build
 from tests.crash import wire
@@ -23,6 +24,8 @@ from tests.postgres import Cluster
 
 BATCH = 500
 AGENTS = 10
+#: How many clients publish, each with a window of its own.
+LOADS = {"platziverse": 10, "clients-5": 5, "clients-1": 1}
 COLUMNS = 'type,value,"createdAt","updatedAt","agentId","timestamp","timestampAdjusted",number'
 EMPTY = "TRUNCATE metrics, message_keys"
 SINGLE = f"INSERT INTO metrics ({COLUMNS}) VALUES (%s, %s, now(), now(), %s, now(), false, %s)"
@@ -30,15 +33,15 @@ SINGLE = f"INSERT INTO metrics ({COLUMNS}) VALUES (%s, %s, now(), now(), %s, now
 Outcome = dict[str, float]
 
 
-def job(running: Running, cluster: Cluster, metrics: int, seconds: float, window: int = 100) -> Job:
+def job(running: Running, cluster: Cluster, metrics: int, seconds: float, clients: int) -> Job:
     """What the load generator does to the daemon."""
     return Job(
         port=running.ports["mqtt"],
         pids=[running.pid],
         server=cluster.pid,
-        publishers=AGENTS,
+        publishers=clients,
         qos=1,
-        window=window,
+        window=WINDOW,
         messages="reports",
         metrics=metrics,
         seconds=seconds,

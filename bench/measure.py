@@ -107,11 +107,11 @@ class Bench:
 
     def _ingest(self, running: Running, metrics: int) -> Runs:
         """The daemon, then the other ways, again and again; the tables are emptied in between."""
-        runs: Runs = {"platziverse": [], "window-10": [], "straight": [], "copy": [], "single": []}
+        runs: Runs = {name: [] for name in (*ingest.LOADS, "straight", "copy", "single")}
         for _ in range(self.rounds):
-            for name, window in (("platziverse", 100), ("window-10", 10)):
+            for name, clients in ingest.LOADS.items():
                 self.cluster.execute(ingest.EMPTY, dsn=self.dsn)
-                outcome = generate(ingest.job(running, self.cluster, metrics, 2 * self.seconds, window))
+                outcome = generate(ingest.job(running, self.cluster, metrics, 2 * self.seconds, clients))
                 outcome["messages"] *= metrics
                 runs[name].append(outcome)
             self.cluster.execute(ingest.EMPTY, dsn=self.dsn)

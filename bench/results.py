@@ -194,7 +194,8 @@ def ingest_table(results: Results) -> str:
     """Rows a second, the daemon beside what PostgreSQL does alone."""
     names = {
         "platziverse": "platziverse, 10 clients with a window of 100",
-        "window-10": "the same, 10 clients with a window of 10",
+        "clients-5": "the same, 5 clients",
+        "clients-1": "the same, 1 client",
         "straight": "the same statement, one stream",
         "copy": "copy of psql",
         "single": "one INSERT for each row",

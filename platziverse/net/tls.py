@@ -2,11 +2,9 @@
 
 import os
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, cast
 
-from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import NameOID
@@ -129,13 +127,6 @@ class ServerCertificate:
     def reload(self) -> None:
         """Read the files again. :raises CertificateError: and the old certificate stays in use."""
         self.use(self.load())
-
-    def expires(self) -> datetime:
-        """When the certificate in the file ends (UTC). :raises CertificateError:"""
-        try:
-            return x509.load_pem_x509_certificate(Path(self.certificate).read_bytes()).not_valid_after_utc
-        except (OSError, ValueError) as error:
-            raise CertificateError(f"{self.certificate}: {_reason(error)}") from error
 
     def start(self, clock: IReactorTime, interval: float = POLL) -> None:
         """Look at the files every ``interval`` seconds and reload them when they have changed."""

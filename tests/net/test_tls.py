@@ -274,12 +274,6 @@ class TestRenewal(TLSCase):
         self.certificate.stop()
         self.assertEqual(clock.getDelayedCalls(), [])
 
-    def test_its_end_can_be_asked(self) -> None:
-        left = self.certificate.expires() - datetime.now(timezone.utc)
-        self.assertAlmostEqual(left.days, 29, delta=1)
-        (self.folder / "server.pem").write_bytes(b"garbage")
-        self.assertRaises(CertificateError, self.certificate.expires)
-
     def test_nothing_usable_at_start_is_an_error(self) -> None:
         self.assertRaises(CertificateError, ServerCertificate, "/nonexistent.pem", "/nonexistent.key")
 
