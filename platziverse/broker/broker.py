@@ -80,14 +80,9 @@ class Broker:
         :raises ConnectRefused: this client may not publish its Will, or there are too many of its user.
         """
         self._connections += 1
-        client = Client(
-            packet.client_id or f"auto-{uuid4()}",  # [MQTT-3.1.3-6]
-            self._connections,
-            address,
-            username,
-            not packet.clean_session,
-            self._wall_clock(),
-        )
+        client_id = packet.client_id or f"auto-{uuid4()}"  # [MQTT-3.1.3-6]
+        persistent, now = not packet.clean_session, self._wall_clock()
+        client = Client(client_id, self._connections, address, username, persistent, now)
         will = packet.will
         if will is not None and not self.authority.may_publish(client, will.topic):
             reason = f"its Will may not be published to {will.topic!r:.100}"
@@ -98,8 +93,12 @@ class Broker:
         session.denied = 0
         self.connected += 1
         self.traffic.connects_accepted += 1
-        for observer in self.observers:
-            observer.client_connected(client)
+        try:
+            for observer in self.observers:
+                observer.client_connected(client)
+        except Exception:  # a bug; the connection does not come about
+            self._leave(session, graceful=True, taken_over=False)
+            raise
         return session, present
 
     def _make_room(self, client: Client) -> None:

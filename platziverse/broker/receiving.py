@@ -69,6 +69,13 @@ class Receiving:
             waiter(True)
 
     def release(self, packet_id: int) -> bool:
-        """PUBREL came. False when the Packet Identifier was not known: PUBCOMP is due all the same."""
+        """PUBREL came. False when the Packet Identifier was not known: PUBCOMP is due all the same.
+
+        :raises ProtocolViolation: PUBREC has not been sent yet.
+        """
         awaiting = self._awaiting_pubrel
-        return awaiting is not None and awaiting.pop(packet_id, None) is not None
+        if not awaiting:
+            return False
+        if isinstance(awaiting.get(packet_id), list):
+            raise ProtocolViolation(f"PUBREL before PUBREC, packet id {packet_id}", "MQTT-4.3.3-1")
+        return awaiting.pop(packet_id, None) is not None

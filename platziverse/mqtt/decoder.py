@@ -112,10 +112,9 @@ class PacketDecoder:
         self.has_more = self._end > 0
 
     def packets(self, most: int) -> Iterator[Packet]:
-        """The next packets, up to ``most``; none until more bytes have come.
+        """The next packets, up to ``most``, of one class, PUBLISH of one QoS; none until more bytes come.
 
-        They are of one class, and as PUBLISH of one QoS. Those that are not taken from the iterator come
-        first the next time.
+        Those that are not taken from the iterator come first the next time.
 
         :raises MQTTError: the stream is broken, and all before that has been taken.
         """
@@ -123,36 +122,30 @@ class PacketDecoder:
             return self.ready
         if self._error is not None:
             raise self._error
+        if not self.has_more:
+            self.ready = _NOTHING  # or it would keep the packets of the last run
+            return _NOTHING
         found: list[Packet] = []
-        if self.has_more:
-            try:
-                self._decode(found, most)
-            except MQTTError as error:
-                self._error = error.with_traceback(None)
-                if not found:
-                    raise
+        try:
+            first = self._data[self._position]
+            if self._connected and first >> 4 == 3:
+                self._decode_publishes(found, most, first & _TYPE_AND_QOS)
+            elif self._connected and (first << 8 | 2) in ACKNOWLEDGEMENTS:
+                self._decode_acknowledgements(found, most, first << 8 | 2)
+            else:
+                self._decode_one(found)
+        except MQTTError as error:
+            self._error = error.with_traceback(None)
+            if not found:
+                raise
+        if self._position == self._end:
+            self._data, self._position, self._end, self.has_more = b"", 0, 0, self._error is not None
         self.ready = iter(found)
         return self.ready
 
     def next_packet(self) -> Packet | None:
         """The next packet alone; see ``packets``."""
         return next(self.packets(1), None)
-
-    def _decode(self, found: list[Packet], most: int) -> None:
-        """Add up to ``most`` packets of one kind; of those that are not frequent, one."""
-        first = self._data[self._position]
-        if not self._connected:
-            self._decode_one(found)
-        elif first >> 4 == 3:
-            self._decode_publishes(found, most, first & _TYPE_AND_QOS)
-        elif (first << 8 | 2) in ACKNOWLEDGEMENTS:
-            self._decode_acknowledgements(found, most, first << 8 | 2)
-        else:
-            self._decode_one(found)
-        if self._position == self._end:
-            self._data = b""
-            self._position = self._end = 0
-            self.has_more = False
 
     def _decode_publishes(self, found: list[Packet], most: int, alike: int) -> None:
         """What begins like the last one is not looked at again."""
@@ -206,7 +199,7 @@ class PacketDecoder:
         if not self._connected and first != 0x10:
             raise _not_connect(first)
         if end - start < 2:
-            self.has_more = False
+            self._collect(start + 2)
             return False
         length, body = data[start + 1], start + 2
         if length > 127:

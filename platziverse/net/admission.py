@@ -85,8 +85,8 @@ class Admission(Connection):
     def _open_late(self, username: str | None, packet: Connect) -> None:
         try:
             self._open(username, packet)
-        except ConnectRefused as error:
-            self._refuse(error)
+        except Exception:
+            self._login_failed(Failure())
 
     def _open(self, username: str | None, packet: Connect) -> None:
         session, present = self._broker.connect(packet, self, self.address, username)

@@ -92,6 +92,7 @@ class FlowControl:
                     self._free(reader)
 
     def _free(self, reader: Reader) -> None:
-        if reader.unfinished * 2 <= self._limits.max_unfinished:
+        # Another may have ended while its turn had not come.
+        if reader in self._held and reader.unfinished * 2 <= self._limits.max_unfinished:
             del self._held[reader]
             reader.resume_reading(STORE)

@@ -107,7 +107,7 @@ class Outbox(Protocol):
 
     def _has_room(self, size: int) -> bool:
         limits = self._limits
-        return (
+        return not self.closed and (
             len(self._out) < limits.max_queued_messages and self._out_size + size <= limits.max_queued_bytes
         )
 

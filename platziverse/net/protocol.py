@@ -56,6 +56,8 @@ class MQTTProtocol(Publishing):
 
     def dataReceived(self, data: bytes) -> None:
         """Handle every packet that is complete, in order."""
+        if self.closed:  # TLS reads on until the client closes as well
+            return
         self._last_read = self._owner.deadlines.now
         self._traffic.bytes_received += len(data)
         self.credit_bytes -= len(data)

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 class Publishing(Admission):
     """What a client publishes; its acknowledgements leave in the order of the messages."""
 
+    # Of the run that is being handled: ours, and not yet acknowledged. Who publishes nothing has no list.
+    _done: list[Publish] | None = None
+
     def __init__(self, factory: MQTTFactory) -> None:
         super().__init__(factory)
         self._acks: AckQueue | None = None
@@ -42,23 +45,22 @@ class Publishing(Admission):
         """Until one holds reading. Those that nothing has to be waited for are acknowledged together."""
         assert self._client is not None
         publish, client = self._broker.publish, self._client
-        done: list[Publish] = []
+        done = self._done = []
         try:
             for packet in packets:
                 answer = publish(packet, client)
                 if answer is None and not self._acks:
                     done.append(packet)
-                    continue
-                self._own(done)
-                done = []
-                self._answer(packet, answer)
+                else:
+                    self._own(done)
+                    self._answer(packet, answer)
                 if self._holds:
                     return
         finally:
             self._own(done)
 
     def _answer(self, packet: Publish, answer: Answer) -> None:
-        qos, traffic = packet.qos, self._traffic
+        qos, traffic = packet.qos, self._traffic  # counted in place: most messages come alone
         traffic.publish_received[qos] += 1
         traffic.publish_bytes_received[qos] += len(packet.payload)
         if answer is not None:
@@ -70,8 +72,15 @@ class Publishing(Admission):
         if messages:
             size = sum([len(message.payload) for message in messages])
             self._traffic.received(messages[0].qos, len(messages), size)
-            # [MQTT-2.3.1-6] [MQTT-3.3.4-1]
-            self.acknowledge([each.packet_id for each in messages if each.packet_id is not None])
+            packet_ids = [message.packet_id for message in messages if message.packet_id is not None]
+            messages.clear()
+            self.acknowledge(packet_ids)  # [MQTT-2.3.1-6] [MQTT-3.3.4-1]
+
+    def close(self, reason: str) -> None:
+        """Close without an answer, but for the messages that are ours."""
+        if self._done:
+            self._own(self._done)
+        super().close(reason)
 
     def _publish_once(self, packet: Publish) -> None:
         session, client, packet_id = self._session, self._client, packet.packet_id
@@ -83,7 +92,11 @@ class Publishing(Admission):
         if not session.receive(packet_id, now):
             self._repeated(session, packet_id, self._ack_queue().expect(encode_pubrec(packet_id)))
             return
-        answer = self._broker.publish(packet, client)
+        try:
+            answer = self._broker.publish(packet, client)
+        except Exception:  # a bug; when the message comes again it is a new one
+            session.failed(packet_id)
+            raise
         if answer is not None:
             self._wait(answer, packet)
         else:

@@ -127,6 +127,18 @@ class Refusing(SynchronousTestCase):
             self.assertIsNone(decoder.next_packet())
         self.assertLess(tracemalloc.get_traced_memory()[0], 200_000)
 
+    def test_one_byte_of_the_next_packet_does_not_keep_those_before_it(self) -> None:
+        decoder = PacketDecoder(1 << 20)
+        decoder.connected(1 << 20, 4)
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        decoder.feed(encode(Publish("t", b"x" * 500_000)) + b"\x30")
+        self.assertEqual(len(drain(decoder)), 1)
+        self.assertEqual((decoder.pending, decoder.has_more), (1, False))
+        self.assertLess(tracemalloc.get_traced_memory()[0], 100_000)
+        decoder.feed(b"\x03\0\x01t")
+        self.assertEqual(drain(decoder), [Publish("t", b"")])
+
     def test_refusals_carry_their_return_code(self) -> None:
         for data, code in (
             (b"\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x01a", 1),

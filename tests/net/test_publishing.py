@@ -1,0 +1,173 @@
+"""Publishing: many messages of one read, messages that come again, and what breaks or closes in between."""
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from platziverse.broker.interfaces import Client
+from platziverse.broker.limits import Limits
+from platziverse.mqtt.codec import encode
+from platziverse.mqtt.packets import Connect, Packet, Puback, Publish, Pubrec, Pubrel
+from platziverse.testing import BrokerHarness, FakeClient
+
+
+class Waiting:
+    """A handler whose messages are stored when it is told so."""
+
+    def __init__(self) -> None:
+        self.answers: list[Deferred[object]] = []
+
+    def __call__(self, message: Publish, client: Client) -> "Deferred[object]":
+        self.answers.append(Deferred())
+        return self.answers[-1]
+
+    def store(self) -> None:
+        while self.answers:
+            self.answers.pop(0).callback(None)
+
+
+class BreaksOnce:
+    """A handler with a bug that shows at the first message."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, message: Publish, client: Client) -> None:
+        self.calls += 1
+        if self.calls == 1:
+            raise ZeroDivisionError
+
+
+class BreaksWhenTold:
+    """An observer with a bug."""
+
+    broken = False
+
+    def client_connected(self, client: Client) -> None:
+        if self.broken:
+            raise ZeroDivisionError
+
+    def client_disconnected(self, client: Client, taken_over: bool) -> None: ...
+    def message_released(self, client: Client, packet_id: int) -> None: ...
+    def session_ended(self, client_id: str) -> None: ...
+
+
+def numbered(topic: str, count: int, payload: bytes = b"", qos: int = 1) -> list[Packet]:
+    return [Publish(topic, payload, qos, packet_id=number) for number in range(1, count + 1)]
+
+
+class Runs(SynchronousTestCase):
+    def test_messages_after_the_one_that_closes_their_connection_are_not_handled(self) -> None:
+        """Its own queue overflows at the sixth; the five before it are acknowledged."""
+        harness = BrokerHarness(limits=Limits(max_inflight=2, max_queued_messages=3))
+        watcher, client = harness.connect("watcher"), harness.connect("client")
+        watcher.subscribe("t")
+        client.subscribe("t", 1)
+        client.send(*numbered("t", 50))
+        self.assertTrue(client.closed)
+        acknowledged = [packet for packet in client.received() if isinstance(packet, Puback)]
+        self.assertEqual(acknowledged, [Puback(number) for number in range(1, 6)])
+        self.assertEqual(len(watcher.received()), 6)
+
+    def test_no_packets_are_kept_once_they_are_handled(self) -> None:
+        store = Waiting()
+        client = BrokerHarness({"t": store}, Limits(max_unfinished=4)).connect()
+        client.send(*numbered("t", 4, b"x" * 1000))
+        self.assertTrue(client.held)
+        store.store()
+        self.assertEqual((len(client.received()), client.held), (4, False))
+        kept: Any = client.protocol._decoder.ready
+        self.assertEqual(list(kept.__reduce__()[1][0]), [])
+
+    def test_who_has_ended_is_not_freed_by_the_store(self) -> None:
+        """row 112: freeing one reader ends another, which waits as well"""
+        store = Waiting()
+        limits = Limits(max_unfinished_total=4, max_unfinished=10, max_inflight=1, max_queued_messages=0)
+        harness = BrokerHarness({"t": store}, limits)
+        first, second = harness.connect("first"), harness.connect("second")
+        second.subscribe("other", 1)
+        first.send(*numbered("t", 4), *numbered("other", 2))
+        second.send(*numbered("t", 1))
+        self.assertTrue(first.held)
+        self.assertTrue(second.held)
+        store.store()
+        self.assertEqual((second.closed, first.held, harness.factory.flow.full), (True, False, False))
+
+
+class ExactlyOnce(SynchronousTestCase):
+    def test_a_release_before_its_message_is_stored_is_a_violation_and_holds_up_nobody(self) -> None:
+        """rows 57, 58 and 112"""
+        store = Waiting()
+        harness = BrokerHarness({"t": store}, Limits(max_unfinished_total=10))
+        for number in range(10):
+            client = harness.connect(f"client-{number}")
+            again = Publish("t", b"", 2, dup=True, packet_id=1)
+            client.send(*numbered("t", 1, qos=2), again, Pubrel(1))
+            self.assertEqual((client.closed, client.received()), (True, []))
+            store.store()
+        flow = harness.factory.flow
+        self.assertEqual((flow.unfinished, flow.full), (0, False))
+        self.assertEqual(harness.broker.traffic.protocol_errors, {"MQTT-4.3.3-1": 10})
+
+    def test_a_message_whose_handler_broke_is_a_new_one_when_it_comes_again(self) -> None:
+        handler = BreaksOnce()
+        harness = BrokerHarness({"t": handler})
+        client = harness.connect("client", clean_session=False)
+        client.send(*numbered("t", 1, qos=2))
+        self.assertEqual((client.closed, client.received()), (True, []))
+        client = harness.connect("client", clean_session=False)
+        client.send(Publish("t", b"", 2, dup=True, packet_id=1))
+        self.assertEqual((client.received(), handler.calls), ([Pubrec(1)], 2))
+        self.assertEqual(harness.factory.flow.unfinished, 0)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+
+class Closing(SynchronousTestCase):
+    """A real transport tells of the end only when the peer has closed as well."""
+
+    def lingering(self, client: FakeClient) -> None:
+        transport: Any = client.transport
+        transport.loseConnection = lambda: None
+        client.protocol.close("a test")
+
+    def test_what_still_comes_is_not_kept(self) -> None:
+        """TLS goes on reading."""
+        client = BrokerHarness().connect()
+        self.lingering(client)
+        for _ in range(100):
+            client.send_bytes(b"\x30" + b"x" * 1000)
+        self.assertEqual(client.protocol._decoder.pending, 0)
+
+    def test_what_would_be_sent_is_dropped_and_counted(self) -> None:
+        harness = BrokerHarness()
+        client, sender = harness.connect("client"), harness.connect("sender")
+        client.subscribe("t")
+        self.lingering(client)
+        sent = harness.broker.traffic.publish_sent[0]
+        for _ in range(20):
+            sender.publish("t", b"x" * 100)
+        traffic = harness.broker.traffic
+        self.assertEqual((traffic.publish_sent[0] - sent, traffic.publish_dropped), (0, 20))
+        self.assertEqual(client.protocol.out_bytes, 0)
+
+
+class Opening(SynchronousTestCase):
+    def opened(self, before: Callable[[BrokerHarness], None]) -> None:
+        observer = BreaksWhenTold()
+        harness = BrokerHarness(limits=Limits(max_connects_per_minute=1), observers=[observer])
+        before(harness)
+        observer.broken = True
+        client = harness.open()
+        client.send_bytes(encode(Connect("client")))
+        harness.advance(3)
+        self.assertTrue(client.closed)
+        self.assertEqual((harness.broker.connected, harness.broker.traffic.internal_errors), (0, 1))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_a_bug_of_an_observer_leaves_nobody_connected(self) -> None:
+        self.opened(lambda harness: None)
+
+    def test_nor_after_the_delay_of_a_client_that_comes_too_often(self) -> None:
+        self.opened(lambda harness: harness.connect("client").lose())
