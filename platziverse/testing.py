@@ -3,7 +3,7 @@
 Public, so that authors of topic handlers can test theirs as we test ours.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from twisted.internet.address import IPv4Address
@@ -149,11 +149,3 @@ class BrokerHarness:
     def turn(self) -> None:
         """One turn of the reactor."""
         self.clock.advance(0)
-
-
-def feed_every_way(data: bytes, feed: Callable[[Iterator[bytes]], None]) -> None:
-    """Run ``feed`` with the chunks of ``data`` whole, byte by byte, and split at every place."""
-    feed(iter([data]))
-    feed(data[index : index + 1] for index in range(len(data)))
-    for index in range(1, len(data)):
-        feed(iter([data[:index], data[index:]]))

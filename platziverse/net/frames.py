@@ -16,7 +16,6 @@ from wsproto.frame_protocol import CloseReason
 FIN: Final = 0x80
 MASKED: Final = 0x80
 #: Opcodes; from CLOSE on they are control frames.
-CONTINUATION: Final = 0x0
 TEXT: Final = 0x1
 BINARY: Final = 0x2
 CLOSE: Final = 0x8
