@@ -241,6 +241,7 @@ class Daemon(Service):
         yield within(self._reactor, self._all_gone(), GOODBYE)
         yield within(self._reactor, self.database.drain(), GOODBYE)  # the agents that went with them
         self.factory.stop()
+        self.authority.stop()  # first: the pool waits until its threads have done all their work
         self._hashing.stop()
         yield within(self._reactor, self.database.stop(), sum(GRACE) + GOODBYE)
         self.complaints.stop()

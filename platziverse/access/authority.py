@@ -128,6 +128,11 @@ class AccessAuthority:
         assert self._checker is not None
         self._checker.use_password_file(users)
 
+    def stop(self) -> None:
+        """No password is checked any more, that of a client who is waiting neither."""
+        if self._checker is not None:
+            self._checker.stop()
+
     # -- logins ----------------------------------------------------------------------------------
 
     def login(
