@@ -99,6 +99,12 @@ class Channel(HTTPChannel):
 class GuardedRequest(Request):
     """Asks the site before anything is rendered."""
 
+    def process(self) -> None:
+        """Look for ``*`` in the tree, where it is not: Twisted would answer it without asking us."""
+        if self.path == b"*":
+            self.path = b"/*"
+        super().process()  # type: ignore[no-untyped-call]
+
     def render(self, resrc: Any) -> None:
         site: Any = self.site
         resrc = self._refusal(resrc) or resrc

@@ -99,6 +99,15 @@ class TreeTests(SiteCase):
             self.assertEqual(headers["server"], "platziverse")
             self.assertNotIn("access-control-allow-origin", headers)
 
+    def test_an_asterisk_is_answered_like_a_path_that_is_not_there(self) -> None:
+        """Row 86."""
+        for method, status in (("GET", 404), ("OPTIONS", 405)):
+            response = self.connection().request("*", method)
+            self.assertEqual((response.status, response.headers["server"]), (status, "platziverse"))
+            self.assertIn("default-src 'none'", response.headers["content-security-policy"])
+            self.assertIn("error", response.json)
+        self.assertEqual(self.status("*", Host="evil.example"), 421)
+
     def test_websocket_is_at_mqtt_and_at_the_root_for_an_upgrade(self) -> None:
         self.assertIn("websocket", self.connection().request("/mqtt").json)
         self.assertIn("websocket", self.connection().request("/", Upgrade="WebSocket").json)
