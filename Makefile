@@ -53,7 +53,7 @@ conformance: $(VENV)/installed-test
 install-systemd:
 	test -x /opt/platziverse/bin/python || $(PYTHON) -m venv /opt/platziverse
 	/opt/platziverse/bin/pip install --quiet '.[embedded]'
-	install -D -m 644 systemd/platziverse.sysusers /etc/sysusers.d/platziverse.conf
+	install -D -m 644 systemd/sysusers.d/platziverse.conf /etc/sysusers.d/platziverse.conf
 	systemd-sysusers /etc/sysusers.d/platziverse.conf
 	install -m 644 -t /etc/systemd/system systemd/platziverse.service systemd/platziverse.socket
 	test -e /etc/platziverse.toml || install -m 640 -g platziverse examples/platziverse.toml /etc/platziverse.toml
