@@ -76,7 +76,7 @@ class HealthTests(SiteCase):
 
 class TreeTests(SiteCase):
     def test_what_is_not_there_is_an_error_in_json(self) -> None:
-        for path in ("/", "/x", "/page/x/../y", "//", "/%00", "/mqtts", "/?x", "/%ff"):
+        for path in ("/", "/x", "/page/x/../y", "//", "/%00", "/mqtts", "/?x", "?x", "/%ff"):
             response = self.connection().request(path)
             self.assertEqual((response.status, response.json), (404, {"error": "not found"}), path)
 
