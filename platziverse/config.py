@@ -1,7 +1,7 @@
 """The configuration: one frozen class, read from the command line, the environment and a TOML file.
 
 Command line > environment (``PLATZIVERSE_*``, then the original's ``DB_*``) > file > defaults. No other
-module reads settings from the environment; this one needs nothing of the daemon but the limits' class.
+module reads settings from the environment; of the rooms this one needs only the classes of their settings.
 """
 
 import os
