@@ -1,8 +1,3 @@
-# make run      a broker with its database, in the foreground
-# make test     everything that has to pass
-# make lint     ruff and mypy alone
-# See CONTRIBUTING.rst for the others.
-
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,50 +11,57 @@ AMQTT := .venv-bench
 .PHONY: help run test lint format bench fuzz torture conformance install-systemd clean tools
 
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
+# make run ARGS=...          a broker with its database, in the foreground
 run: $(VENV)/installed
 	@exec $(BIN)/twistd -n --pidfile= platziverse $(ARGS)
 
+# make test ARGS=...         everything that has to pass
 test: tools lint $(NODE)/.package-lock.json
 	@exec $(BIN)/python -m pytest $(ARGS)
 
+# make lint                  ruff and mypy alone
 lint: $(VENV)/installed-test
 	@$(BIN)/ruff check --quiet $(SOURCES)
 	@$(BIN)/ruff format --check --quiet $(SOURCES)
 	@$(BIN)/mypy --no-error-summary
 
+# make format                puts the layout right
 format: $(VENV)/installed-test
 	@$(BIN)/ruff check --quiet --fix $(SOURCES)
 	@$(BIN)/ruff format --quiet $(SOURCES)
 
-# make bench ONLY=..., see python -m bench --help. A broker that could not be installed is skipped.
+# make bench ONLY=...        measures it beside others; see python -m bench --help
+# A broker that could not be installed is skipped.
 bench: $(VENV)/installed-test tools $(AEDES)/.package-lock.json $(AMQTT)/installed
 	@exec $(BIN)/python -m bench $(ONLY)
 
-# make fuzz N=executions
+# make fuzz N=executions     random and broken bytes for the decoders
 fuzz: $(VENV)/installed-test
 	@exec $(BIN)/python -m tests.fuzz $(N)
 
-# make torture N=kills
+# make torture N=kills       kills the daemon and its database, and counts what was acknowledged
 torture: $(VENV)/installed-test tools
 	@exec $(BIN)/python -m tests.crash $(N)
 
-# Writes docs/conformance.rst and docs/bad-inputs.rst anew from the marks in the code and in the tests.
+# make conformance           writes docs/conformance.rst and docs/bad-inputs.rst from the marks in code and tests
 conformance: $(VENV)/installed-test
 	@exec $(BIN)/python -m tests.conformance
 
-# As root: the daemon in /opt/platziverse, its user, its units and its configuration; starts nothing.
+# make install-systemd       as root: the daemon in /opt/platziverse, its user, units and configuration
+# It starts nothing.
 install-systemd:
 	test -x /opt/platziverse/bin/python || $(PYTHON) -m venv /opt/platziverse
 	/opt/platziverse/bin/pip install --quiet '.[embedded]'
-	install -D -m 644 systemd/platziverse.sysusers /etc/sysusers.d/platziverse.conf
+	install -D -m 644 systemd/sysusers.d/platziverse.conf /etc/sysusers.d/platziverse.conf
 	systemd-sysusers /etc/sysusers.d/platziverse.conf
 	install -m 644 -t /etc/systemd/system systemd/platziverse.service systemd/platziverse.socket
 	test -e /etc/platziverse.toml || install -m 640 -g platziverse examples/platziverse.toml /etc/platziverse.toml
 	test ! -d /run/systemd/system || systemctl daemon-reload
 	@echo "Now: systemctl enable --now platziverse"
 
+# make clean                 removes what the others have made
 clean:
 	rm -rf $(VENV) $(NODE) $(AEDES) $(AMQTT) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis _trial_temp*
 	find platziverse tests bench twisted -name __pycache__ -o -name dropin.cache | xargs rm -rf

@@ -5,7 +5,6 @@ import os
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
-from importlib import import_module
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +18,7 @@ from platziverse.broker.limits import Limits
 from platziverse.checkdatabase import check_database
 from platziverse.config import Config, config_file
 from platziverse.database import Unusable
+from platziverse.extensions import load_handler
 from platziverse.findings import ERROR, OK, WARNING, Finding
 from platziverse.front import server_certificate
 from platziverse.logins import access_rules, files, who_may_connect
@@ -78,11 +78,10 @@ def check_configuration(config: Config, path: str | None) -> Iterator[Finding]:
     except Unusable as error:
         yield Finding("logins", ERROR, str(error))
     for handler in config.handlers:
-        module, _, function = handler.partition(":")
         try:
-            getattr(import_module(module), function)
-        except (ImportError, AttributeError) as error:
-            yield Finding("handlers", ERROR, f"{handler}: {error}")
+            load_handler(handler)
+        except Unusable as error:
+            yield Finding("handlers", ERROR, str(error).removeprefix("handlers: "))
 
 
 def check_files(config: Config, path: str | None) -> Iterator[Finding]:

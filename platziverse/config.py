@@ -1,7 +1,7 @@
 """The configuration: one frozen class, read from the command line, the environment and a TOML file.
 
 Command line > environment (``PLATZIVERSE_*``, then the original's ``DB_*``) > file > defaults. No other
-module reads settings from the environment; this one needs nothing of the daemon but the limits' class.
+module reads settings from the environment; of the rooms this one needs only the classes of their settings.
 """
 
 import os
@@ -219,12 +219,19 @@ def load(
 
 def shown(config: Config) -> str:
     """All settings as lines ``section.key = value``, without secrets."""
-    values = asdict(config) | {"database": without_secrets(config.database)}
-    lines = []
-    for key, value in values.items():
-        for name, item in value.items() if isinstance(value, dict) else [(None, value)]:
-            lines.append(f"{key}.{name} = {item!r}" if name else f"{key} = {item!r}")
-    return "\n".join(lines)
+    values = flat(config) | {"database": without_secrets(config.database)}
+    return "\n".join(f"{name} = {value!r}" for name, value in values.items())
+
+
+def flat(config: Config) -> dict[str, object]:
+    """All settings by dotted name; the secrets too."""
+    found: dict[str, object] = {}
+    for key, value in asdict(config).items():
+        if isinstance(value, dict):
+            found |= {f"{key}.{name}": item for name, item in value.items()}
+        else:
+            found[key] = value
+    return found
 
 
 class Options(usage.Options):
@@ -259,7 +266,7 @@ class Options(usage.Options):
         """Load the configuration; what is wrong with it ends the process with one line."""
         names = ("listen", "database", "state-dir", "log-level", "log-format")
         given = {name.replace("-", "_"): self[name] for name in names if self[name]}
-        path = self["config"] or os.environ.get("PLATZIVERSE_CONFIG")
+        path = config_file(self["config"])
         path = os.path.abspath(path) if path else None  # twistd may go elsewhere
         self.read = lambda: load(path, given)
         try:

@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from typing import Any, Final
 
-from attrs import asdict, define, frozen
+from attrs import define, frozen
 from twisted.logger import Logger
 
 from platziverse.access.acl import AccessRules
 from platziverse.access.authority import AccessAuthority
 from platziverse.access.files import AccessError
 from platziverse.access.passwords import PasswordFile
-from platziverse.config import Config, log_levels
+from platziverse.config import Config, flat, log_levels
 from platziverse.database import Unusable
 from platziverse.front import Front, server_certificate
 from platziverse.net.tls import ServerCertificate
@@ -103,20 +103,10 @@ class Reload:
 
 def changes(old: Config, new: Config) -> list[str]:
     """The settings, by dotted name, whose new value needs a restart."""
-    before, after = _flat(old), _flat(new)
+    before, after = flat(old), flat(new)
     return [
         name
         for name, value in after.items()
         if value != before[name]
         and (name not in IMMEDIATE or (name in SWITCHES and bool(value) != bool(before[name])))
     ]
-
-
-def _flat(config: Config) -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for key, value in asdict(config).items():
-        if isinstance(value, dict):
-            flat |= {f"{key}.{name}": item for name, item in value.items()}
-        else:
-            flat[key] = value
-    return flat

@@ -3,7 +3,6 @@
 import sys
 import time
 from collections.abc import Callable, Generator, Mapping
-from importlib import import_module
 from typing import Any, Final, cast
 
 from twisted.application.service import Service
@@ -26,6 +25,7 @@ from platziverse.broker.interfaces import ClientObserver, Handler
 from platziverse.broker.sys import SysTopics
 from platziverse.config import Access, Config, Options, config_file, log_levels
 from platziverse.database import GRACE, Database, Unusable
+from platziverse.extensions import handler_rows
 from platziverse.front import Front
 from platziverse.listening import CannotListen, Listeners, divided
 from platziverse.logins import access_rules, mode_warnings, user_tables, who_may_connect
@@ -115,7 +115,7 @@ class Daemon(Service):
 
     def _broker(self) -> Broker:
         """:raises Unusable: a row of ``handlers``."""
-        tables = [_table(name, self._publish) for name in self.config.handlers]
+        tables = [handler_rows(name, self._publish) for name in self.config.handlers]
         dispatcher = TopicDispatcher(cast(Mapping[str, Handler], self.handlers.table), *tables)
         observer = cast(ClientObserver, self.handlers)
         return Broker(self.limits, dispatcher, self.authority, self._reactor, time.time, [observer])
@@ -241,6 +241,7 @@ class Daemon(Service):
         yield within(self._reactor, self._all_gone(), GOODBYE)
         yield within(self._reactor, self.database.drain(), GOODBYE)  # the agents that went with them
         self.factory.stop()
+        self.authority.stop()  # first: the pool waits until its threads have done all their work
         self._hashing.stop()
         yield within(self._reactor, self.database.stop(), sum(GRACE) + GOODBYE)
         self.complaints.stop()
@@ -269,13 +270,3 @@ def _authority(access: Access, reactor: Any, pool: ThreadPool, database: UserTab
     except AccessError as error:
         raise Unusable(str(error)) from None
     return AccessAuthority(reactor, checker, rules, access.anonymous, access.binding)
-
-
-def _table(name: str, publish: Any) -> Mapping[str, Handler]:
-    """The rows of the handler table that ``package.module:name`` makes. :raises Unusable:"""
-    module, _, function = name.partition(":")
-    try:
-        rows: Mapping[str, Handler] = getattr(import_module(module), function)(publish)
-    except (ImportError, AttributeError) as error:
-        raise Unusable(f"handlers: {name}: {error}") from None
-    return rows

@@ -164,6 +164,8 @@ class ProcessTests(SynchronousTestCase):
         given = Config(access=Access(anonymous="never"), handlers=("os.path:join", "nonsense:table"))
         found = levels(list(check_configuration(given, "/etc/platziverse.toml")))
         self.assertEqual(found, {"configuration": OK, "logins": ERROR, "handlers": ERROR})
+        [*_, finding] = check_configuration(given, None)
+        self.assertEqual(str(finding), "error    handlers: nonsense:table: No module named 'nonsense'")
 
 
 class CommandTests(SynchronousTestCase):

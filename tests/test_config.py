@@ -119,6 +119,8 @@ class ComplaintTests(ConfigTests):
     def test_a_value_out_of_range_is_named(self) -> None:
         self.assertEqual(self.complaint("[ingest]\nslots = 0\n"), "FILE: ingest.slots: must be >= 1: 0")
         self.assertIn("log_format: must be in ('text', 'json')", self.complaint("log_format = 'xml'"))
+        self.assertIn("access.anonymous: must be", self.complaint("[access]\nanonymous = 'sometimes'"))
+        self.assertIn("access.binding: must be", self.complaint("[access]\nbinding = 'password'"))
         self.assertIn("is no Twisted endpoint", self.complaint("listen = ['1883']"))
         self.assertIn("'loud' is none of debug, info", self.complaint("log_level = 'info,mqtt=loud'"))
 

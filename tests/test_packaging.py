@@ -72,7 +72,7 @@ class DistributionTests(SynchronousTestCase):
         wanted = {
             "systemd/platziverse.service",
             "systemd/platziverse.socket",
-            "systemd/platziverse.sysusers",
+            "systemd/sysusers.d/platziverse.conf",
             "examples/fail2ban/filter.d/platziverse.conf",
             "examples/platziverse.toml",
             "platziverse.tac",
@@ -89,6 +89,7 @@ class DistributionTests(SynchronousTestCase):
         self.assertEqual(SHIPPED - names, set())
         data = {name.partition(".data/data/")[2] for name in names if ".data/data/" in name}
         units = {f"lib/systemd/system/platziverse.{kind}" for kind in ("service", "socket")}
+        units.add("lib/sysusers.d/platziverse.conf")
         bans = {f"fail2ban/{kind}.d/platziverse.conf" for kind in ("filter", "jail")}
         docs = {f"share/doc/platziverse/{name}" for name in ("platziverse.toml", "operations.rst", *bans)}
         self.assertEqual(data, units | docs)

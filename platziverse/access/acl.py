@@ -15,7 +15,7 @@ What no rule allows is denied. In one thing we are stricter: an empty file is an
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Final, cast
+from typing import Final, TypeVar, cast
 
 from attrs import field, frozen
 
@@ -30,6 +30,7 @@ ACCESS: Final = {"read": READ, "write": WRITE, "readwrite": READ | WRITE, "deny"
 DANGEROUS: Final = frozenset("+#")
 
 Levels = tuple[str, ...]
+R = TypeVar("R", bound="Rule")
 
 
 def covers(outer: Levels, inner: Levels) -> bool:
@@ -77,17 +78,13 @@ class Rule:
     line: int
     text: str
 
-    def levels_for(self, subject: Subject) -> Levels | None:
-        """The Topic Filter of this rule for ``subject``; ``None`` when it cannot apply to it."""
-        return self.levels
-
 
 @frozen
 class Pattern(Rule):
     """A rule with ``%c`` and ``%u`` in it."""
 
     def levels_for(self, subject: Subject) -> Levels | None:
-        """Replace ``%c`` and ``%u``. A name that would change the shape of the filter never matches."""
+        """The Topic Filter for ``subject``; ``None`` when a name of it would change the filter's shape."""
         found = tuple(_replace(level, subject) for level in self.levels)
         if None in found or (found[0] != self.levels[0] and cast(str, found[0])[0] == "$"):
             return None
@@ -116,7 +113,7 @@ def _decided_by(rule: Rule) -> Decision:
     return Decision(bool(rule.access), rule, f"line {rule.line}: {rule.text}")
 
 
-def _denials_first(rules: Iterable[Rule]) -> tuple[Rule, ...]:
+def _denials_first(rules: Iterable[R]) -> tuple[R, ...]:
     return tuple(sorted(rules, key=lambda rule: rule.access != 0))
 
 
@@ -126,7 +123,7 @@ class AccessRules:
 
     path: str
     users: dict[str | None, tuple[Rule, ...]] = field(factory=dict)
-    patterns: tuple[Rule, ...] = ()
+    patterns: tuple[Pattern, ...] = ()
 
     @classmethod
     def load(cls, path: str) -> "AccessRules":
@@ -137,7 +134,7 @@ class AccessRules:
     def parse(cls, path: str, lines: Iterable[str]) -> "AccessRules":
         """Rules from ``lines``; ``path`` is for messages. :raises AccessError:"""
         users: dict[str | None, list[Rule]] = {}
-        patterns: list[Rule] = []
+        patterns: list[Pattern] = []
         user: str | None = None
         for number, line in enumerate(lines, 1):
             if line.startswith("#") or not line.strip():
@@ -166,10 +163,6 @@ class AccessRules:
                 return _decided_by(rule)
         return Decision(False, None, "no rule allows it")
 
-    def may_read_some(self, subject: Subject, topic_filter: str) -> bool:
-        """Some message that ``topic_filter`` matches could be delivered to ``subject``."""
-        return self.decide_filter(subject, topic_filter).allowed
-
     def decide_filter(self, subject: Subject, topic_filter: str) -> Decision:
         """May ``subject`` have this Subscription, and why; every delivery is decided again."""
         levels = tuple(topic_filter.split("/"))
@@ -190,7 +183,7 @@ class AccessRules:
                 yield rule, levels
 
 
-def _rule(kind: type[Rule], path: str, number: int, line: str, rest: str) -> Rule:
+def _rule(kind: type[R], path: str, number: int, line: str, rest: str) -> R:
     word, _, topic = rest.partition(" ")
     topic = topic.strip()
     if not topic:

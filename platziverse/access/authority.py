@@ -33,9 +33,6 @@ REMEMBERED: Final = 65_536
 #: Seconds between two lines about logins that cannot be checked, however many there are.
 QUIET: Final = 10.0
 
-ANONYMOUS_CHOICES: Final = ("local", "always", "never")
-BINDING_CHOICES: Final = ("none", "username", "uuid")
-
 
 class IUser(Interface):
     """What a login gives: the user name, or ``None`` for an anonymous client."""
@@ -90,8 +87,8 @@ class AccessAuthority:
     :param clock: steady time, for delays.
     :param checker: ``None``: there are no users, every client is anonymous.
     :param rules: ``None``: everyone may do everything but speak for the server.
-    :param anonymous: where clients without a login may come from, one of ``ANONYMOUS_CHOICES``.
-    :param binding: what of an agent must be the user name of its client, one of ``BINDING_CHOICES``.
+    :param anonymous: where clients without a login may come from: ``local``, ``always`` or ``never``.
+    :param binding: what of an agent must be the user name of its client: ``none``, ``username`` or ``uuid``.
     """
 
     def __init__(
@@ -102,11 +99,8 @@ class AccessAuthority:
         anonymous: str = "local",
         binding: str = "none",
     ) -> None:
-        if anonymous not in ANONYMOUS_CHOICES or binding not in BINDING_CHOICES:
-            raise ValueError(f"anonymous={anonymous!r}, binding={binding!r}")
         self._clock = clock
         self._checker = checker
-        self._has_users = checker is not None
         self._anonymous = anonymous
         self._binding = binding
         self._delays = LoginDelays(clock)
@@ -128,6 +122,11 @@ class AccessAuthority:
         assert self._checker is not None
         self._checker.use_password_file(users)
 
+    def stop(self) -> None:
+        """No password is checked any more, that of a client who is waiting neither."""
+        if self._checker is not None:
+            self._checker.stop()
+
     # -- logins ----------------------------------------------------------------------------------
 
     def login(
@@ -139,7 +138,7 @@ class AccessAuthority:
         """
         if certificate_user is not None:
             return succeed(certificate_user)
-        if connect.username is None or not self._has_users:
+        if connect.username is None or self._checker is None:
             return self._login_anonymous(connect, address)
         host = _host(address)
         wait = self._delays.wait(host)
@@ -166,7 +165,7 @@ class AccessAuthority:
         if self._anonymous == "never" or (self._anonymous == "local" and not is_local(address)):
             code = ConnectReturnCode.NOT_AUTHORIZED
             return fail(ConnectRefused(code, f"anonymous clients may not connect from {_host(address)}"))
-        if self.rules is None and not self._has_users and self._binding == "none":
+        if self.rules is None and self._checker is None and self._binding == "none":
             return None  # nothing depends on the name, so it may be what CONNECT says
         # A name that nobody has checked counts for nothing.
         return self._enter(Anonymous())
@@ -209,7 +208,9 @@ class AccessAuthority:
     def may_subscribe(self, client: Client, topic_filter: str) -> bool:
         """``False`` when nothing that the filter matches could ever be delivered."""
         rules = self.rules
-        return rules is None or rules.may_read_some(Subject(client.client_id, client.username), topic_filter)
+        if rules is None:
+            return True
+        return rules.decide_filter(Subject(client.client_id, client.username), topic_filter).allowed
 
     def may_receive(self, client: Client, topic: str) -> bool:
         """Asked at every delivery."""
@@ -231,10 +232,6 @@ class AccessAuthority:
         if self._binding == "none":
             return True
         return client.username == (agent_username if self._binding == "username" else agent_uuid)
-
-    def explain(self, client_id: str, username: str | None, topic: str) -> list[Explanation]:
-        """Which rule decides; see :func:`explain`."""
-        return explain(self.rules, client_id, username, topic)
 
 
 def explain(rules: AccessRules | None, client_id: str, username: str | None, topic: str) -> list[Explanation]:

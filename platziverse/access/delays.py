@@ -49,8 +49,8 @@ class LoginDelays:
         record.free_at = starts + min(LONGEST, FIRST * 2.0 ** min(record.failures - FREE, 16))
         return starts - now
 
-    def failed(self, host: str) -> int:
-        """Note a failure; returns how many there have been."""
+    def failed(self, host: str) -> None:
+        """Note a failure."""
         now = self._clock.seconds()
         host = neighbourhood(host)
         record = self._records.pop(host, None)
@@ -63,4 +63,3 @@ class LoginDelays:
         self._records[host] = record
         if len(self._records) > REMEMBERED:
             self._records.popitem(last=False)
-        return record.failures

@@ -156,6 +156,7 @@ class PasswordChecker:
         self.tables = tables
         self._reactor = reactor
         self._pool = pool
+        self._stopped = False
         # An unknown user costs what a known one does.
         self._decoy = HASHER.hash(os.urandom(16))
         self._key = os.urandom(32)
@@ -164,6 +165,10 @@ class PasswordChecker:
     def use_password_file(self, users: PasswordFile) -> None:
         """Ask these instead of the file's users of before."""
         self.tables = tuple(users if isinstance(table, PasswordFile) else table for table in self.tables)
+
+    def stop(self) -> None:
+        """Hash no more: whoever waits for a thread is told so at once, and the pool can be stopped."""
+        self._stopped = True
 
     @inlineCallbacks
     def requestAvatarId(self, credentials: Any) -> "Any":
@@ -187,6 +192,8 @@ class PasswordChecker:
 
     def _work(self, hashed: str, password: bytes, asked: float) -> bool:
         """In a thread."""
+        if self._stopped:
+            raise LoginsUnavailable("the daemon is stopping")
         if self._reactor.seconds() - asked > PATIENCE:
             raise LoginsUnavailable("too many logins at a time")
         return verify(hashed, password)

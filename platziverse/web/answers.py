@@ -3,7 +3,7 @@
 from typing import Any, Final, cast
 
 from msgspec.json import encode
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
@@ -50,7 +50,7 @@ class Answer(Resource):
             return _failed(Failure(), request)
         if not isinstance(answer, Deferred):
             return _body(answer, request)
-        answer.addCallback(_body, request).addErrback(_failed, request).addCallback(_send, request, answer)
+        answer.addCallback(_body, request).addErrback(_failed, request).addCallback(_send, request)
         return NOT_DONE_YET
 
 
@@ -81,15 +81,14 @@ def _failed(failure: Failure, request: Request) -> bytes:
         error = HTTPError(503, f"the database is away: {error}")
         request.setHeader(b"Retry-After", b"5")
     elif not isinstance(error, HTTPError):
-        if not isinstance(error, CancelledError):
-            peer = getattr(request.getClientAddress(), "host", "unix")
-            log.failure("Bug: answering {address} {path!r}", failure, address=peer, path=request.path)
+        peer = getattr(request.getClientAddress(), "host", "unix")
+        log.failure("Bug: answering {address} {path!r}", failure, address=peer, path=request.path)
         error = HTTPError(500, "internal error")
     request.setResponseCode(error.status)
     return _body({"error": error.text}, request)
 
 
-def _send(body: bytes, request: Any, answer: "Deferred[Any]") -> None:
+def _send(body: bytes, request: Any) -> None:
     if request.channel is None or request._disconnected:  # the client did not wait
         return
     request.setHeader(b"Content-Length", b"%d" % len(body))

@@ -99,6 +99,12 @@ class Channel(HTTPChannel):
 class GuardedRequest(Request):
     """Asks the site before anything is rendered."""
 
+    def process(self) -> None:
+        """Look for ``*`` in the tree, where it is not: Twisted would answer it without asking us."""
+        if self.path == b"*":
+            self.path = b"/*"
+        super().process()  # type: ignore[no-untyped-call]
+
     def render(self, resrc: Any) -> None:
         site: Any = self.site
         resrc = self._refusal(resrc) or resrc
@@ -231,21 +237,15 @@ class GuardedSite(Site):
 
 
 class _Tree(Resource):
-    """A node that knows its children and nothing else."""
+    """The root: it knows its children, and asks ``index`` what ``/`` is."""
 
-    def __init__(self, index: Callable[[Request], Resource] | None = None) -> None:
+    def __init__(self, index: Callable[[Request], Resource]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._index = index
 
     def getChild(self, path: bytes, request: Request) -> Resource:
         """What is not there, or what ``/`` is."""
-        if self._index is not None and path == b"":
-            return self._index(request)
-        return Refusal(404, "not found")
-
-    def render(self, request: Request) -> Any:
-        """A node itself, such as ``/api``, is nothing to read."""
-        return Refusal(404, "not found").render(request)
+        return self._index(request) if path == b"" else Refusal(404, "not found")
 
 
 def make_site(

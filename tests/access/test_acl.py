@@ -65,7 +65,7 @@ class TestLikeMosquitto(SynchronousTestCase):
 
 class TestSubscribing(SynchronousTestCase):
     def may(self, text: str, topic_filter: str, subject: Subject = ANA) -> bool:
-        return rules(text).may_read_some(subject, topic_filter)
+        return rules(text).decide_filter(subject, topic_filter).allowed
 
     def test_a_filter_under_which_nothing_may_be_read_is_refused(self) -> None:
         """Row 50."""

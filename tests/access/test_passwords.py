@@ -189,6 +189,18 @@ class TestRemembering(SynchronousTestCase):
         self.failureResultOf(late, LoginsUnavailable)
         self.assertEqual(self.successResultOf(in_time), b"ana")
 
+    def test_logins_that_wait_when_the_daemon_stops_are_not_hashed(self) -> None:
+        """Row 23: the pool works off what waits before it stops, and the reactor waits for the pool."""
+        asked = UsernamePassword(b"ana", SECRET)
+        waiting: list[Deferred[Any]] = [self.checker.requestAvatarId(asked) for _ in range(3)]
+        self.patch(passwords, "verify", lambda *_: self.fail("it was hashed"))
+        self.checker.stop()
+        self.threads.run()
+        for answer in waiting:
+            self.assertEqual(
+                str(self.failureResultOf(answer, LoginsUnavailable).value), "the daemon is stopping"
+            )
+
 
 class TestFile(SynchronousTestCase):
     def setUp(self) -> None:

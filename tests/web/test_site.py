@@ -76,7 +76,7 @@ class HealthTests(SiteCase):
 
 class TreeTests(SiteCase):
     def test_what_is_not_there_is_an_error_in_json(self) -> None:
-        for path in ("/", "/x", "/page/x/../y", "//", "/%00", "/mqtts", "/?x", "/%ff"):
+        for path in ("/", "/x", "/page/x/../y", "//", "/%00", "/mqtts", "/?x", "?x", "/%ff"):
             response = self.connection().request(path)
             self.assertEqual((response.status, response.json), (404, {"error": "not found"}), path)
 
@@ -98,6 +98,15 @@ class TreeTests(SiteCase):
             self.assertIn("default-src 'none'", headers["content-security-policy"])
             self.assertEqual(headers["server"], "platziverse")
             self.assertNotIn("access-control-allow-origin", headers)
+
+    def test_an_asterisk_is_answered_like_a_path_that_is_not_there(self) -> None:
+        """Row 86."""
+        for method, status in (("GET", 404), ("OPTIONS", 405)):
+            response = self.connection().request("*", method)
+            self.assertEqual((response.status, response.headers["server"]), (status, "platziverse"))
+            self.assertIn("default-src 'none'", response.headers["content-security-policy"])
+            self.assertIn("error", response.json)
+        self.assertEqual(self.status("*", Host="evil.example"), 421)
 
     def test_websocket_is_at_mqtt_and_at_the_root_for_an_upgrade(self) -> None:
         self.assertIn("websocket", self.connection().request("/mqtt").json)
