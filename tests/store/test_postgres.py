@@ -158,6 +158,23 @@ class Data(StoreCase):
         self.assertEqual(self.execute("SELECT connected FROM agents"), [(True,)])
 
 
+class TooMuchAtOnce(StoreCase):
+    slots = 1
+    deadline = 1.0
+
+    @inlineCallbacks
+    def test_a_batch_that_takes_longer_than_a_statement_may_is_stored_in_halves(self) -> Steps:
+        """row 106"""
+        self.execute(
+            """CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN PERFORM pg_sleep(0.05); RETURN new; END $$;
+            CREATE TRIGGER slow BEFORE INSERT ON metrics FOR EACH ROW EXECUTE FUNCTION slow()"""
+        )
+        yield self.save(self.reports(24))
+        self.assert_stored(24)
+        self.assertIn("away: the database canceled the statement", self.states)
+
+
 class TwoDaemons(StoreCase):
     """Row 125: two writers on one database."""
 
