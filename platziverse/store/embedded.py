@@ -199,7 +199,8 @@ class EmbeddedPostgres:
 
     @inlineCallbacks
     def _launch(self) -> _Steps:
-        self.port = free_port(self._wanted_port) if self._tcp else self._wanted_port
+        if not self._supervised:  # else it stays where it was: our DSN has been given away
+            self.port = free_port(self._wanted_port) if self._tcp else self._wanted_port
         options = self.cluster.options(self.port, self._listen_addresses())
         give_up = self._reactor.seconds() + 10
         while True:

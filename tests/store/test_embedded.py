@@ -4,6 +4,7 @@ import atexit
 import os
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from platziverse.store.binaries import system_dirs, wheel_dirs
 from platziverse.store.cluster import MIB, tuned
 from platziverse.store.embedded import EmbeddedPostgres, Stopped
 from platziverse.store.places import EmbeddedError, choose_owner
+from tests.crash.waiting import poll
 from tests.postgres import execute
 from tests.store.scratch import binary_dirs, dropper, open_dir
 
@@ -304,6 +306,32 @@ class Crashes(EmbeddedCase):
             yield self.killed(embedded)
             yield eventually(lambda number=time_number: embedded.restarts == number)  # type: ignore[misc]
             self.assertEqual(rows(dsn, "SELECT count(*) FROM kept"), [(50000,)])
+
+    @inlineCallbacks
+    def test_a_server_that_is_started_again_waits_for_the_port_it_had(self) -> Steps:
+        """Its DSN has been given away."""
+        yield self.prepare()
+        embedded = self.server(tcp=True, port=20000 + os.getpid() % 10000)
+        dsn = yield embedded.start()
+        with socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            pid = embedded.cluster.running()
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            poll(lambda: self.takes(other, embedded.port), 10, "the port of the server that was killed")
+            log = Path(self.state_dir, "postgres.log")
+            yield eventually(lambda: log.read_text().count("could not create any TCP/IP sockets") > 1)
+        yield eventually(lambda: embedded.restarts == 1)
+        self.assertEqual(embedded.dsn, dsn)
+        self.assertEqual(rows(dsn, "SHOW listen_addresses"), [("127.0.0.1",)])
+
+    def takes(self, other: socket.socket, port: int) -> bool:
+        try:
+            other.bind(("127.0.0.1", port))
+            other.listen()
+        except OSError:
+            return False
+        return True
 
     @inlineCallbacks
     def test_a_server_killed_while_nobody_looked_is_recovered(self) -> Steps:
