@@ -53,8 +53,9 @@ def find_dsn(config: Config) -> str:
     if config.database:
         return config.database
     try:
-        running = os.path.isdir(os.path.join(config.state_dir, "postgres")) or None
-        server = running and locate(config.state_dir, SYSTEM_HOME).pid_file()
+        started_once = os.path.isdir(os.path.join(config.state_dir, "postgres"))
+        cluster = locate(config.state_dir, SYSTEM_HOME) if started_once else None
+        server = cluster.pid_file() if cluster and cluster.running() else None
     except EmbeddedError as error:
         raise ConfigError(str(error)) from None
     if not server:

@@ -20,6 +20,8 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SkipTest, TestCase
 
+from platziverse.config import Config
+from platziverse.rejected import find_dsn
 from platziverse.store.binaries import system_dirs, wheel_dirs
 from platziverse.store.cluster import MIB, tuned
 from platziverse.store.embedded import EmbeddedPostgres, Stopped
@@ -232,6 +234,34 @@ class LoopbackToo(EmbeddedCase):
         again = self.server(tcp=True, port=port)
         yield again.start()
         self.assertEqual(Path(again.password_file).read_text(), before)
+
+
+FIND = """
+import sys
+from platziverse.config import Config
+from platziverse.rejected import find_dsn
+print(find_dsn(Config(state_dir=sys.argv[1])))
+"""
+
+
+class Commands(EmbeddedCase):
+    @inlineCallbacks
+    def test_a_command_finds_the_server_that_runs(self) -> Steps:
+        yield self.prepare()
+        dsn = yield self.server().start()
+        self.assertEqual(find_dsn(Config(state_dir=self.state_dir)), dsn)
+
+    @inlineCallbacks
+    def test_so_does_root_where_it_may_not_look_at_others_processes(self) -> Steps:
+        """As in most containers."""
+        if os.geteuid() or not shutil.which("setpriv"):
+            raise SkipTest("it takes root, and setpriv")
+        yield self.prepare()
+        dsn = yield self.server().start()
+        shorn = ["setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"]
+        command = [*shorn, sys.executable, "-c", FIND, self.state_dir]
+        found = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+        self.assertEqual(found.stdout.strip(), dsn)
 
 
 DAEMON = """
