@@ -130,7 +130,7 @@ class NoDatabaseTests(TestCase):
     def test_what_a_server_left_behind_that_was_killed_is_no_database(self) -> None:
         data = Path(locate(self.state_dir, SYSTEM_HOME).data)
         data.mkdir()
-        left = [os.getpid(), data, 0, 5432, data, "", "", "ready", ""]  # a number that another program has now
+        left = [os.getpid(), data, 0, 5432, data, "", "", "ready", ""]  # by now another program's number
         (data / "postmaster.pid").write_text("\n".join(map(str, left)))
         self.assert_says_so()
 

@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 import secrets
 import socket
 from collections.abc import Generator
@@ -12,7 +13,14 @@ from psycopg2.extensions import make_dsn
 from twisted.internet.defer import Deferred, inlineCallbacks
 
 from platziverse.store.connection import connect, force_close, timed
-from platziverse.store.places import EmbeddedError, Owner, choose_owner, find_home, find_socket_dir
+from platziverse.store.places import (
+    EmbeddedError,
+    Owner,
+    choose_owner,
+    find_home,
+    find_socket_dir,
+    write_private,
+)
 
 SUPERUSER: Final = "postgres"
 #: Settings that depend on what the machine is like are in :func:`tuned`.
@@ -211,13 +219,14 @@ def free_port(first: int) -> int:
 
 def kept_password(path: str, database: str, user: str) -> str:
     """The password of the role for loopback; generated once, kept in the form that libpq reads."""
+    begins = f"localhost:*:{database}:{user}:"
     try:
         with open(path, encoding="ascii") as file:
-            return file.read().strip().rpartition(":")[2]
-    except FileNotFoundError:
-        password = secrets.token_urlsafe(18)
-    descriptor = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    with open(descriptor, "w", encoding="ascii") as file:
-        file.write(f"localhost:*:{database}:{user}:{password}\n")
-    os.rename(f"{path}.new", path)
-    return password
+            kept = file.read()
+    except (FileNotFoundError, UnicodeDecodeError):
+        kept = ""
+    if not (found := re.fullmatch(re.escape(begins) + r"([^\s:'\\]+)\n", kept)):
+        password = secrets.token_urlsafe(18)  # it is missing, or cut short by a full disk
+        write_private(path, f"{begins}{password}\n")
+        return password
+    return found[1]
