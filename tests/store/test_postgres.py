@@ -11,6 +11,7 @@ import psycopg2
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, succeed
 from twisted.internet.task import deferLater
+from twisted.logger import LogEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from platziverse.agents.model import Agent, Departure, Entry
@@ -37,8 +38,14 @@ class StoreCase(TestCase):
     def setUp(self) -> Steps:
         self.server = self.make_server()
         self.dsn = self.server.database()
-        self.states: list[str] = []
+        self.states: list[str] = []  # as the log has them
+        globalLogPublisher.addObserver(self.note_state)
+        self.addCleanup(globalLogPublisher.removeObserver, self.note_state)
         self.store, self.writer = yield self.make_store()
+
+    def note_state(self, event: LogEvent) -> None:
+        if event["log_namespace"] == "platziverse.store.postgres" and "state" in event:
+            self.states.append(event["state"])
 
     def make_server(self) -> Cluster:
         return cluster()
@@ -52,7 +59,6 @@ class StoreCase(TestCase):
             slots=self.slots,
             deadline=self.deadline,
             setup_pause=0.2,
-            on_state=self.states.append,
             **given,
         )
         self.addCleanup(store.stop)
@@ -266,7 +272,7 @@ class Away(StoreCase):
         self.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {OTHERS}")
         yield deferLater(reactor, 1.5)
         self.assertEqual(self.execute(f"SELECT count(*) FROM pg_stat_activity WHERE {OTHERS}"), [(2,)])
-        self.assertEqual(self.states[-1], READY)
+        self.assertEqual(self.store.state, READY)
         self.assertIn("away: the connection was lost", self.states)
 
 
