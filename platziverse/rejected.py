@@ -10,14 +10,13 @@ from typing import Any, Final
 
 import psycopg2
 from attrs import frozen
-from psycopg2.extensions import make_dsn
 
 from platziverse.agents.careful import InvalidReport
 from platziverse.agents.payload import parse
 from platziverse.config import Config
 from platziverse.mqtt.packets import Publish
 from platziverse.settings import ConfigError
-from platziverse.store.cluster import locate
+from platziverse.store.cluster import local_dsn, locate
 from platziverse.store.places import SYSTEM_HOME, EmbeddedError
 from platziverse.store.replay import replay
 
@@ -62,7 +61,7 @@ def find_dsn(config: Config) -> str:
         raise ConfigError(
             f"no embedded database runs in {config.state_dir}; start the daemon, or name --database"
         )
-    return str(make_dsn(host=server.socket_dir, port=server.port, user="platzi", dbname="platziverse"))
+    return local_dsn(server.socket_dir, server.port)
 
 
 @contextmanager

@@ -23,6 +23,9 @@ from platziverse.store.places import (
 )
 
 SUPERUSER: Final = "postgres"
+#: Our role, and the name of our database.
+ROLE: Final = "platzi"
+DATABASE: Final = "platziverse"
 #: Settings that depend on what the machine is like are in :func:`tuned`.
 SETTINGS: Final = {
     "fsync": "on",
@@ -136,7 +139,7 @@ class Cluster:
 
     @inlineCallbacks
     def make_database(
-        self, reactor: Any, server: PidFile, user: str, database: str, password: str | None
+        self, reactor: Any, server: PidFile, password: str | None
     ) -> Generator["Deferred[Any]", Any, str]:
         """Create role and database unless they are there. Fires with the server's ``listen_addresses``.
 
@@ -145,12 +148,11 @@ class Cluster:
         dsn = make_dsn(host=server.socket_dir, port=server.port, user=SUPERUSER, dbname="postgres")
         connection = yield connect(dsn, reactor)
         try:
-            rows = yield timed(connection, connection.runQuery(_QUESTION, (user, database)), 10)
+            rows = yield timed(connection, connection.runQuery(_QUESTION, (ROLE, DATABASE)), 10)
             ((listening, has_role, has_database),) = rows
-            role, name = (text.replace('"', '""') for text in (user, database))
-            statements = [] if has_role else [f'CREATE ROLE "{role}" LOGIN']
-            statements += [] if has_database else [f'CREATE DATABASE "{name}" OWNER "{role}"']
-            statements += [f"ALTER ROLE \"{role}\" PASSWORD '{password}'"] if password else []
+            statements = [] if has_role else [f"CREATE ROLE {ROLE} LOGIN"]
+            statements += [] if has_database else [f"CREATE DATABASE {DATABASE} OWNER {ROLE}"]
+            statements += [f"ALTER ROLE {ROLE} PASSWORD '{password}'"] if password else []
             for statement in statements:
                 yield timed(connection, connection.runOperation(statement), 60)
         finally:
@@ -201,6 +203,11 @@ def _seems_to_work_in(pid: int, directory: str) -> bool:
         return False
 
 
+def local_dsn(socket_dir: str, port: int) -> str:
+    """Connection string of our database, through the Unix socket."""
+    return str(make_dsn(host=socket_dir, port=port, user=ROLE, dbname=DATABASE))
+
+
 def free_port(first: int) -> int:
     """``first``, or the next of ten that nobody listens on.
 
@@ -217,9 +224,9 @@ def free_port(first: int) -> int:
     raise EmbeddedError(f"the ports {first} to {first + 9} are taken; set embedded.port to another one")
 
 
-def kept_password(path: str, database: str, user: str) -> str:
+def kept_password(path: str) -> str:
     """The password of the role for loopback; generated once, kept in the form that libpq reads."""
-    begins = f"localhost:*:{database}:{user}:"
+    begins = f"localhost:*:{DATABASE}:{ROLE}:"
     try:
         with open(path, encoding="ascii") as file:
             kept = file.read()

@@ -114,14 +114,15 @@ class PrivateFiles(PlacesCase):
 
     def test_a_password_is_kept_and_made_anew_when_its_file_is_damaged(self) -> None:
         path = os.path.join(self.dir, "pgpass")
-        whole = f"localhost:*:d:u:{kept_password(path, 'd', 'u')}\n"
+        begins = "localhost:*:platziverse:platzi:"
+        whole = f"{begins}{kept_password(path)}\n"
         self.assertEqual(Path(path).read_text(), whole)
-        self.assertEqual(f"localhost:*:d:u:{kept_password(path, 'd', 'u')}\n", whole)
-        for damaged in "", "\0" * 40, "localhost:*:d:u:\n", whole[:-9], "localhost:*:d", "ñ":
+        self.assertEqual(f"{begins}{kept_password(path)}\n", whole)
+        for damaged in "", "\0" * 40, f"{begins}\n", whole[:-9], begins[:20], "ñ":
             Path(path).write_text(damaged)
-            made = kept_password(path, "d", "u")
+            made = kept_password(path)
             self.assertEqual(len(made), 24)
-            self.assertEqual(Path(path).read_text(), f"localhost:*:d:u:{made}\n")
+            self.assertEqual(Path(path).read_text(), f"{begins}{made}\n")
 
 
 class TheSocket(PlacesCase):
