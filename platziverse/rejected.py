@@ -10,14 +10,13 @@ from typing import Any, Final
 
 import psycopg2
 from attrs import frozen
-from psycopg2.extensions import make_dsn
 
 from platziverse.agents.careful import InvalidReport
 from platziverse.agents.payload import parse
 from platziverse.config import Config
 from platziverse.mqtt.packets import Publish
 from platziverse.settings import ConfigError
-from platziverse.store.cluster import locate
+from platziverse.store.cluster import local_dsn, locate
 from platziverse.store.places import SYSTEM_HOME, EmbeddedError
 from platziverse.store.replay import replay
 
@@ -53,15 +52,16 @@ def find_dsn(config: Config) -> str:
     if config.database:
         return config.database
     try:
-        running = os.path.isdir(os.path.join(config.state_dir, "postgres")) or None
-        server = running and locate(config.state_dir, SYSTEM_HOME).pid_file()
+        started_once = os.path.isdir(os.path.join(config.state_dir, "postgres"))
+        cluster = locate(config.state_dir, SYSTEM_HOME) if started_once else None
+        server = cluster.pid_file() if cluster and cluster.running() else None
     except EmbeddedError as error:
         raise ConfigError(str(error)) from None
     if not server:
         raise ConfigError(
             f"no embedded database runs in {config.state_dir}; start the daemon, or name --database"
         )
-    return str(make_dsn(host=server.socket_dir, port=server.port, user="platzi", dbname="platziverse"))
+    return local_dsn(server.socket_dir, server.port)
 
 
 @contextmanager

@@ -3,8 +3,10 @@
 import contextlib
 import io
 import json
+import os
 import shutil
 import time
+from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
@@ -12,7 +14,9 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from platziverse.cli import main
+from platziverse.store.cluster import locate
 from platziverse.store.migrate import migrate
+from platziverse.store.places import SYSTEM_HOME
 from tests.store.scratch import open_dir, scratch_server
 
 AGENT = {"uuid": "yyy", "username": "platzi", "name": "platzi", "hostname": "here", "pid": 10}
@@ -116,11 +120,23 @@ class RejectedTests(TestCase):
 
 
 class NoDatabaseTests(TestCase):
+    def setUp(self) -> None:
+        self.state_dir = open_dir()
+        self.addCleanup(shutil.rmtree, self.state_dir)
+
     def test_without_a_database_it_says_so(self) -> None:
-        state_dir = open_dir()
-        self.addCleanup(shutil.rmtree, state_dir)
+        self.assert_says_so()
+
+    def test_what_a_server_left_behind_that_was_killed_is_no_database(self) -> None:
+        data = Path(locate(self.state_dir, SYSTEM_HOME).data)
+        data.mkdir()
+        left = [os.getpid(), data, 0, 5432, data, "", "", "ready", ""]  # by now another program's number
+        (data / "postmaster.pid").write_text("\n".join(map(str, left)))
+        self.assert_says_so()
+
+    def assert_says_so(self) -> None:
         err = io.StringIO()
-        self.patch(__import__("os"), "environ", {"STATE_DIRECTORY": state_dir})
+        self.patch(os, "environ", {"STATE_DIRECTORY": self.state_dir})
         with contextlib.redirect_stderr(err):
             self.assertEqual(main(["rejected", "list"]), 1)
         self.assertIn("no embedded database runs in", err.getvalue())

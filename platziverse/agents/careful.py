@@ -25,7 +25,7 @@ class InvalidReport(Exception):
     """A message, all of it, that can never become rows.
 
     :param kind: one word to count by: size, encoding, syntax, depth, duplicate, fields, metrics, agents,
-        types or login.
+        types, binding or login.
     :param reason: one line that names the path, e.g. ``"Expected `int` - at `$.agent.pid`"``; never more of
         the payload than a key.
     """

@@ -45,8 +45,6 @@ class AgentHandlers:
         self.limits = limits or AgentLimits()
         self.presence = Presence(self.limits.max_agents)
         self.table: Mapping[str, Callable[[Publish, Client], Deferred[Any]]] = {"agent/message": self.message}
-        #: Valid messages; those that had unusable metrics are among them.
-        self.reports = 0
         #: Messages that came again before their first copy was stored.
         self.redelivered = 0
         #: Messages that became a Rejection and nothing else, by kind; see :class:`InvalidReport`.
@@ -102,7 +100,6 @@ class AgentHandlers:
         return known
 
     def _save(self, report: Report, client: Client, known: bool) -> "Deferred[None]":
-        self.reports += 1
         for rejection in report.rejections:
             self.partly_rejected += 1
             source = report.source

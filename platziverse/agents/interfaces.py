@@ -4,7 +4,7 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
-from platziverse.agents.model import Entry, Report
+from platziverse.agents.model import Entry
 
 
 class ReportStore(Protocol):
@@ -48,6 +48,3 @@ class Client(Protocol):
     def username(self) -> str | None: ...
     @property
     def persistent(self) -> bool: ...
-
-
-__all__ = ["Client", "Publisher", "Report", "ReportStore", "Warn"]

@@ -29,12 +29,8 @@ class Redeliveries:
     here: the copy waits for the first one.
     """
 
-    def __init__(self, max_unfinished: int = MAX_UNFINISHED) -> None:
-        self._max_unfinished = max_unfinished
+    def __init__(self) -> None:
         self._unfinished: dict[tuple[str, int], _Unfinished] = {}
-
-    def __len__(self) -> int:
-        return len(self._unfinished)
 
     def find(self, message: Publish, client: Client) -> "Deferred[None] | None":
         """The outcome of the first copy, ``None`` if there is none on the way."""
@@ -49,7 +45,7 @@ class Redeliveries:
 
     def watch(self, message: Publish, client: Client, answer: "Deferred[None]") -> None:
         """Remember a message of a persistent Session until it is stored."""
-        if answer.called or message.packet_id is None or len(self._unfinished) >= self._max_unfinished:
+        if answer.called or message.packet_id is None or len(self._unfinished) >= MAX_UNFINISHED:
             return
         key = (client.client_id, message.packet_id)
         entry = self._unfinished[key] = _Unfinished(message)

@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 import secrets
 import socket
 from collections.abc import Generator
@@ -12,9 +13,19 @@ from psycopg2.extensions import make_dsn
 from twisted.internet.defer import Deferred, inlineCallbacks
 
 from platziverse.store.connection import connect, force_close, timed
-from platziverse.store.places import EmbeddedError, Owner, choose_owner, find_home, find_socket_dir
+from platziverse.store.places import (
+    EmbeddedError,
+    Owner,
+    choose_owner,
+    find_home,
+    find_socket_dir,
+    write_private,
+)
 
 SUPERUSER: Final = "postgres"
+#: Our role, and the name of our database.
+ROLE: Final = "platzi"
+DATABASE: Final = "platziverse"
 #: Settings that depend on what the machine is like are in :func:`tuned`.
 SETTINGS: Final = {
     "fsync": "on",
@@ -128,7 +139,7 @@ class Cluster:
 
     @inlineCallbacks
     def make_database(
-        self, reactor: Any, server: PidFile, user: str, database: str, password: str | None
+        self, reactor: Any, server: PidFile, password: str | None
     ) -> Generator["Deferred[Any]", Any, str]:
         """Create role and database unless they are there. Fires with the server's ``listen_addresses``.
 
@@ -137,12 +148,11 @@ class Cluster:
         dsn = make_dsn(host=server.socket_dir, port=server.port, user=SUPERUSER, dbname="postgres")
         connection = yield connect(dsn, reactor)
         try:
-            rows = yield timed(connection, connection.runQuery(_QUESTION, (user, database)), 10)
+            rows = yield timed(connection, connection.runQuery(_QUESTION, (ROLE, DATABASE)), 10)
             ((listening, has_role, has_database),) = rows
-            role, name = (text.replace('"', '""') for text in (user, database))
-            statements = [] if has_role else [f'CREATE ROLE "{role}" LOGIN']
-            statements += [] if has_database else [f'CREATE DATABASE "{name}" OWNER "{role}"']
-            statements += [f"ALTER ROLE \"{role}\" PASSWORD '{password}'"] if password else []
+            statements = [] if has_role else [f"CREATE ROLE {ROLE} LOGIN"]
+            statements += [] if has_database else [f"CREATE DATABASE {DATABASE} OWNER {ROLE}"]
+            statements += [f"ALTER ROLE {ROLE} PASSWORD '{password}'"] if password else []
             for statement in statements:
                 yield timed(connection, connection.runOperation(statement), 60)
         finally:
@@ -177,8 +187,25 @@ def _first_number(path: str) -> int:
 def _works_in(pid: int, directory: str) -> bool:
     try:
         return os.readlink(f"/proc/{pid}/cwd") == os.path.realpath(directory)
+    except PermissionError:
+        return _seems_to_work_in(pid, directory)
     except OSError:
         return False
+
+
+def _seems_to_work_in(pid: int, directory: str) -> bool:
+    """All that root can find out where it lacks CAP_SYS_PTRACE, as in most containers."""
+    try:
+        with open(f"/proc/{pid}/comm", "rb") as file:
+            is_postgres = file.read() == b"postgres\n"
+        return is_postgres and os.stat(f"/proc/{pid}").st_uid == os.stat(directory).st_uid
+    except OSError:
+        return False
+
+
+def local_dsn(socket_dir: str, port: int) -> str:
+    """Connection string of our database, through the Unix socket."""
+    return str(make_dsn(host=socket_dir, port=port, user=ROLE, dbname=DATABASE))
 
 
 def free_port(first: int) -> int:
@@ -197,15 +224,16 @@ def free_port(first: int) -> int:
     raise EmbeddedError(f"the ports {first} to {first + 9} are taken; set embedded.port to another one")
 
 
-def kept_password(path: str, database: str, user: str) -> str:
+def kept_password(path: str) -> str:
     """The password of the role for loopback; generated once, kept in the form that libpq reads."""
+    begins = f"localhost:*:{DATABASE}:{ROLE}:"
     try:
         with open(path, encoding="ascii") as file:
-            return file.read().strip().rpartition(":")[2]
-    except FileNotFoundError:
-        password = secrets.token_urlsafe(18)
-    descriptor = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    with open(descriptor, "w", encoding="ascii") as file:
-        file.write(f"localhost:*:{database}:{user}:{password}\n")
-    os.rename(f"{path}.new", path)
-    return password
+            kept = file.read()
+    except (FileNotFoundError, UnicodeDecodeError):
+        kept = ""
+    if not (found := re.fullmatch(re.escape(begins) + r"([^\s:'\\]+)\n", kept)):
+        password = secrets.token_urlsafe(18)  # it is missing, or cut short by a full disk
+        write_private(path, f"{begins}{password}\n")
+        return password
+    return found[1]

@@ -12,14 +12,24 @@ from collections.abc import Generator
 from typing import Any, Final
 
 import psycopg2
-from psycopg2.extensions import make_dsn
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from platziverse.store.binaries import Binaries, find, made_reachable
-from platziverse.store.cluster import INITDB, SUPERUSER, Cluster, PidFile, free_port, kept_password, locate
+from platziverse.store.cluster import (
+    DATABASE,
+    INITDB,
+    ROLE,
+    SUPERUSER,
+    Cluster,
+    PidFile,
+    free_port,
+    kept_password,
+    local_dsn,
+    locate,
+)
 from platziverse.store.connection import DeadlinePassed
 from platziverse.store.places import SYSTEM_HOME, EmbeddedError, make_state_dir
 from platziverse.store.serverlog import ServerLog
@@ -61,17 +71,14 @@ class EmbeddedPostgres:
         *,
         tcp: bool = False,
         port: int = 5432,
-        user: str = "platzi",
-        database: str = "platziverse",
         dirs: list[str] | None = None,
         system_home: str = SYSTEM_HOME,
         grace: tuple[float, float] = (30.0, 10.0),
         memory: int = 0,
     ) -> None:
         self.state_dir = os.path.abspath(state_dir)
-        self.user, self.database, self.port = user, database, port
+        self.port = port
         self.password_file = os.path.join(self.state_dir, "pgpass")
-        self.restarts = 0
         self._log = ServerLog(os.path.join(self.state_dir, "postgres.log"))
         self._reactor, self._tcp, self._wanted_port, self._dirs = reactor, tcp, port, dirs
         self._system_home, self._grace, self._memory = system_home, grace, memory
@@ -83,7 +90,7 @@ class EmbeddedPostgres:
     @property
     def dsn(self) -> str:
         """Connection string of the database, through the Unix socket."""
-        return str(make_dsn(host=self.socket_dir, port=self.port, user=self.user, dbname=self.database))
+        return local_dsn(self.socket_dir, self.port)
 
     @property
     def psql_command(self) -> str:
@@ -97,7 +104,7 @@ class EmbeddedPostgres:
 
     def _psql(self, host: str) -> str:
         port = [] if self.port == 5432 else ["-p", str(self.port)]
-        return shlex.join([self._binaries.psql, "-h", host, *port, "-U", self.user, self.database])
+        return shlex.join([self._binaries.psql, "-h", host, *port, "-U", ROLE, DATABASE])
 
     @inlineCallbacks
     def start(self) -> Generator["Deferred[Any]", Any, str]:
@@ -199,7 +206,8 @@ class EmbeddedPostgres:
 
     @inlineCallbacks
     def _launch(self) -> _Steps:
-        self.port = free_port(self._wanted_port) if self._tcp else self._wanted_port
+        if not self._supervised:  # else it stays where it was: our DSN has been given away
+            self.port = free_port(self._wanted_port) if self._tcp else self._wanted_port
         options = self.cluster.options(self.port, self._listen_addresses())
         give_up = self._reactor.seconds() + 10
         while True:
@@ -235,8 +243,8 @@ class EmbeddedPostgres:
     @inlineCallbacks
     def _ask(self, found: PidFile) -> _Steps:
         self.port, self.socket_dir = found.port, found.socket_dir
-        password = kept_password(self.password_file, self.database, self.user) if self._tcp else None
-        return (yield self.cluster.make_database(self._reactor, found, self.user, self.database, password))
+        password = kept_password(self.password_file) if self._tcp else None
+        return (yield self.cluster.make_database(self._reactor, found, password))
 
     def _server_ended(self, ending: str) -> None:
         if not self._stopping:
@@ -259,5 +267,4 @@ class EmbeddedPostgres:
             if not self._stopping:
                 self._start_again_later(attempt + 1)
         else:
-            self.restarts += 1
             log.info("the embedded PostgreSQL runs again")

@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, inlineCallbacks
 
 from platziverse.store.connection import connect, force_close, timed
-from platziverse.store.places import EmbeddedError, make_state_dir
+from platziverse.store.places import EmbeddedError, make_state_dir, write_private
 
 _RESET = """UPDATE agents SET connected = false, "connectedBy" = NULL, "updatedAt" = now()
     WHERE connected AND ("connectedBy" = %s OR "connectedBy" IS NULL) RETURNING uuid"""
@@ -26,7 +26,6 @@ class Instance:
     """
 
     def __init__(self, state_dir: str) -> None:
-        self.state_dir = state_dir
         self._lock = -1
         try:
             make_state_dir(state_dir)
@@ -72,12 +71,7 @@ def _kept_id(path: str) -> uuid.UUID:
 
 def _new_id(path: str) -> uuid.UUID:
     made = uuid.uuid4()
-    descriptor = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    with open(descriptor, "w", encoding="ascii") as file:
-        file.write(f"{made}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.rename(f"{path}.new", path)
+    write_private(path, f"{made}\n")
     return made
 
 

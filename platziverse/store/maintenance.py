@@ -4,7 +4,7 @@ from collections.abc import Generator
 from typing import Any, Final
 
 import psycopg2
-from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks, succeed
+from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
@@ -28,9 +28,6 @@ class Maintenance:
 
     :param wall_clock: seconds since the epoch.
     :param keep_months: months of metrics that are kept besides the current one; 0: all of them.
-    :ivar added: partitions made so far.
-    :ivar dropped: days of keys dropped so far.
-    :ivar dropped_months: months of metrics dropped so far.
     """
 
     def __init__(
@@ -43,7 +40,6 @@ class Maintenance:
         interval: float = 3600.0,
         retry: float = 60.0,
     ) -> None:
-        self.added = self.dropped = self.dropped_months = 0
         self._keep_months = keep_months
         self._dsn, self._reactor, self._wall_clock = dsn, reactor, wall_clock
         self._interval, self._retry = interval, retry
@@ -72,14 +68,11 @@ class Maintenance:
         connection = yield connect(self._dsn, self._reactor)
         limits, now = _LIMITS.format(deadline=int(deadline)), self._wall_clock()
         try:
-            ((added,),) = yield timed(connection, connection.runQuery(limits + _ADD, (now,)), deadline)
-            self.added += added
-            ((dropped,),) = yield timed(connection, connection.runQuery(limits + _PRUNE, (now,)), deadline)
-            self.dropped += dropped
+            for query in _ADD, _PRUNE:
+                yield timed(connection, connection.runQuery(limits + query, (now,)), deadline)
             if self._keep_months:
-                query = connection.runQuery(limits + _DROP, (now, self._keep_months))
-                ((months,),) = yield timed(connection, query, deadline)
-                self.dropped_months += months
+                dropping = connection.runQuery(limits + _DROP, (now, self._keep_months))
+                ((months,),) = yield timed(connection, dropping, deadline)
                 if months:
                     log.info("{months} months of metrics were dropped: they are too old", months=months)
         finally:
@@ -97,7 +90,7 @@ class Maintenance:
 
     def _failed(self, failure: Any) -> None:
         self._running = None
-        if failure.check(psycopg2.Error, CancelledError):
+        if failure.check(psycopg2.Error):
             log.info("partitions are looked after later: {reason}", reason=one_line(failure.value))
         else:
             log.failure("partitions could not be looked after", failure)

@@ -98,6 +98,19 @@ def make_state_dir(state_dir: str) -> None:
     make_dir(state_dir, 0o711 if os.geteuid() == 0 else 0o700)
 
 
+def write_private(path: str, text: str) -> None:
+    """Write a small file that only we may read: all of it, or what was there stays, whatever happens.
+
+    :raises OSError: it cannot be written.
+    """
+    descriptor = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with open(descriptor, "w", encoding="ascii") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(descriptor)
+    os.rename(f"{path}.new", path)
+
+
 def find_home(state_dir: str, owner: Owner, system_home: str = SYSTEM_HOME) -> str:
     """The directory of the embedded PostgreSQL, private to ``owner``; created when missing.
 

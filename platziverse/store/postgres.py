@@ -35,7 +35,6 @@ class PostgresStore:
     :param deadline: seconds for a statement, and for connecting.
     :param setup_pause: seconds between tries when rights, tables or logins are wrong.
     :param bound: an agent that is there keeps its username; reports with another are refused.
-    :param on_state: called with the new ``state`` when it changes.
     :ivar state: ``"connecting"``, ``"ready"`` or ``"away: <reason>"``.
     :ivar refused: entries that the database refused for their data; messages became rejections.
     :ivar internal_errors: those of them that should never have been sent to it.
@@ -51,7 +50,6 @@ class PostgresStore:
         deadline: float = 10.0,
         setup_pause: float = 60.0,
         bound: bool = False,
-        on_state: Callable[[str], None] = lambda state: None,
     ) -> None:
         self.reactor, self.instance = reactor, instance
         self.deadline, self.setup_pause = deadline, setup_pause
@@ -69,7 +67,6 @@ class PostgresStore:
         self._slots = [Slot(self, Backoff()) for _ in range(slots)]
         self._troubles: dict[Slot, str] = {}
         self._prepare, self._prepared, self._preparing = prepare, False, DeferredLock()
-        self._on_state = on_state
         self._warned: set[str] = set()
         self._away_since = 0.0
         self._watch = LoopingCall(self._keep_connected)
@@ -199,7 +196,3 @@ class PostgresStore:
             log.warn("the database is {state}; nothing is acknowledged until it is back", state=state)
         else:
             log.info("the database is still {state}", state=state)
-        try:
-            self._on_state(state)
-        except Exception:
-            log.failure("whoever was told that the database is {state} failed", state=state)

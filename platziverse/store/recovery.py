@@ -73,7 +73,7 @@ class Recovery:
         if action is Action.BAD_ROW or (action is Action.UNKNOWN and not again):
             return self._narrow(error)
         if action is Action.HALVE and len(self._batch.entries) > 1:
-            return Step(self._batch.halves())
+            return Step(self._batch.halves(), trouble=True)
         if action is Action.SETUP:
             return Step(pause=self._setup_pause, trouble=True, anew=True)
         if action in (Action.RETRY, Action.STALE) and again:

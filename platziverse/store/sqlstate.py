@@ -5,7 +5,7 @@ from enum import Enum, auto
 from typing import Final
 
 import psycopg2
-from twisted.internet.defer import CancelledError
+from psycopg2.extensions import QueryCanceledError
 
 
 class ConnectFailed(Exception):
@@ -76,8 +76,8 @@ def classify(error: BaseException, closed: bool = False) -> Action:
     """
     if isinstance(error, ConnectFailed):
         return _classify_connecting(error.__cause__ or error)
-    if isinstance(error, CancelledError):
-        return Action.HALVE  # txpostgres' name for 57014
+    if isinstance(error, QueryCanceledError):
+        return Action.HALVE  # 57014, as ``timed`` passes it on; the server said so, thus it is not committed
     state: str | None = getattr(error, "pgcode", None)
     if state is not None:
         found = (POLICY.get(state[:length]) for length in (5, 2))

@@ -11,8 +11,7 @@ from platziverse.store.reader import Reader
 BATCH: Final = 500
 
 _SET: Final = """INSERT INTO mqtt_users (username, "passwordHash") VALUES (%s, %s)
-    ON CONFLICT (username) DO UPDATE SET "passwordHash" = excluded."passwordHash", "updatedAt" = now()
-    RETURNING "createdAt" = "updatedAt" """
+    ON CONFLICT (username) DO UPDATE SET "passwordHash" = excluded."passwordHash", "updatedAt" = now()"""
 
 
 class Users:
@@ -58,16 +57,14 @@ class Users:
         self._ask()
 
 
-def set_user(connection: Any, username: str, password_hash: str) -> bool:
+def set_user(connection: Any, username: str, password_hash: str) -> None:
     """Add a user, or give one another password.
 
     :param connection: of psycopg2, in autocommit.
-    :returns: whether the user is new.
     :raises psycopg2.Error: there is no such table, or it may not be written.
     """
     with connection.cursor() as cursor:
         cursor.execute(_SET, (username, password_hash))
-        return bool(cursor.fetchone()[0])
 
 
 def remove_user(connection: Any, username: str) -> bool:

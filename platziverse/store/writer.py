@@ -54,7 +54,6 @@ class BatchWriter:
     :ivar pending: the ones that are not yet committed.
     :ivar waiting: entries of all kinds not yet committed.
     :ivar departures: those of them that are Departures.
-    :ivar batches: batches committed.
     """
 
     def __init__(
@@ -67,7 +66,7 @@ class BatchWriter:
         observe: Callable[[int, float], None] = lambda entries, seconds: None,
     ) -> None:
         self.received = self.stored = self.duplicates = self.rejected = self.pending = 0
-        self.waiting = self.departures = self.batches = 0
+        self.waiting = self.departures = 0
         self._store, self._clock = store, clock
         self._max_entries, self._max_rows, self._observe = max_entries, max_rows, observe
         self._queues: list[_Queue] = [deque() for _ in range(store.slots)]
@@ -168,7 +167,6 @@ class BatchWriter:
         since = self._clock.seconds()
 
         def written(_: None) -> None:
-            self.batches += 1
             self._observe(len(batch.entries), self._clock.seconds() - since)
 
         def failed(failure: Failure) -> None:

@@ -15,6 +15,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from platziverse.store.connection import Connection, Cursor, DeadlinePassed, connect, force_close, timed
+from platziverse.store.sqlstate import Action, classify
 from tests.store.test_migrate import DatabaseCase
 
 Steps = Generator["Deferred[Any]", Any, None]
@@ -123,6 +124,23 @@ class ARealServer(DatabaseCase):
             self.assertTrue(connection.closed)
         finally:
             os.kill(backend, signal.SIGCONT)
+
+    @inlineCallbacks
+    def test_a_statement_that_the_server_canceled_is_to_be_halved(self) -> Steps:
+        """row 106: the connection is as good as ever."""
+        connection = yield self.connected()
+        query = connection.runQuery("SET LOCAL statement_timeout = 50; SELECT pg_sleep(20)")
+        error = yield self.assertFailure(timed(connection, query, 10), psycopg2.OperationalError)
+        self.assertIs(classify(error, closed=bool(connection.closed)), Action.HALVE)
+        self.assertEqual((yield connection.runQuery("SELECT 1")), [(1,)])
+
+    @inlineCallbacks
+    def test_a_statement_whose_outcome_is_unknown_is_not(self) -> Steps:
+        """rows 105, 106"""
+        connection = yield self.connected()
+        waiting = timed(connection, connection.runQuery("SELECT pg_sleep(20)"), 0.1)
+        error = yield self.assertFailure(waiting, DeadlinePassed)
+        self.assertIs(classify(error, closed=bool(connection.closed)), Action.RECONNECT)
 
     @inlineCallbacks
     def test_an_idle_connection_takes_its_end_quietly(self) -> Steps:

@@ -4,6 +4,7 @@ import atexit
 import os
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -19,10 +20,13 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SkipTest, TestCase
 
+from platziverse.config import Config
+from platziverse.rejected import find_dsn
 from platziverse.store.binaries import system_dirs, wheel_dirs
 from platziverse.store.cluster import MIB, tuned
 from platziverse.store.embedded import EmbeddedPostgres, Stopped
 from platziverse.store.places import EmbeddedError, choose_owner
+from tests.crash.waiting import poll
 from tests.postgres import execute
 from tests.store.scratch import binary_dirs, dropper, open_dir
 
@@ -39,6 +43,13 @@ def rows(dsn: str, sql: str) -> list[Any]:
             return cursor.fetchall() if cursor.description else []
     finally:
         connection.close()
+
+
+def answers(dsn: str) -> bool:
+    try:
+        return rows(dsn, "SELECT 1") == [(1,)]
+    except psycopg2.OperationalError:
+        return False
 
 
 @inlineCallbacks
@@ -232,6 +243,34 @@ class LoopbackToo(EmbeddedCase):
         self.assertEqual(Path(again.password_file).read_text(), before)
 
 
+FIND = """
+import sys
+from platziverse.config import Config
+from platziverse.rejected import find_dsn
+print(find_dsn(Config(state_dir=sys.argv[1])))
+"""
+
+
+class Commands(EmbeddedCase):
+    @inlineCallbacks
+    def test_a_command_finds_the_server_that_runs(self) -> Steps:
+        yield self.prepare()
+        dsn = yield self.server().start()
+        self.assertEqual(find_dsn(Config(state_dir=self.state_dir)), dsn)
+
+    @inlineCallbacks
+    def test_so_does_root_where_it_may_not_look_at_others_processes(self) -> Steps:
+        """As in most containers."""
+        if os.geteuid() or not shutil.which("setpriv"):
+            raise SkipTest("it takes root, and setpriv")
+        yield self.prepare()
+        dsn = yield self.server().start()
+        shorn = ["setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"]
+        command = [*shorn, sys.executable, "-c", FIND, self.state_dir]
+        found = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+        self.assertEqual(found.stdout.strip(), dsn)
+
+
 DAEMON = """
 import sys
 from twisted.internet import reactor
@@ -284,7 +323,7 @@ class Crashes(EmbeddedCase):
         embedded = self.server()
         dsn = yield embedded.start()
         yield self.killed(embedded)
-        yield eventually(lambda: embedded.restarts == 1)
+        yield eventually(lambda: answers(dsn))
         self.assertEqual(rows(dsn, "SELECT 1"), [(1,)])
 
     @inlineCallbacks
@@ -300,10 +339,36 @@ class Crashes(EmbeddedCase):
         embedded = self.server()
         dsn = yield embedded.start()
         rows(dsn, "CREATE TABLE kept AS SELECT g FROM generate_series(1, 50000) g")
-        for time_number in (1, 2):
+        for _ in range(2):
             yield self.killed(embedded)
-            yield eventually(lambda number=time_number: embedded.restarts == number)  # type: ignore[misc]
+            yield eventually(lambda: answers(dsn))
             self.assertEqual(rows(dsn, "SELECT count(*) FROM kept"), [(50000,)])
+
+    @inlineCallbacks
+    def test_a_server_that_is_started_again_waits_for_the_port_it_had(self) -> Steps:
+        """Its DSN has been given away."""
+        yield self.prepare()
+        embedded = self.server(tcp=True, port=20000 + os.getpid() % 10000)
+        dsn = yield embedded.start()
+        with socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            pid = embedded.cluster.running()
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+            poll(lambda: self.takes(other, embedded.port), 10, "the port of the server that was killed")
+            log = Path(self.state_dir, "postgres.log")
+            yield eventually(lambda: log.read_text().count("could not create any TCP/IP sockets") > 1)
+        yield eventually(lambda: answers(dsn))
+        self.assertEqual(embedded.dsn, dsn)
+        self.assertEqual(rows(dsn, "SHOW listen_addresses"), [("127.0.0.1",)])
+
+    def takes(self, other: socket.socket, port: int) -> bool:
+        try:
+            other.bind(("127.0.0.1", port))
+            other.listen()
+        except OSError:
+            return False
+        return True
 
     @inlineCallbacks
     def test_a_server_killed_while_nobody_looked_is_recovered(self) -> Steps:

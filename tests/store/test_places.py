@@ -7,6 +7,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from platziverse.store.cluster import kept_password
 from platziverse.store.places import (
     EmbeddedError,
     Owner,
@@ -16,6 +17,7 @@ from platziverse.store.places import (
     make_dir,
     make_state_dir,
     reachable,
+    write_private,
 )
 from tests.store.scratch import open_dir
 
@@ -93,6 +95,34 @@ class TheHome(PlacesCase):
             raise SkipTest("only root can choose")
         os.chown(self.state_dir, STRANGER.uid, STRANGER.gid)
         self.assertEqual(choose_owner(self.state_dir), STRANGER)
+
+
+class PrivateFiles(PlacesCase):
+    def test_a_file_is_its_owners_alone_and_replaced_as_a_whole(self) -> None:
+        path = os.path.join(self.dir, "secret")
+        for text in "first\n", "second\n":
+            write_private(path, text)
+            self.assertEqual((Path(path).read_text(), self.mode("secret")), (text, 0o600))
+        self.assertEqual(os.listdir(self.dir), ["secret"])
+
+    def test_one_that_cannot_be_written_leaves_what_was_there(self) -> None:
+        path = os.path.join(self.dir, "secret")
+        write_private(path, "first\n")
+        os.symlink("elsewhere", f"{path}.new")
+        self.assertRaises(OSError, write_private, path, "second\n")
+        self.assertEqual(Path(path).read_text(), "first\n")
+
+    def test_a_password_is_kept_and_made_anew_when_its_file_is_damaged(self) -> None:
+        path = os.path.join(self.dir, "pgpass")
+        begins = "localhost:*:platziverse:platzi:"
+        whole = f"{begins}{kept_password(path)}\n"
+        self.assertEqual(Path(path).read_text(), whole)
+        self.assertEqual(f"{begins}{kept_password(path)}\n", whole)
+        for damaged in "", "\0" * 40, f"{begins}\n", whole[:-9], begins[:20], "ñ":
+            Path(path).write_text(damaged)
+            made = kept_password(path)
+            self.assertEqual(len(made), 24)
+            self.assertEqual(Path(path).read_text(), f"{begins}{made}\n")
 
 
 class TheSocket(PlacesCase):

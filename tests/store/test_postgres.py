@@ -11,6 +11,7 @@ import psycopg2
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, succeed
 from twisted.internet.task import deferLater
+from twisted.logger import LogEvent, globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from platziverse.agents.model import Agent, Departure, Entry
@@ -37,8 +38,14 @@ class StoreCase(TestCase):
     def setUp(self) -> Steps:
         self.server = self.make_server()
         self.dsn = self.server.database()
-        self.states: list[str] = []
+        self.states: list[str] = []  # as the log has them
+        globalLogPublisher.addObserver(self.note_state)
+        self.addCleanup(globalLogPublisher.removeObserver, self.note_state)
         self.store, self.writer = yield self.make_store()
+
+    def note_state(self, event: LogEvent) -> None:
+        if event["log_namespace"] == "platziverse.store.postgres" and "state" in event:
+            self.states.append(event["state"])
 
     def make_server(self) -> Cluster:
         return cluster()
@@ -52,7 +59,6 @@ class StoreCase(TestCase):
             slots=self.slots,
             deadline=self.deadline,
             setup_pause=0.2,
-            on_state=self.states.append,
             **given,
         )
         self.addCleanup(store.stop)
@@ -158,6 +164,23 @@ class Data(StoreCase):
         self.assertEqual(self.execute("SELECT connected FROM agents"), [(True,)])
 
 
+class TooMuchAtOnce(StoreCase):
+    slots = 1
+    deadline = 1.0
+
+    @inlineCallbacks
+    def test_a_batch_that_takes_longer_than_a_statement_may_is_stored_in_halves(self) -> Steps:
+        """row 106"""
+        self.execute(
+            """CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN PERFORM pg_sleep(0.05); RETURN new; END $$;
+            CREATE TRIGGER slow BEFORE INSERT ON metrics FOR EACH ROW EXECUTE FUNCTION slow()"""
+        )
+        yield self.save(self.reports(24))
+        self.assert_stored(24)
+        self.assertIn("away: the database canceled the statement", self.states)
+
+
 class TwoDaemons(StoreCase):
     """Row 125: two writers on one database."""
 
@@ -249,7 +272,7 @@ class Away(StoreCase):
         self.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {OTHERS}")
         yield deferLater(reactor, 1.5)
         self.assertEqual(self.execute(f"SELECT count(*) FROM pg_stat_activity WHERE {OTHERS}"), [(2,)])
-        self.assertEqual(self.states[-1], READY)
+        self.assertEqual(self.store.state, READY)
         self.assertIn("away: the connection was lost", self.states)
 
 

@@ -109,7 +109,8 @@ class TheDataIsToBlame(RecoveryCase):
 
 class TooSlow(RecoveryCase):
     def test_a_batch_that_takes_too_long_is_halved(self) -> None:
-        self.assertEqual(len(self.recovery(report(), report()).next(Action.HALVE, ERROR).instead or ()), 2)
+        step = self.recovery(report(), report()).next(Action.HALVE, ERROR)
+        self.assertEqual((len(step.instead or ()), step.anew, step.trouble), (2, False, True))
 
     def test_one_entry_that_takes_too_long_is_tried_again(self) -> None:
         step = self.recovery(Departure("a")).next(Action.HALVE, ERROR)

@@ -2,7 +2,7 @@
 
 import psycopg2
 from psycopg2 import errors
-from twisted.internet.defer import CancelledError
+from psycopg2.extensions import QueryCanceledError
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.store.connection import DeadlinePassed
@@ -82,8 +82,10 @@ class WithoutState(SynchronousTestCase):
         for error in ValueError("NUL"), surrogate, psycopg2.ProgrammingError("can't adapt type 'dict'"):
             self.assertIs(classify(error), Action.BAD_ROW)
 
-    def test_txpostgres_calls_a_statement_timeout_cancelled(self) -> None:
-        self.assertIs(classify(CancelledError()), Action.HALVE)
+    def test_a_canceled_statement_is_halved_and_one_without_an_answer_is_not(self) -> None:
+        """row 106: the first was certainly not committed, the second may have been."""
+        self.assertIs(classify(QueryCanceledError("the database canceled the statement")), Action.HALVE)
+        self.assertIs(classify(DeadlinePassed("no answer")), Action.RECONNECT)
 
     def test_anything_else_is_unknown(self) -> None:
         self.assertIs(classify(KeyError("a bug")), Action.UNKNOWN)
