@@ -112,7 +112,7 @@ class PacketDecoder:
         self.has_more = self._end > 0
 
     def packets(self, most: int) -> Iterator[Packet]:
-        """The next packets, up to ``most``, of one class, PUBLISH of one QoS; none until more bytes come.
+        """The next packets, up to ``most``, all of one class and QoS; none until more bytes have come.
 
         Those that are not taken from the iterator come first the next time.
 
