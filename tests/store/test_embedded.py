@@ -408,6 +408,7 @@ class Crashes(EmbeddedCase):
         self.addCleanup(connection.close)
         backend = connection.info.backend_pid
         os.kill(backend, signal.SIGSTOP)
+        self.addCleanup(os.kill, backend, signal.SIGKILL)  # nobody else ends it
         yield embedded.stop()
         self.assertIsNone(embedded.cluster.running())
 
