@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.broker.interfaces import Client
@@ -11,21 +10,7 @@ from platziverse.broker.limits import Limits
 from platziverse.mqtt.codec import encode
 from platziverse.mqtt.packets import Connect, Packet, Puback, Publish, Pubrec, Pubrel
 from platziverse.testing import BrokerHarness, FakeClient
-
-
-class Waiting:
-    """A handler whose messages are stored when it is told so."""
-
-    def __init__(self) -> None:
-        self.answers: list[Deferred[object]] = []
-
-    def __call__(self, message: Publish, client: Client) -> "Deferred[object]":
-        self.answers.append(Deferred())
-        return self.answers[-1]
-
-    def store(self) -> None:
-        while self.answers:
-            self.answers.pop(0).callback(None)
+from tests.net.doubles import Store
 
 
 class BreaksOnce:
@@ -72,18 +57,18 @@ class Runs(SynchronousTestCase):
         self.assertEqual(len(watcher.received()), 6)
 
     def test_no_packets_are_kept_once_they_are_handled(self) -> None:
-        store = Waiting()
+        store = Store()
         client = BrokerHarness({"t": store}, Limits(max_unfinished=4)).connect()
         client.send(*numbered("t", 4, b"x" * 1000))
         self.assertTrue(client.held)
-        store.store()
+        store.commit()
         self.assertEqual((len(client.received()), client.held), (4, False))
         kept: Any = client.protocol._decoder.ready
         self.assertEqual(list(kept.__reduce__()[1][0]), [])
 
     def test_who_has_ended_is_not_freed_by_the_store(self) -> None:
         """row 112: freeing one reader ends another, which waits as well"""
-        store = Waiting()
+        store = Store()
         limits = Limits(max_unfinished_total=4, max_unfinished=10, max_inflight=1, max_queued_messages=0)
         harness = BrokerHarness({"t": store}, limits)
         first, second = harness.connect("first"), harness.connect("second")
@@ -92,21 +77,21 @@ class Runs(SynchronousTestCase):
         second.send(*numbered("t", 1))
         self.assertTrue(first.held)
         self.assertTrue(second.held)
-        store.store()
+        store.commit()
         self.assertEqual((second.closed, first.held, harness.factory.flow.full), (True, False, False))
 
 
 class ExactlyOnce(SynchronousTestCase):
     def test_a_release_before_its_message_is_stored_is_a_violation_and_holds_up_nobody(self) -> None:
         """rows 57, 58 and 112"""
-        store = Waiting()
+        store = Store()
         harness = BrokerHarness({"t": store}, Limits(max_unfinished_total=10))
         for number in range(10):
             client = harness.connect(f"client-{number}")
             again = Publish("t", b"", 2, dup=True, packet_id=1)
             client.send(*numbered("t", 1, qos=2), again, Pubrel(1))
             self.assertEqual((client.closed, client.received()), (True, []))
-            store.store()
+            store.commit()
         flow = harness.factory.flow
         self.assertEqual((flow.unfinished, flow.full), (0, False))
         self.assertEqual(harness.broker.traffic.protocol_errors, {"MQTT-4.3.3-1": 10})
