@@ -18,7 +18,7 @@ from bench.flat import Flat
 from bench.measure import Bench, Failed
 from bench.peers import MOSQUITTO_SETTINGS, PLATZIVERSE_SETTINGS, Peer, peers
 from bench.scenarios import ALL, CONNECTIONS, Scenario
-from tests.postgres import MISSING, Cluster
+from tests.servers import MISSING, Cluster
 
 #: Durable, as it is by default.
 SERVER = {"fsync": "on", "full_page_writes": "on", "max_wal_size": "4GB"}

@@ -19,7 +19,7 @@ from bench.reads import fill
 from bench.results import NONE, Results, provenance, rounded, simple_table
 from bench.scenarios import AHEAD, ONE_SUBSCRIBER
 from tests.integration.daemon import ROOT
-from tests.postgres import Cluster
+from tests.servers import Cluster
 
 DRAWING: Final = ROOT / "docs" / "performance-flat.svg"
 SETTINGS: Final = PLATZIVERSE_SETTINGS | {"PLATZIVERSE_LIMITS_MAX_RETAINED_MESSAGES": "200000"}

@@ -18,9 +18,9 @@ from bench.peers import Running
 from bench.rings import reports as report_ring
 from bench.scenarios import WINDOW
 from platziverse.agents.model import Agent, Metric, Rejection, Report
-from platziverse.store.statement import build
+from platziverse.ingest.statement import build
 from tests.crash import wire
-from tests.postgres import Cluster
+from tests.servers import Cluster
 
 BATCH = 500
 AGENTS = 10

@@ -14,7 +14,7 @@ from bench.generator import Job
 from bench.peers import Peer, Platziverse, Running
 from bench.scenarios import CONNECTIONS_AMQTT, FLOWS, IDLE, INGEST, LATENCY, PORTS, Scenario
 from tests.integration.daemon import ROOT
-from tests.postgres import Cluster
+from tests.servers import Cluster
 
 T = TypeVar("T")
 Outcome = dict[str, float]

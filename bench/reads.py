@@ -15,10 +15,10 @@ from typing import Any
 
 import psycopg2
 
-from platziverse.machine import memory
-from platziverse.store import reader
-from platziverse.store.cluster import tuned
-from tests.postgres import Cluster
+from platziverse.daemon.machine import memory
+from platziverse.embedded.cluster import tuned
+from platziverse.postgres import reader
+from tests.servers import Cluster
 
 FILL = """
 INSERT INTO agents (uuid, username, name, hostname, pid, connected, "createdAt", "updatedAt")

@@ -11,7 +11,7 @@ import time
 from bench.accounting import resident
 from bench.generator import Flow, Job
 from bench.peers import Platziverse, Running
-from tests.postgres import Cluster
+from tests.servers import Cluster
 
 #: Seconds between two lines.
 PAUSE = 10.0

@@ -17,6 +17,7 @@ from platziverse.broker.dispatcher import TopicDispatcher
 from platziverse.broker.interfaces import Authority, ClientObserver, Handler
 from platziverse.broker.limits import Limits
 from platziverse.broker.open_authority import OpenAuthority
+from platziverse.door.crowd import Crowd
 from platziverse.mqtt.codec import encode
 from platziverse.mqtt.decoder import PacketDecoder
 from platziverse.mqtt.packets import Connect, Packet, Publish, Subscribe, Subscription
@@ -127,6 +128,7 @@ class BrokerHarness:
             list(observers),
         )
         self.factory = MQTTFactory(self.broker, self.clock, store=store)
+        self.crowd = Crowd(self.broker.limits, self.broker.traffic, self.factory.complaints)
         self._port = 40_000
 
     def open(self) -> FakeClient:

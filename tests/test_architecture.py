@@ -51,12 +51,32 @@ ROOMS = {
         theirs=(*DEFERRED, "msgspec"),
         never=("socket", "time", "os", "logging"),
     ),
-    "store": Room(
-        ours=("platziverse.store", "platziverse.agents.model"),
-        theirs=("attrs", "twisted", "txpostgres", "psycopg2", "zope.interface", "msgspec"),
+    "ingest": Room(
+        ours=("platziverse.ingest", "platziverse.postgres", "platziverse.agents.model"),
+        theirs=("attrs", "twisted", "psycopg2", "msgspec"),
+    ),
+    "postgres": Room(
+        ours=("platziverse.postgres", "platziverse.agents.model"),
+        theirs=("attrs", "twisted", "txpostgres", "psycopg2", "msgspec", "zope.interface"),
+    ),
+    "embedded": Room(
+        ours=("platziverse.embedded", "platziverse.postgres.connection"),
+        theirs=("attrs", "twisted", "psycopg2", "zope.interface"),
     ),
     "net": Room(
         ours=("platziverse.net", "platziverse.broker", "platziverse.mqtt"),
+        theirs=("attrs", "twisted", "zope.interface", "cryptography"),
+        never=("json",),
+    ),
+    "door": Room(
+        ours=(
+            "platziverse.door",
+            "platziverse.net",
+            "platziverse.broker.addresses",
+            "platziverse.broker.complaints",
+            "platziverse.broker.limits",
+            "platziverse.broker.traffic",
+        ),
         theirs=("attrs", "twisted", "zope.interface", "wsproto", "OpenSSL", "cryptography"),
         never=("json",),
     ),
@@ -76,62 +96,18 @@ ROOMS = {
             "platziverse.web",
             "platziverse.broker.interfaces",
             "platziverse.agents.interfaces",
-            "platziverse.store.interfaces",
         ),
         theirs=("attrs", "twisted", "zope.interface", "msgspec", "prometheus_client"),
     ),
 }
 
-#: Modules outside the rooms, and the only ones of ours that may import them.
+#: What stands above the rooms, and who of ours may import it.
 ABOVE = {
-    "platziverse.config": (
-        "platziverse.service",
-        "platziverse.database",
-        "platziverse.rejected",
-        "platziverse.cli",
-        "platziverse.front",
-        "platziverse.logins",
-        "platziverse.passwd",
-        "platziverse.explain",
-        "platziverse.check",
-        "platziverse.checkdatabase",
-        "platziverse.reload",
-    ),
-    "platziverse.front": ("platziverse.service", "platziverse.check", "platziverse.reload"),
-    "platziverse.logins": ("platziverse.service", "platziverse.check", "platziverse.explain"),
-    "platziverse.database": (
-        "platziverse.service",
-        "platziverse.front",
-        "platziverse.logins",
-        "platziverse.extensions",
-        "platziverse.check",
-        "platziverse.reload",
-    ),
-    "platziverse.extensions": ("platziverse.service", "platziverse.check"),
-    "platziverse.reload": ("platziverse.service",),
-    "platziverse.supervisor": ("platziverse.service",),
-    "platziverse.banner": ("platziverse.service",),
-    "platziverse.logs": ("platziverse.service",),
-    "platziverse.service": ("platziverse.cli",),
-    "platziverse.listening": ("platziverse.service", "platziverse.front", "platziverse.banner"),
-    "platziverse.machine": ("platziverse.service", "platziverse.check", "platziverse.database"),
-    "platziverse.process": ("platziverse.service", "platziverse.database"),
-    "platziverse.settings": (
-        "platziverse.config",
-        "platziverse.rejected",
-        "platziverse.cli",
-        "platziverse.passwd",
-        "platziverse.explain",
-        "platziverse.check",
-        "platziverse.checkdatabase",
-        "platziverse.reload",
-    ),
-    "platziverse.passwd": ("platziverse.cli",),
-    "platziverse.explain": ("platziverse.cli",),
-    "platziverse.check": ("platziverse.cli",),
-    "platziverse.checkdatabase": ("platziverse.check",),
-    "platziverse.rejected": ("platziverse.cli", "platziverse.passwd", "platziverse.checkdatabase"),
-    "platziverse.cli": (),
+    "platziverse.command": (),
+    "platziverse.daemon": ("platziverse.command", "platziverse.service"),
+    "platziverse.config": ("platziverse.command", "platziverse.daemon", "platziverse.service"),
+    "platziverse.settings": ("platziverse.command", "platziverse.daemon", "platziverse.config"),
+    "platziverse.service": (),
     "platziverse.testing": (),
 }
 
@@ -187,7 +163,7 @@ class ImportTests(SynchronousTestCase):
 
     def test_every_package_is_a_room(self) -> None:
         packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
-        self.assertEqual(packages - ROOMS.keys(), set())
+        self.assertEqual(packages - ROOMS.keys(), {"command", "daemon"})
 
     def test_what_stands_above_is_imported_by_nobody_below(self) -> None:
         found = [
@@ -195,7 +171,7 @@ class ImportTests(SynchronousTestCase):
             for module, _, tree in modules()
             for name in imports(tree)
             for above, users in ABOVE.items()
-            if within(name, (above,)) and module not in (above, *users)
+            if within(name, (above,)) and not within(module, (above, *users))
         ]
         self.assertEqual(found, [])
 

@@ -18,10 +18,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from platziverse.access.authority import AccessAuthority
 from platziverse.agents.handlers import AgentHandlers
 from platziverse.broker.broker import Broker
+from platziverse.ingest.batch import Batch, Outcome
+from platziverse.ingest.writer import BatchWriter
 from platziverse.mqtt.codec import encode, encode_puback, encode_pubcomp, encode_pubrec, encode_pubrel
 from platziverse.mqtt.packets import Publish
-from platziverse.store.batch import Batch, Outcome
-from platziverse.store.writer import BatchWriter
 from platziverse.testing import BrokerHarness, FakeClient
 
 #: Instructions for one message (one delivery of a fan-out), by Python version.

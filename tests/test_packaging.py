@@ -15,7 +15,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 ROOT = Path(__file__).parent.parent
-SCHEMA = {path.relative_to(ROOT).as_posix() for path in (ROOT / "platziverse/store/schema").glob("*.sql")}
+SCHEMA = {path.relative_to(ROOT).as_posix() for path in (ROOT / "platziverse/postgres/schema").glob("*.sql")}
 MODULES = {path.relative_to(ROOT).as_posix() for path in (ROOT / "platziverse").rglob("*.py")}
 OTHERS = {"platziverse/py.typed", "platziverse/web/openapi.json"}
 SHIPPED = {"twisted/plugins/platziverse_plugin.py"} | OTHERS | SCHEMA | MODULES

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from sys import getsizeof
 from typing import Final, Generic, TypeAlias, TypeVar
 
+from platziverse.mqtt.topics import CACHED_TOPIC_LENGTH
+
 H = TypeVar("H")
 
 #: Everyone who gets the message, each once, with the highest QoS of the holder's matching filters.
@@ -15,8 +17,6 @@ Match: TypeAlias = "tuple[tuple[H, int], ...]"
 
 #: The cache of matches is dropped when it takes more than about this many bytes: 100,000 usual topics.
 CACHE_SIZE: Final = 32 * 1024 * 1024
-#: Longer Topic Names are matched afresh each time.
-CACHED_TOPIC_LENGTH: Final = 512
 #: Bytes of a place in the cache beside the Topic Name, and of each receiver.
 _PLACE: Final = 160
 _RECEIVER: Final = 64

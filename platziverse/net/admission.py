@@ -16,7 +16,7 @@ from platziverse.mqtt.errors import ConnectRefused, MQTTError, ProtocolViolation
 from platziverse.mqtt.packets import Connack, Connect, ConnectReturnCode
 from platziverse.net.connection import Connection
 from platziverse.net.flow import LOGIN
-from platziverse.net.tls import certificate_user
+from platziverse.net.peer import certificate_user
 
 if TYPE_CHECKING:
     from platziverse.net.factory import MQTTFactory

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.interfaces import IDelayedCall
 
 from platziverse.broker.session import Session
-from platziverse.net.deadlines import TICK
+from platziverse.net.deadlines import LINGER, TICK
 from platziverse.net.flow import CLOSED, LOGIN, RATE
 from platziverse.net.outbox import Outbox
 
 if TYPE_CHECKING:
     from platziverse.net.factory import MQTTFactory
-
-#: Seconds for the last bytes to leave once we have closed; then the connection is cut.
-LINGER: Final = 5.0
 
 
 class Connection(Outbox):

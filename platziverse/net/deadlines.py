@@ -15,6 +15,8 @@ log = Logger()
 TICK: Final = 0.25
 #: A tick this late means that the process was suspended: no client is to blame for the silence.
 SUSPENDED: Final = 5.0
+#: Seconds for the last bytes to leave once we have closed; then the connection is cut.
+LINGER: Final = 5.0
 
 
 class Waiting(Protocol):

@@ -7,8 +7,6 @@ from twisted.internet.protocol import ServerFactory
 
 from platziverse.broker.broker import Broker
 from platziverse.broker.complaints import Complaints
-from platziverse.net.arrivals import Arrivals
-from platziverse.net.crowd import Crowd
 from platziverse.net.deadlines import Deadlines
 from platziverse.net.flapping import Flapping
 from platziverse.net.flow import STOPPING, FlowControl
@@ -50,8 +48,6 @@ class MQTTFactory(ServerFactory):
         self.tracing = False
         #: Every open Network Connection, also those that have not sent CONNECT yet.
         self.connections: set[MQTTProtocol] = set()
-        self.crowd = Crowd(broker.limits, broker.traffic, self.complaints)
-        self.arrivals = Arrivals(broker.limits.max_connect_rate, clock)
         self.rates = Rates(broker.limits)
         self.pressure = Pressure(broker, self.flow, self.connections, clock, store)
         self.deadlines.start()

@@ -1,7 +1,13 @@
-"""How the address of a peer is written in logs and lists."""
+"""Who is at the other end: how the address is written in logs and lists, and the name in the certificate."""
 
+from typing import Any
+
+from cryptography.x509.oid import NameOID
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, ISSLTransport
+
+from platziverse.mqtt.errors import ConnectRefused
+from platziverse.mqtt.packets import ConnectReturnCode
 
 
 def format_peer(address: IAddress) -> str:
@@ -13,3 +19,23 @@ def format_peer(address: IAddress) -> str:
             return f"{address.host[7:]}:{address.port}"
         return f"[{address.host}]:{address.port}"
     return "unix"
+
+
+def certificate_user(transport: Any) -> str | None:
+    """User name from the subject of the client's certificate: its one Common Name.
+
+    :return: ``None`` without TLS or without a certificate.
+    :raises ConnectRefused: (not authorized) when the certificate has no usable name.
+    """
+    if not ISSLTransport.providedBy(transport):
+        return None
+    certificate: Any = transport.getPeerCertificate()
+    if certificate is None:
+        return None
+    names = certificate.to_cryptography().subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    name = str(names[0].value) if len(names) == 1 else ""
+    if not name or not name.isprintable() or set(name) & set("+#"):
+        raise ConnectRefused(
+            ConnectReturnCode.NOT_AUTHORIZED, f"its certificate has no usable name: {name!r}"
+        )
+    return name

@@ -1,6 +1,6 @@
 """``/metrics``: the counters of the daemon's parts, for Prometheus."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -46,6 +46,8 @@ class DaemonCollector:
         version: str,
         broker: ports.Broker,
         connections: ports.Connections,
+        crowd: ports.Crowd,
+        arrivals: Sized,
         handlers: ports.Handlers,
         writer: ports.Writer,
         database: ports.Database,
@@ -54,6 +56,7 @@ class DaemonCollector:
     ) -> None:
         self._version = version
         self._broker, self._connections, self._handlers = broker, connections, handlers
+        self._crowd, self._arrivals = crowd, arrivals
         self._writer, self._database = writer, database
         self._observations, self._turns = observations, turns
 
@@ -70,8 +73,8 @@ class DaemonCollector:
     def _clients(self) -> Iterator[Metric]:
         broker, traffic = self._broker, self._broker.traffic
         yield _gauge("connections", "Network Connections now.", len(self._connections.connections))
-        yield _gauge("sockets", "Sockets now: MQTT, HTTP and undecided.", self._connections.crowd.total)
-        yield _gauge("arrivals_waiting", "Connections not yet attended to.", len(self._connections.arrivals))
+        yield _gauge("sockets", "Sockets now: MQTT, HTTP and undecided.", self._crowd.total)
+        yield _gauge("arrivals_waiting", "Connections not yet attended to.", len(self._arrivals))
         yield _gauge("clients", "Clients connected now.", broker.connected)
         yield _gauge("agents", "Agents connected now.", self._handlers.presence.agents)
         yield _counter("connections_opened", "Network Connections opened.", traffic.connections_opened)

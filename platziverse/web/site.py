@@ -28,9 +28,6 @@ HEADERS: Final = {
     b"X-Frame-Options": b"DENY",
 }
 
-#: What a request begins with; the first byte of the connection was one of these as well.
-LETTERS: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
-
 _NO_REQUEST: Final = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _BODY_REFUSED: Final = (
     b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 44\r\n"
@@ -54,7 +51,7 @@ class Channel(HTTPChannel):
         """See at its first byte what can never become a request: it has no line that ends."""
         super().dataReceived(data)  # type: ignore[no-untyped-call]
         first = self._buffer.lstrip(b"\r\n")[:1]
-        if first and first[0] not in LETTERS and not self._within and not self._leaving:
+        if first and not first.isalpha() and not self._within and not self._leaving:
             cast(Any, self.transport).write(_NO_REQUEST)
             self.loseConnection()
 

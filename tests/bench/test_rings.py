@@ -8,10 +8,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from bench.rings import LENGTH, Ring, Unframer, frame, new_topics, reports, retained, same_topic
 from platziverse.agents.payload import parse
+from platziverse.door.frames import FrameReader, binary_message
 from platziverse.mqtt.codec import encode
 from platziverse.mqtt.decoder import PacketDecoder
 from platziverse.mqtt.packets import Connect, Publish, Subscribe, Subscription
-from platziverse.net.frames import FrameReader, binary_message
 from tests.crash import wire
 
 MASK = b"\x37\xfa\x21\x3d"

@@ -109,7 +109,7 @@ class Cache(SynchronousTestCase):
         tree: SubscriptionTree[str] = SubscriptionTree()
         for holder in ("one", "two", "three"):
             tree.add("#", holder, 0)
-        for topic in ("{}", "\N{GRINNING FACE}" * 500 + "{}"):
+        for topic in ("{}", "\N{GRINNING FACE}" * 250 + "{}"):
             tracemalloc.start()
             for number in range(20_000):
                 tree.match(topic.format(number))

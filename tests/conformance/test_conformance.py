@@ -24,9 +24,10 @@ class Conformance(SynchronousTestCase):
 
 class BadInputs(SynchronousTestCase):
     def test_every_row_is_shown_by_a_test(self) -> None:
-        self.assertEqual(list(rows()), [str(number) for number in range(1, 129)])
+        numbers = [int(number) for number in rows()]
+        self.assertEqual(numbers, sorted(set(numbers)))
         shown = rows_in_tests().keys()
-        without = [number for number in range(1, 129) if str(number) not in shown]
+        without = [number for number in numbers if str(number) not in shown]
         self.assertEqual(without, [], "no test is marked")
 
     def test_every_mark_names_a_row(self) -> None:

@@ -11,12 +11,12 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from platziverse.agents.model import Departure, Entry, Forget, Release
-from platziverse.store.errors import StoreStopped
-from platziverse.store.memory import MemoryStore
-from platziverse.store.postgres import PostgresStore
-from platziverse.store.writer import BatchWriter
-from tests.postgres import MISSING, cluster, execute, holding
-from tests.store.entries import NOW, delivery, key, rejection, report
+from platziverse.ingest.errors import StoreStopped
+from platziverse.ingest.memory import MemoryStore
+from platziverse.ingest.store import PostgresStore
+from platziverse.ingest.writer import BatchWriter
+from tests.ingest.entries import NOW, delivery, key, rejection, report
+from tests.servers import MISSING, cluster, execute, holding
 
 Steps = Generator["Deferred[Any]", Any, None]
 

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import psycopg2
 
-from platziverse.store.binaries import system_dirs, wheel_dirs
-from platziverse.store.places import Owner, choose_owner, reachable
+from platziverse.embedded.binaries import system_dirs, wheel_dirs
+from platziverse.embedded.places import Owner, choose_owner, reachable
 from tests.crash.waiting import poll
 
 #: Bytes of the small disk, which is made smaller to be full.

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 
 from tests.agents.doubles import COURSE, of_agent
+from tests.door.test_frames import BINARY, CONTINUATION, PING, frame
 from tests.fuzz.targets import TARGETS
-from tests.net.test_frames import BINARY, CONTINUATION, PING, frame
 from tests.vectors.generate import FILES, load
 
 #: Bytes that mean something in a packet: flags, lengths, wildcards, bad UTF-8.

@@ -10,7 +10,7 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(
-    include=["platziverse.mqtt", "platziverse.broker.subscriptions", "platziverse.net.frames"]
+    include=["platziverse.mqtt", "platziverse.broker.subscriptions", "platziverse.door.frames"]
 ):
     from tests.fuzz.targets import TARGETS
 

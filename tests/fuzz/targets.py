@@ -5,12 +5,12 @@ from typing import Final
 from platziverse.agents.careful import InvalidReport, read_carefully
 from platziverse.agents.payload import parse
 from platziverse.broker.subscriptions import SubscriptionTree
+from platziverse.door.frames import FrameReader
 from platziverse.mqtt.codec import encode
 from platziverse.mqtt.decoder import PacketDecoder
 from platziverse.mqtt.errors import MQTTError
 from platziverse.mqtt.packets import Connect, Publish
 from platziverse.mqtt.topics import check_topic_filter, check_topic_name, matches
-from platziverse.net.frames import FrameReader
 
 LIMIT: Final = 1 << 16
 

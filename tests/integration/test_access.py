@@ -6,12 +6,12 @@ from contextlib import closing
 from pathlib import Path
 
 from platziverse.access.passwords import set_password
-from tests.command import run
+from tests.commandline import run
+from tests.door.test_tls import write_certificate
 from tests.integration.daemon import DaemonTestCase
 from tests.integration.plain_client import PASSWORD, PlainClient, Refused
-from tests.net.test_tls import write_certificate
-from tests.postgres import MISSING, Cluster, execute
-from tests.store.scratch import scratch_server
+from tests.postgres.scratch import scratch_server
+from tests.servers import MISSING, Cluster, execute
 
 #: CONNACK return codes.
 UNAVAILABLE, WRONG, NOT_AUTHORIZED = 0x03, 0x04, 0x05

@@ -11,7 +11,7 @@ import psycopg2
 
 from tests.crash import wire
 from tests.integration.daemon import PATIENCE, Daemon, DaemonTestCase
-from tests.store.scratch import scratch_server
+from tests.postgres.scratch import scratch_server
 
 AGENTS, EACH = 40, 250
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import paho.mqtt.client as paho
 
 from platziverse.access.passwords import set_password
+from tests.door.test_tls import write_certificate
 from tests.integration.daemon import PATIENCE, Daemon, DaemonTestCase
-from tests.net.test_tls import write_certificate
-from tests.store.scratch import scratch_server
+from tests.postgres.scratch import scratch_server
 
 #: How often everything is read again while messages flow.
 RELOADS = 12

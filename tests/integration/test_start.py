@@ -6,7 +6,7 @@ import socket
 
 from tests.integration.bad_inputs import connect
 from tests.integration.daemon import PATIENCE, ROOT, Daemon, DaemonTestCase, embedded_pid
-from tests.store.scratch import scratch_server
+from tests.postgres.scratch import scratch_server
 
 
 class RefusalTests(DaemonTestCase):

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from tests.integration.daemon import PATIENCE, ROOT, DaemonTestCase, Program
-from tests.store.scratch import scratch_server
+from tests.postgres.scratch import scratch_server
 
 
 class Notifications(threading.Thread):

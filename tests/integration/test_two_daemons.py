@@ -8,7 +8,7 @@ import paho.mqtt.client as mqtt
 
 from tests.crash.waiting import poll
 from tests.integration.daemon import DaemonTestCase
-from tests.postgres import cluster, execute
+from tests.servers import cluster, execute
 
 
 def client(port: int, name: str) -> mqtt.Client:

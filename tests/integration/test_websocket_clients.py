@@ -15,8 +15,8 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 from twisted.trial.unittest import SkipTest
 
+from tests.door.test_tls import write_certificate
 from tests.integration.daemon import PATIENCE, DaemonTestCase, Program, clean_environment, find_program
-from tests.net.test_tls import write_certificate
 
 HERE = Path(__file__).parent
 SCRIPT = HERE / "node_modules" / "mqtt" / "dist" / "mqtt.min.js"

@@ -9,10 +9,10 @@ from platziverse.mqtt.codec import encode
 from platziverse.mqtt.packets import Connect, Packet, Pingreq, Pingresp, Publish, Subscribe, Subscription
 from platziverse.net.rates import AHEAD
 from platziverse.testing import BrokerHarness
-from tests.net.test_frames import BINARY, frame
-from tests.net.test_sniff import deliver
-from tests.net.test_tls import TLSCase, TLSClient
-from tests.net.test_websocket import WebCase
+from tests.door.test_frames import BINARY, frame
+from tests.door.test_sniff import deliver
+from tests.door.test_tls import TLSCase, TLSClient
+from tests.door.test_websocket import WebCase
 
 #: What a client may send at once, of ten messages a second.
 AT_ONCE = int(10 * AHEAD)

@@ -8,9 +8,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.agents.handlers import AgentHandlers
 from platziverse.broker.limits import Limits
+from platziverse.ingest.batch import Batch, Outcome
+from platziverse.ingest.writer import BatchWriter
 from platziverse.mqtt.packets import Connack, Connect, ConnectReturnCode, Disconnect, Publish
-from platziverse.store.batch import Batch, Outcome
-from platziverse.store.writer import BatchWriter
 from platziverse.testing import BrokerHarness, FakeClient
 from tests.agents.doubles import NOW, of_agent
 

@@ -16,8 +16,8 @@ from platziverse.broker.broker import Broker
 from platziverse.broker.dispatcher import TopicDispatcher
 from platziverse.broker.limits import Limits
 from platziverse.broker.open_authority import OpenAuthority
+from platziverse.door.port import guard
 from platziverse.net.factory import MQTTFactory
-from platziverse.net.port import guard
 from platziverse.net.protocol import MQTTProtocol
 from platziverse.testing import BrokerHarness, FakeClient
 from tests.vectors.build import CONNECTED, connect
@@ -123,7 +123,7 @@ class RealSockets(TestCase):
         self.addCleanup(brokers.stop)
 
         def listening(port: Any) -> "Deferred[None]":
-            guard(port, BrokerHarness().factory.crowd)
+            guard(port, BrokerHarness().crowd)
             self.addCleanup(port.stopListening)
             return deferToThread(self.run_all, port.getHost().port).addCallback(self.assertEqual, [])
 

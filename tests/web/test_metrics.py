@@ -13,9 +13,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.agents.handlers import AgentHandlers
 from platziverse.broker.limits import Limits
+from platziverse.door.arrivals import Arrivals
+from platziverse.door.sniff import SniffingFactory
+from platziverse.ingest.writer import BatchWriter
 from platziverse.mqtt.packets import Pingreq
-from platziverse.net.sniff import SniffingFactory
-from platziverse.store.writer import BatchWriter
 from platziverse.testing import BrokerHarness
 from platziverse.web.histogram import Histogram
 from platziverse.web.metrics import DaemonCollector, MetricsPage, Observations
@@ -45,10 +46,13 @@ class MetricsCase(SynchronousTestCase):
         self.handlers = AgentHandlers(HeldStore(held=False), lambda topic, payload: None, lambda: NOW)
         self.harness = BrokerHarness(self.handlers.table, self.limits, observers=[self.handlers])
         writer = BatchWriter(self.database, self.clock)  # type: ignore[arg-type]
+        self.arrivals = Arrivals(self.limits.max_connect_rate, self.clock)
         collector = DaemonCollector(
             "1.2",
             self.harness.broker,
             self.harness.factory,
+            self.harness.crowd,
+            self.arrivals,
             self.handlers,
             writer,
             self.database,
@@ -72,13 +76,13 @@ class LimitMetricsTests(MetricsCase):
     limits = Limits(max_connections=1, max_connect_rate=1.0, max_message_rate=1.0)
 
     def test_what_is_refused_delayed_and_held_is_counted(self) -> None:
-        factory = self.harness.factory
-        shared = SniffingFactory(factory)
+        crowd = self.harness.crowd
+        shared = SniffingFactory(self.harness.factory, arrivals=self.arrivals)
         for _ in range(3):
             transport = StringTransport()
             shared.buildProtocol(transport.getPeer()).makeConnection(transport)
-        factory.crowd.entered()
-        self.assertFalse(factory.crowd.admits(IPv4Address("TCP", "192.0.2.1", 1), "192.0.2.1"))
+        crowd.entered()
+        self.assertFalse(crowd.admits(IPv4Address("TCP", "192.0.2.1", 1), "192.0.2.1"))
         self.harness.connect("fast").send(*[Pingreq()] * 20)
         expected = {
             ("platziverse_connections_refused_total", "total"): 1,

@@ -1,0 +1,148 @@
+"""``platziverse rejected``: messages that could not become rows, with their bytes, and a second chance."""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import datetime
+from typing import Any, Final
+
+import psycopg2
+from attrs import frozen
+
+from platziverse.agents.careful import InvalidReport
+from platziverse.agents.payload import parse
+from platziverse.config import Config
+from platziverse.embedded.cluster import local_dsn, locate
+from platziverse.embedded.places import SYSTEM_HOME, EmbeddedError
+from platziverse.mqtt.packets import Publish
+from platziverse.postgres.replay import replay
+from platziverse.settings import ConfigError
+
+_SELECT: Final = (
+    """SELECT id, "createdAt", topic, "clientId", payload, reason, "replayedAt" FROM rejected_messages"""
+)
+
+
+@frozen
+class Row:
+    """One row of ``rejected_messages``."""
+
+    id: int
+    arrived: datetime
+    topic: str
+    client_id: str
+    payload: bytes
+    reason: str
+    replayed: datetime | None
+
+    def __str__(self) -> str:
+        reason = f"replayed; {self.reason}" if self.replayed else self.reason
+        return (
+            f"{self.id} {self.arrived.isoformat('T', 'seconds')} {self.client_id!r} {self.topic!r} {reason}"
+        )
+
+
+def find_dsn(config: Config) -> str:
+    """Connection string of the daemon's database, configured or embedded and running.
+
+    :raises ConfigError: there is none.
+    """
+    if config.database:
+        return config.database
+    try:
+        started_once = os.path.isdir(os.path.join(config.state_dir, "postgres"))
+        cluster = locate(config.state_dir, SYSTEM_HOME) if started_once else None
+        server = cluster.pid_file() if cluster and cluster.running() else None
+    except EmbeddedError as error:
+        raise ConfigError(str(error)) from None
+    if not server:
+        raise ConfigError(
+            f"no embedded database runs in {config.state_dir}; start the daemon, or name --database"
+        )
+    return local_dsn(server.socket_dir, server.port)
+
+
+@contextmanager
+def connected(dsn: str) -> Iterator[Any]:
+    """A connection for one command. :raises ConfigError: the database refuses it, or cannot be reached."""
+    try:
+        with closing(
+            psycopg2.connect(dsn, connect_timeout=10, fallback_application_name="platziverse")
+        ) as connection:
+            connection.autocommit = True
+            yield connection
+    except psycopg2.Error as error:
+        raise ConfigError(" ".join(str(error).split())) from None
+
+
+def find_rows(dsn: str, condition: str, *parameters: object) -> list[Row]:
+    """Rows of ``rejected_messages``, the oldest first."""
+    with connected(dsn) as connection, connection.cursor() as cursor:
+        cursor.execute(f"{_SELECT} {condition}", parameters)
+        return [
+            Row(number, arrived, topic, client_id, bytes(payload), reason, replayed)
+            for number, arrived, topic, client_id, payload, reason, replayed in cursor
+        ]
+
+
+def list_rows(config: Config, options: argparse.Namespace) -> int:
+    """``platziverse rejected list``: one line each."""
+    waiting = "" if options.all else 'WHERE "replayedAt" IS NULL'
+    for row in find_rows(find_dsn(config), f"{waiting} ORDER BY id DESC LIMIT %s", options.limit)[::-1]:
+        print(row)
+    return 0
+
+
+def show_row(config: Config, options: argparse.Namespace) -> int:
+    """``platziverse rejected show``: all of it; with ``--raw`` the payload alone, byte by byte."""
+    rows = find_rows(find_dsn(config), "WHERE id = %s", options.id)
+    if not rows:
+        raise ConfigError(f"there is no rejected message {options.id}")
+    if options.raw:
+        sys.stdout.buffer.write(rows[0].payload)
+    else:
+        print(rows[0])
+        print(_readable(rows[0].payload))
+    return 0
+
+
+def replay_rows(config: Config, options: argparse.Namespace) -> int:
+    """``platziverse rejected replay``: what is valid today becomes rows; exit code 1 if anything is not."""
+    dsn = find_dsn(config)
+    condition = "WHERE \"replayedAt\" IS NULL AND (%s::bigint[] = '{}' OR id = ANY(%s)) ORDER BY id"
+    rows = find_rows(dsn, condition, options.ids, options.ids)
+    left = sorted(set(options.ids) - {row.id for row in rows})
+    for number in left:
+        print(f"{number}: there is no such message, or it was replayed before")
+    with connected(dsn) as connection:
+        connection.autocommit = False
+        refused = [row for row in rows if not _replay(connection, row, config)]
+    print(f"{len(rows) - len(refused)} replayed, {len(refused) + len(left)} not")
+    return 1 if refused or left else 0
+
+
+def _replay(connection: Any, row: Row, config: Config) -> bool:
+    message = Publish(row.topic, row.payload, 1)
+    try:
+        report = parse(message, row.client_id, row.arrived.timestamp(), config.agents)
+        if report.rejections:
+            raise InvalidReport("metrics", report.rejections[0].reason)
+        added = replay(connection, row.id, report)
+    except (InvalidReport, psycopg2.DataError, psycopg2.IntegrityError) as error:
+        print(f"{row.id}: {' '.join(str(error).split())}")
+        return False
+    print(f"{row.id}: {'somebody else is at it' if added is None else f'{added} metrics added'}")
+    return added is not None
+
+
+def _readable(payload: bytes) -> str:
+    """Text that cannot do anything to a terminal, else Python's notation for bytes."""
+    try:
+        text = payload.decode()
+    except UnicodeDecodeError:
+        return repr(payload)
+    return (
+        text if all(character.isprintable() or character in "\n\t" for character in text) else repr(payload)
+    )

@@ -1,0 +1,66 @@
+"""Front: what is behind the ports, for each as its configuration narrows it."""
+
+from typing import Any
+
+from platziverse.config import Tls
+from platziverse.daemon.database import Unusable
+from platziverse.daemon.listening import CannotListen
+from platziverse.door.arrivals import Arrivals
+from platziverse.door.sniff import SniffingFactory
+from platziverse.door.tls import CertificateError, ServerCertificate
+from platziverse.net.factory import MQTTFactory
+from platziverse.web.site import GuardedSite
+
+
+class Front:
+    """MQTT, HTTP and TLS on shared ports.
+
+    :raises Unusable: there is a certificate, and it cannot be used.
+    :ivar certificate: ``None``: no TLS.
+    """
+
+    def __init__(self, mqtt: MQTTFactory, site: GuardedSite, tls: Tls, arrivals: Arrivals) -> None:
+        self._mqtt, self._site, self._arrivals = mqtt, site, arrivals
+        self.certificate = server_certificate(tls)
+        self.factories: list[SniffingFactory] = []
+
+    def behind(self, description: str, protocol: str) -> SniffingFactory:
+        """The factory for one listener; ``protocol`` is one of ``PROTOCOLS``. :raises CannotListen:"""
+        plain = protocol in ("any", "mqtt")
+        if not plain and self.certificate is None:
+            raise CannotListen(f"cannot listen on {description}: TLS needs [tls] certificate and key")
+        http = self._site if protocol in ("any", "tls") else None
+        factory = SniffingFactory(self._mqtt, http, self.certificate, plain, self._arrivals)
+        self.factories.append(factory)
+        return factory
+
+    def start(self, clock: Any) -> None:
+        """Look after the certificate's files."""
+        if self.certificate is not None:
+            self.certificate.start(clock)
+
+    def stop(self) -> None:
+        """Look no more."""
+        if self.certificate is not None:
+            self.certificate.stop()
+
+    def close_all(self) -> None:
+        """Cut whoever has not said what it is, and whoever waits between two requests."""
+        for factory in self.factories:
+            factory.close_all()
+        for channel in list(self._site.connections):
+            channel.loseConnection()
+
+
+def server_certificate(tls: Tls) -> ServerCertificate | None:
+    """:raises Unusable: one line that says what is wrong."""
+    if not tls.certificate and not tls.key:
+        if tls.client_ca or tls.require_client:
+            raise Unusable("tls: client_ca and require_client need certificate and key")
+        return None
+    if not tls.certificate or not tls.key:
+        raise Unusable("tls: certificate and key are needed together")
+    try:
+        return ServerCertificate(tls.certificate, tls.key, tls.client_ca or None, tls.require_client)
+    except CertificateError as error:
+        raise Unusable(f"tls: {error}") from None

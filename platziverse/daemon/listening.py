@@ -1,0 +1,137 @@
+"""Listeners: the ports of the daemon, opened at once and all, or one line that says why not."""
+
+import errno
+import re
+import socket
+from typing import Any, Final
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.python.failure import Failure
+
+from platziverse.door.crowd import Crowd
+from platziverse.door.port import guard
+
+#: Twisted's 50 is too few for a fleet that reconnects at once.
+BACKLOG: Final = 1024
+
+#: What a listener takes: ``any`` of MQTT, HTTP and TLS with either; ``mqtt`` without HTTP; ``tls`` and
+#: ``mqtts`` the same, but nothing that is not encrypted.
+PROTOCOLS: Final = ("any", "mqtt", "tls", "mqtts")
+
+#: Prefix of an endpoint that is reached through a proxy.
+PROXIED: Final = "haproxy:"
+
+HINTS: Final = {
+    errno.EADDRINUSE: "it is in use; stop what holds it, or name another with --listen",
+    errno.EACCES: "this user may not; ports below 1024 need root or CAP_NET_BIND_SERVICE",
+    errno.EADDRNOTAVAIL: "this machine has no such address",
+    errno.ENOENT: "its directory does not exist",
+}
+
+
+class CannotListen(Exception):
+    """One line that names the listener and says what to do."""
+
+
+def is_proxied(description: str) -> bool:
+    """Connections there begin with a PROXY header, of version 1 or 2, that tells the client's address."""
+    return description.startswith(PROXIED)
+
+
+def completed(description: str, dual_stack: bool) -> str:
+    """The endpoint description with our backlog, and for IPv6 as well where it names no interface."""
+    if is_proxied(description):
+        return PROXIED + completed(description.removeprefix(PROXIED), dual_stack)
+    kind = description.partition(":")[0]
+    if kind in ("tcp", "unix") and not re.search(r":backlog=", description):
+        description += f":backlog={BACKLOG}"
+    if kind == "tcp" and dual_stack and not re.search(r":interface=", description):
+        description += r":interface=\:\:"
+    return description
+
+
+def divided(description: str) -> tuple[str, str]:
+    """The endpoint that Twisted knows, and one of ``PROTOCOLS``, which may stand in ``description``.
+
+    ``ssl:8883`` is ``tcp:8883:protocol=tls``: certificates are ours, so that they can be replaced.
+
+    :raises CannotListen: a protocol that there is not, or files in ``ssl:``.
+    """
+    if is_proxied(description):
+        endpoint, protocol = divided(description.removeprefix(PROXIED))
+        return PROXIED + endpoint, protocol
+    parts = re.split(r"(?<!\\):", description)
+    given = [part.removeprefix("protocol=") for part in parts if part.startswith("protocol=")]
+    kept = [part for part in parts if not part.startswith("protocol=")]
+    if kept[0] == "ssl":
+        if re.search(r":(privateKey|certKey)=", description):
+            raise CannotListen(f"cannot listen on {description}: name the files in [tls], not here")
+        kept[0], given = "tcp", given or ["tls"]
+    protocol = given[-1] if given else "any"
+    if protocol not in PROTOCOLS:
+        raise CannotListen(f"cannot listen on {description}: protocol must be one of {', '.join(PROTOCOLS)}")
+    return ":".join(kept), protocol
+
+
+def readable(port: IListeningPort) -> str:
+    """Where a port listens: ``"[::]:1883"``, ``"127.0.0.1:1883"`` or the path of a socket."""
+    address: Any = port.getHost()
+    if (host := getattr(address, "host", None)) is None:
+        name: bytes | str = address.name
+        return name if isinstance(name, str) else name.decode(errors="replace")
+    return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
+
+
+@define
+class Listeners:
+    """:param reactor: opens the ports.
+    :param crowd: counts the connections of all of them, and decides whether there is room.
+    """
+
+    _reactor: Any
+    _crowd: Crowd
+    ports: list[IListeningPort] = field(factory=list, init=False)
+
+    def listen(self, description: str, factory: IProtocolFactory) -> None:
+        """Open one more port for ``factory``. :raises CannotListen:"""
+        text = completed(description, socket.has_dualstack_ipv6())
+        opened: list[IListeningPort] = []
+        failed: list[Failure] = []
+        try:
+            endpoint = serverFromString(self._reactor, text)
+        except (ValueError, TypeError, LookupError, OSError) as error:
+            raise CannotListen(f"cannot listen on {description}: {_misread(error)}") from None
+        maybeDeferred(endpoint.listen, factory).addCallbacks(opened.append, failed.append)
+        if failed:
+            raise CannotListen(f"cannot listen on {description}: {_reason(failed[0].value)}")
+        for port in opened:
+            guard(port, self._crowd, is_proxied(description))
+            self.ports.append(port)
+
+    def stop(self) -> "Deferred[Any]":
+        """Close all ports; fires when that is done."""
+        ports, self.ports = self.ports, []
+        return DeferredList([maybeDeferred(port.stopListening) for port in ports], consumeErrors=True)
+
+
+def _misread(error: Exception) -> str:
+    """Why it is no endpoint description; Twisted lets Python say some of it."""
+    if (found := re.search(r"^invalid literal for int\(\) with base \d+: (.*)", str(error))) is not None:
+        return f"{found[1]} is not a whole number"
+    if (found := re.search(r"unexpected keyword argument '(\w+)'", str(error))) is not None:
+        return f"it takes no {found[1]}="
+    if isinstance(error, TypeError | IndexError):
+        return "its parts are too few or too many; what follows the port is written interface=..."
+    return str(error)
+
+
+def _reason(error: BaseException | None) -> str:
+    cause = error.socketError if isinstance(error, CannotListenError) else error
+    number = getattr(cause, "errno", None)
+    if number is None:
+        return str(cause).removeprefix("bind(): ")
+    return HINTS.get(number) or str(getattr(cause, "strerror", cause))

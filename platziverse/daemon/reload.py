@@ -1,0 +1,112 @@
+"""Reload: on SIGHUP, what can change while clients are connected is read again; all of it, or nothing."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from attrs import define, frozen
+from twisted.logger import Logger
+
+from platziverse.access.acl import AccessRules
+from platziverse.access.authority import AccessAuthority
+from platziverse.access.files import AccessError
+from platziverse.access.passwords import PasswordFile
+from platziverse.config import Config, flat, log_levels
+from platziverse.daemon.database import Unusable
+from platziverse.daemon.front import Front, server_certificate
+from platziverse.door.tls import ServerCertificate
+from platziverse.settings import ConfigError
+
+log = Logger("platziverse.reload")
+
+#: Settings that take effect at once, in the notation of the configuration.
+IMMEDIATE: Final = (
+    "log_level",
+    "access.password_file",
+    "access.acl_file",
+    "tls.certificate",
+    "tls.key",
+    "tls.client_ca",
+    "tls.require_client",
+)
+#: Among them those that say whether there is such a thing at all: on or off takes a restart.
+SWITCHES: Final = ("access.password_file", "access.acl_file", "tls.certificate")
+
+
+@frozen
+class Fresh:
+    """What was read, and is not in use yet."""
+
+    config: Config
+    users: PasswordFile | None
+    rules: AccessRules | None
+    certificate: ServerCertificate | None
+
+
+@define
+class Reload:
+    """Reads again, and swaps when everything has been found good. Nobody is disconnected.
+
+    :param config: in force since the start.
+    :param reread: reads the configuration from where it came from.
+    :param use_levels: called with room → least level.
+    """
+
+    config: Config
+    _reread: Callable[[], Config]
+    _authority: AccessAuthority
+    _front: Front
+    _use_levels: Callable[[dict[str, Any]], None]
+
+    def __call__(self) -> bool:
+        """Whether the new settings are in force; the log has one line about it."""
+        try:
+            fresh = self._read()
+        except (ConfigError, Unusable, AccessError, OSError) as error:
+            log.error("Not reloaded, everything stays as it was: {reason}", reason=str(error))
+            return False
+        except Exception:
+            log.failure("Bug: not reloaded, everything stays as it was")
+            return False
+        later = changes(self.config, fresh.config)
+        self._use(fresh)
+        log.info("Reloaded: {what}", what=", ".join(self._names(fresh)))
+        if later:
+            log.warn("Changed, but needs a restart: {settings}", settings=", ".join(later))
+        return True
+
+    def _read(self) -> Fresh:
+        """:raises ConfigError, Unusable, AccessError, OSError: one line."""
+        config, authority, front = self._reread(), self._authority, self._front
+        access = config.access
+        users = rules = certificate = None
+        if self.config.access.password_file and access.password_file:
+            users = PasswordFile.load(access.password_file)
+        if authority.rules is not None and access.acl_file:
+            rules = AccessRules.load(access.acl_file)
+        if front.certificate is not None and config.tls.certificate:
+            certificate = server_certificate(config.tls)
+        return Fresh(config, users, rules, certificate)
+
+    def _use(self, fresh: Fresh) -> None:
+        self._use_levels(log_levels(fresh.config.log_level))
+        if fresh.users is not None:
+            self._authority.use_password_file(fresh.users)
+        if fresh.rules is not None:
+            self._authority.use(fresh.rules)
+        if fresh.certificate is not None and self._front.certificate is not None:
+            self._front.certificate.become(fresh.certificate)
+
+    def _names(self, fresh: Fresh) -> list[str]:
+        found = {"passwords": fresh.users, "access rules": fresh.rules, "certificate": fresh.certificate}
+        return ["log levels", *(name for name, value in found.items() if value is not None)]
+
+
+def changes(old: Config, new: Config) -> list[str]:
+    """The settings, by dotted name, whose new value needs a restart."""
+    before, after = flat(old), flat(new)
+    return [
+        name
+        for name, value in after.items()
+        if value != before[name]
+        and (name not in IMMEDIATE or (name in SWITCHES and bool(value) != bool(before[name])))
+    ]

@@ -1,0 +1,124 @@
+"""Listening ports: a transport that sends at once and is counted, and a door that shuts when all is full.
+
+Twisted's ``write`` queues, arms the descriptor for writing, waits for a turn of the reactor and disarms
+it: two ``epoll_ctl`` and a turn for each small answer (14.6 instead of 9.4 µs per round trip).
+"""
+
+from functools import partial
+from typing import Any, Final
+
+from twisted.internet import tcp, unix
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IAddress, IListeningPort, IProtocol, IProtocolFactory
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.python.failure import Failure
+
+from platziverse.broker.addresses import neighbourhood
+from platziverse.door.crowd import NOWHERE, Crowd, origin
+
+
+class Counted:
+    """A socket that :class:`Crowd` counts until it is closed.
+
+    :param proxied: the address is that of a proxy, which will tell the client's; see ``reveal``.
+    """
+
+    #: Connections of this kind have an address.
+    has_address = True
+
+    def __init__(self, *arguments: Any, crowd: Crowd, proxied: bool) -> None:
+        super().__init__(*arguments)
+        self._proxied = proxied
+        self._crowd: Crowd | None = crowd
+        self._origin = NOWHERE
+        crowd.entered()
+        if self.has_address and not proxied:
+            self._count(crowd, neighbourhood(self.hostname))  # type: ignore[attr-defined]
+
+    def _count(self, crowd: Crowd, place: str) -> None:
+        self._origin = place
+        crowd.came_from(place)
+
+    def reveal(self, address: IAddress) -> bool:
+        """What the proxy told about where it comes from; ``False`` when there are too many from there."""
+        crowd = self._crowd
+        if not self._proxied or crowd is None:
+            return True
+        self._proxied = False
+        place = origin(address)
+        if not crowd.admits_origin(address, place):
+            return False
+        self._count(crowd, place)
+        return True
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The end of the socket."""
+        crowd, self._crowd = self._crowd, None
+        if crowd is not None:
+            crowd.left(self._origin)
+        super().connectionLost(reason)  # type: ignore[misc]
+
+
+class ImmediateServer(Counted, tcp.Server):
+    """Tries ``send`` first, and queues what the kernel does not take."""
+
+    def doRead(self) -> ConnectionDone | ConnectionLost | None:  # type: ignore[override]
+        """What Twisted's does, in one call less."""
+        try:
+            data = self.socket.recv(self.bufferSize)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return CONNECTION_LOST
+        if not data:
+            return CONNECTION_DONE
+        self.protocol.dataReceived(data)
+        return None
+
+    def write(self, data: bytes) -> None:
+        """Send or queue; errors come to light where Twisted looks for them, in the queued way."""
+        if self.TLS or self.dataBuffer or self._tempDataBuffer or self.disconnecting or not self.connected:
+            super().write(data)  # type: ignore[no-untyped-call]
+            return
+        try:
+            sent = self.socket.send(data)
+        except OSError:
+            sent = 0
+        if sent < len(data):
+            super().write(data[sent:] if sent else data)  # type: ignore[no-untyped-call]
+
+
+class CountedUnixServer(Counted, unix.Server):
+    """On a Unix socket."""
+
+    has_address = False
+
+
+class Door:
+    """The factory of a port: asks before a connection costs more than its accept."""
+
+    def __init__(self, factory: IProtocolFactory, crowd: Crowd, proxied: bool) -> None:
+        self._factory = factory
+        self._crowd = crowd
+        self._proxied = proxied
+        self.doStart, self.doStop = factory.doStart, factory.doStop
+
+    def buildProtocol(self, address: IAddress) -> IProtocol | None:
+        """``None``, and the port closes the socket at once, when there is no room."""
+        place = NOWHERE if self._proxied else origin(address)
+        return self._factory.buildProtocol(address) if self._crowd.admits(address, place) else None
+
+
+_COUNTED: Final[dict[Any, Any]] = {tcp.Server: ImmediateServer, unix.Server: CountedUnixServer}
+
+
+def guard(port: IListeningPort, crowd: Crowd, proxied: bool = False) -> None:
+    """Make a listening port send at once, count its connections, and refuse those that are too many.
+
+    :param proxied: connections begin with a PROXY header.
+    """
+    listening: Any = port
+    kind = _COUNTED.get(getattr(port, "transport", None))
+    if kind is not None:
+        listening.transport = partial(kind, crowd=crowd, proxied=proxied)
+        listening.factory = Door(listening.factory, crowd, proxied)

@@ -1,0 +1,214 @@
+"""One port for MQTT, HTTP and TLS: the first byte of a connection decides.
+
+0x10 is the CONNECT of MQTT, a letter begins an HTTP request, 0x16 a TLS handshake; inside TLS the first
+byte decides again. Then the connection is handed over with that byte, as Twisted's haproxy wrapper does,
+but the wrapper leaves: a read on a shared port costs what it costs on a port for MQTT alone.
+"""
+
+from typing import Any, Final, cast
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory
+from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.internet.protocol import ServerFactory
+from twisted.python.failure import Failure
+
+from platziverse.door.arrivals import Arrivals
+from platziverse.door.handover import hand_over
+from platziverse.door.interfaces import MQTTSide
+from platziverse.door.tls import ServerCertificate, TLSFactory
+from platziverse.net.peer import format_peer
+
+CONNECT_BYTE: Final = 0x10
+TLS_HANDSHAKE_BYTE: Final = 0x16
+
+
+class Sniffer(TwistedProtocol):
+    """Waits for one byte, then hands the connection over and is gone.
+
+    :param until: inside TLS: when the peer must have sent that byte, in the time of ``factory.deadlines``.
+        ``None``: the CONNECT deadline, from now.
+    """
+
+    def __init__(self, factory: "SniffingFactory", addr: IAddress | None, until: float | None = None) -> None:
+        self._owner = factory
+        self._addr = addr
+        self._inside_tls = until is not None
+        self._until = until
+        self._inner: IProtocol | None = None
+        self._done = False
+        #: Owned by ``Deadlines``.
+        self.bucket = -1
+
+    def connectionMade(self) -> None:
+        """Go on at once, or when those who came before have had their turn."""
+        owner = self._owner
+        owner.undecided.add(self)
+        if self._inside_tls or owner.arrivals.come(self):
+            self._await_byte()
+        else:
+            owner.traffic.connections_delayed += 1
+            cast(Any, self.transport).pauseProducing()
+
+    def proceed(self) -> bool:
+        """The turn of this connection has come; ``False`` if it has gone."""
+        if self._done:
+            return False
+        self._await_byte()
+        cast(Any, self.transport).resumeProducing()
+        return True
+
+    def _await_byte(self) -> None:
+        """The clock runs from here, and does not start again at the hand-over."""
+        deadlines = self._owner.deadlines
+        if self._until is None:
+            self._until = deadlines.now + self._owner.limits.connect_deadline
+        deadlines.add(self, self._until)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Decide; afterwards only transports that cannot change their protocol come here."""
+        if self._inner is not None:
+            self._inner.dataReceived(data)
+        elif data and not self._done:
+            self._settle()
+            self._decide(data)
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
+        """Gone before it said anything, or before TLS was agreed on."""
+        if self._inner is not None:
+            self._inner.connectionLost(reason)
+        elif not self._done:
+            self._settle()
+            if self._inside_tls and not reason.check(ConnectionDone):
+                self._complain("TLS handshake", f"no TLS handshake: {reason.getErrorMessage()}")
+
+    def deadline_reached(self, now: float) -> None:
+        """The peer has been silent for too long."""
+        self._refuse("silent", "nothing came in time", abort=True)
+
+    def close(self) -> None:
+        """The daemon is stopping."""
+        self._settle()
+        cast(Any, self.transport).abortConnection()
+
+    def _decide(self, data: bytes) -> None:
+        owner, first = self._owner, data[0]
+        if not self._may_come():
+            cast(Any, self.transport).abortConnection()
+            return
+        plain = owner.plain or self._inside_tls
+        if first == CONNECT_BYTE and plain:
+            self._hand_to_mqtt(data)
+        elif first == TLS_HANDSHAKE_BYTE and owner.tls is not None and not self._inside_tls:
+            self._hand_to(owner.tls.wrap(Sniffer(owner, self._addr, self._until)), data)
+        elif data[:1].isalpha() and plain and owner.http is not None:
+            self._hand_to(owner.http.buildProtocol(cast(IAddress, self._addr)), data)
+        else:
+            self._refuse("first byte", f"its first byte is 0x{first:02x}")
+
+    def _may_come(self) -> bool:
+        """Behind a proxy it is known only now where the connection comes from."""
+        reveal = getattr(self.transport, "reveal", None)
+        return reveal is None or bool(reveal(cast(Any, self.transport).getPeer()))
+
+    def _hand_to_mqtt(self, data: bytes) -> None:
+        inner = self._owner.mqtt.buildProtocol(self._addr)
+        if self._hand_to(inner, b""):
+            # It has just given itself the full time for CONNECT; part of that is used up.
+            self._owner.deadlines.add(inner, cast(float, self._until))
+            inner.dataReceived(data)
+
+    def _hand_to(self, inner: IProtocol | None, data: bytes) -> bool:
+        transport = cast(Any, self.transport)
+        if inner is None:
+            self._owner.traffic.connection_refused("http")
+            transport.abortConnection()
+            return False
+        self._inner = inner
+        hand_over(transport, inner)
+        inner.makeConnection(transport)
+        if data:
+            inner.dataReceived(data)
+        return True
+
+    def _settle(self) -> None:
+        self._done = True
+        self._owner.undecided.discard(self)
+        self._owner.deadlines.remove(self)
+
+    def _refuse(self, cause: str, reason: str, abort: bool = False) -> None:
+        self._settle()
+        self._complain(cause, reason)
+        transport = cast(Any, self.transport)
+        if abort:
+            transport.abortConnection()
+        else:
+            transport.loseConnection()
+
+    def _complain(self, cause: str, reason: str) -> None:
+        owner = self._owner
+        owner.traffic.protocol_error(cause)
+        address = format_peer(cast(Any, self.transport).getPeer())
+        owner.complaints.warn(cause, "Closing {address}: {reason}", address=address, reason=reason)
+
+
+class SniffingFactory(ServerFactory):
+    """A listener that takes MQTT, HTTP and TLS.
+
+    :param mqtt: the ``MQTTFactory``; its limits, counters and timer are used here as well.
+    :param http: usually a ``twisted.web.server.Site``; ``None``: no HTTP here.
+    :param certificate: of the server; ``None``: no TLS here.
+    :param plain: ``False``: nothing but TLS is accepted, and MQTT and HTTP inside it.
+    :param arrivals: who waits for their turn, of several listeners; ``None``: of this one alone.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        mqtt: MQTTSide,
+        http: IProtocolFactory | None = None,
+        certificate: ServerCertificate | None = None,
+        plain: bool = True,
+        arrivals: Arrivals | None = None,
+    ) -> None:
+        self.mqtt = mqtt
+        self.http = http
+        self.tls: TLSFactory | None = None
+        if certificate is not None:
+            self.tls = TLSFactory(certificate, self, mqtt.clock, mqtt.complaints)
+        self.plain = plain
+        self.limits = mqtt.limits
+        self.traffic = mqtt.traffic
+        self.complaints = mqtt.complaints
+        self.deadlines = mqtt.deadlines
+        if arrivals is None:  # an empty one is false
+            arrivals = Arrivals(mqtt.limits.max_connect_rate, mqtt.clock)
+        self.arrivals = arrivals
+        #: Connections whose first byte, or TLS handshake, is still to come.
+        self.undecided: set[Sniffer] = set()
+
+    def doStart(self) -> None:
+        """Start the factories behind it; each counts how often."""
+        self.mqtt.doStart()
+        if self.http is not None:
+            self.http.doStart()
+        super().doStart()  # type: ignore[no-untyped-call]
+
+    def doStop(self) -> None:
+        """Stop them again."""
+        super().doStop()  # type: ignore[no-untyped-call]
+        if self.http is not None:
+            self.http.doStop()
+        self.mqtt.doStop()
+
+    def buildProtocol(self, addr: IAddress | None) -> Sniffer:
+        """One sniffer for one connection."""
+        sniffer = Sniffer(self, addr)
+        sniffer.factory = self
+        return sniffer
+
+    def close_all(self) -> None:
+        """Cut every connection that has not decided what it is."""
+        for sniffer in list(self.undecided):
+            sniffer.close()

@@ -1,0 +1,250 @@
+"""TLS: the server's certificate, which can be replaced while clients are connected, and the layer itself."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, cast
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from OpenSSL import SSL
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IOpenSSLServerConnectionCreator,
+    IProtocol,
+    IReactorTime,
+    ITCPTransport,
+)
+from twisted.internet.protocol import ServerFactory
+from twisted.internet.ssl import CertificateOptions, TLSVersion
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from platziverse.broker.complaints import Complaints
+from platziverse.net.deadlines import LINGER
+from platziverse.net.peer import format_peer
+
+log = Logger("platziverse.net")
+
+#: Protocols that we speak inside TLS, by their registered names. No HTTP/2.
+ALPN: Final = (b"mqtt", b"http/1.1")
+#: Seconds between two looks at the certificate's files.
+POLL: Final = 30.0
+#: Bytes of TLS records that may come without bringing application data: a handshake and its
+#: certificates, or some 2 400 KeyUpdates.
+MAX_BARREN: Final = 64 * 1024
+#: What a record costs beside its data, generously.
+RECORD_OVERHEAD: Final = 64
+
+
+class CertificateError(Exception):
+    """A certificate, a key or a CA file cannot be used; the text names the file and the reason."""
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, SSL.Error):
+        return "; ".join(str(entry[-1]) for entry in error.args[0]) or "no usable PEM"
+    return str(error.strerror) if isinstance(error, OSError) and error.strerror else str(error)
+
+
+class CreditingConnection(SSL.Connection):
+    """Notes how much of what came in was worth it."""
+
+    credit = 0
+
+    def recv(self, bufsiz: int, flags: int | None = None) -> bytes:
+        """The data of one record."""
+        data = super().recv(bufsiz, flags)
+        self.credit += len(data) + RECORD_OVERHEAD
+        return data
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class ServerCertificate:
+    """The certificate, its key and the CA of the clients: read from files, and read again when they change.
+
+    New connections get the new one, open connections keep theirs.
+
+    :param certificate: PEM file with the certificate and its chain.
+    :param key: PEM file with the key, without pass phrase.
+    :param client_ca: PEM file; clients may show a certificate signed by it. ``None``: none is asked for.
+    :param require_client: clients must show one.
+    :raises CertificateError: on construction, when there is nothing usable to begin with.
+    """
+
+    def __init__(
+        self, certificate: str, key: str, client_ca: str | None = None, require_client: bool = False
+    ) -> None:
+        if require_client and client_ca is None:
+            raise CertificateError("client certificates are required, but no CA file is given for them")
+        self.certificate = certificate
+        self.key = key
+        self.client_ca = client_ca
+        self._require_client = require_client
+        self._seen = self._signature()
+        self._context = self.load()
+        self._polling: LoopingCall | None = None
+
+    def serverConnectionForTLS(self, protocol: Any) -> SSL.Connection:
+        """One more connection, with the certificate of now."""
+        return CreditingConnection(self._context, None)
+
+    def load(self) -> SSL.Context:
+        """Read the files without using them yet; see ``use``. :raises CertificateError:"""
+        context = CertificateOptions(raiseMinimumTo=TLSVersion.TLSv1_2).getContext()
+        context.set_options(SSL.OP_NO_RENEGOTIATION)
+        context.set_alpn_select_callback(_choose_protocol)
+        self._try(self.certificate, context.use_certificate_chain_file, self.certificate)
+        self._try(self.key, _use_key, context, self.key)
+        self._try(self.key, context.check_privatekey)
+        if self.client_ca is not None:
+            self._try(self.client_ca, context.load_verify_locations, self.client_ca)
+            self._try(self.client_ca, context.load_client_ca, self.client_ca.encode())
+            required = SSL.VERIFY_FAIL_IF_NO_PEER_CERT if self._require_client else 0
+            context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_CLIENT_ONCE | required)
+        return context
+
+    def use(self, context: SSL.Context) -> None:
+        """What ``load`` returned is for all connections to come."""
+        self._context = context
+        self._seen = self._signature()
+
+    def become(self, other: "ServerCertificate") -> None:
+        """The files and the certificate of ``other`` are for all connections to come."""
+        self.certificate, self.key, self.client_ca = other.certificate, other.key, other.client_ca
+        self._require_client = other._require_client
+        self._seen, self._context = other._seen, other._context
+
+    def reload(self) -> None:
+        """Read the files again. :raises CertificateError: and the old certificate stays in use."""
+        self.use(self.load())
+
+    def start(self, clock: IReactorTime, interval: float = POLL) -> None:
+        """Look at the files every ``interval`` seconds and reload them when they have changed."""
+        self._polling = LoopingCall(self._poll)
+        self._polling.clock = clock
+        self._polling.start(interval, now=False)
+
+    def stop(self) -> None:
+        """Look no more."""
+        if self._polling is not None:
+            self._polling.stop()
+            self._polling = None
+
+    def _poll(self) -> None:
+        signature = self._signature()
+        if signature == self._seen:
+            return
+        self._seen = signature  # a broken file is reported once, not at every look
+        try:
+            self.reload()
+        except CertificateError as error:
+            log.error("The new certificate is not used, the old one stays: {reason}", reason=str(error))
+        else:
+            log.info("New certificate from {path}", path=self.certificate)
+
+    def _signature(self) -> tuple[tuple[int, int, int] | None, ...]:
+        return tuple(_file_signature(path) for path in (self.certificate, self.key, self.client_ca) if path)
+
+    @staticmethod
+    def _try(path: str, call: Callable[..., object], *args: object) -> None:
+        try:
+            call(*args)
+        except (SSL.Error, OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise CertificateError(f"{path}: {_reason(error)}") from error
+
+
+def _choose_protocol(connection: SSL.Connection, offered: list[bytes]) -> Any:
+    # What a client will speak is seen in its first byte; ALPN is answered because some insist.
+    return next((name for name in ALPN if name in offered), SSL.NO_OVERLAPPING_PROTOCOLS)
+
+
+def _use_key(context: SSL.Context, path: str) -> None:
+    # Not through OpenSSL's own reading: that would ask for a pass phrase on the terminal.
+    key = load_pem_private_key(Path(path).read_bytes(), password=None)
+    context.use_privatekey(cast(Any, key))
+
+
+def _file_signature(path: str) -> tuple[int, int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+class TLSLayer(TLSMemoryBIOProtocol):
+    """TLS for one connection, with two things that Twisted leaves out.
+
+    A peer that does not answer our close_notify is cut off. And a peer that keeps sending records
+    without data, such as TLS 1.3 KeyUpdates, is too: each costs us a key derivation and perhaps an answer.
+    """
+
+    _barren = 0
+    _lingering: IDelayedCall | None = None
+
+    def dataReceived(self, data: bytes) -> None:
+        """Decrypt, and weigh what came against what it brought."""
+        connection: CreditingConnection = self.getHandle()  # type: ignore[no-untyped-call]
+        super().dataReceived(data)  # type: ignore[no-untyped-call]
+        self._barren = max(0, self._barren + len(data) - connection.credit)
+        connection.credit = 0
+        if self._barren > MAX_BARREN and not self._aborted:
+            peer = format_peer(self.getPeer())  # type: ignore[no-untyped-call]
+            cast(TLSFactory, self.factory).complaints.warn(
+                "TLS records", "Closing {address}: TLS records without data", address=peer
+            )
+            self.abortConnection()  # type: ignore[no-untyped-call]
+
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """Every TLS layer claims to be on TCP; on a Unix socket there is nothing to set."""
+        below: Any = self.transport
+        if ITCPTransport.providedBy(below):
+            below.setTcpNoDelay(enabled)
+
+    def loseConnection(self) -> None:
+        """Close, and do not wait for ever until the peer agrees."""
+        super().loseConnection()  # type: ignore[no-untyped-call]
+        if self.connected and self._lingering is None:
+            self._lingering = cast(TLSFactory, self.factory).clock.callLater(LINGER, self._cut)
+
+    def _cut(self) -> None:
+        self._lingering = None
+        self.abortConnection()  # type: ignore[no-untyped-call]
+
+    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
+        """The connection below has ended."""
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+
+
+class TLSFactory(TLSMemoryBIOFactory):
+    """Wraps protocols in TLS layers.
+
+    :param wrapped: the factory of the listener, for its name.
+    :param complaints: about clients that misuse TLS.
+    """
+
+    noisy = False
+    protocol = TLSLayer
+
+    def __init__(
+        self,
+        certificate: ServerCertificate,
+        wrapped: ServerFactory,
+        clock: IReactorTime,
+        complaints: Complaints,
+    ) -> None:
+        super().__init__(certificate, False, wrapped, clock)
+        self.clock = clock
+        self.complaints = complaints
+
+    def wrap(self, protocol: IProtocol) -> TLSLayer:
+        """A layer around ``protocol``; to be connected to the transport below."""
+        return TLSLayer(self, protocol)  # type: ignore[no-untyped-call]

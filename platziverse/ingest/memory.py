@@ -1,0 +1,126 @@
+"""A store without a database: for tests, and for authors of topic handlers."""
+
+from collections import deque
+from typing import TypeVar
+
+from twisted.internet.defer import Deferred, fail, succeed
+
+from platziverse.agents.model import Departure, Entry, Rejection, Report
+from platziverse.ingest.errors import StoreStopped
+
+T = TypeVar("T")
+
+
+class MemoryStore:
+    """Keeps what is saved in memory; keeps the rules of a ``ReportStore`` and its books.
+
+    :ivar entries: what has been committed, in order, duplicates left out.
+    :ivar waiting: what has been saved and not yet committed, in order.
+    :ivar connected: uuids of the agents that are connected.
+    """
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.waiting: deque[tuple[Entry, Deferred[None]]] = deque()
+        self.connected: set[str] = set()
+        self.state = "ready"
+        self.received = self.stored = self.duplicates = self.rejected = self.pending = 0
+        self._held = False
+        self._stopped = False
+        self._keys: set[bytes] = set()
+        self._unreleased: dict[tuple[str, int], bytes] = {}
+        self._drained: list[Deferred[None]] = []
+
+    def save(self, entry: Entry) -> "Deferred[None]":
+        """Committed at once, or with :meth:`commit` when the store is held."""
+        if self._stopped:
+            return fail(StoreStopped())
+        message = isinstance(entry, Report | Rejection)
+        self.received += message
+        self.pending += message
+        if not self._held:
+            self._commit(entry)
+            return succeed(None)
+        deferred: Deferred[None] = Deferred()
+        self.waiting.append((entry, deferred))
+        return deferred
+
+    def hold(self) -> None:
+        """From now on nothing is committed, as if the database were away."""
+        self._held, self.state = True, "away: held"
+
+    def commit(self, count: int | None = None) -> None:
+        """Commit what waits, or the first ``count`` of it; the store stays held."""
+        for _ in range(len(self.waiting) if count is None else count):
+            entry, deferred = self.waiting.popleft()
+            self._commit(entry)
+            deferred.callback(None)
+        if not self.waiting:
+            drained, self._drained = self._drained, []
+            for waiter in drained:
+                waiter.callback(None)
+
+    def resume(self) -> None:
+        """Commit everything, and at once from now on."""
+        self._held, self.state = False, "ready"
+        self.commit()
+
+    def drain(self) -> "Deferred[None]":
+        """Fires when nothing waits any longer."""
+        if not self.waiting:
+            return succeed(None)
+        self._drained.append(Deferred())
+        return self._drained[-1]
+
+    def stop(self) -> None:
+        """Errback what waits, and whatever is saved from now on, with ``StoreStopped``."""
+        self._stopped = True
+        while self.waiting:
+            self.waiting.popleft()[1].errback(StoreStopped())
+
+    @property
+    def reports(self) -> list[Report]:
+        """The reports among ``entries``."""
+        return of(self.entries, Report)
+
+    @property
+    def rejections(self) -> list[Rejection]:
+        """The rejections among ``entries`` and those that reports brought along."""
+        brought = [rejection for report in self.reports for rejection in report.rejections]
+        return of(self.entries, Rejection) + brought
+
+    def _commit(self, entry: Entry) -> None:
+        if isinstance(entry, Report):
+            self.connected.add(entry.agent.uuid)
+            self.pending -= 1
+            if self._known(entry):
+                self.duplicates += 1
+                return
+            self.stored += 1
+        elif isinstance(entry, Rejection):
+            self.pending -= 1
+            self.rejected += 1
+        elif isinstance(entry, Departure):
+            self.connected.discard(entry.uuid)
+        else:
+            packet_id = getattr(entry, "packet_id", None)
+            for client, identifier in list(self._unreleased):
+                if client == entry.client_id and packet_id in (None, identifier):
+                    del self._unreleased[client, identifier]
+        self.entries.append(entry)
+
+    def _known(self, report: Report) -> bool:
+        known = report.key in self._keys
+        if report.key is not None:
+            self._keys.add(report.key)
+        if report.delivery is not None:
+            delivery = report.delivery
+            place = delivery.client_id, delivery.packet_id
+            known = known or (delivery.dup and self._unreleased.get(place) == delivery.digest)
+            self._unreleased[place] = delivery.digest
+        return known
+
+
+def of(entries: list[Entry], kind: type[T]) -> list[T]:
+    """Those of one kind, in order."""
+    return [entry for entry in entries if isinstance(entry, kind)]

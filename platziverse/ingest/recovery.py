@@ -1,0 +1,90 @@
+"""What to do next with a batch that failed: the policy of ``sqlstate`` put into steps."""
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+from attrs import frozen
+
+from platziverse.ingest.batch import Batch
+from platziverse.ingest.refused import instead_of
+from platziverse.postgres.sqlstate import Action, one_line
+
+#: Tries at once after a conflict, and tries before an unknown error is taken for a bad row.
+TRIES: Final = 3
+
+
+class Backoff:
+    """Pauses in seconds that grow from ``first`` to ``longest``, the shorter half of each by chance."""
+
+    def __init__(
+        self, first: float = 0.05, longest: float = 2.0, chance: Callable[[], float] = random.random
+    ) -> None:
+        self._first, self._longest, self._chance = first, longest, chance
+        self._pause = 0.0
+
+    def next(self) -> float:
+        self._pause = min(max(self._first, self._pause * 1.7), self._longest)
+        return self._pause * (0.5 + self._chance() / 2)
+
+    def reset(self) -> None:
+        self._pause = 0.0
+
+
+@frozen
+class Step:
+    """What comes next.
+
+    :param instead: batches to commit in its place, in order, once it is certain that it was not
+        committed; ``None``: the same batch again.
+    :param pause: seconds to wait before.
+    :param trouble: the database is to blame, so somebody should know.
+    :param refused: the database refused this one entry for its data.
+    :param anew: the connection is of no use any more.
+    """
+
+    instead: tuple[Batch, ...] | None = None
+    pause: float = 0.0
+    trouble: bool = False
+    refused: bool = False
+    anew: bool = False
+
+
+class Recovery:
+    """Everything that has gone wrong with one batch so far.
+
+    :param setup_pause: seconds between tries when rights, tables or logins are wrong.
+    """
+
+    def __init__(self, batch: Batch, backoff: Backoff, setup_pause: float) -> None:
+        self._batch, self._backoff, self._setup_pause = batch, backoff, setup_pause
+        self._seen: Counter[Action] = Counter()
+
+    @property
+    def unknown(self) -> bool:
+        """Whether some try of the batch may have been committed, or may be yet."""
+        return bool(self._seen[Action.RECONNECT] or self._seen[Action.UNKNOWN])
+
+    def next(self, action: Action, error: BaseException) -> Step:
+        """The next step after ``error``."""
+        self._seen[action] += 1
+        again = self._seen[action] <= TRIES
+        if action is Action.BAD_ROW or (action is Action.UNKNOWN and not again):
+            return self._narrow(error)
+        if action is Action.HALVE and len(self._batch.entries) > 1:
+            return Step(self._batch.halves(), trouble=True)
+        if action is Action.SETUP:
+            return Step(pause=self._setup_pause, trouble=True, anew=True)
+        if action in (Action.RETRY, Action.STALE) and again:
+            return Step()
+        return Step(pause=self._backoff.next(), trouble=True, anew=action is Action.RECONNECT)
+
+    def _narrow(self, error: BaseException) -> Step:
+        if len(self._batch.entries) > 1:
+            return Step(self._batch.halves())
+        replacement = instead_of(self._batch.entries[0], one_line(error)) if self._batch.entries else None
+        if replacement is not None:
+            return Step((self._batch.replaced(replacement),), refused=True)
+        # Not even its raw bytes in ASCII: kept, with everything behind it, until somebody comes to see.
+        return Step(pause=self._setup_pause, trouble=True)

@@ -1,0 +1,218 @@
+"""One connection, and the patience to bring a batch into the database whatever happens to it."""
+
+from collections.abc import Generator
+from typing import Any, Final, Protocol
+from uuid import UUID, uuid4
+
+from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks
+from twisted.python.failure import Failure
+
+from platziverse.agents.model import Agent
+from platziverse.ingest.batch import Batch
+from platziverse.ingest.errors import StoreStopped
+from platziverse.ingest.recovery import Backoff, Recovery, Step
+from platziverse.ingest.statement import FENCE, WRITTEN_BEFORE, Statement, build
+from platziverse.postgres.connection import force_close, timed
+from platziverse.postgres.sqlstate import Action, ConnectFailed, classify, one_line
+
+_Steps = Generator["Deferred[Any]", Any, Any]
+
+#: Batches under one name in ``ingest_batches``: a row updated for ever is slow while a long transaction runs.
+BATCHES_PER_NAME: Final = 1000
+NOTHING: Final = Batch([], [], lambda entries, outcome: None)
+
+
+class Database(Protocol):
+    """What a slot needs from its store.
+
+    :ivar prefix: SQL in front of every statement.
+    :ivar deadline: seconds for a statement.
+    :ivar setup_pause: seconds between tries when rights, tables or logins are wrong.
+    """
+
+    reactor: Any
+    instance: UUID
+    deadline: float
+    setup_pause: float
+    prefix: str
+    stopped: bool
+
+    def open(self) -> "Deferred[Any]": ...
+    def in_trouble(self, slot: "Slot", reason: str, action: Action | None) -> None: ...
+    def well(self, slot: "Slot") -> None: ...
+    def was_refused(self, error: BaseException) -> None: ...
+
+
+class Slot:
+    """Commits one batch at a time over one connection at a time.
+
+    :ivar known: id and fields of the agents this slot has left connected; its shard is nobody else's.
+    :ivar max_known: how many it remembers.
+    """
+
+    def __init__(self, database: Database, backoff: Backoff, max_known: int = 100_000) -> None:
+        self._database, self._backoff = database, backoff
+        self.known: dict[str, tuple[int, Agent]] = {}
+        self.max_known = max_known
+        self.connection: Any = None
+        self._turn = DeferredLock()
+        self._name, self._number = str(uuid4()), 0
+        self._pausing: tuple[Any, Deferred[None]] | None = None
+
+    @property
+    def connected(self) -> bool:
+        return self.connection is not None and not self.connection.closed
+
+    def write(self, batch: Batch) -> "Deferred[None]":
+        """Fires when all of the batch is committed; errbacks ``StoreStopped`` only."""
+        return self._turn.run(self._write, batch)
+
+    def keep_connected(self) -> None:
+        """Connect, if there is no connection and nothing else to do."""
+        if not self.connected and not self._turn.locked:
+            if self.connection is not None:
+                self._database.in_trouble(self, "the connection was lost", Action.RECONNECT)
+            self._turn.run(self._reconnect).addErrback(Failure.trap, StoreStopped)
+
+    def stop(self) -> "Deferred[Any]":
+        """Close the connection; what is unfinished errbacks. Fires when nothing is going on any more."""
+        if self._pausing is not None:
+            (call, waiting), self._pausing = self._pausing, None
+            call.cancel()
+            waiting.callback(None)
+        self._close()
+        return self._turn.acquire()
+
+    @inlineCallbacks
+    def _write(self, batch: Batch) -> _Steps:
+        todo = [batch]
+        try:
+            while todo:
+                todo[-1:] = reversed((yield self._commit(todo[-1])))
+        except Exception:  # the store was stopped; or there is a bug, and nobody may wait for ever
+            for left in todo:
+                left.abandoned(StoreStopped())
+            raise
+
+    @inlineCallbacks
+    def _commit(self, batch: Batch) -> Generator["Deferred[Any]", Any, tuple[Batch, ...]]:
+        """Commit the batch, or fire with the batches to commit in its place, in order."""
+        self._number_next()
+        recovery, instead = self._recovery(batch), None
+        while True:
+            try:
+                yield self._connect()
+                if instead is None:
+                    statement, answer = yield self._execute(batch)
+                elif (yield self._was_written()):
+                    statement, answer = self._build(batch), WRITTEN_BEFORE
+                else:
+                    return instead
+            except Exception as error:
+                step = self._after(error, recovery)
+            else:
+                self._done(batch, statement, answer)
+                return ()
+            instead = instead or step.instead
+            if instead is not None and not recovery.unknown:
+                return instead
+            yield self._pause(step.pause)
+            if self._database.stopped:
+                raise StoreStopped
+
+    @inlineCallbacks
+    def _reconnect(self) -> _Steps:
+        while not self._database.stopped and not self.connected:
+            try:
+                yield self._connect()
+            except Exception as error:
+                yield self._pause(self._after(error, self._recovery(NOTHING)).pause)
+            else:
+                self._backoff.reset()
+                self._database.well(self)
+
+    @inlineCallbacks
+    def _connect(self) -> _Steps:
+        if self._database.stopped:
+            raise StoreStopped
+        if not self.connected:
+            self._close()
+            try:
+                self.connection = yield self._database.open()
+            except Exception as error:
+                raise ConnectFailed from error
+            if self._database.stopped:
+                self._close()
+                raise StoreStopped
+
+    @inlineCallbacks
+    def _execute(self, batch: Batch) -> Generator["Deferred[Any]", Any, tuple[Statement, Any]]:
+        statement = self._build(batch)
+        answer = yield self._ask(statement.sql, statement.parameters)
+        return statement, answer
+
+    @inlineCallbacks
+    def _was_written(self) -> Generator["Deferred[Any]", Any, bool]:
+        """Whether an earlier try of the batch was committed; if not, none ever will be.
+
+        What takes its place has numbers of its own, so a copy that a frozen server still holds must not
+        wake up beside it.
+        """
+        (written,) = yield self._ask(FENCE, {"writer": self._name, "batch": self._number})
+        return bool(written)
+
+    @inlineCallbacks
+    def _ask(self, sql: str, parameters: dict[str, Any]) -> Generator["Deferred[Any]", Any, Any]:
+        """The one row of the answer."""
+        database = self._database
+        query = self.connection.runQuery(database.prefix + sql, parameters)
+        (answer,) = yield timed(self.connection, query, database.deadline)
+        return answer
+
+    def _build(self, batch: Batch) -> Statement:
+        return build(batch.entries, self.known, str(self._database.instance), self._name, self._number)
+
+    def _recovery(self, batch: Batch) -> Recovery:
+        return Recovery(batch, self._backoff, self._database.setup_pause)
+
+    def _number_next(self) -> None:
+        self._number += 2  # the number between is that of the fence
+        if self._number % (2 * BATCHES_PER_NAME) == 0:
+            self._name = str(uuid4())
+
+    def _done(self, batch: Batch, statement: Statement, answer: Any) -> None:
+        self._backoff.reset()
+        self._database.well(self)
+        statement.remember(answer, self.known)
+        while len(self.known) > self.max_known:
+            del self.known[next(iter(self.known))]
+        batch.committed(statement.outcome(answer))
+
+    def _after(self, error: Exception, recovery: Recovery) -> Step:
+        """Decide what comes after a failure, and close the connection if it is of no use."""
+        if self._database.stopped:
+            return Step()
+        action = classify(error, closed=not self.connected)
+        step = recovery.next(action, error)
+        if action is Action.STALE:
+            self.known.clear()
+        if step.anew:
+            self._close()
+        if step.refused:
+            self._database.was_refused(error)
+        if step.trouble:
+            self._database.in_trouble(self, one_line(error), action)
+        return step
+
+    def _close(self) -> None:
+        if self.connection is not None:
+            force_close(self.connection)
+            self.connection = None
+
+    @inlineCallbacks
+    def _pause(self, seconds: float) -> _Steps:
+        if seconds > 0 and not self._database.stopped:
+            waiting: Deferred[None] = Deferred()
+            self._pausing = self._database.reactor.callLater(seconds, waiting.callback, None), waiting
+            yield waiting
+            self._pausing = None

@@ -1,0 +1,143 @@
+"""What the API and the logins read, over connections of their own: no question ever waits for a batch."""
+
+from collections.abc import Callable, Generator, Sequence
+from datetime import datetime, timezone
+from typing import Any, Final
+
+import psycopg2
+from twisted.internet.defer import Deferred, DeferredSemaphore, fail, inlineCallbacks
+from twisted.internet.error import ConnectionClosed
+
+from platziverse.postgres.connection import Connection, connect, force_close, timed
+from platziverse.postgres.sqlstate import one_line
+
+#: Questions that may wait for a connection; more are turned away.
+MAX_WAITING: Final = 100
+
+_ISO: Final = """to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')"""
+_AGENT: Final = ("id", "uuid", "username", "name", "hostname", "pid", "connected", "createdAt", "updatedAt")
+_METRIC: Final = ("id", "type", "value", "createdAt")
+
+
+def _columns(names: Sequence[str]) -> str:
+    return ", ".join(_ISO.format(f'"{name}"') if name.endswith("At") else f'"{name}"' for name in names)
+
+
+_AGENTS: Final = f"SELECT {_columns(_AGENT)} FROM agents WHERE connected ORDER BY id"
+_AGENTS_OF: Final = f"SELECT {_columns(_AGENT)} FROM agents WHERE connected AND username = %s ORDER BY id"
+_ONE: Final = f"SELECT {_columns(_AGENT)} FROM agents WHERE uuid = %s"
+# A subquery where the original joins: the agent is one row, and the index answers in its own order.
+_ID: Final = "(SELECT id FROM agents WHERE uuid = %s)"
+# From one type to the next in the index; grouping would read every metric of the agent.
+_TYPES: Final = f"""WITH RECURSIVE agent AS MATERIALIZED (SELECT {_ID} AS id), types AS (
+    (SELECT type FROM metrics WHERE "agentId" = (SELECT id FROM agent) ORDER BY type LIMIT 1)
+    UNION ALL SELECT (SELECT type FROM metrics WHERE "agentId" = (SELECT id FROM agent)
+        AND type > types.type ORDER BY type LIMIT 1) FROM types WHERE type IS NOT NULL
+) SELECT type FROM types WHERE type IS NOT NULL"""
+_HASHES: Final = 'SELECT username, "passwordHash" FROM mqtt_users WHERE username = ANY(%s::text[])'
+_METRICS: Final = f"""SELECT {_columns(_METRIC)} FROM metrics WHERE type = %s AND "agentId" = {_ID}"""
+
+
+class Reader:
+    """Asks PostgreSQL, and gives up on what takes too long.
+
+    :param unavailable: makes the exception that says, in one line, that there is no answer now.
+    :param connections: questions that are asked at a time.
+    :param deadline: seconds for a question, and for connecting.
+    :ivar dsn: connection string; ``None`` until the database is there.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        unavailable: Callable[[str], Exception],
+        connections: int = 2,
+        deadline: float = 5.0,
+    ) -> None:
+        self.dsn: str | None = None
+        self._reactor, self._unavailable, self._deadline = reactor, unavailable, deadline
+        self._prefix = f"SET LOCAL statement_timeout = {max(1, int(deadline * 900))};"
+        self._turn = DeferredSemaphore(connections)
+        self._idle: list[Connection] = []
+        self._busy: set[Connection] = set()
+        self._stopped = False
+
+    def agents(self, username: str | None) -> "Deferred[list[dict[str, Any]]]":
+        """The connected agents, all or of one username."""
+        if username is None:
+            return self._ask(_AGENT, _AGENTS)
+        return self._ask(_AGENT, _AGENTS_OF, username)
+
+    def agent(self, uuid: str) -> "Deferred[dict[str, Any] | None]":
+        """One agent."""
+        return self._ask(_AGENT, _ONE, uuid).addCallback(lambda rows: rows[0] if rows else None)
+
+    def types(self, uuid: str) -> "Deferred[list[dict[str, Any]]]":
+        """The types of metric that an agent has."""
+        return self._ask(("type",), _TYPES, uuid)
+
+    def metrics(
+        self, uuid: str, type: str, since: datetime | None, until: datetime | None, limit: int
+    ) -> "Deferred[list[dict[str, Any]]]":
+        """The newest metrics of one type, in the time from ``since`` to before ``until``."""
+        sql, values = _METRICS, [type, uuid]
+        for bound, condition in ((since, '"createdAt" >= %s'), (until, '"createdAt" < %s')):
+            if bound is not None:
+                sql += f" AND {condition}::timestamptz"
+                values.append(_utc(bound))
+        return self._ask(_METRIC, sql + ' ORDER BY "createdAt" DESC LIMIT %s', *values, limit)
+
+    def password_hashes(self, usernames: Sequence[str]) -> "Deferred[dict[str, str]]":
+        """The hashes of the passwords of those of these users that there are; no name holds a NUL."""
+        answer: Deferred[list[dict[str, str]]] = self._ask(("name", "hash"), _HASHES, list(usernames))
+        return answer.addCallback(lambda rows: {row["name"]: row["hash"] for row in rows})
+
+    def stop(self) -> None:
+        """Close everything; questions under way errback."""
+        self._stopped = True
+        for connection in [*self._idle, *self._busy]:
+            force_close(connection)
+
+    def _ask(self, names: Sequence[str], sql: str, *values: Any) -> "Deferred[Any]":
+        if len(self._turn.waiting) >= MAX_WAITING:
+            return fail(self._unavailable("too many questions at a time"))
+        answer = self._turn.run(self._run, sql, values)
+        return answer.addCallback(lambda rows: [dict(zip(names, row, strict=True)) for row in rows])
+
+    @inlineCallbacks
+    def _run(self, sql: str, values: Sequence[Any]) -> Generator["Deferred[Any]", Any, Any]:
+        if self.dsn is None or self._stopped:
+            raise self._unavailable("it is not there" if self._stopped else "it is being started")
+        try:
+            connection = yield from self._connection()
+        except (psycopg2.Error, ConnectionClosed) as error:
+            raise self._unavailable(one_line(error)) from error
+        self._busy.add(connection)
+        try:
+            rows = yield timed(connection, connection.runQuery(self._prefix + sql, values), self._deadline)
+        except (psycopg2.Error, ConnectionClosed) as error:
+            force_close(connection)
+            raise self._unavailable(one_line(error)) from error
+        finally:
+            self._busy.discard(connection)
+        self._idle.append(connection)
+        return rows
+
+    def _connection(self) -> Generator["Deferred[Any]", Any, Connection]:
+        while self._idle:
+            idle = self._idle.pop()
+            if not idle.closed:
+                return idle
+        assert self.dsn is not None
+        connection: Connection = yield connect(
+            self.dsn, self._reactor, self._deadline, client_encoding="UTF8", target_session_attrs="any"
+        )
+        return connection
+
+
+def _utc(moment: datetime) -> str:
+    """PostgreSQL takes no offsets beyond 16 hours, Python no years beyond 9999."""
+    try:
+        return moment.astimezone(timezone.utc).isoformat()
+    except OverflowError:
+        return "-infinity" if moment.year == 1 else "infinity"

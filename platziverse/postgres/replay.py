@@ -1,0 +1,68 @@
+"""A second chance for rejected messages, from a command: plain psycopg2, one transaction for each message."""
+
+from typing import Any, Final
+
+from platziverse.agents.model import Report
+from platziverse.postgres.literals import number
+
+#: Another command may be at it; the row is locked for the transaction.
+_CLAIM: Final = """SELECT 1 FROM rejected_messages WHERE id = %s AND "replayedAt" IS NULL
+    FOR UPDATE SKIP LOCKED"""
+#: Whether an agent is connected is the daemon's knowledge; an agent not seen before is not.
+_AGENT: Final = """INSERT INTO agents
+    (uuid, username, name, hostname, pid, connected, "createdAt", "updatedAt")
+    VALUES (%s, %s, %s, %s, %s, false, now(), now()) ON CONFLICT (uuid) DO NOTHING"""
+_AGENT_ID: Final = "SELECT id FROM agents WHERE uuid = %s"
+_KEY: Final = "INSERT INTO message_keys (key) VALUES (%s) ON CONFLICT DO NOTHING"
+_STORED: Final = """SELECT type, value FROM metrics WHERE "agentId" = %s AND "createdAt" = to_timestamp(%s)"""
+_METRIC: Final = """INSERT INTO metrics
+    (type, value, "createdAt", "updatedAt", "agentId", "timestamp", "timestampAdjusted", number)
+    VALUES (%s, %s, to_timestamp(%s), now(), %s, to_timestamp(%s), %s, %s)"""
+_DONE: Final = """UPDATE rejected_messages SET "replayedAt" = now() WHERE id = %s"""
+
+
+def replay(connection: Any, row: int, report: Report) -> int | None:
+    """Store what ``report``, read again from ``rejected_messages``, brings and is not in the tables yet.
+
+    What was stored when the message came, the usable metrics of a partly usable one, is not stored again,
+    nor is a message whose key is known from another delivery.
+
+    :param connection: of psycopg2, in a transaction or about to begin one; it is committed.
+    :param row: id in ``rejected_messages``.
+    :returns: how many metrics were added; ``None``: somebody else has the row, or it was replayed before.
+    :raises psycopg2.Error: it was refused again; nothing has changed.
+    """
+    with connection, connection.cursor() as cursor:
+        cursor.execute(_CLAIM, (row,))
+        if cursor.fetchone() is None:
+            return None
+        agent = report.agent
+        cursor.execute(_AGENT, (agent.uuid, agent.username, agent.name, agent.hostname, agent.pid))
+        cursor.execute(_AGENT_ID, (agent.uuid,))
+        (agent_id,) = cursor.fetchone()
+        missing = _missing(cursor, report, agent_id)
+        measured = report.measured, report.measured_adjusted
+        for kind, value in missing:
+            finite = number(value)
+            values = (kind, value, report.arrived, agent_id, *measured, None if finite == "NULL" else finite)
+            cursor.execute(_METRIC, values)
+        cursor.execute(_DONE, (row,))
+        return len(missing)
+
+
+def _missing(cursor: Any, report: Report, agent_id: int) -> list[tuple[str, str]]:
+    """Type and value of the metrics that are not in the tables."""
+    cursor.execute(_STORED, (agent_id, report.arrived))
+    stored = cursor.fetchall()
+    if report.key is not None:
+        cursor.execute(_KEY, (report.key.hex(),))
+        if not cursor.rowcount and not stored:
+            return []
+    missing = []
+    for metric in report.metrics:
+        pair = metric.type, metric.value
+        if pair in stored:
+            stored.remove(pair)
+        else:
+            missing.append(pair)
+    return missing

@@ -1,0 +1,151 @@
+"""What ``platziverse check`` says about a real PostgreSQL."""
+
+import shutil
+import time
+from typing import Any
+
+from attrs import evolve
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from platziverse.command import checkdatabase
+from platziverse.command.checkdatabase import check_database
+from platziverse.command.findings import ERROR, OK, WARNING
+from platziverse.config import Access, Config
+from platziverse.postgres.migrate import migrate
+from tests.postgres.scratch import open_dir, scratch_server
+from tests.postgres.test_migrate import KNOWN, ORIGINAL
+
+
+class DatabaseCheckCase(TestCase):
+    def setUp(self) -> "Deferred[Any] | None":
+        self.server = scratch_server()
+        self.name = self.server.create()
+        self.config = Config(database=self.server.dsn(self.name), access=Access(database_users=True))
+        return None
+
+    def execute(self, sql: str) -> None:
+        self.server.execute(self.name, sql)
+
+    def found(self, clock: Any = time.time, user: str = "postgres") -> "dict[str, tuple[str, str]]":
+        config = evolve(self.config, database=self.server.dsn(self.name, user=user))
+        findings = {finding.name: (finding.level, finding.text) for finding in check_database(config, clock)}
+        for _, text in findings.values():
+            self.assertNotIn("\n", text)
+        return findings
+
+
+class NewDatabaseTests(DatabaseCheckCase):
+    def test_an_empty_database_is_fine(self) -> None:
+        self.assertEqual(self.found()["schema"], (OK, "no tables yet; the start makes them"))
+
+    def test_the_tables_of_the_original_are_announced(self) -> None:
+        self.execute(ORIGINAL)
+        level, text = self.found()["schema"]
+        self.assertEqual(level, WARNING)
+        self.assertIn("pg_dump", text)
+
+    def test_a_role_that_may_not_create_them_is_an_error(self) -> None:
+        """Row 117."""
+        self.execute("DROP ROLE IF EXISTS reader; CREATE ROLE reader LOGIN")
+        self.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+        level, text = self.found(user="reader")["schema"]
+        self.assertEqual(level, ERROR)
+        self.assertIn("CREATE in their schema", text)
+        self.execute("GRANT CREATE ON SCHEMA public TO reader")
+        self.assertEqual(self.found(user="reader")["schema"][0], OK)
+        self.execute(ORIGINAL)
+        self.assertEqual(self.found(user="reader")["schema"][0], ERROR)  # it does not own them
+        self.execute("DROP OWNED BY reader; DROP ROLE reader")
+
+    def test_a_database_that_is_not_there_is_an_error(self) -> None:
+        """Row 103."""
+        self.name = "nonsense"
+        level, text = self.found()["database"]
+        self.assertEqual(level, ERROR)
+        self.assertIn('"nonsense" does not exist', text)
+        self.config = Config(database="host=/nonexistent dbname=x")
+        [finding] = check_database(self.config, time.time)
+        self.assertEqual(finding.level, ERROR)
+
+    def test_a_database_that_takes_no_writes_is_an_error(self) -> None:
+        """Row 107."""
+        self.execute(f"ALTER DATABASE {self.name} SET default_transaction_read_only = on")
+        self.assertEqual(
+            self.found()["writes"], (ERROR, "it takes no writes, a standby perhaps; name the primary")
+        )
+
+
+class OurDatabaseTests(DatabaseCheckCase):
+    def setUp(self) -> "Deferred[Any]":
+        super().setUp()
+        return migrate(self.config.database, reactor)
+
+    def test_all_is_well_but_that_the_test_server_does_not_sync(self) -> None:
+        found = self.found()
+        self.assertEqual(found.pop("durability")[0], WARNING)
+        self.assertEqual({level for level, _ in found.values()}, {OK}, found)
+        self.assertEqual(found["schema"], (OK, f"version {KNOWN}"))
+
+    def test_older_and_newer_tables_are_told_apart(self) -> None:
+        """Row 113."""
+        self.execute(f"UPDATE platziverse_schema SET version = 901 WHERE version = {KNOWN}")
+        self.assertEqual(
+            self.found()["schema"],
+            (ERROR, f"version 901, this platziverse knows {KNOWN}; install a newer one"),
+        )
+        self.execute("DELETE FROM platziverse_schema WHERE version > 1")
+        self.assertEqual(self.found()["schema"], (WARNING, f"version 1; the next start makes it {KNOWN}"))
+
+    def test_rights_that_are_missing_are_named(self) -> None:
+        """Row 117."""
+        self.execute("DROP ROLE IF EXISTS writer; CREATE ROLE writer LOGIN")
+        self.assertIn("platziverse_schema", self.found(user="writer")["rights"][1])
+        self.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO writer")
+        found = self.found(user="writer")
+        self.assertEqual(found["partitions"][0], WARNING)  # it does not own the tables
+        level, text = found["rights"]
+        self.assertEqual(level, ERROR)
+        for right in ("INSERT on agents", "UPDATE on ingest_batches", "USAGE on metrics_id_seq"):
+            self.assertIn(right, text)
+        self.assertNotIn("mqtt_users", text)
+        self.execute("REVOKE SELECT ON mqtt_users FROM writer")
+        self.assertIn("SELECT on mqtt_users", self.found(user="writer")["rights"][1])
+        self.execute("DROP OWNED BY writer; DROP ROLE writer")
+
+    def test_whoever_else_may_read_the_hashes_is_named(self) -> None:
+        """Row 84."""
+        self.execute("GRANT SELECT ON mqtt_users TO PUBLIC")
+        level, text = self.found()["password hashes"]
+        self.assertEqual(level, WARNING)
+        self.assertIn("everyone may read the password hashes", text)
+
+    def test_a_clock_that_differs_is_told(self) -> None:
+        """Row 120."""
+        for seconds, level, words in (
+            (0, OK, "agrees with ours"),
+            (60, WARNING, "it is 60 s behind ours; let NTP keep both"),
+            (-60, WARNING, "it is 60 s ahead of ours; let NTP keep both"),
+            (-4000, ERROR, "it is 4000 s ahead of ours; let NTP keep both"),
+        ):
+            found = self.found(lambda: time.time() + seconds)  # noqa: B023
+            self.assertEqual(found["database's clock"], (level, words))
+
+
+class EmbeddedTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        state_dir = open_dir()
+        self.addCleanup(shutil.rmtree, state_dir)
+        self.config = Config(state_dir=state_dir)
+
+    def test_an_embedded_one_that_does_not_run_is_not_looked_at(self) -> None:
+        [finding] = check_database(self.config, time.time)
+        self.assertEqual(finding.level, WARNING)
+        self.assertIn("start the daemon", finding.text)
+
+    def test_a_machine_without_any_postgresql_is_an_error(self) -> None:
+        for name in ("system_dirs", "wheel_dirs"):
+            self.patch(checkdatabase, name, list)
+        [finding] = check_database(self.config, time.time)
+        self.assertEqual(finding.level, ERROR)

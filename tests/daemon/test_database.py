@@ -1,0 +1,62 @@
+"""The database of a daemon, until it is ready."""
+
+import shutil
+from collections.abc import Generator
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import TestCase
+
+from platziverse.config import Config
+from platziverse.daemon.database import Database, Unusable
+from tests.postgres.scratch import open_dir, scratch_server
+
+
+class DatabaseTests(TestCase):
+    def setUp(self) -> None:
+        self.state_dir = open_dir()
+        self.addCleanup(shutil.rmtree, self.state_dir)
+
+    def database(self, dsn: str) -> Database:
+        database = Database(Config(database=dsn, state_dir=self.state_dir), reactor)
+        self.addCleanup(database.stop)
+        return database
+
+    def test_a_reachable_database_becomes_ready(self) -> "Deferred[Any]":
+        server = scratch_server()
+        database = self.database(server.dsn(server.create()))
+
+        def ready(_: None) -> None:
+            self.assertEqual(database.store.state, "ready")
+            self.assertTrue(database.psql_commands[0].startswith("psql "))
+
+        return database.start().addCallback(ready)
+
+    def test_a_database_that_does_not_exist_is_unusable(self) -> "Deferred[Any]":
+        database = self.database(scratch_server().dsn("nonsense"))
+        failing: Deferred[Any] = self.assertFailure(database.start(), Unusable)
+        return failing.addCallback(lambda error: self.assertIn('"nonsense" does not exist', str(error)))
+
+    def test_tables_of_somebody_else_are_unusable(self) -> "Deferred[Any]":
+        server = scratch_server()
+        name = server.create()
+        server.execute(name, "CREATE TABLE metrics (what text)")
+        failing: Deferred[Any] = self.assertFailure(self.database(server.dsn(name)).start(), Unusable)
+        return failing.addCallback(lambda error: self.assertIn("table metrics", str(error)))
+
+    @inlineCallbacks
+    def test_a_server_that_is_away_is_awaited(self) -> Generator["Deferred[Any]", Any, None]:
+        database = self.database(f"host={self.state_dir} dbname=x user=y")
+        database.start()
+        while not database.store.state.startswith("away"):
+            yield deferLater(reactor, 0.01)
+        self.assertIn(self.state_dir, database.store.state)
+        self.successResultOf(database.drain())
+
+    def test_two_daemons_do_not_share_a_state_directory(self) -> None:
+        self.database("host=a")
+        error = self.assertRaises(Unusable, self.database, "host=b")
+        self.assertIn(self.state_dir, str(error))
+        self.assertNotIn("\n", str(error))

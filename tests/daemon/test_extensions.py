@@ -1,0 +1,61 @@
+"""Modules of whoever runs the daemon: what is wrong with one is told in one line."""
+
+import importlib
+import sys
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from platziverse.daemon.database import Unusable
+from platziverse.daemon.extensions import handler_rows, load_handler
+
+
+class ExtensionTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp()).absolute()
+        self.folder.mkdir()
+        self.patch(sys, "path", [str(self.folder), *sys.path])
+        self.patch(sys, "dont_write_bytecode", True)  # sources may have the same size and time
+        self.addCleanup(sys.modules.pop, "given", None)
+        self.file = self.folder / "given.py"
+
+    def write(self, source: str) -> None:
+        self.file.write_text(source)
+        sys.modules.pop("given", None)
+        importlib.invalidate_caches()
+
+    def reason(self, source: str) -> str:
+        self.write(source)
+        error = self.assertRaises(Unusable, handler_rows, "given:table", print)
+        return str(error)
+
+    def test_rows_are_made_with_the_function_that_publishes(self) -> None:
+        self.write("def table(publish):\n    return {'a/+': publish}\n")
+        self.assertEqual(handler_rows("given:table", print), {"a/+": print})
+
+    def test_a_module_that_cannot_be_imported_is_told_in_one_line(self) -> None:
+        """Row 81."""
+        for source, reason in (
+            ("def table(publish:\n", "'(' was never closed (given.py, line 1)"),
+            ("import nonsense\n", "No module named 'nonsense'"),
+            ("\nnonsense\n", f"NameError: name 'nonsense' is not defined ({self.file}, line 2)"),
+            ("raise ValueError('one\\ntwo')\n", f"ValueError: one two ({self.file}, line 1)"),
+            ("tabel = print\n", "given has no function 'table'"),
+            ("table = 1\n", "given has no function 'table'"),
+        ):
+            self.assertEqual(self.reason(source), f"handlers: given:table: {reason}")
+            self.assertRaises(Unusable, load_handler, "given:table")
+
+    def test_a_function_that_makes_no_rows_is_told_in_one_line(self) -> None:
+        """Row 81."""
+        head = "def table(publish):\n    "
+        for source, reason in (
+            ("return print.nonsense", "AttributeError: .* has no attribute 'nonsense' .*given.py, line 2.$"),
+            ("return None", "TypeError: 'NoneType' object is not iterable$"),
+            ("return {'a/#/b': print}", "MalformedPacket: .*a/#/b"),
+            ("return {7: print}", "(TypeError|AttributeError): "),
+            ("return {'a': 7}", "TypeError: the handler of 'a' is no function$"),
+        ):
+            told = self.reason(head + source)
+            self.assertRegex(told, f"^handlers: given:table: {reason}")
+            self.assertNotIn("\n", told)
