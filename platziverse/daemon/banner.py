@@ -10,7 +10,7 @@ from platziverse import __version__
 from platziverse.broker.limits import Limits
 from platziverse.daemon.listening import readable
 
-log = Logger("platziverse.daemon.service")
+log = Logger("platziverse.service")
 
 EXAMPLE: Final = (
     '{"agent": {"uuid": "yyy", "name": "platzi", "username": "platzi", "pid": 10,'
