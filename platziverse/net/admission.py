@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 log = Logger()
 
-#: Packet class → the method that handles it.
-PacketTable: TypeAlias = "Mapping[type, Callable[[Any, Any], None]]"
+#: Packet class → the method that handles a run of them; it returns how many it has handled.
+PacketTable: TypeAlias = "Mapping[type, Callable[[Any, Any], int]]"
 
 
 class Admission(Connection):
@@ -44,7 +44,11 @@ class Admission(Connection):
         self._client_id = ""
         self._delayed: IDelayedCall | None = None
 
-    def _connect(self, packet: Connect) -> None:
+    def _connect(self, run: list[Connect]) -> int:
+        self._begin(run[0])
+        return 1
+
+    def _begin(self, packet: Connect) -> None:
         self._client_id = packet.client_id
         if len(packet.client_id.encode()) > self._limits.max_client_id_bytes:  # [MQTT-3.1.3-5] [MQTT-3.1.3-9]
             rejected = ConnectReturnCode.IDENTIFIER_REJECTED

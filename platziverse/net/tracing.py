@@ -90,8 +90,9 @@ def _traced(table: PacketTable) -> PacketTable:
     return {kind: _telling(handle) for kind, handle in table.items()}
 
 
-def _telling(handle: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
-    def tell(protocol: TracedProtocol, packet: Packet) -> None:
+def _telling(handle: Callable[[Any, Any], int]) -> Callable[[Any, Any], int]:
+    def tell(protocol: TracedProtocol, run: list[Packet]) -> int:
+        packet = run[0]
         text, more = _details(packet)
         wire.debug(
             "from {address} {client_id!r}: {packet}" + text,
@@ -99,7 +100,7 @@ def _telling(handle: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
             packet=type(packet).__name__.upper(),
             **{"client_id": protocol._client_id} | more,
         )
-        handle(protocol, packet)
+        return handle(protocol, run)
 
     return tell
 
