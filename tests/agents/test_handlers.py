@@ -9,7 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.agents.handlers import AgentHandlers
 from platziverse.agents.limits import AgentLimits
-from platziverse.agents.model import Delivery, Departure, Forget, Rejection, Release, Report
+from platziverse.agents.model import Departure, Rejection, Report
+from platziverse.broker.records import Delivery, Forget, Release
 from platziverse.mqtt.packets import Puback, Publish, Pubrec, Pubrel
 from platziverse.testing import BrokerHarness
 from tests.agents.doubles import COURSE, NOW, FakeClient, HeldStore, message, of_agent
