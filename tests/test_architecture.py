@@ -47,12 +47,17 @@ ROOMS = {
         never=("json", "socket", "time", "os", "logging"),
     ),
     "agents": Room(
-        ours=("platziverse.agents", "platziverse.mqtt.packets"),
+        ours=("platziverse.agents", "platziverse.mqtt.packets", "platziverse.broker.records"),
         theirs=(*DEFERRED, "msgspec"),
         never=("socket", "time", "os", "logging"),
     ),
     "ingest": Room(
-        ours=("platziverse.ingest", "platziverse.postgres", "platziverse.agents.model"),
+        ours=(
+            "platziverse.ingest",
+            "platziverse.postgres",
+            "platziverse.agents.model",
+            "platziverse.broker.records",
+        ),
         theirs=("attrs", "twisted", "psycopg2", "msgspec"),
     ),
     "postgres": Room(

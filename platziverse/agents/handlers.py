@@ -13,11 +13,12 @@ from twisted.python.failure import Failure
 from platziverse.agents.careful import MAX_REASON, InvalidReport
 from platziverse.agents.interfaces import Client, Publisher, ReportStore, Warn
 from platziverse.agents.limits import AgentLimits
-from platziverse.agents.model import Agent, Delivery, Departure, Rejection, Release, Report
+from platziverse.agents.model import Agent, Departure, Rejection, Report
 from platziverse.agents.payload import parse
 from platziverse.agents.pending import EndedSessions, Redeliveries
 from platziverse.agents.presence import Presence
 from platziverse.agents.vocabulary import Vocabulary
+from platziverse.broker.records import Delivery, Release
 from platziverse.mqtt.packets import Publish
 
 log = Logger()

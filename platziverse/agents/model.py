@@ -10,6 +10,8 @@ from attrs import define, field, frozen
 from msgspec import Meta, Struct
 from msgspec import field as struct_field
 
+from platziverse.broker.records import Delivery, Record
+
 #: What fits a ``varchar(255)``; a name that says something.
 Text: TypeAlias = Annotated[str, Meta(max_length=255)]
 Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=255)]
@@ -55,17 +57,6 @@ class Rejection:
     arrived: float
 
 
-@frozen
-class Delivery:
-    """A QoS 2 PUBLISH of a Session that outlives its connection: stored once until it is released."""
-
-    client_id: str
-    packet_id: int
-    dup: bool
-    #: 16 bytes of BLAKE2b over topic and payload.
-    digest: bytes
-
-
 class Report(Struct, gc=False):
     """One ``agent/message`` that can become rows.
 
@@ -96,20 +87,5 @@ class Departure:
     uuid: str
 
 
-@frozen
-class Release:
-    """PUBREL: the Packet Identifier of a stored QoS 2 message may be used again."""
-
-    client_id: str
-    packet_id: int
-
-
-@frozen
-class Forget:
-    """A persistent Session has ended: forget all Packet Identifiers it left behind."""
-
-    client_id: str
-
-
 #: Everything the store writes; all of it takes the same way, in order, batch by batch.
-Entry: TypeAlias = Report | Rejection | Departure | Release | Forget
+Entry: TypeAlias = Report | Rejection | Departure | Record

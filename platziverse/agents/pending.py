@@ -9,7 +9,8 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from platziverse.agents.interfaces import Client, ReportStore
-from platziverse.agents.model import Entry, Forget
+from platziverse.agents.model import Entry
+from platziverse.broker.records import Forget
 from platziverse.mqtt.packets import Publish
 
 #: Messages remembered while they are being stored; a broker holds back reading before there are as many.

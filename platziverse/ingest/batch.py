@@ -5,7 +5,8 @@ from collections.abc import Callable
 from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
 
-from platziverse.agents.model import Delivery, Entry, Forget, Rejection, Release, Report
+from platziverse.agents.model import Entry, Rejection, Report
+from platziverse.broker.records import Delivery, Forget, Release
 
 
 @frozen

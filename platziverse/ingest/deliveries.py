@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 
-from platziverse.agents.model import Delivery, Forget, Release
+from platziverse.broker.records import Delivery, Forget, Release
 
 
 class Deliveries:

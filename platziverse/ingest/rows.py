@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from platziverse.agents.model import Agent, Delivery, Departure, Entry, Forget, Rejection, Release, Report
+from platziverse.agents.model import Agent, Departure, Entry, Rejection, Report
+from platziverse.broker.records import Delivery, Forget, Release
 
 
 class Rows:

@@ -9,7 +9,8 @@ from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from platziverse.agents.model import Delivery, Departure, Entry, Forget, Rejection, Release, Report
+from platziverse.agents.model import Departure, Entry, Rejection, Report
+from platziverse.broker.records import Delivery, Forget, Release
 from platziverse.ingest.batch import Batch, Outcome, PacketIdentifiers, weight
 from platziverse.ingest.deliveries import Deliveries
 from platziverse.ingest.errors import StoreStopped

@@ -4,15 +4,17 @@ import json
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.logger import formatEvent, globalLogPublisher
+from twisted.logger import formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.agents.handlers import AgentHandlers
 from platziverse.agents.limits import AgentLimits
-from platziverse.agents.model import Delivery, Departure, Forget, Rejection, Release, Report
+from platziverse.agents.model import Departure, Rejection, Report
+from platziverse.broker.records import Delivery, Forget, Release
 from platziverse.mqtt.packets import Puback, Publish, Pubrec, Pubrel
 from platziverse.testing import BrokerHarness
 from tests.agents.doubles import COURSE, NOW, FakeClient, HeldStore, message, of_agent
+from tests.logs import observe_log
 
 
 class HandlersCase(SynchronousTestCase):
@@ -23,8 +25,7 @@ class HandlersCase(SynchronousTestCase):
         self.published: list[tuple[str, Any]] = []
         self.handlers = AgentHandlers(self.store, self.publish, lambda: NOW, self.limits)
         self.lines: list[str] = []
-        globalLogPublisher.addObserver(self.observe)
-        self.addCleanup(globalLogPublisher.removeObserver, self.observe)
+        observe_log(self, self.observe)
         self._number = 0
 
     def publish(self, topic: str, payload: bytes) -> None:

@@ -10,7 +10,8 @@ from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, may
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from platziverse.agents.model import Departure, Entry, Forget, Release
+from platziverse.agents.model import Departure, Entry
+from platziverse.broker.records import Forget, Release
 from platziverse.ingest.errors import StoreStopped
 from platziverse.ingest.memory import MemoryStore
 from platziverse.ingest.store import PostgresStore

@@ -3,7 +3,8 @@
 import itertools
 from typing import Any
 
-from platziverse.agents.model import Agent, Delivery, Metric, Rejection, Report
+from platziverse.agents.model import Agent, Metric, Rejection, Report
+from platziverse.broker.records import Delivery
 
 #: 2026-11-24 00:00 UTC.
 NOW = 1_795_478_400.0

@@ -3,7 +3,8 @@
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from platziverse.agents.model import Departure, Entry, Forget, Release
+from platziverse.agents.model import Departure, Entry
+from platziverse.broker.records import Forget, Release
 from platziverse.ingest.batch import Batch, Outcome, PacketIdentifiers, weight
 from tests.ingest.entries import delivery, rejection, report
 

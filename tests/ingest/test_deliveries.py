@@ -2,7 +2,7 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from platziverse.agents.model import Forget, Release
+from platziverse.broker.records import Forget, Release
 from platziverse.ingest.deliveries import Deliveries
 from tests.ingest.entries import delivery
 

@@ -4,7 +4,8 @@ import psycopg2
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from platziverse.agents.model import Departure, Entry, Forget, Rejection, Release
+from platziverse.agents.model import Departure, Entry, Rejection
+from platziverse.broker.records import Forget, Release
 from platziverse.ingest.batch import Batch
 from platziverse.ingest.recovery import TRIES, Backoff, Recovery
 from platziverse.ingest.refused import instead_of

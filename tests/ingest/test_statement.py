@@ -9,7 +9,8 @@ from uuid import uuid4
 import psycopg2
 from twisted.trial.unittest import SynchronousTestCase
 
-from platziverse.agents.model import Agent, Departure, Entry, Forget, Release
+from platziverse.agents.model import Agent, Departure, Entry
+from platziverse.broker.records import Forget, Release
 from platziverse.ingest.batch import Outcome
 from platziverse.ingest.statement import FENCE, Statement, build
 from tests.ingest.entries import delivery, key, rejection, report

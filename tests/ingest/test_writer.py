@@ -7,7 +7,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from platziverse.agents.model import Departure, Entry, Forget, Rejection, Release, Report
+from platziverse.agents.model import Departure, Entry, Rejection, Report
+from platziverse.broker.records import Forget, Release
 from platziverse.ingest.batch import Batch, Outcome
 from platziverse.ingest.errors import StoreStopped
 from platziverse.ingest.writer import PATIENCE, BatchWriter
