@@ -9,6 +9,7 @@ from twisted.internet.interfaces import ITCPTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from platziverse.broker.reasons import Reason
 from platziverse.mqtt.codec import PINGRESP, encode, encode_pubcomp
 from platziverse.mqtt.errors import MQTTError
 from platziverse.mqtt.packets import (
@@ -174,7 +175,9 @@ class MQTTProtocol(Publishing):
             return
         flow = self._owner.flow
         flow.started(self, 0)
-        answer.addCallbacks(lambda _: self.send(pubcomp), lambda _: self.close("not released"))
+        answer.addCallbacks(
+            lambda _: self.send(pubcomp), lambda _: self.close(Reason.NOT_HANDLED, "not released")
+        )
         answer.addBoth(lambda _: flow.finished(self, 0))
 
     def _subscribe(self, run: list[Subscribe]) -> int:
@@ -197,7 +200,7 @@ class MQTTProtocol(Publishing):
 
     def _disconnect(self, run: list[Disconnect]) -> int:
         self._graceful = True  # [MQTT-3.14.4-3]
-        self.close("it has disconnected")
+        self.close(Reason.GRACEFUL, "it has disconnected")
         return 1
 
 

@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from platziverse.broker.interfaces import Answer
+from platziverse.broker.reasons import Reason
 from platziverse.broker.session import Session
 from platziverse.mqtt.codec import encode_puback, encode_pubrec
 from platziverse.mqtt.packets import Publish
@@ -69,11 +70,11 @@ class Publishing(Admission):
             messages.clear()
             self.acknowledge(packet_ids)  # [MQTT-2.3.1-6] [MQTT-3.3.4-1]
 
-    def close(self, reason: str) -> None:
+    def close(self, reason: Reason, text: str) -> None:
         """Close without an answer, but for the messages that are ours."""
         if self._done:
             self._own(self._done)
-        super().close(reason)
+        super().close(reason, text)
 
     def _publish_once(self, run: list[Publish]) -> int:
         for handled, packet in enumerate(run, 1):
@@ -112,7 +113,7 @@ class Publishing(Admission):
             if stored:
                 pending.done()
             else:
-                self.close("not stored")
+                self.close(Reason.NOT_HANDLED, "not stored")
             flow.finished(self, 0)
 
         session.when_stored(packet_id, known)
@@ -154,4 +155,4 @@ class Publishing(Admission):
         self._owner.flow.finished(self, len(packet.payload))
         if not self.closed:
             self._complain("not stored", f"its message was not handled: {failure.getErrorMessage()}")
-        self.close("its message was not handled")  # MQTT 3.1.1 has no negative PUBACK
+        self.close(Reason.NOT_HANDLED, "its message was not handled")  # MQTT 3.1.1 has no negative PUBACK

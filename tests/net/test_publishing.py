@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.broker.interfaces import Client
 from platziverse.broker.limits import Limits
+from platziverse.broker.reasons import Reason
 from platziverse.mqtt.codec import encode
 from platziverse.mqtt.packets import Connect, Packet, Puback, Publish, Pubrec, Pubrel
 from platziverse.testing import BrokerHarness, FakeClient
@@ -119,7 +120,7 @@ class Closing(SynchronousTestCase):
     def lingering(self, client: FakeClient) -> None:
         transport: Any = client.transport
         transport.loseConnection = lambda: None
-        client.protocol.close("a test")
+        client.protocol.close(Reason.ADMINISTRATIVE, "a test")
 
     def test_what_still_comes_is_not_kept(self) -> None:
         """TLS goes on reading."""
