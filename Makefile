@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := platziverse tests bench twisted
+SOURCES := platziverse tests bench twisted examples
 SETUP := setup.cfg pyproject.toml
 NODE := tests/integration/node_modules
 AEDES := bench/aedes/node_modules

@@ -122,7 +122,7 @@ class Platziverse(Peer):
             twistd=(),
             before=(),
             stdin=subprocess.DEVNULL,
-            **self.settings,
+            environ=self.settings,
         )
         try:
             daemon.ready()

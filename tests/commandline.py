@@ -4,11 +4,17 @@ import contextlib
 import io
 import os
 import sys
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
 
 from attrs import frozen
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.command.cli import main
+
+#: No variables of the environment.
+NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @frozen
@@ -20,8 +26,10 @@ class Ran:
     err: str
 
 
-def run(case: SynchronousTestCase, *arguments: str, stdin: bytes = b"", **environ: str) -> Ran:
-    """Run it with ``environ`` as all of its environment."""
+def run(
+    case: SynchronousTestCase, *arguments: str, stdin: bytes = b"", environ: Mapping[str, str] = NOTHING
+) -> Ran:
+    """Run it with ``environ`` as its whole environment, beside ``PATH``."""
     case.patch(os, "environ", {"PATH": os.environ.get("PATH", ""), **environ})
     case.patch(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
     out, err = io.StringIO(), io.StringIO()

@@ -35,14 +35,9 @@ class AlertTests(SynchronousTestCase):
         self.assertEqual(self.published, [("alert/yyy", {"type": "temp", "value": 33.0, "above": 30.0})])
 
     def test_what_is_no_report_is_no_alert(self) -> None:
-        for payload in (
-            "Hello",
-            {},
-            5,
-            [],
-            {"agent": {}, "metrics": 3},
-            {"agent": {"uuid": "#"}, "metrics": []},
-        ):
+        payloads: list[object] = ["Hello", {}, 5, []]
+        payloads += [{"agent": {}, "metrics": 3}, {"agent": {"uuid": "#"}, "metrics": []}]
+        for payload in payloads:
             self.send(payload)
         self.assertEqual(self.published, [])
 

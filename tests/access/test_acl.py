@@ -97,7 +97,7 @@ class TestFiles(SynchronousTestCase):
         return AccessRules.load(str(path))
 
     def refused(self, data: bytes, line: "int | None", mode: int = 0o644) -> str:
-        error = self.assertRaises(AccessError, self.load, data, mode)
+        error: AccessError = self.assertRaises(AccessError, self.load, data, mode)
         self.assertEqual(error.line, line, data)
         self.assertIn(error.path, str(error))
         return error.reason

@@ -83,7 +83,7 @@ class TestChecker(SynchronousTestCase):
         self.checker = make_checker(self.threads, PasswordFile({"ana": HASHED, "böb": HASHED}))
 
     def ask(self, username: bytes, password: bytes) -> "Deferred[Any]":
-        return cast("Deferred[Any]", self.checker.requestAvatarId(UsernamePassword(username, password)))
+        return self.checker.requestAvatarId(UsernamePassword(username, password))
 
     def test_the_right_password(self) -> None:
         for name in (b"ana", "böb".encode()):

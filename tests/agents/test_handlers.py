@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.logger import formatEvent, globalLogPublisher
+from twisted.logger import formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.agents.handlers import AgentHandlers
@@ -14,6 +14,7 @@ from platziverse.broker.records import Delivery, Forget, Release
 from platziverse.mqtt.packets import Puback, Publish, Pubrec, Pubrel
 from platziverse.testing import BrokerHarness
 from tests.agents.doubles import COURSE, NOW, FakeClient, HeldStore, message, of_agent
+from tests.logs import observe_log
 
 
 class HandlersCase(SynchronousTestCase):
@@ -24,8 +25,7 @@ class HandlersCase(SynchronousTestCase):
         self.published: list[tuple[str, Any]] = []
         self.handlers = AgentHandlers(self.store, self.publish, lambda: NOW, self.limits)
         self.lines: list[str] = []
-        globalLogPublisher.addObserver(self.observe)
-        self.addCleanup(globalLogPublisher.removeObserver, self.observe)
+        observe_log(self, self.observe)
         self._number = 0
 
     def publish(self, topic: str, payload: bytes) -> None:

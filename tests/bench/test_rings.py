@@ -1,6 +1,7 @@
 """What the load generator sends is what our codec would send."""
 
 import time
+from typing import cast
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +23,9 @@ def packets(data: bytes) -> list[Publish]:
     decoder = PacketDecoder(2**20)
     decoder.connected(2**20, protocol_level=4)
     decoder.feed(data)
-    return list(iter(decoder.next_packet, None))
+    found = list(iter(decoder.next_packet, None))
+    assert all(isinstance(packet, Publish) for packet in found)
+    return cast("list[Publish]", found)
 
 
 def whole_round(ring: Ring) -> bytes:

@@ -3,17 +3,17 @@
 from typing import Any
 
 from twisted.internet.task import Clock
-from twisted.logger import formatEvent, globalLogPublisher
+from twisted.logger import formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.broker.complaints import LINES, LINES_PER_HOST, WINDOW, Complaints
+from tests.logs import observe_log
 
 
 class ComplaintsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.lines: list[str] = []
-        globalLogPublisher.addObserver(self.observe)
-        self.addCleanup(globalLogPublisher.removeObserver, self.observe)
+        observe_log(self, self.observe)
         self.clock = Clock()
         self.complaints = Complaints(self.clock, "net")
 

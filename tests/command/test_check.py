@@ -175,13 +175,13 @@ class CommandTests(SynchronousTestCase):
         self.environ = {"PLATZIVERSE_STATE_DIR": str(self.folder / "state")}
 
     def test_lines_for_people_and_an_exit_code_for_scripts(self) -> None:
-        done = run(self, "check", **self.environ)
+        done = run(self, "check", environ=self.environ)
         self.assertEqual((done.code, done.err), (0, ""))
         for line in done.out.splitlines():
             self.assertRegex(line, r"^(ok|warning|error) +[a-zA-Z ']+: \S")
 
     def test_json_for_programs(self) -> None:
-        done = run(self, "check", "--json", **self.environ)
+        done = run(self, "check", "--json", environ=self.environ)
         answer = json.loads(done.out)
         self.assertEqual((done.code, answer["ok"]), (0, True))
         self.assertEqual({tuple(entry) for entry in answer["findings"]}, {("name", "level", "text")})
@@ -190,7 +190,8 @@ class CommandTests(SynchronousTestCase):
         """Row 79."""
         acl = self.folder / "acl"
         acl.touch()
-        done = run(self, "check", "--json", PLATZIVERSE_ACCESS_ACL_FILE=str(acl), **self.environ)
+        self.environ["PLATZIVERSE_ACCESS_ACL_FILE"] = str(acl)
+        done = run(self, "check", "--json", environ=self.environ)
         answer = json.loads(done.out)
         self.assertEqual((done.code, answer["ok"]), (1, False))
         [error] = [entry for entry in answer["findings"] if entry["level"] == "error"]
@@ -198,9 +199,9 @@ class CommandTests(SynchronousTestCase):
 
     def test_a_configuration_that_cannot_be_read_is_an_answer_too(self) -> None:
         """Row 81."""
-        done = run(self, "check", "--json", PLATZIVERSE_NONSENSE="1")
+        unknown = {"PLATZIVERSE_NONSENSE": "1"}
+        done = run(self, "check", "--json", environ=unknown)
         [error] = json.loads(done.out)["findings"]
         self.assertEqual((done.code, error["name"], error["level"]), (1, "configuration", "error"))
-        self.assertIn(
-            "PLATZIVERSE_NONSENSE: unknown variable", run(self, "check", PLATZIVERSE_NONSENSE="1").out
-        )
+        out = run(self, "check", environ=unknown).out
+        self.assertIn("PLATZIVERSE_NONSENSE: unknown variable", out)

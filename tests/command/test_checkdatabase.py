@@ -19,11 +19,10 @@ from tests.postgres.test_migrate import KNOWN, ORIGINAL
 
 
 class DatabaseCheckCase(TestCase):
-    def setUp(self) -> "Deferred[Any] | None":
+    def setUp(self) -> None:
         self.server = scratch_server()
         self.name = self.server.create()
         self.config = Config(database=self.server.dsn(self.name), access=Access(database_users=True))
-        return None
 
     def execute(self, sql: str) -> None:
         self.server.execute(self.name, sql)
@@ -78,7 +77,7 @@ class NewDatabaseTests(DatabaseCheckCase):
 
 
 class OurDatabaseTests(DatabaseCheckCase):
-    def setUp(self) -> "Deferred[Any]":
+    def setUp(self) -> "Deferred[Any]":  # type: ignore[override]  # trial waits for it
         super().setUp()
         return migrate(self.config.database, reactor)
 

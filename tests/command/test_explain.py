@@ -1,10 +1,11 @@
 """``platziverse acl explain``."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.commandline import Ran, run
+from tests.commandline import NOTHING, Ran, run
 
 ACL = """\
 topic read public/#
@@ -22,8 +23,8 @@ class ExplainTests(SynchronousTestCase):
         self.path = Path(self.mktemp()).absolute()
         self.path.write_text(ACL)
 
-    def explain(self, *arguments: str, **environ: str) -> Ran:
-        return run(self, "acl", "explain", *arguments, **environ)
+    def explain(self, *arguments: str, environ: Mapping[str, str] = NOTHING) -> Ran:
+        return run(self, "acl", "explain", *arguments, environ=environ)
 
     def said(self, *arguments: str) -> "tuple[int, list[str]]":
         done = self.explain("--file", str(self.path), *arguments)
@@ -68,10 +69,11 @@ class ExplainTests(SynchronousTestCase):
     def test_a_name_that_nobody_checks_is_no_name_to_the_rules(self) -> None:
         """Row 82: the answer is the daemon's, not what somebody hoped for."""
         configured = {"PLATZIVERSE_ACCESS_ACL_FILE": str(self.path)}
-        done = self.explain("c1", "ana", "mine/x", **configured)
+        done = self.explain("c1", "ana", "mine/x", environ=configured)
         self.assertEqual(done.code, 1)
         self.assertIn("no logins are configured", done.err)
-        done = self.explain("c1", "ana", "mine/x", PLATZIVERSE_ACCESS_DATABASE_USERS="true", **configured)
+        configured["PLATZIVERSE_ACCESS_DATABASE_USERS"] = "true"
+        done = self.explain("c1", "ana", "mine/x", environ=configured)
         self.assertEqual((done.code, done.err), (0, ""))
 
     def test_what_has_no_answer_is_another_exit_code(self) -> None:

@@ -2,6 +2,7 @@
 
 import getpass
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from platziverse.access.passwords import PasswordFile, users, verify
 from platziverse.command.passwd import read_password
 from platziverse.postgres.migrate import migrate
 from platziverse.settings import ConfigError
-from tests.commandline import Ran, run
+from tests.commandline import NOTHING, Ran, run
 from tests.postgres.scratch import scratch_server
 
 
@@ -21,8 +22,8 @@ class FileTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.path = Path(self.mktemp()).absolute()
 
-    def passwd(self, *arguments: str, stdin: bytes = b"", **environ: str) -> Ran:
-        return run(self, "passwd", *arguments, stdin=stdin, **environ)
+    def passwd(self, *arguments: str, stdin: bytes = b"", environ: Mapping[str, str] = NOTHING) -> Ran:
+        return run(self, "passwd", *arguments, stdin=stdin, environ=environ)
 
     def verified(self, username: str, password: bytes) -> bool:
         hashed = self.successResultOf(PasswordFile.load(str(self.path)).password_hash(username))
@@ -45,7 +46,8 @@ class FileTests(SynchronousTestCase):
         self.assertIn("no daemon starts", self.passwd("--file", str(self.path), "-D", "ana").out)
 
     def test_the_file_of_the_configuration_is_the_one(self) -> None:
-        done = self.passwd("ana", stdin=b"one\n", PLATZIVERSE_ACCESS_PASSWORD_FILE=str(self.path))
+        environ = {"PLATZIVERSE_ACCESS_PASSWORD_FILE": str(self.path)}
+        done = self.passwd("ana", stdin=b"one\n", environ=environ)
         self.assertEqual((done.code, done.err), (0, ""))
         self.assertTrue(self.verified("ana", b"one"))
 
@@ -59,7 +61,7 @@ class FileTests(SynchronousTestCase):
             ("No such file", self.passwd("--file", str(self.path), "-D", "ana")),
             ("No such file", self.passwd("--file", str(self.path), "--list")),
             ("no password_file and no database_users", self.passwd("ana", stdin=b"one\n")),
-            ("a password file and a table", self.passwd("ana", stdin=b"one\n", **both)),
+            ("a password file and a table", self.passwd("ana", stdin=b"one\n", environ=both)),
         ):
             self.assertEqual((given.code, given.out), (1, ""), words)
             self.assertIn(words, given.err)
@@ -113,7 +115,7 @@ class TerminalTests(SynchronousTestCase):
 
 
 class TableTests(TestCase):
-    def setUp(self) -> "Deferred[Any]":
+    def setUp(self) -> "Deferred[Any]":  # type: ignore[override]  # trial waits for it
         server = scratch_server()
         self.dsn = server.dsn(server.create())
         return migrate(self.dsn, reactor)

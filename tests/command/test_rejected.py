@@ -23,7 +23,7 @@ AGENT = {"uuid": "yyy", "username": "platzi", "name": "platzi", "hostname": "her
 
 
 class RejectedTests(TestCase):
-    def setUp(self) -> "Deferred[Any]":
+    def setUp(self) -> "Deferred[Any]":  # type: ignore[override]  # trial waits for it
         self.server = scratch_server()
         self.name = self.server.create()
         self.dsn = self.server.dsn(self.name)

@@ -26,8 +26,8 @@ class FrontTests(SynchronousTestCase):
         self.factory, clock = harness.factory, harness.clock
         self.site = GuardedSite(Resource(), None, WebSettings(), clock)
 
-    def front(self, *files: str) -> Front:
-        return Front(self.factory, self.site, Tls(*files), Arrivals(0, self.factory.clock))
+    def front(self, certificate: str = "", key: str = "") -> Front:
+        return Front(self.factory, self.site, Tls(certificate, key), Arrivals(0, self.factory.clock))
 
     def test_a_port_takes_everything_there_is(self) -> None:
         factory = self.front(*self.files).behind("tcp:1883", "any")

@@ -5,9 +5,9 @@ import resource
 from pathlib import Path
 from typing import Any
 
-from attrs import evolve
+from attrs import evolve, fields_dict
 from twisted.internet.defer import Deferred
-from twisted.logger import LogLevel, formatEvent, globalLogPublisher
+from twisted.logger import LogLevel, formatEvent
 from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
@@ -24,6 +24,7 @@ from platziverse.testing import BrokerHarness
 from platziverse.web.settings import WebSettings
 from platziverse.web.site import GuardedSite
 from tests.door.test_tls import write_certificate
+from tests.logs import observe_log
 
 ANA = Client("a", 1, "192.0.2.1:5", "ana")
 OPEN = Client("a", 1, "192.0.2.1:5", None)
@@ -34,8 +35,7 @@ class ReloadTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.lines: list[str] = []
-        globalLogPublisher.addObserver(self.observe)
-        self.addCleanup(globalLogPublisher.removeObserver, self.observe)
+        observe_log(self, self.observe)
         self.folder = Path(self.mktemp()).absolute()
         self.folder.mkdir(parents=True)
         write_certificate(self.folder)
@@ -51,7 +51,7 @@ class ReloadTests(SynchronousTestCase):
         pool = ThreadPool(0, 1)
         self.harness = BrokerHarness()
         users = PasswordFile.load(config.access.password_file)
-        self.checker = PasswordChecker((users,), self.harness.clock, pool)  # type: ignore[arg-type]
+        self.checker = PasswordChecker((users,), self.harness.clock, pool)
         rules = AccessRules.load(config.access.acl_file)
         self.authority = AccessAuthority(self.harness.clock, self.checker, rules)
         site = GuardedSite(Resource(), None, WebSettings(), self.harness.clock)
@@ -225,5 +225,6 @@ class ChangesTests(SynchronousTestCase):
             self.assertEqual(changes(old, new), list(SWITCHES))
 
     def test_the_names_are_those_of_settings(self) -> None:
-        known = {f"access.{name}" for name in Access.__slots__} | {f"tls.{name}" for name in Tls.__slots__}
+        rooms = {"access": Access, "tls": Tls}
+        known = {f"{room}.{name}" for room, settings in rooms.items() for name in fields_dict(settings)}
         self.assertEqual(set(IMMEDIATE) - known, {"log_level"})

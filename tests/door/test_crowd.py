@@ -33,9 +33,10 @@ WEBSOCKET = (
 
 
 class CountTests(SynchronousTestCase):
-    def crowd(self, **limits: int) -> Crowd:
+    def crowd(self, per_address: int = 0) -> Crowd:
         self.broker = BrokerHarness().broker
-        return Crowd(Limits(**limits), self.broker.traffic, self.broker.complaints)
+        limits = Limits(max_connections_per_address=per_address)
+        return Crowd(limits, self.broker.traffic, self.broker.complaints)
 
     def come(self, crowd: Crowd, address: Any) -> bool:
         place = origin(address)
@@ -46,14 +47,14 @@ class CountTests(SynchronousTestCase):
         return True
 
     def test_an_ipv6_site_is_one_address(self) -> None:
-        crowd = self.crowd(max_connections_per_address=2)
+        crowd = self.crowd(per_address=2)
         hosts = ("2001:db8::1", "2001:db8::2", "2001:db8::3", "2001:db8:0:1::1")
         addresses = [IPv6Address("TCP", host, 1) for host in hosts]
         self.assertEqual([self.come(crowd, address) for address in addresses], [True, True, False, True])
         self.assertEqual(self.broker.traffic.connections_refused, {"address": 1})
 
     def test_unix_sockets_have_no_address(self) -> None:
-        crowd = self.crowd(max_connections_per_address=1)
+        crowd = self.crowd(per_address=1)
         self.assertTrue(all(self.come(crowd, UNIXAddress("/run/m.sock")) for _ in range(10)))
 
     def test_without_a_limit_everybody_comes_in(self) -> None:
@@ -62,7 +63,7 @@ class CountTests(SynchronousTestCase):
         self.assertTrue(all(self.come(crowd, address) for _ in range(10_000)))
 
     def test_whoever_leaves_is_forgotten(self) -> None:
-        crowd = self.crowd(max_connections_per_address=3)
+        crowd = self.crowd(per_address=3)
         for _ in range(3):
             self.come(crowd, IPv4Address("TCP", "192.0.2.1", 1))
         for _ in range(3):
@@ -76,8 +77,8 @@ class SocketCase(TestCase):
     def setUp(self) -> None:
         self.harness = BrokerHarness(limits=self.limits)
         self.crowd = self.harness.crowd
-        self.harness.factory.clock = reactor  # type: ignore[assignment]
-        self.harness.factory.flushes._clock = reactor  # type: ignore[assignment]
+        self.harness.factory.clock = reactor
+        self.harness.factory.flushes._clock = reactor
         self.listeners = Listeners(reactor, self.crowd)
         self.addCleanup(self.listeners.stop)
         self.clients: list[socket.socket] = []
@@ -101,7 +102,7 @@ class SocketCase(TestCase):
         return client
 
     def turns(self, result: Any = None, seconds: float = 0.05) -> "Deferred[Any]":
-        return deferLater(reactor, seconds, lambda: result)  # type: ignore[arg-type]
+        return deferLater(reactor, seconds, lambda: result)
 
     def answer(self, client: socket.socket) -> "bytes | None":
         """What came; empty if the connection was closed, ``None`` if it is open and silent."""

@@ -62,7 +62,7 @@ class Immediate(TestCase):
                 while len(received) < total + 3:
                     received.extend(self.client.recv(1 << 20))
             except BlockingIOError:
-                reactor.callLater(0, read)  # type: ignore[attr-defined]
+                reactor.callLater(0, read)
                 return
             done.callback(None)
 

@@ -43,7 +43,7 @@ class Peer(Protocol):
 
 class ReactorCase(SynchronousTestCase):
     def setUp(self) -> None:
-        self.reactor: Any = ServingReactor()  # type: ignore[no-untyped-call]
+        self.reactor: Any = ServingReactor()
         self.addCleanup(self.put_away)
         self.peers: list[Peer] = []
         self.port = self.reactor.listenTCP(0, self.factory(), interface="127.0.0.1")
@@ -133,7 +133,7 @@ class Garbage(ReactorCase):
 
     def assert_nothing_is_left(self, client: socket.socket) -> None:
         [protocol] = self.harness.factory.connections
-        left = [weakref.ref(protocol), weakref.ref(protocol.transport)]
+        left: list[weakref.ref[Any]] = [weakref.ref(protocol), weakref.ref(protocol.transport)]
         del protocol
         gc.collect()
         gc.disable()

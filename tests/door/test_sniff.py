@@ -10,7 +10,6 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import StringTransportWithDisconnection
-from twisted.logger import globalLogPublisher
 from twisted.protocols.haproxy._wrapper import HAProxyWrappingFactory
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -18,6 +17,7 @@ from platziverse.door.sniff import SniffingFactory
 from platziverse.mqtt.codec import encode
 from platziverse.mqtt.packets import Connect
 from platziverse.testing import BrokerHarness
+from tests.logs import observe_log
 
 CONNECT = encode(Connect("sniffed"))
 CONNACK = bytes.fromhex("20020000")
@@ -251,8 +251,7 @@ class TestDeadline(SynchronousTestCase):
 
     def test_log_lines_are_limited(self) -> None:
         events: list[Any] = []
-        globalLogPublisher.addObserver(events.append)
-        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        observe_log(self, events.append)
         for _ in range(500):
             deliver(self.shared.open(), b"\x00")
         self.assertLessEqual(len(events), 20)

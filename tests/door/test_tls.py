@@ -13,13 +13,13 @@ from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
-from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from platziverse.door.tls import CertificateError, ServerCertificate, TLSLayer
 from platziverse.mqtt.errors import ConnectRefused
 from platziverse.net.peer import certificate_user
 from tests.door.test_sniff import CONNACK, CONNECT, Abortable, Shared, deliver
+from tests.logs import observe_log
 
 
 def write_certificate(
@@ -111,8 +111,7 @@ class TLSCase(SynchronousTestCase):
 
     def events(self) -> list[Any]:
         events: list[Any] = []
-        globalLogPublisher.addObserver(events.append)
-        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        observe_log(self, events.append)
         return events
 
 

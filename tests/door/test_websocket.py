@@ -322,7 +322,9 @@ class TestBackPressure(WebCase):
     def test_a_client_that_does_not_read_is_noticed(self) -> None:
         transport = self.connected()
         [connection] = self.harness.factory.connections
-        transport.producer.pauseProducing()
+        producer = transport.producer
+        assert producer is not None
+        producer.pauseProducing()
         self.assertTrue(connection.congested)
-        transport.producer.resumeProducing()
+        producer.resumeProducing()
         self.assertFalse(connection.congested)

@@ -12,7 +12,7 @@ import psycopg2
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, succeed
 from twisted.internet.task import deferLater
-from twisted.logger import LogEvent, globalLogPublisher
+from twisted.logger import LogEvent
 from twisted.trial.unittest import TestCase
 
 from platziverse.agents.model import Agent, Departure, Entry
@@ -21,6 +21,7 @@ from platziverse.ingest.store import READY, PostgresStore
 from platziverse.ingest.writer import BatchWriter
 from tests.crash.waiting import poll
 from tests.ingest.entries import key, rejection, report
+from tests.logs import observe_log
 from tests.servers import MISSING, Cluster, cluster, execute, holding
 
 Steps = Generator["Deferred[Any]", Any, None]
@@ -41,8 +42,7 @@ class StoreCase(TestCase):
         self.server = self.make_server()
         self.dsn = self.server.database()
         self.states: list[str] = []  # as the log has them
-        globalLogPublisher.addObserver(self.note_state)
-        self.addCleanup(globalLogPublisher.removeObserver, self.note_state)
+        observe_log(self, self.note_state)
         self.store, self.writer = yield self.make_store()
 
     def note_state(self, event: LogEvent) -> None:

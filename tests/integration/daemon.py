@@ -9,10 +9,12 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.commandline import NOTHING
 from tests.crash.counters import books, scrape
 
 ROOT = Path(__file__).parent.parent.parent
@@ -120,7 +122,7 @@ class Daemon(Program):
         before: tuple[str, ...] = (),
         cwd: str = str(ROOT),
         stdin: int = subprocess.DEVNULL,
-        **environ: str,
+        environ: Mapping[str, str] = NOTHING,
     ) -> None:
         program = os.path.join(os.path.dirname(sys.executable), "twistd")
         command = [*before, program, *(twistd or ("-n", "--pidfile=", "platziverse")), *arguments]
@@ -182,12 +184,16 @@ class DaemonTestCase(SynchronousTestCase):
         return path
 
     def daemon(
-        self, *arguments: str, state_dir: str | None = None, listen: bool = True, **environ: str
+        self,
+        *arguments: str,
+        state_dir: str | None = None,
+        listen: bool = True,
+        environ: Mapping[str, str] = NOTHING,
     ) -> Daemon:
         """A daemon on a random port of 127.0.0.1, unless ``arguments`` say where to listen."""
         if listen:
             arguments = ("--listen", "tcp:0:interface=127.0.0.1", *arguments)
-        daemon = Daemon(*arguments, state_dir=state_dir or self.state_dir(), **environ)
+        daemon = Daemon(*arguments, state_dir=state_dir or self.state_dir(), environ=environ)
         self.addCleanup(daemon.kill)
         return daemon
 

@@ -45,7 +45,7 @@ class RefusalTests(AccessCase):
     """One line, exit code 1, no traceback, no open door."""
 
     def refusal(self, *arguments: str, **environ: str) -> str:
-        daemon = self.daemon(*AWAY, *arguments, **environ)
+        daemon = self.daemon(*AWAY, *arguments, environ=environ)
         self.assertEqual(daemon.ended(), 1, daemon.output)
         self.assertNotIn("Traceback", daemon.output)
         self.assertNotIn("listens for MQTT", daemon.output)
@@ -104,7 +104,7 @@ class LoginTests(AccessCase):
         passwords = self.folder() / "passwords"
         set_password(str(passwords), "ana", PASSWORD.encode())
         passwords.chmod(0o644)
-        daemon = self.daemon(*AWAY, PLATZIVERSE_ACCESS_PASSWORD_FILE=str(passwords))
+        daemon = self.daemon(*AWAY, environ={"PLATZIVERSE_ACCESS_PASSWORD_FILE": str(passwords)})
         daemon.wait_for(r"passwords: everyone may read it \(mode 0644\); chmod o-rwx")
         self.assertEqual(self.connack(daemon.port(), "ana", PASSWORD), 0)
 
@@ -117,7 +117,7 @@ class LoginTests(AccessCase):
             ({"PASSWORD_FILE": str(passwords), "ANONYMOUS": "never"}, "nobody may", NOT_AUTHORIZED, 0),
         ):
             named = {f"PLATZIVERSE_ACCESS_{name}": value for name, value in environ.items()}
-            daemon = self.daemon(*AWAY, **named)
+            daemon = self.daemon(*AWAY, environ=named)
             daemon.wait_for(words)
             port = daemon.port()
             self.assertEqual((self.connack(port), self.connack(port, "ana", PASSWORD)), (anonymous, ana))
@@ -127,7 +127,7 @@ class LoginTests(AccessCase):
         """Rows 22, 23."""
         passwords = self.folder() / "passwords"
         set_password(str(passwords), "ana", PASSWORD.encode())
-        daemon = self.daemon(*AWAY, PLATZIVERSE_ACCESS_PASSWORD_FILE=str(passwords))
+        daemon = self.daemon(*AWAY, environ={"PLATZIVERSE_ACCESS_PASSWORD_FILE": str(passwords)})
         port = daemon.port()
         for password in ("", "wrong", "Secret"):
             self.assertEqual(self.connack(port, "ana", password), WRONG)
@@ -150,12 +150,11 @@ class DatabaseUserTests(AccessCase):
         dsn = cluster.database("template1")
         passwords = self.folder() / "passwords"
         set_password(str(passwords), "file", PASSWORD.encode())
-        daemon = self.daemon(
-            "--database",
-            dsn,
-            PLATZIVERSE_ACCESS_DATABASE_USERS="true",
-            PLATZIVERSE_ACCESS_PASSWORD_FILE=str(passwords),
-        )
+        environ = {
+            "PLATZIVERSE_ACCESS_DATABASE_USERS": "true",
+            "PLATZIVERSE_ACCESS_PASSWORD_FILE": str(passwords),
+        }
+        daemon = self.daemon("--database", dsn, environ=environ)
         port = daemon.ready()
         self.assertEqual(self.connack(port, "ana", PASSWORD), WRONG)
         added = run(self, "--database", dsn, "passwd", "--database-users", "ana", stdin=PASSWORD.encode())
@@ -188,12 +187,11 @@ class BindingTests(AccessCase):
         passwords = self.folder() / "passwords"
         for login in {login for login, _, _ in reports}:
             set_password(str(passwords), login, PASSWORD.encode())
-        daemon = self.daemon(
-            "--database",
-            server.dsn(name),
-            PLATZIVERSE_ACCESS_PASSWORD_FILE=str(passwords),
-            PLATZIVERSE_ACCESS_BINDING=binding,
-        )
+        environ = {
+            "PLATZIVERSE_ACCESS_PASSWORD_FILE": str(passwords),
+            "PLATZIVERSE_ACCESS_BINDING": binding,
+        }
+        daemon = self.daemon("--database", server.dsn(name), environ=environ)
         port = daemon.ready()
         for login, uuid, username in reports:
             with closing(PlainClient(port, "c1", login)) as client:

@@ -99,12 +99,11 @@ class TestOurs(DaemonTestCase):
             folder.mkdir()
             (folder / "passwords").write_text("".join(f"{name}:{hashed}\n" for name in NAMES))
             (folder / "acl").write_text(acl + OBSERVER)
-            daemon = self.daemon(
-                "--database",
-                "host=/nonexistent dbname=x",
-                PLATZIVERSE_ACCESS_PASSWORD_FILE=str(folder / "passwords"),
-                PLATZIVERSE_ACCESS_ACL_FILE=str(folder / "acl"),
-            )
+            environ = {
+                "PLATZIVERSE_ACCESS_PASSWORD_FILE": str(folder / "passwords"),
+                "PLATZIVERSE_ACCESS_ACL_FILE": str(folder / "acl"),
+            }
+            daemon = self.daemon("--database", "host=/nonexistent dbname=x", environ=environ)
             port = daemon.port()
             for case in CASES:
                 if case.acl == acl:

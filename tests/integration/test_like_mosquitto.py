@@ -58,7 +58,7 @@ class BadInputs(DaemonTestCase):
 
     def test_silence_and_slowness_end_in_time(self) -> None:
         """Rows 14 and 27; how exactly is shown with a Clock, which no busy machine delays."""
-        port = self.daemon(PLATZIVERSE_LIMITS_CONNECT_DEADLINE="4").port()
+        port = self.daemon(environ={"PLATZIVERSE_LIMITS_CONNECT_DEADLINE": "4"}).port()
         names = ("silent", "slow", "idle")
         clients = {name: socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) for name in names}
         for client in clients.values():

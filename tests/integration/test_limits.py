@@ -6,9 +6,11 @@ import signal
 import socket
 import time
 import urllib.request
+from collections.abc import Mapping
 
 import psycopg2
 
+from tests.commandline import NOTHING
 from tests.crash import wire
 from tests.integration.daemon import PATIENCE, Daemon, DaemonTestCase
 from tests.postgres.scratch import scratch_server
@@ -50,9 +52,11 @@ class Client:
 
 
 class LimitCase(DaemonTestCase):
-    def start(self, *arguments: str, before: tuple[str, ...] = (), **environ: str) -> Daemon:
+    def start(
+        self, *arguments: str, before: tuple[str, ...] = (), environ: Mapping[str, str] = NOTHING
+    ) -> Daemon:
         listen = ("--listen", "tcp:0:interface=127.0.0.1")
-        daemon = Daemon(*listen, *arguments, state_dir=self.state_dir(), before=before, **environ)
+        daemon = Daemon(*listen, *arguments, state_dir=self.state_dir(), before=before, environ=environ)
         self.addCleanup(daemon.kill)
         return daemon
 
@@ -80,7 +84,7 @@ class DescriptorTests(LimitCase):
         name = server.create()
         one_address = {"PLATZIVERSE_LIMITS_MAX_CONNECTIONS_PER_ADDRESS": "1000"}
         arguments = ("--database", server.dsn(name))
-        daemon = self.start(*arguments, before=("prlimit", "--nofile=200:200"), **one_address)
+        daemon = self.start(*arguments, before=("prlimit", "--nofile=200:200"), environ=one_address)
         port = daemon.ready()
         daemon.wait_for("room for 136 connections")
         first = self.client(port, "first")
@@ -112,7 +116,7 @@ class DescriptorTests(LimitCase):
         daemon = self.start(
             *("--database", "host=/nonexistent dbname=x"),
             before=("prlimit", "--nofile=200:200"),
-            PLATZIVERSE_LIMITS_MAX_CONNECTIONS="5000",
+            environ={"PLATZIVERSE_LIMITS_MAX_CONNECTIONS": "5000"},
         )
         daemon.wait_for("room for 136 connections")
         daemon.wait_for("limits.max_connections is 5000: the process may not open so many files")
@@ -127,7 +131,7 @@ class LogTests(LimitCase):
             *("--listen", f"tcp:{port}:interface=127.0.0.1", "--database", "host=/nonexistent dbname=x"),
             state_dir=self.state_dir(),
             before=("sh", "-c", script, "sh"),
-            PLATZIVERSE_LOG_LEVEL="debug",
+            environ={"PLATZIVERSE_LOG_LEVEL": "debug"},
         )
         self.addCleanup(daemon.kill)
         deadline = time.monotonic() + PATIENCE

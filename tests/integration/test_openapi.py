@@ -14,7 +14,7 @@ OPTIONS = ("--phases", "examples,coverage,fuzzing", "--max-examples", "25", "--g
 class OpenAPI(DaemonTestCase):
     def folder(self) -> str:
         """Where schemathesis may leave what it likes."""
-        path = self.mktemp()
+        path: str = self.mktemp()
         os.makedirs(path)
         return path
 

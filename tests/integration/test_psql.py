@@ -12,7 +12,8 @@ class Loopback(DaemonTestCase):
             free.bind(("127.0.0.1", 0))
             port = str(free.getsockname()[1])
         state = self.state_dir()
-        daemon = self.daemon(state_dir=state, PLATZIVERSE_EMBEDDED_TCP="true", PLATZIVERSE_EMBEDDED_PORT=port)
+        environ = {"PLATZIVERSE_EMBEDDED_TCP": "true", "PLATZIVERSE_EMBEDDED_PORT": port}
+        daemon = self.daemon(state_dir=state, environ=environ)
         daemon.ready()
         password = Path(state, "pgpass").read_text().strip().rpartition(":")[2]
         self.assertGreaterEqual(len(password), 16)

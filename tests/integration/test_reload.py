@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
 
 from platziverse.access.passwords import set_password
 from tests.door.test_tls import write_certificate
@@ -32,7 +33,7 @@ class Client:
         self.lost = 0
         self.got: "Counter[tuple[str, int]]" = Counter()
         self._ready = threading.Event()
-        self.paho = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id, clean_session=False)
+        self.paho = paho.Client(CallbackAPIVersion.VERSION2, client_id, clean_session=False)
         self.paho.username_pw_set(username, password)
         self.paho.tls_set(ca)
         self.paho.tls_insecure_set(True)  # the certificate has no host names
@@ -180,7 +181,7 @@ class ReloadTests(DaemonTestCase):
         both, none = "topic readwrite a\ntopic readwrite b\n", "topic write a\ntopic readwrite b\n"
         rules.write_text(both)
         database = ("--database", "host=/nonexistent dbname=x")
-        daemon = self.daemon(*database, PLATZIVERSE_ACCESS_ACL_FILE=str(rules))
+        daemon = self.daemon(*database, environ={"PLATZIVERSE_ACCESS_ACL_FILE": str(rules)})
         port = str(daemon.port())
         reader = self.start_program("mosquitto_sub", "-d", "-v", "-p", port, "-t", "a", "-t", "b")
         reader.wait_for("Subscribed")

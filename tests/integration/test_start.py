@@ -13,7 +13,7 @@ class RefusalTests(DaemonTestCase):
     """What cannot work is said in one line, with exit code 1 and without a traceback."""
 
     def refusal(self, *arguments: str, listen: bool = True, **environ: str) -> str:
-        daemon = self.daemon(*arguments, listen=listen, **environ)
+        daemon = self.daemon(*arguments, listen=listen, environ=environ)
         self.assertEqual(daemon.ended(), 1, daemon.output)
         self.assertNotIn("Traceback", daemon.output)
         (line,) = [line for line in daemon.lines if "platziverse: " in line or " critical " in line]
@@ -125,7 +125,7 @@ class StopTests(DaemonTestCase):
         daemon = Daemon(
             state_dir=self.state_dir(),
             twistd=("-n", "--pidfile=", "-y", os.path.join(ROOT, "platziverse.tac")),
-            PLATZIVERSE_LISTEN="tcp:0:interface=127.0.0.1",
+            environ={"PLATZIVERSE_LISTEN": "tcp:0:interface=127.0.0.1"},
         )
         self.addCleanup(daemon.kill)
         daemon.ready()

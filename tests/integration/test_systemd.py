@@ -63,7 +63,8 @@ class NotifyTests(DaemonTestCase):
         path = os.path.join(self.state_dir(), "notify")
         told, server = self.notifications(path), scratch_server()
         name = server.create()
-        daemon = self.daemon("--database", server.dsn(name), NOTIFY_SOCKET=path, WATCHDOG_USEC="1000000")
+        environ = {"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "1000000"}
+        daemon = self.daemon("--database", server.dsn(name), environ=environ)
         since = told.wait_for("READY=1\nSTATUS=the database is ")
         with socket.create_connection(("127.0.0.1", daemon.port())):
             pass
@@ -92,7 +93,7 @@ class NotifyTests(DaemonTestCase):
     def test_an_abstract_socket_will_do(self) -> None:
         name = f"platziverse-{os.getpid()}-{time.monotonic_ns()}"
         told = self.notifications(f"\0{name}")
-        self.daemon("--database", "host=/nonexistent dbname=x", NOTIFY_SOCKET=f"@{name}")
+        self.daemon("--database", "host=/nonexistent dbname=x", environ={"NOTIFY_SOCKET": f"@{name}"})
         told.wait_for("READY=1\nSTATUS=the database is ")
 
 

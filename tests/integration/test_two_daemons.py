@@ -5,6 +5,7 @@ import signal
 import time
 
 import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
 
 from tests.crash.waiting import poll
 from tests.integration.daemon import DaemonTestCase
@@ -12,7 +13,7 @@ from tests.servers import cluster, execute
 
 
 def client(port: int, name: str) -> mqtt.Client:
-    made = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, name, protocol=mqtt.MQTTv311)
+    made = mqtt.Client(CallbackAPIVersion.VERSION2, name, protocol=mqtt.MQTTv311)
     made.connect("127.0.0.1", port)
     made.loop_start()
     return made

@@ -70,7 +70,7 @@ class PortCase(DaemonTestCase):
         write_certificate(self.folder, "agent-7", ca)
         names = ("PLATZIVERSE_TLS_CERTIFICATE", "PLATZIVERSE_TLS_KEY", "PLATZIVERSE_TLS_CLIENT_CA")
         tls = {name: str(self.folder / file) for name, file in zip(names, self.files, strict=False)}
-        self.server = self.daemon("--database", "host=/nonexistent dbname=x", **tls)
+        self.server = self.daemon("--database", "host=/nonexistent dbname=x", environ=tls)
         self.port = self.server.port()
         self.addCleanup(self.all_is_well)
 
@@ -116,7 +116,7 @@ class PortCase(DaemonTestCase):
             server.server_close()
 
     def paho(self, transport: str, tls: bool) -> None:
-        received: list[bytes] = []
+        received: list[bytes | bytearray] = []
         finished = threading.Event()
         client = paho.Client(CallbackAPIVersion.VERSION2, transport=transport)  # type: ignore[arg-type]
 

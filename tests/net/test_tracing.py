@@ -2,20 +2,20 @@
 
 from typing import Any
 
-from twisted.logger import LogLevel, formatEvent, globalLogPublisher
+from twisted.logger import LogLevel, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.mqtt.packets import Disconnect, Pingreq, Pingresp, Publish
 from platziverse.net.protocol import MQTTProtocol
 from platziverse.net.tracing import TracedProtocol
 from platziverse.testing import BrokerHarness
+from tests.logs import observe_log
 
 
 class TracingTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.lines: list[str] = []
-        globalLogPublisher.addObserver(self.observe)
-        self.addCleanup(globalLogPublisher.removeObserver, self.observe)
+        observe_log(self, self.observe)
         self.harness = BrokerHarness()
 
     def observe(self, event: dict[str, Any]) -> None:

@@ -170,18 +170,18 @@ class ARealServer(DatabaseCase):
     def test_a_connection_watches_for_its_end_after_a_statement_that_could_not_be_sent(self) -> Steps:
         connection = yield self.connected()
         yield self.assertFailure(connection.runQuery("SELECT %s", ("\0",)), ValueError)
-        self.assertIn(connection, reactor.getReaders())  # type: ignore[attr-defined]
+        self.assertIn(connection, reactor.getReaders())
 
     @inlineCallbacks
     def test_closing_fails_what_is_in_flight_and_leaves_nothing_in_the_reactor(self) -> Steps:
         connection = yield self.connected()
-        readers = len(reactor.getReaders())  # type: ignore[attr-defined]
+        readers = len(reactor.getReaders())
         waiting = connection.runQuery("SELECT pg_sleep(5)")
         yield deferLater(reactor, 0.1)
         force_close(connection)
         force_close(connection)
         yield self.assertFailure(waiting, Exception)
-        self.assertLess(len(reactor.getReaders()), readers)  # type: ignore[attr-defined]
+        self.assertLess(len(reactor.getReaders()), readers)
 
     @inlineCallbacks
     def test_a_standby_that_takes_no_writes_is_refused(self) -> Steps:

@@ -29,7 +29,7 @@ class Away(Exception):
 
 class ReaderCase(DatabaseCase):
     @inlineCallbacks
-    def setUp(self) -> Steps:
+    def setUp(self) -> Steps:  # type: ignore[override]  # trial waits for it
         super().setUp()
         yield migrate(self.dsn, reactor)
         self.reader = self.opened()

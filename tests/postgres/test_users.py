@@ -17,7 +17,7 @@ Steps = Generator["Deferred[Any]", Any, None]
 
 class UserTests(ReaderCase):
     @inlineCallbacks
-    def setUp(self) -> Steps:
+    def setUp(self) -> Steps:  # type: ignore[override]  # trial waits for it
         yield super().setUp()
         self.users = Users(self.reader)
 

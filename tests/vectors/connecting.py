@@ -133,8 +133,8 @@ def _texts() -> Vectors:
             rules = f"{statement} MQTT-3.1.3-4" if field == "Client Identifier" else statement
             yield vector(f"{field} with {what}", rules, send(data), closed=True, connected=False, rows=(21,))
     for topic in ("", "#", "a/#", "+", "a/+/b", "/".join(["a"] * 201)):
-        data = send(connect("w", 0x06, text(topic), text("m")))
-        yield vector(f"Will Topic {topic[:20]!r}", "MQTT-3.1.3-10", data, closed=True, connected=False)
+        step = send(connect("w", 0x06, text(topic), text("m")))
+        yield vector(f"Will Topic {topic[:20]!r}", "MQTT-3.1.3-10", step, closed=True, connected=False)
     for payload in (b"", b"\0", b"\xff\xfe", bytes(300)):
         steps = [send(connect("w", 0x06, text("w"), text(payload))), expect(CONNECTED)]
         yield vector(

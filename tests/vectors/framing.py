@@ -38,8 +38,8 @@ def framing() -> Vectors:
     yield from _lengths()
     for kind in (0, 15):
         for flags in range(16):
-            data = send(packet(kind << 4 | flags))
-            yield vector(f"reserved type {kind} with flags {flags:x}", "2.2.1", data, closed=True, rows=(7,))
+            step = send(packet(kind << 4 | flags))
+            yield vector(f"reserved type {kind} with flags {flags:x}", "2.2.1", step, closed=True, rows=(7,))
     for name, data in (
         ("CONNACK", b"\x20\x02\0\0"),
         ("SUBACK", b"\x90\x03\0\1\0"),
@@ -62,9 +62,9 @@ def _flags() -> Vectors:
 def _lengths() -> Vectors:
     for extra in (b"\x80", b"\xff", b"\xff\xff", b"\x80\x80\x80\x80", b"\xff\xff\xff\xff"):
         for first in (0x30, 0x82, 0xC0):
-            data = send(bytes((first,)) + (extra + b"\xff" * 4)[:4] + b"\x7f")
+            step = send(bytes((first,)) + (extra + b"\xff" * 4)[:4] + b"\x7f")
             name = f"Remaining Length of five bytes for {first:02x}, {extra.hex()}"
-            yield vector(name, "2.2.3", data, closed=True, rows=(1,))
+            yield vector(name, "2.2.3", step, closed=True, rows=(1,))
     for size in (0, 1, 125, 126, 127, 128, 129, 16_379, 16_383, 16_384, 65_535, 65_536, 200_000):
         data = publish("t", b"x" * size)
         steps = [send(subscribe(("t", 0))), expect(b"\x90\x03\0\1\0"), send(data), expect(data)]
@@ -75,7 +75,7 @@ def _lengths() -> Vectors:
         steps += [send(b"\x30" + padded + content), expect(publish("t", b"x"))]
         yield vector(f"a Remaining Length in {len(padded)} bytes", "2.2.3", *steps, rows=(2,))
     for size in (1_048_577, 2_000_000, 268_435_455):
-        data = send(b"\x30" + length(size))
-        yield vector(f"{size} bytes announced", "4.8", data, closed=True, rows=(4,))
+        step = send(b"\x30" + length(size))
+        yield vector(f"{size} bytes announced", "4.8", step, closed=True, rows=(4,))
     many = send(PINGREQ * 90)
     yield vector("ninety packets in one segment", "4.2", many, expect(PINGRESP * 90), rows=(6,))

@@ -76,11 +76,11 @@ def _topics() -> Vectors:
         data = publish(good, b"x")
         steps = [*_subscribed("#", 0), send(data), expect(data)]
         yield vector(f"Topic Name with {what}", "MQTT-3.3.2-1", *steps, rows=(33,))
-    for what, bad in BAD_TEXTS.items():
-        statement = "MQTT-4.7.3-2" if bad == b"a\0b" else "MQTT-1.5.3-1"
+    for what, wrong in BAD_TEXTS.items():
+        statement = "MQTT-4.7.3-2" if wrong == b"a\0b" else "MQTT-1.5.3-1"
         for qos in range(3):
             name = f"Topic Name with {what} at QoS {qos}"
-            yield vector(name, statement, send(publish(bad, b"x", qos)), closed=True, rows=(33,))
+            yield vector(name, statement, send(publish(wrong, b"x", qos)), closed=True, rows=(33,))
     for bad in ("#", "+", "a/#", "#/a", "a/+", "+/a", "a/+/b", "a#", "a+", "a/b#/c", "$SYS/#"):
         for qos in range(3):
             name = f"wildcard in Topic Name {bad} at QoS {qos}"
@@ -88,15 +88,15 @@ def _topics() -> Vectors:
                 name, "MQTT-3.3.2-2 MQTT-4.7.1-1", send(publish(bad, b"x", qos)), closed=True, rows=(32,)
             )
     for qos in range(3):
-        data = send(publish("", b"x", qos))
-        yield vector(f"empty Topic Name at QoS {qos}", "MQTT-4.7.3-1", data, closed=True, rows=(31,))
+        step = send(publish("", b"x", qos))
+        yield vector(f"empty Topic Name at QoS {qos}", "MQTT-4.7.3-1", step, closed=True, rows=(31,))
     for levels in (2, 50, 199, 200):
         data = publish("/".join(["a"] * levels), b"x")
         yield vector(f"{levels} levels", "4.7.1.1", *_subscribed("#", 0), send(data), expect(data))
     for topic in ("/".join(["a"] * 201), "/" * 200, "/" * 65_535):
-        data = send(publish(topic, b"x"))
+        step = send(publish(topic, b"x"))
         name = f"{topic.count('/') + 1} levels of {len(topic)} bytes"
-        yield vector(name, "4.7.1.1", data, closed=True, rows=(34,))
+        yield vector(name, "4.7.1.1", step, closed=True, rows=(34,))
     long = publish("x" * 65_535, b"")
     yield vector(
         "a Topic Name of 65,535 bytes", "MQTT-4.7.3-3", *_subscribed("#", 0), send(long), expect(long)
@@ -125,8 +125,8 @@ def _shape() -> Vectors:
         yield vector(
             f"PUBLISH holding {body.hex() or 'nothing'}", "MQTT-4.8.0-1", data, closed=True, rows=(9,)
         )
-    data = publish("t", bytes(range(256)))
-    yield vector("any byte in a payload", "3.3.3", *_subscribed("t", 0), send(data), expect(data))
+    every = publish("t", bytes(range(256)))
+    yield vector("any byte in a payload", "3.3.3", *_subscribed("t", 0), send(every), expect(every))
 
 
 def _retained() -> Vectors:

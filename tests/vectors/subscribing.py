@@ -78,9 +78,9 @@ def _bad(make: Any, kind: str, empty: str, first: int) -> Vectors:
     for statement, filters in BAD_FILTERS.items():
         for bad in filters:
             yield vector(f"{kind} of {bad!r}", statement, send(make(bad)), closed=True, rows=(47,))
-    for what, bad in BAD_TEXTS.items():
-        statement = "MQTT-4.7.3-2" if bad == b"a\0b" else "MQTT-1.5.3-1"
-        yield vector(f"{kind} of {what}", f"{statement} {text_rule}", send(make(bad)), closed=True)
+    for what, wrong in BAD_TEXTS.items():
+        statement = "MQTT-4.7.3-2" if wrong == b"a\0b" else "MQTT-1.5.3-1"
+        yield vector(f"{kind} of {what}", f"{statement} {text_rule}", send(make(wrong)), closed=True)
     yield vector(f"{kind} without a filter", empty, send(packet(first, number(1))), closed=True, rows=(46,))
     whole = make("abc")[2:]
     for cut in range(len(whole)):

@@ -22,7 +22,7 @@ class Page(Answer):
 
 class Slow(Answer):
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.waiting: list[Deferred[Any]] = []
 
     def answer(self, request: Request) -> Any:
