@@ -17,6 +17,7 @@ from platziverse.access.authority import AccessAuthority
 from platziverse.access.files import AccessError
 from platziverse.access.passwords import PasswordChecker, UserTable
 from platziverse.agents.handlers import AgentHandlers
+from platziverse.agents.recorder import Recorder
 from platziverse.broker.broker import Broker
 from platziverse.broker.complaints import Complaints
 from platziverse.broker.dispatcher import TopicDispatcher
@@ -101,7 +102,7 @@ class Daemon(Service):
         self.authority = _authority(config.access, reactor, self._hashing, self.database.users)
         may_speak = cast(Any, self.authority.may_speak_for)
         self.complaints = Complaints(reactor, "agents")
-        self.handlers = AgentHandlers(
+        self.recorder = Recorder(
             self.database.writer, self._publish, time.time, config.agents, may_speak, self.complaints.warn
         )
         self.limits = fitted(config.limits)
@@ -121,8 +122,9 @@ class Daemon(Service):
     def _broker(self) -> Broker:
         """:raises Unusable: a row of ``handlers``."""
         tables = [handler_rows(name, self._publish) for name in self.config.handlers]
-        dispatcher = TopicDispatcher(cast(Mapping[str, Handler], self.handlers.table), *tables)
-        observer = cast(ClientObserver, self.handlers)
+        agents = AgentHandlers(self.recorder)
+        dispatcher = TopicDispatcher(cast(Mapping[str, Handler], agents.table), *tables)
+        observer = cast(ClientObserver, self.recorder)
         return Broker(self.limits, dispatcher, self.authority, self._reactor, time.time, [observer])
 
     def _front(self) -> Front:
@@ -135,7 +137,7 @@ class Daemon(Service):
             self.factory,
             self.crowd,
             self.arrivals,
-            self.handlers,
+            self.recorder,
             database.writer,
             database.store,
             self.observations,

@@ -45,10 +45,6 @@ class UnderWay:
         self._unfinished: dict[str, Counter[Hashable]] = {}
         self._behind: dict[str, list[tuple[Sequence[Touch], Callable[[], None]]]] = {}
 
-    def __len__(self) -> int:
-        """How many owners have something under way."""
-        return len(self._unfinished)
-
     def begun(self, touches: Sequence[Touch]) -> None:
         """An entry that touches these has been saved."""
         for owner, piece in touches:

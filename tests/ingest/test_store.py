@@ -16,7 +16,10 @@ from twisted.logger import LogEvent
 from twisted.trial.unittest import TestCase
 
 from platziverse.agents.model import Agent, Departure, Entry
+from platziverse.ingest.batch import Batch
+from platziverse.ingest.recovery import Backoff
 from platziverse.ingest.reports import KINDS, ReportStatements
+from platziverse.ingest.slot import Slot
 from platziverse.ingest.store import READY, PostgresStore
 from platziverse.ingest.writer import BatchWriter
 from tests.crash.waiting import poll
@@ -345,10 +348,11 @@ class Promise(StoreCase):
     @inlineCallbacks
     def test_nothing_is_left_behind_in_a_session(self) -> Steps:
         """row 116: a pooler may give the session to somebody else."""
-        yield self.writer.save(report())
-        slot = self.store._slots[0]
+        slot = Slot(self.store, Backoff(), ReportStatements(uuid4()))
+        self.addCleanup(slot.stop)
+        batch = Batch([report()], [Deferred()], lambda entries, outcome: None)
+        yield slot.write(batch)
         sql = "SELECT current_setting('statement_timeout'), current_setting('lock_timeout')"
-        yield self.writer.save(report())
         ((statement, lock),) = yield slot.connection.runQuery(sql)
         self.assertEqual((statement, lock), ("0", "0"))
         ((prepared,),) = yield slot.connection.runQuery("SELECT count(*) FROM pg_prepared_statements")
@@ -411,11 +415,12 @@ class Exhausted(StoreCase):
 
     @inlineCallbacks
     def test_too_many_connections(self) -> Steps:
-        yield self.until(lambda: all(slot.connected for slot in self.store._slots))
+        yield self.until(lambda: len(self.execute(f"SELECT pid FROM pg_stat_activity WHERE {OTHERS}")) == 2)
+        (first, _) = self.execute(f"SELECT pid FROM pg_stat_activity WHERE {OTHERS}")
         with ExitStack() as stack:
             while self.take_one(stack):
                 pass
-            os.kill(self.store._slots[0].connection.info.backend_pid, signal.SIGTERM)
+            os.kill(first[0], signal.SIGTERM)
             # While we wait here the reactor stands still: the place is ours before the store asks for it.
             poll(lambda: self.take_one(stack), 10, "the place of the connection that was ended")
             saved = self.save(self.reports(20))

@@ -10,6 +10,7 @@ from platziverse.ingest.kinds import Touch
 from platziverse.ingest.reports import KINDS
 from platziverse.ingest.touches import Touched, UnderWay
 from tests.ingest.entries import delivery, rejection, report
+from tests.remembered import remembered
 
 
 def touches(entry: Entry) -> Sequence[Touch]:
@@ -76,4 +77,5 @@ class AcrossShards(SynchronousTestCase):
         self.under_way.begun(touches(report(delivery=delivery(1))))
         self.after(Forget("client"))
         self.under_way.finished(touches(report(delivery=delivery(1))))
-        self.assertEqual((len(self.under_way), self.done), (0, [Forget("client")]))
+        self.assertEqual(self.done, [Forget("client")])
+        self.assertEqual(remembered(self.under_way), remembered(UnderWay()))
