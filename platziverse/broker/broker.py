@@ -12,6 +12,7 @@ from platziverse.broker.complaints import Complaints
 from platziverse.broker.dispatcher import Destinations, TopicDispatcher, call
 from platziverse.broker.interfaces import Answer, Authority, Client, ClientObserver, NetworkConnection
 from platziverse.broker.limits import Limits
+from platziverse.broker.reasons import Reason
 from platziverse.broker.replay import Replay
 from platziverse.broker.retained import RetainedMessages
 from platziverse.broker.routing import Router
@@ -109,7 +110,7 @@ class Broker:
             return
         self.users.enter(client.username, leaving=old.client)
         self._leave(old, graceful=False, taken_over=True)
-        connection.close("a new connection has taken over its Client Identifier")
+        connection.close(Reason.TAKEN_OVER, "a new connection has taken over its Client Identifier")
 
     def disconnect(self, session: Session, connection: NetworkConnection, graceful: bool) -> None:
         """The connection has ended; after a take-over the Session is another's, and nothing happens.
@@ -119,12 +120,12 @@ class Broker:
         if session.connection is connection:
             self._leave(session, graceful, taken_over=False)
 
-    def drop(self, session: Session, reason: str) -> None:
+    def drop(self, session: Session, reason: Reason, text: str) -> None:
         """Let the client go, if it is there, and with it whatever waits for it."""
         connection = session.connection
         if connection is not None:
             self._leave(session, graceful=False, taken_over=False)
-            connection.close(reason)
+            connection.close(reason, text)
         if self.sessions.get(session.client_id) is session:
             self.sessions.end(session)
 
@@ -201,7 +202,7 @@ class Broker:
             self.traffic.protocol_error(cause)
             self._complain(client, cause, "Closing {address} {client_id!r}: " + cause)
             # In the next turn: what it has sent is acknowledged, and need not come again. [MQTT-3.3.5-2]
-            session.connection.soon(partial(session.connection.close, cause))
+            session.connection.soon(partial(session.connection.close, Reason.NOT_AUTHORIZED, cause))
 
     def _complain(self, client: Client, cause: str, text: str, **fields: object) -> None:
         self.complaints.warn(cause, text, address=client.address, client_id=client.client_id, **fields)

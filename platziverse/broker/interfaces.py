@@ -6,6 +6,7 @@ from typing import Protocol, TypeAlias
 from attrs import field, frozen
 from twisted.internet.defer import Deferred
 
+from platziverse.broker.reasons import Reason
 from platziverse.mqtt.packets import Connect, Publish
 
 
@@ -46,8 +47,11 @@ class NetworkConnection(Protocol):
     def soon(self, function: Callable[[], None]) -> None:
         """Call it in the next turn, when the others have had theirs."""
 
-    def close(self, reason: str) -> None:
-        """Close without an answer; ``reason`` is for the log. Ends in ``Broker.disconnect``."""
+    def close(self, reason: Reason, text: str) -> None:
+        """Close, as the protocol of the client has it for this reason. Ends in ``Broker.disconnect``.
+
+        :param text: the reason in words, for the log.
+        """
 
 
 #: What a handler returns: ``None`` when it is done, or a Deferred that holds back the acknowledgement.

@@ -6,6 +6,7 @@ from typing import Final, TypeAlias
 
 from platziverse.broker.interfaces import Authority, Client, NetworkConnection
 from platziverse.broker.limits import USUAL_LEVELS, Limits
+from platziverse.broker.reasons import Reason
 from platziverse.broker.receiving import Receiving
 from platziverse.broker.replay import Replay
 from platziverse.mqtt.codec import EncodedPublish, encode_pubrel
@@ -143,7 +144,7 @@ class Session(Receiving):
             return True
         queued = self._enqueue(message, qos)
         if not queued and connection is not None:
-            connection.close("its queue of outgoing messages is full")
+            connection.close(Reason.TOO_SLOW, "its queue of outgoing messages is full")
         return queued
 
     def replay(self, granted: "list[tuple[str, int]]", make: Callable[[], Replay]) -> None:

@@ -21,6 +21,7 @@ from platziverse.broker.broker import Broker
 from platziverse.broker.complaints import Complaints
 from platziverse.broker.dispatcher import TopicDispatcher
 from platziverse.broker.interfaces import ClientObserver, Handler
+from platziverse.broker.reasons import Reason
 from platziverse.broker.sys import SysTopics
 from platziverse.config import Access, Config, Options, config_file, log_levels
 from platziverse.daemon.banner import say_limits, say_listening, say_ready
@@ -246,7 +247,7 @@ class Daemon(Service):
         self.factory.hold_all()
         yield within(self._reactor, self.database.drain(), DRAIN)
         self.front.close_all()
-        self.factory.close_all("the daemon is stopping")
+        self.factory.close_all(Reason.SHUTTING_DOWN, "the daemon is stopping")
         yield within(self._reactor, self._all_gone(), GOODBYE)
         yield within(self._reactor, self.database.drain(), GOODBYE)  # the agents that went with them
         self.factory.stop()

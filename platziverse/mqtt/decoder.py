@@ -1,7 +1,6 @@
 """PacketDecoder: from a stream of bytes to Control Packets."""
 
-from collections.abc import Callable, Iterable, Iterator
-from operator import length_hint
+from collections.abc import Callable, Iterable
 from struct import Struct, calcsize
 from typing import Any, Final, TypeAlias
 
@@ -24,14 +23,13 @@ Beginning: TypeAlias = "tuple[bytes | tuple[()], int, int, bool, str]"
 
 #: Nothing begins with it.
 _NONE_YET: Final[Beginning] = ((), 1, 0, False, "")
-_NOTHING: Final[Iterator[Packet]] = iter(())
 #: Packet type and QoS of a PUBLISH, in its first byte.
 _TYPE_AND_QOS: Final = 0xF6
 _IDENTIFIED: Final = Struct(">HH")
 
 
 class PacketDecoder:
-    """Takes the bytes as they come with ``feed``, gives packets with ``packets``.
+    """Takes the bytes as they come with ``feed``, gives packets with ``take``.
 
     Until ``connected`` is called only CONNECT is let through. What has come of an incomplete packet is
     added to, never scanned again: byte by byte costs a packet no more than twice its size.
@@ -47,6 +45,7 @@ class PacketDecoder:
         "_data",
         "_end",
         "_error",
+        "_given_back",
         "_layout",
         "_levels",
         "_limit",
@@ -56,7 +55,6 @@ class PacketDecoder:
         "_topics",
         "_wanted",
         "has_more",
-        "ready",
     )
 
     def __init__(self, max_packet_size: int, max_topic_levels: int = 200, strict_dup: bool = True) -> None:
@@ -73,9 +71,9 @@ class PacketDecoder:
         # In their place, of an incomplete packet: what has come of the _wanted bytes.
         self._partial: bytearray | None = None
         self._wanted = 0
-        #: What ``packets`` returned last, less what has been taken since.
-        self.ready = _NOTHING
-        # What is wrong with the bytes after that.
+        # Packets that were taken and not handled; they come first the next time.
+        self._given_back: list[Packet] | None = None
+        # What is wrong with the bytes after those that were taken.
         self._error: MQTTError | None = None
         # Of the last PUBLISH, and how those are laid out that begin like it, once there is one.
         self._beginning = _NONE_YET
@@ -111,21 +109,18 @@ class PacketDecoder:
         self._end = len(self._data)
         self.has_more = self._end > 0
 
-    def packets(self, most: int) -> Iterator[Packet]:
+    def take(self, most: int) -> list[Packet]:
         """The next packets, up to ``most``, all of one class and QoS; none until more bytes have come.
-
-        Those that are not taken from the iterator come first the next time.
 
         :raises MQTTError: the stream is broken, and all before that has been taken.
         """
-        if length_hint(self.ready):
-            return self.ready
+        if self._given_back is not None:
+            return self._take_back(most)
         if self._error is not None:
             raise self._error
-        if not self.has_more:
-            self.ready = _NOTHING  # or it would keep the packets of the last run
-            return _NOTHING
         found: list[Packet] = []
+        if not self.has_more:
+            return found
         try:
             first = self._data[self._position]
             if self._connected and first >> 4 == 3:
@@ -140,12 +135,24 @@ class PacketDecoder:
                 raise
         if self._position == self._end:
             self._data, self._position, self._end, self.has_more = b"", 0, 0, self._error is not None
-        self.ready = iter(found)
-        return self.ready
+        return found
+
+    def give_back(self, packets: list[Packet]) -> None:
+        """Packets, at least one, of the end of what ``take`` returned last: they come first the next time."""
+        self._given_back = packets
+        self.has_more = True
+
+    def _take_back(self, most: int) -> list[Packet]:
+        packets, self._given_back = self._given_back or [], None
+        self.has_more = self._position < self._end or self._error is not None
+        if len(packets) > most:
+            self.give_back(packets[most:])
+        return packets[:most]
 
     def next_packet(self) -> Packet | None:
-        """The next packet alone; see ``packets``."""
-        return next(self.packets(1), None)
+        """The next packet alone; see ``take``."""
+        packets = self.take(1)
+        return packets[0] if packets else None
 
     def _decode_publishes(self, found: list[Packet], most: int, alike: int) -> None:
         """What begins like the last one is not looked at again."""

@@ -10,9 +10,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from platziverse.broker.interfaces import Client
+from platziverse.broker.reasons import Reason
 from platziverse.mqtt.codec import encode
 from platziverse.mqtt.decoder import PacketDecoder
-from platziverse.mqtt.errors import ConnectRefused, MQTTError, ProtocolViolation
+from platziverse.mqtt.errors import ConnectRefused, MalformedPacket, MQTTError, ProtocolViolation
 from platziverse.mqtt.packets import Connack, Connect, ConnectReturnCode
 from platziverse.net.connection import Connection
 from platziverse.net.flow import LOGIN
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 log = Logger()
 
-#: Packet class → the method that handles it.
-PacketTable: TypeAlias = "Mapping[type, Callable[[Any, Any], None]]"
+#: Packet class → the method that handles a run of them; it returns how many it has handled.
+PacketTable: TypeAlias = "Mapping[type, Callable[[Any, Any], int]]"
 
 
 class Admission(Connection):
@@ -44,7 +45,11 @@ class Admission(Connection):
         self._client_id = ""
         self._delayed: IDelayedCall | None = None
 
-    def _connect(self, packet: Connect) -> None:
+    def _connect(self, run: list[Connect]) -> int:
+        self._begin(run[0])
+        return 1
+
+    def _begin(self, packet: Connect) -> None:
         self._client_id = packet.client_id
         if len(packet.client_id.encode()) > self._limits.max_client_id_bytes:  # [MQTT-3.1.3-5] [MQTT-3.1.3-9]
             rejected = ConnectReturnCode.IDENTIFIER_REJECTED
@@ -105,7 +110,7 @@ class Admission(Connection):
         self._traffic.connect_refused(error.return_code.name.lower())
         self._complain(error.return_code.name, str(error))
         self.send(encode(Connack(False, error.return_code)))  # [MQTT-3.2.2-4]
-        self.close(str(error))  # [MQTT-3.2.2-5] [MQTT-3.1.4-5]
+        self.close(Reason.REFUSED, str(error))  # [MQTT-3.2.2-5] [MQTT-3.1.4-5]
 
     def _fail(self, error: MQTTError) -> None:
         if isinstance(error, ConnectRefused):
@@ -113,13 +118,13 @@ class Admission(Connection):
             return
         self._traffic.protocol_error(error.statement)
         self._complain(error.statement, str(error))
-        self.close(str(error))  # [MQTT-4.8.0-1] [MQTT-3.1.4-1] [MQTT-3.2.2-6]
+        self.close(reason_of(error), str(error))  # [MQTT-4.8.0-1] [MQTT-3.1.4-1] [MQTT-3.2.2-6]
 
     def _break_down(self, failure: Failure) -> None:
         """A bug of ours: it costs this client its connection, and nobody else anything."""
         self._traffic.internal_errors += 1
         log.failure("Bug: {address} {client_id!r}", failure, address=self.address, client_id=self._client_id)
-        self.close("internal error")  # [MQTT-4.8.0-2]
+        self.close(Reason.INTERNAL_ERROR, "internal error")  # [MQTT-4.8.0-2]
 
     def _complain(self, cause: str, reason: str) -> None:
         self._owner.complaints.warn(
@@ -133,6 +138,11 @@ class Admission(Connection):
 
 
 BEFORE_CONNECT: PacketTable = {Connect: Admission._connect}
+
+
+def reason_of(error: MQTTError) -> Reason:
+    """MALFORMED, or PROTOCOL_ERROR for well-formed packets."""
+    return Reason.MALFORMED if isinstance(error, MalformedPacket) else Reason.PROTOCOL_ERROR
 
 
 def out_of_place(packet: object) -> ProtocolViolation:

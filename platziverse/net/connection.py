@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from twisted.internet.interfaces import IDelayedCall
 
+from platziverse.broker.reasons import Reason
 from platziverse.broker.session import Session
 from platziverse.net.deadlines import LINGER, TICK
 from platziverse.net.flow import CLOSED, LOGIN, RATE
@@ -83,7 +84,7 @@ class Connection(Outbox):
             self.hold_reading(RATE)
             self._pacing = owner.clock.callLater(excess, self.resume_reading, RATE)
 
-    def close(self, reason: str) -> None:
+    def close(self, reason: Reason, text: str) -> None:
         """Write what is queued, if the client takes it, and close. Safe to call again."""
         if self.closed:
             return
@@ -120,7 +121,7 @@ class Connection(Outbox):
         elif (missed := self._missed(now)) is not None:
             self._complain(missed, missed)
             self._traffic.protocol_error(missed)
-            self.close(missed)
+            self.close(Reason.KEEP_ALIVE if missed == "Keep Alive" else Reason.TOO_SLOW, missed)
         else:
             self._schedule(now)
 

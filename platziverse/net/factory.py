@@ -7,6 +7,7 @@ from twisted.internet.protocol import ServerFactory
 
 from platziverse.broker.broker import Broker
 from platziverse.broker.complaints import Complaints
+from platziverse.broker.reasons import Reason
 from platziverse.net.deadlines import Deadlines
 from platziverse.net.flapping import Flapping
 from platziverse.net.flow import STOPPING, FlowControl
@@ -63,11 +64,11 @@ class MQTTFactory(ServerFactory):
         for connection in list(self.connections):
             connection.hold_reading(STOPPING)
 
-    def close_all(self, reason: str) -> None:
+    def close_all(self, reason: Reason, text: str) -> None:
         """Close every connection once its queued answers are written."""
         self.flushes.flush()
         for connection in list(self.connections):
-            connection.close(reason)
+            connection.close(reason, text)
 
     def stop(self) -> None:
         """The end: no more deadlines."""

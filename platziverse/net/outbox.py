@@ -11,6 +11,7 @@ from twisted.internet.protocol import Protocol
 from twisted.logger import Logger
 
 from platziverse.broker.limits import Limits
+from platziverse.broker.reasons import Reason
 from platziverse.broker.traffic import Traffic
 from platziverse.mqtt.codec import encode_puback, encode_pubacks
 
@@ -115,7 +116,7 @@ class Outbox(Protocol):
         if not self.congested:
             self.flush()
         elif self._out_size + len(self._out) * PIECE_SIZE > self._limits.max_queued_bytes:
-            self.close("it does not read its answers")
+            self.close(Reason.TOO_SLOW, "it does not read its answers")
 
     def flush(self) -> None:
         """Hand everything to the transport, unless that has told us to pause."""
@@ -130,7 +131,7 @@ class Outbox(Protocol):
         transport: ITransport = self.transport  # type: ignore[assignment]
         transport.write(data)
 
-    def close(self, reason: str) -> None:
+    def close(self, reason: Reason, text: str) -> None:
         """Close without an answer."""
         raise NotImplementedError
 

@@ -13,6 +13,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from platziverse.broker.broker import Broker
+from platziverse.broker.reasons import Reason
 from platziverse.broker.session import Session
 from platziverse.net.flow import FlowControl
 
@@ -178,7 +179,7 @@ class Pressure:
             client_id=session.client_id,
             size=size,
         )
-        broker.drop(session, "memory is short and it is the slowest")
+        broker.drop(session, Reason.QUOTA, "memory is short and it is the slowest")
 
 
 def _size(session: Session) -> int:

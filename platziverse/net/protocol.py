@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from operator import length_hint
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import ITCPTransport
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from platziverse.broker.reasons import Reason
 from platziverse.mqtt.codec import PINGRESP, encode, encode_pubcomp
 from platziverse.mqtt.errors import MQTTError
 from platziverse.mqtt.packets import (
@@ -108,19 +107,14 @@ class MQTTProtocol(Publishing):
         """Handle at most ``left`` packets; returns how many more it might have been."""
         decoder = self._decoder
         try:
-            while left and not self._holds:
-                packets = decoder.packets(left)
-                left -= length_hint(packets)
-                try:
-                    for packet in packets:
-                        handle = self._table.get(type(packet))
-                        if handle is None:
-                            raise out_of_place(packet)
-                        handle(self, packet)
-                        if self._holds:
-                            break
-                finally:
-                    left += length_hint(packets)
+            while left and not self._holds and (run := decoder.take(left)):
+                handle = self._table.get(type(run[0]))
+                if handle is None:
+                    raise out_of_place(run[0])
+                left -= len(run)
+                if (handled := handle(self, run)) < len(run):
+                    left += len(run) - handled
+                    decoder.give_back(run[handled:])
                 if not decoder.has_more:
                     break
         except MQTTError as error:
@@ -138,7 +132,7 @@ class MQTTProtocol(Publishing):
                     # It comes again, as it was not acknowledged; at QoS 0 it is lost.
                     self._traffic.leftovers_dropped += packet.qos == 0
                 elif type(packet) is Publish or type(packet) is Disconnect:
-                    CONNECTED[type(packet)](self, packet)
+                    CONNECTED[type(packet)](self, [packet])
         except MQTTError:
             return  # nobody is there to be told
         except Exception:
@@ -146,23 +140,33 @@ class MQTTProtocol(Publishing):
 
     # -- the other packets -----------------------------------------------------------------------
 
-    def _puback(self, packet: Puback) -> None:
+    def _puback(self, run: list[Puback]) -> int:
         assert self._session is not None
-        following = cast("Iterator[Puback]", self._decoder.ready)
-        packet_ids = [packet.packet_id, *[each.packet_id for each in following]]
-        self._traffic.unknown_acknowledgements += self._session.puback(packet_ids)
+        self._traffic.unknown_acknowledgements += self._session.puback([each.packet_id for each in run])
+        return len(run)
 
-    def _pubrec(self, packet: Pubrec) -> None:
+    def _pubrec(self, run: list[Pubrec]) -> int:
         assert self._session is not None
-        if not self._session.pubrec(packet.packet_id):
-            self._traffic.unknown_acknowledgements += 1
+        for packet in run:
+            if not self._session.pubrec(packet.packet_id):
+                self._traffic.unknown_acknowledgements += 1
+        return len(run)
 
-    def _pubcomp(self, packet: Pubcomp) -> None:
+    def _pubcomp(self, run: list[Pubcomp]) -> int:
         assert self._session is not None
-        if not self._session.pubcomp(packet.packet_id):
-            self._traffic.unknown_acknowledgements += 1
+        for packet in run:
+            if not self._session.pubcomp(packet.packet_id):
+                self._traffic.unknown_acknowledgements += 1
+        return len(run)
 
-    def _pubrel(self, packet: Pubrel) -> None:
+    def _pubrel(self, run: list[Pubrel]) -> int:
+        for handled, packet in enumerate(run, 1):
+            self._release(packet)
+            if self._holds:
+                return handled
+        return len(run)
+
+    def _release(self, packet: Pubrel) -> None:
         pubcomp = encode_pubcomp(packet.packet_id)  # [MQTT-4.3.3-2]
         assert self._session is not None
         answer = self._broker.released(self._session, packet.packet_id)
@@ -171,27 +175,33 @@ class MQTTProtocol(Publishing):
             return
         flow = self._owner.flow
         flow.started(self, 0)
-        answer.addCallbacks(lambda _: self.send(pubcomp), lambda _: self.close("not released"))
+        answer.addCallbacks(
+            lambda _: self.send(pubcomp), lambda _: self.close(Reason.NOT_HANDLED, "not released")
+        )
         answer.addBoth(lambda _: flow.finished(self, 0))
 
-    def _subscribe(self, packet: Subscribe) -> None:
-        session = self._session
+    def _subscribe(self, run: list[Subscribe]) -> int:
+        session, packet = self._session, run[0]
         assert session is not None
         codes = self._broker.subscribe(session, packet.subscriptions)
         self.send(encode(Suback(packet.packet_id, codes)))  # [MQTT-3.8.4-1] [MQTT-3.8.4-2] [MQTT-2.3.1-7]
         self._broker.send_retained(session, packet.subscriptions, codes)
+        return 1
 
-    def _unsubscribe(self, packet: Unsubscribe) -> None:
+    def _unsubscribe(self, run: list[Unsubscribe]) -> int:
         assert self._session is not None
-        self._broker.unsubscribe(self._session, packet.topic_filters)
-        self.send(encode(Unsuback(packet.packet_id)))  # [MQTT-3.10.4-4] [MQTT-3.10.4-5]
+        self._broker.unsubscribe(self._session, run[0].topic_filters)
+        self.send(encode(Unsuback(run[0].packet_id)))  # [MQTT-3.10.4-4] [MQTT-3.10.4-5]
+        return 1
 
-    def _pingreq(self, packet: Pingreq) -> None:
+    def _pingreq(self, run: list[Pingreq]) -> int:
         self.send(PINGRESP)  # [MQTT-3.12.4-1]
+        return 1
 
-    def _disconnect(self, packet: Disconnect) -> None:
+    def _disconnect(self, run: list[Disconnect]) -> int:
         self._graceful = True  # [MQTT-3.14.4-3]
-        self.close("it has disconnected")
+        self.close(Reason.GRACEFUL, "it has disconnected")
+        return 1
 
 
 CONNECTED: Final[PacketTable] = {

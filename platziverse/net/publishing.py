@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import chain
-from operator import length_hint
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from platziverse.broker.interfaces import Answer
+from platziverse.broker.reasons import Reason
 from platziverse.broker.session import Session
 from platziverse.mqtt.codec import encode_puback, encode_pubrec
 from platziverse.mqtt.packets import Publish
@@ -31,23 +29,18 @@ class Publishing(Admission):
         super().__init__(factory)
         self._acks: AckQueue | None = None
 
-    def _publish(self, packet: Publish) -> None:
-        """This one, and at QoS 0 and 1 those that came right after it."""
-        if packet.qos == 2:
-            self._publish_once(packet)
-        elif length_hint(following := self._decoder.ready):
-            self._publish_all(chain((packet,), cast("Iterator[Publish]", following)))
-        else:
-            assert self._client is not None
-            self._answer(packet, self._broker.publish(packet, self._client))
-
-    def _publish_all(self, packets: Iterator[Publish]) -> None:
-        """Until one holds reading. Those that nothing has to be waited for are acknowledged together."""
+    def _publish(self, run: list[Publish]) -> int:
+        """At QoS 1 and 0 those that nothing has to be waited for are acknowledged together."""
+        if run[0].qos == 2:
+            return self._publish_once(run)
         assert self._client is not None
         publish, client = self._broker.publish, self._client
+        if len(run) == 1:
+            self._answer(run[0], publish(run[0], client))
+            return 1
         done = self._done = []
         try:
-            for packet in packets:
+            for handled, packet in enumerate(run, 1):
                 answer = publish(packet, client)
                 if answer is None and not self._acks:
                     done.append(packet)
@@ -55,9 +48,10 @@ class Publishing(Admission):
                     self._own(done)
                     self._answer(packet, answer)
                 if self._holds:
-                    return
+                    return handled
         finally:
             self._own(done)
+        return len(run)
 
     def _answer(self, packet: Publish, answer: Answer) -> None:
         qos, traffic = packet.qos, self._traffic  # counted in place: most messages come alone
@@ -76,13 +70,20 @@ class Publishing(Admission):
             messages.clear()
             self.acknowledge(packet_ids)  # [MQTT-2.3.1-6] [MQTT-3.3.4-1]
 
-    def close(self, reason: str) -> None:
+    def close(self, reason: Reason, text: str) -> None:
         """Close without an answer, but for the messages that are ours."""
         if self._done:
             self._own(self._done)
-        super().close(reason)
+        super().close(reason, text)
 
-    def _publish_once(self, packet: Publish) -> None:
+    def _publish_once(self, run: list[Publish]) -> int:
+        for handled, packet in enumerate(run, 1):
+            self._publish_one(packet)
+            if self._holds:
+                return handled
+        return len(run)
+
+    def _publish_one(self, packet: Publish) -> None:
         session, client, packet_id = self._session, self._client, packet.packet_id
         assert session is not None
         assert client is not None
@@ -112,7 +113,7 @@ class Publishing(Admission):
             if stored:
                 pending.done()
             else:
-                self.close("not stored")
+                self.close(Reason.NOT_HANDLED, "not stored")
             flow.finished(self, 0)
 
         session.when_stored(packet_id, known)
@@ -154,4 +155,4 @@ class Publishing(Admission):
         self._owner.flow.finished(self, len(packet.payload))
         if not self.closed:
             self._complain("not stored", f"its message was not handled: {failure.getErrorMessage()}")
-        self.close("its message was not handled")  # MQTT 3.1.1 has no negative PUBACK
+        self.close(Reason.NOT_HANDLED, "its message was not handled")  # MQTT 3.1.1 has no negative PUBACK

@@ -13,6 +13,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from platziverse.broker.reasons import Reason
 from platziverse.mqtt.codec import encode_puback
 from platziverse.mqtt.packets import Connect, Packet, Publish, Subscribe
 from platziverse.net.admission import PacketTable
@@ -41,12 +42,12 @@ class TracedProtocol(MQTTProtocol):
         text = "Connected {address} {client_id!r}, user {username!r}"
         log.debug(text, address=self.address, client_id=self._client_id, username=username)
 
-    def close(self, reason: str) -> None:
+    def close(self, reason: Reason, text: str) -> None:
         """We close."""
         if not self.closed:
-            text = "Closing {address} {client_id!r}: {reason}"
-            log.debug(text, address=self.address, client_id=self._client_id, reason=reason)
-        super().close(reason)
+            line = "Closing {address} {client_id!r}: {reason}"
+            log.debug(line, address=self.address, client_id=self._client_id, reason=text)
+        super().close(reason, text)
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
         """The connection has ended."""
@@ -90,8 +91,9 @@ def _traced(table: PacketTable) -> PacketTable:
     return {kind: _telling(handle) for kind, handle in table.items()}
 
 
-def _telling(handle: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
-    def tell(protocol: TracedProtocol, packet: Packet) -> None:
+def _telling(handle: Callable[[Any, Any], int]) -> Callable[[Any, Any], int]:
+    def tell(protocol: TracedProtocol, run: list[Packet]) -> int:
+        packet = run[0]
         text, more = _details(packet)
         wire.debug(
             "from {address} {client_id!r}: {packet}" + text,
@@ -99,7 +101,7 @@ def _telling(handle: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
             packet=type(packet).__name__.upper(),
             **{"client_id": protocol._client_id} | more,
         )
-        handle(protocol, packet)
+        return handle(protocol, run)
 
     return tell
 

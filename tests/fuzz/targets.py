@@ -44,7 +44,7 @@ def split_decoder(data: bytes) -> None:
         try:
             for chunk in chunks:
                 one.feed(chunk)
-                while run := list(one.packets(most)):
+                while run := one.take(most):
                     packets += run
         except MQTTError as error:
             packets.append(str(error))

@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -15,6 +16,7 @@ from twisted.logger import LogEvent
 from twisted.trial.unittest import TestCase
 
 from platziverse.agents.model import Agent, Departure, Entry
+from platziverse.ingest.reports import KINDS, ReportStatements
 from platziverse.ingest.store import READY, PostgresStore
 from platziverse.ingest.writer import BatchWriter
 from tests.crash.waiting import poll
@@ -55,7 +57,7 @@ class StoreCase(TestCase):
         instance: UUID = given.pop("instance", None) or uuid4()
         store = PostgresStore(
             reactor,
-            instance,
+            lambda: ReportStatements(instance),
             slots=self.slots,
             deadline=self.deadline,
             setup_pause=0.2,
@@ -63,7 +65,7 @@ class StoreCase(TestCase):
         )
         self.addCleanup(store.stop)
         yield store.start(self.dsn)
-        return store, BatchWriter(store, reactor)
+        return store, BatchWriter(store, reactor, KINDS)
 
     def execute(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         return execute(self.dsn, sql, parameters or None)
@@ -357,9 +359,9 @@ class Beginning(StoreCase):
     @inlineCallbacks
     def test_entries_saved_before_the_start_wait_for_it(self) -> Steps:
         """row 103"""
-        store = PostgresStore(reactor, uuid4())
+        store = PostgresStore(reactor, partial(ReportStatements, uuid4()))
         self.addCleanup(store.stop)
-        saved = BatchWriter(store, reactor).save(report("early"))
+        saved = BatchWriter(store, reactor, KINDS).save(report("early"))
         yield deferLater(reactor, 0.1)
         self.assertEqual((saved.called, store.state), (False, "connecting"))
         yield store.start(self.dsn)
@@ -368,8 +370,8 @@ class Beginning(StoreCase):
 
     @inlineCallbacks
     def test_a_store_that_is_stopped_before_its_start_ends(self) -> Steps:
-        store = PostgresStore(reactor, uuid4())
-        saved = BatchWriter(store, reactor).save(report())
+        store = PostgresStore(reactor, partial(ReportStatements, uuid4()))
+        saved = BatchWriter(store, reactor, KINDS).save(report())
         yield deferLater(reactor, 0.01)
         yield store.stop()
         yield self.assertFailure(saved, Exception)

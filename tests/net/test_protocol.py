@@ -6,6 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from platziverse.broker.interfaces import Answer, Client
 from platziverse.broker.limits import Limits
 from platziverse.broker.open_authority import OpenAuthority
+from platziverse.broker.reasons import Reason
 from platziverse.mqtt.codec import encode
 from platziverse.mqtt.packets import (
     Connack,
@@ -421,7 +422,7 @@ class Sessions(SynchronousTestCase):
     def test_an_absent_session_expires(self) -> None:
         harness = BrokerHarness(limits=Limits(session_expiry=100))
         harness.connect("one", clean_session=False).subscribe("t", 1)
-        next(iter(harness.factory.connections)).close("test")
+        next(iter(harness.factory.connections)).close(Reason.ADMINISTRATIVE, "a test")
         harness.advance(99)
         harness.broker.expire_sessions()
         self.assertEqual(len(harness.broker.sessions), 1)
@@ -962,7 +963,7 @@ class Fairness(SynchronousTestCase):
         """Row 54."""
         harness = BrokerHarness(limits=Limits(max_queued_messages=2))
         harness.connect("absent", clean_session=False).subscribe("t", 1)
-        next(iter(harness.factory.connections)).close("test")
+        next(iter(harness.factory.connections)).close(Reason.ADMINISTRATIVE, "a test")
         sender = harness.connect("sender")
         for number in range(5):
             sender.publish("t", b"", 1, number + 1)

@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from platziverse.agents.handlers import AgentHandlers
 from platziverse.broker.limits import Limits
 from platziverse.ingest.batch import Batch, Outcome
+from platziverse.ingest.reports import KINDS
 from platziverse.ingest.writer import BatchWriter
 from platziverse.mqtt.packets import Connack, Connect, ConnectReturnCode, Disconnect, Publish
 from platziverse.testing import BrokerHarness, FakeClient
@@ -52,7 +53,7 @@ class Outage(SynchronousTestCase):
         self.store = AwayStore()
         harness: BrokerHarness
         self.handlers = AgentHandlers(
-            writer := BatchWriter(self.store, clock := _LateClock()),
+            writer := BatchWriter(self.store, clock := _LateClock(), KINDS),
             lambda topic, payload: harness.broker.announce(topic, payload),
             lambda: NOW,
         )

@@ -15,6 +15,7 @@ from platziverse.agents.handlers import AgentHandlers
 from platziverse.broker.limits import Limits
 from platziverse.door.arrivals import Arrivals
 from platziverse.door.sniff import SniffingFactory
+from platziverse.ingest.reports import KINDS
 from platziverse.ingest.writer import BatchWriter
 from platziverse.mqtt.packets import Pingreq
 from platziverse.testing import BrokerHarness
@@ -45,7 +46,7 @@ class MetricsCase(SynchronousTestCase):
         self.turns = Turns(self.clock)
         self.handlers = AgentHandlers(HeldStore(held=False), lambda topic, payload: None, lambda: NOW)
         self.harness = BrokerHarness(self.handlers.table, self.limits, observers=[self.handlers])
-        writer = BatchWriter(self.database, self.clock)  # type: ignore[arg-type]
+        writer = BatchWriter(self.database, self.clock, KINDS)  # type: ignore[arg-type]
         self.arrivals = Arrivals(self.limits.max_connect_rate, self.clock)
         collector = DaemonCollector(
             "1.2",
