@@ -99,7 +99,9 @@ ROOMS = {
     "web": Room(
         ours=(
             "platziverse.web",
+            "platziverse.broker.addresses",
             "platziverse.broker.interfaces",
+            "platziverse.broker.traffic",
             "platziverse.agents.interfaces",
         ),
         theirs=("attrs", "twisted", "zope.interface", "msgspec", "prometheus_client"),

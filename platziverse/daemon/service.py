@@ -47,7 +47,7 @@ from platziverse.daemon.reload import Reload
 from platziverse.daemon.supervisor import Supervisor
 from platziverse.door.arrivals import Arrivals
 from platziverse.door.crowd import Crowd
-from platziverse.door.upgrade import websocket_resource
+from platziverse.door.upgrade import WebSocketResource
 from platziverse.embedded.server import Stopped
 from platziverse.net.factory import MQTTFactory
 from platziverse.web.api import Api
@@ -148,7 +148,10 @@ class Daemon(Service):
             config.web,
             lambda: database.trouble,
             [("metrics", MetricsPage(collector)), ("api", Api(database.reader, self.broker.sessions))],
-            websocket_resource(self.factory, config.web.websocket_origins),
+            WebSocketResource(self.factory),
+            lets_in=self.authority.lets_in,
+            traffic=self.broker.traffic,
+            complaints=self.factory.complaints,
         )
         return Front(self.factory, site, config.tls, self.arrivals)
 

@@ -16,7 +16,7 @@ from twisted.web.server import Site
 from platziverse.door.port import ImmediateServer, guard
 from platziverse.door.reactor import MAX_EVENTS, ServingReactor
 from platziverse.door.sniff import SniffingFactory
-from platziverse.door.upgrade import websocket_resource
+from platziverse.door.upgrade import WebSocketResource
 from platziverse.mqtt.codec import encode
 from platziverse.mqtt.packets import Connect, Puback, Publish
 from platziverse.testing import BrokerHarness
@@ -122,7 +122,7 @@ class Garbage(ReactorCase):
     def factory(self) -> Any:
         self.harness = BrokerHarness()
         self.addCleanup(gc.enable)
-        site = Site(Root(websocket_resource(self.harness.factory, ())), reactor=self.harness.clock)
+        site = Site(Root(WebSocketResource(self.harness.factory)), reactor=self.harness.clock)
         return SniffingFactory(self.harness.factory, site)
 
     def talk(self, client: socket.socket, data: bytes, answer: bytes) -> None:
