@@ -49,6 +49,7 @@ from platziverse.door.crowd import Crowd
 from platziverse.door.upgrade import websocket_resource
 from platziverse.embedded.server import Stopped
 from platziverse.net.factory import MQTTFactory
+from platziverse.net.shared import Shared
 from platziverse.web.api import Api
 from platziverse.web.metrics import DaemonCollector, MetricsPage, Observations
 from platziverse.web.site import make_site
@@ -106,8 +107,9 @@ class Daemon(Service):
         )
         self.limits = fitted(config.limits)
         self.broker = self._broker()
-        self.factory = MQTTFactory(self.broker, reactor, self.observations.ack, self.database.writer)
-        self.crowd = Crowd(self.limits, self.broker.traffic, self.factory.complaints)
+        self.shared = Shared(self.broker, reactor, self.observations.ack, self.database.writer)
+        self.factory = MQTTFactory(self.shared)
+        self.crowd = Crowd(self.limits, self.broker.traffic, self.shared.complaints)
         self.arrivals = Arrivals(self.limits.max_connect_rate, reactor)
         self.front = self._front()
         self._expiry = LoopingCall(self.broker.expire_sessions)
@@ -132,7 +134,7 @@ class Daemon(Service):
         collector = DaemonCollector(
             __version__,
             self.broker,
-            self.factory,
+            self.shared,
             self.crowd,
             self.arrivals,
             self.handlers,
@@ -169,7 +171,7 @@ class Daemon(Service):
         if self.log is not None:
             self.log.use(levels)
         rooms = [levels.get(room, levels.get("")) for room in ("mqtt", "net")]
-        self.factory.tracing = LogLevel.debug in rooms
+        self.shared.tracing = LogLevel.debug in rooms
 
     # -- starting --------------------------------------------------------------------------------
 
@@ -199,7 +201,7 @@ class Daemon(Service):
         self.sys_topics.start()
         self._expiry.start(EXPIRE, now=False)
         self.turns.start()
-        self.factory.pressure.start()
+        self.shared.pressure.start()
         self.front.start(self._reactor)
         say_listening(self.listeners.ports, self._who)
         say_limits(self.limits, self.config.limits)
@@ -241,13 +243,13 @@ class Daemon(Service):
         self.supervisor.stopping()
         self._stop_timers()
         yield within(self._reactor, self.listeners.stop(), GOODBYE)
-        self.factory.hold_all()
+        self.shared.hold_all()
         yield within(self._reactor, self.database.drain(), DRAIN)
         self.front.close_all()
-        self.factory.close_all(Reason.SHUTTING_DOWN, "the daemon is stopping")
+        self.shared.close_all(Reason.SHUTTING_DOWN, "the daemon is stopping")
         yield within(self._reactor, self._all_gone(), GOODBYE)
         yield within(self._reactor, self.database.drain(), GOODBYE)  # the agents that went with them
-        self.factory.stop()
+        self.shared.stop()
         self.authority.stop()  # first: the pool waits until its threads have done all their work
         self._hashing.stop()
         yield within(self._reactor, self.database.stop(), sum(GRACE) + GOODBYE)
@@ -264,7 +266,7 @@ class Daemon(Service):
     @inlineCallbacks
     def _all_gone(self) -> Generator["Deferred[Any]", Any, None]:
         deadline = self._reactor.seconds() + GOODBYE
-        while self.factory.connections and self._reactor.seconds() < deadline:
+        while self.shared.connections and self._reactor.seconds() < deadline:
             yield deferLater(self._reactor, 0.02)
 
 

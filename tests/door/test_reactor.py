@@ -132,7 +132,8 @@ class Garbage(ReactorCase):
         self.assertIn(answer, received)
 
     def assert_nothing_is_left(self, client: socket.socket) -> None:
-        [protocol] = self.harness.factory.connections
+        protocol: Any
+        [protocol] = self.harness.shared.connections
         left: list[weakref.ref[Any]] = [weakref.ref(protocol), weakref.ref(protocol.transport)]
         del protocol
         gc.collect()
