@@ -6,9 +6,17 @@ SETUP := setup.cfg pyproject.toml
 NODE := tests/integration/node_modules
 AEDES := bench/aedes/node_modules
 AMQTT := .venv-bench
+PIP := $(BIN)/pip --disable-pip-version-check
+
+# Rooms without clocks, sockets and databases; their own tests reach every line of theirs.
+PURE := mqtt broker agents
+# Tests that need neither a database nor a socket.
+QUICK := $(addprefix tests/,$(PURE) net test_architecture.py)
+# Every process has a PostgreSQL of its own, and takes over from the others when it has nothing left to do.
+PARALLEL := -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench fuzz torture conformance install-systemd clean tools
+.PHONY: help run test quick test-all coverage lint format bench fuzz torture conformance install-systemd clean tools
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -17,9 +25,36 @@ help:
 run: $(VENV)/installed
 	@exec $(BIN)/twistd -n --pidfile= platziverse $(ARGS)
 
-# make test ARGS=...         everything that has to pass
+# make test ARGS=...         everything that has to pass; ARGS=-n0 in one process, ARGS='-k puback' some of it
 test: tools lint $(NODE)/.package-lock.json
-	@exec $(BIN)/python -m pytest $(ARGS)
+	@exec $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+
+# make quick ARGS=...        what needs no database and no socket, in a few seconds
+quick: $(VENV)/installed-test
+	@exec $(BIN)/python -m pytest -q $(QUICK) $(ARGS)
+
+# make coverage              whether the tests of the pure rooms reach every line of them
+coverage: $(VENV)/installed-test
+	@for room in $(PURE); do \
+	    COVERAGE_FILE=$(VENV)/coverage $(BIN)/python -m pytest -q tests/$$room --cov=platziverse.$$room \
+	        --cov-report=term-missing:skip-covered --cov-fail-under=100 || exit 1; \
+	done
+
+# make test-all ARGS=...     the tests on every Python from 3.10 to 3.14 that is here; the others are named
+test-all: tools $(NODE)/.package-lock.json
+	@failed=; for version in 3.10 3.11 3.12 3.13 3.14; do \
+	    for python in python$$version $$HOME/.pyenv/versions/$$version*/bin/python \
+	            $$HOME/.local/share/uv/python/cpython-$$version*/bin/python; do \
+	        $$python -c '' 2> /dev/null && break || python=; \
+	    done; \
+	    if [ -z "$$python" ]; then echo "Python $$version: skipped, it is not here"; continue; fi; \
+	    echo "Python $$version: $$($$python --version), $$python"; \
+	    $(MAKE) --no-print-directory VENV=.venv-$$version PYTHON=$$python test-here || failed="$$failed $$version"; \
+	done; \
+	test -z "$$failed" || { echo "failed on Python$$failed"; exit 1; }
+
+test-here: $(VENV)/installed-test
+	@exec $(BIN)/python -m pytest -q $(PARALLEL) $(ARGS)
 
 # make lint                  ruff and mypy alone
 lint: $(VENV)/installed-test
@@ -63,7 +98,7 @@ install-systemd:
 
 # make clean                 removes what the others have made
 clean:
-	rm -rf $(VENV) $(NODE) $(AEDES) $(AMQTT) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis _trial_temp*
+	rm -rf $(VENV) .venv-3.* $(NODE) $(AEDES) $(AMQTT) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis _trial_temp*
 	find platziverse tests bench twisted -name __pycache__ -o -name dropin.cache | xargs rm -rf
 
 $(BIN)/python:
@@ -71,21 +106,21 @@ $(BIN)/python:
 
 # setuptools' own way of an editable install hides twisted/plugins, hence the compatible one.
 $(VENV)/installed: $(SETUP) | $(BIN)/python
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[embedded]' --config-settings editable_mode=compat
+	$(PIP) install --editable '.[embedded]' --config-settings editable_mode=compat
 	@touch $@
 
 $(VENV)/installed-test: $(SETUP) | $(BIN)/python
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[embedded,test,bench]' --config-settings editable_mode=compat
+	$(PIP) install --editable '.[embedded,test,bench]' --config-settings editable_mode=compat
 	@touch $@ $(VENV)/installed
 
 tools:
 	@sh tests/integration/tools.sh
 
 $(NODE)/.package-lock.json: tests/integration/package.json tests/integration/package-lock.json
-	@if command -v npm > /dev/null; then cd tests/integration && npm ci --silent --no-audit --no-fund; fi
+	@if command -v npm > /dev/null; then echo "npm ci in tests/integration"; cd tests/integration && npm ci --silent --no-audit --no-fund; fi
 
 $(AEDES)/.package-lock.json: bench/aedes/package.json bench/aedes/package-lock.json
-	@if command -v npm > /dev/null; then cd bench/aedes && npm ci --silent --no-audit --no-fund; fi || true
+	@if command -v npm > /dev/null; then echo "npm ci in bench/aedes"; cd bench/aedes && npm ci --silent --no-audit --no-fund; fi || true
 
 $(AMQTT)/installed: bench/amqtt/requirements.txt
 	@$(PYTHON) -m venv $(AMQTT) && $(AMQTT)/bin/pip install --quiet --disable-pip-version-check -r $< && touch $@ || true

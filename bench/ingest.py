@@ -18,7 +18,7 @@ from bench.peers import Running
 from bench.rings import reports as report_ring
 from bench.scenarios import WINDOW
 from platziverse.agents.model import Agent, Metric, Rejection, Report
-from platziverse.ingest.statement import build
+from platziverse.ingest.reports import ReportStatements
 from tests.crash import wire
 from tests.servers import Cluster
 
@@ -69,16 +69,16 @@ class Straight:
         self._connection = psycopg2.connect(dsn)
         self._connection.autocommit = True
         self._cursor = self._connection.cursor()
-        self._known: dict[str, tuple[int, Agent]] = {}
-        self._instance, self._writer, self._number = str(uuid.uuid4()), str(uuid.uuid4()), 0
+        self._statements = ReportStatements(uuid.uuid4())
+        self._writer, self._number = str(uuid.uuid4()), 0
 
     def write(self, batch: list[Report]) -> int:
         """Commit; the number of rows."""
         self._number += 1
-        statement = build(batch, self._known, self._instance, self._writer, self._number)
+        statement = self._statements.build(batch, self._writer, self._number)
         self._cursor.execute(statement.sql, statement.parameters)
-        statement.remember(self._cursor.fetchall()[0], self._known)
-        return len(statement.rows.types)
+        self._statements.committed(statement, self._cursor.fetchall()[0])
+        return len(statement.columns.types)
 
     def close(self) -> None:
         self._connection.close()

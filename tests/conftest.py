@@ -1,4 +1,4 @@
-"""What pytest has to know about trial."""
+"""What pytest has to know about trial, and about the machine."""
 
 import os
 import tempfile
@@ -17,3 +17,9 @@ def pytest_runtestloop() -> Iterator[None]:
             return (yield)
         finally:
             os.chdir(before)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Processes for ``-n auto``: one more than processors, since many tests wait."""
+    return min(8, len(os.sched_getaffinity(0)) + 1)

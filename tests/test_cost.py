@@ -17,8 +17,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.access.authority import AccessAuthority
 from platziverse.agents.handlers import AgentHandlers
+from platziverse.agents.recorder import Recorder
 from platziverse.broker.broker import Broker
 from platziverse.ingest.batch import Batch, Outcome
+from platziverse.ingest.reports import KINDS
 from platziverse.ingest.writer import BatchWriter
 from platziverse.mqtt.codec import encode, encode_puback, encode_pubcomp, encode_pubrec, encode_pubrel
 from platziverse.mqtt.packets import Publish
@@ -98,9 +100,11 @@ class Paths:
 
     def __init__(self) -> None:
         clock = Clock()
-        self.writer = BatchWriter(CommitsAtOnce(), clock)
-        handlers = AgentHandlers(self.writer, lambda topic, payload: None, lambda: 1_700_000_000.0)
-        self.broker = BrokerHarness(handlers.table, authority=AccessAuthority(clock), observers=[handlers])
+        self.writer = BatchWriter(CommitsAtOnce(), clock, KINDS)
+        recorder = Recorder(self.writer, lambda topic, payload: None, lambda: 1_700_000_000.0)
+        self.broker = BrokerHarness(
+            AgentHandlers(recorder).table, authority=AccessAuthority(clock), observers=[recorder]
+        )
         self.clock = clock
         self.publisher = self.broker.connect("publisher")
 

@@ -122,6 +122,13 @@ class AccessAuthority:
         assert self._checker is not None
         self._checker.use_password_file(users)
 
+    def lets_in(self, local: bool) -> bool:
+        """Whether a client without a login may connect.
+
+        :param local: it is on this machine.
+        """
+        return self._anonymous == "always" or (self._anonymous == "local" and local)
+
     def stop(self) -> None:
         """No password is checked any more, that of a client who is waiting neither."""
         if self._checker is not None:
@@ -162,7 +169,7 @@ class AccessAuthority:
         return entered.addCallback(lambda found: found[1])
 
     def _login_anonymous(self, connect: Connect, address: str) -> "Deferred[str | None] | None":
-        if self._anonymous == "never" or (self._anonymous == "local" and not is_local(address)):
+        if not self.lets_in(is_local(address)):
             code = ConnectReturnCode.NOT_AUTHORIZED
             return fail(ConnectRefused(code, f"anonymous clients may not connect from {_host(address)}"))
         if self.rules is None and self._checker is None and self._binding == "none":

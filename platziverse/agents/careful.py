@@ -8,35 +8,15 @@ from attrs import define
 from msgspec import DecodeError, Raw, ValidationError
 from msgspec.json import Decoder
 
-from platziverse.agents.model import Agent, Metric
+from platziverse.agents.model import MAX_REASON, Agent, InvalidReport, Metric
 
 MAX_DEPTH: Final = 16
 #: Bytes of one value.
 MAX_VALUE: Final = 4096
-#: Characters of a reason.
-MAX_REASON: Final = 500
 
 _BOM: Final = b"\xef\xbb\xbf"
 #: A string, closed or not, or a bracket; no input makes it go back.
 _TOKEN: Final = re.compile(rb'"(?:[^"\\]+|\\.)*"?|[][{}]', re.DOTALL)
-
-
-class InvalidReport(Exception):
-    """A message, all of it, that can never become rows.
-
-    :param kind: one word to count by: size, encoding, syntax, depth, duplicate, fields, metrics, agents,
-        types, binding or login.
-    :param reason: one line that names the path, e.g. ``"Expected `int` - at `$.agent.pid`"``; never more of
-        the payload than a key.
-    """
-
-    def __init__(self, kind: str, reason: str) -> None:
-        super().__init__(kind, reason)
-        self.kind = kind
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return self.reason
 
 
 _NULL: Final = Raw(b"null")

@@ -4,7 +4,7 @@ What is made for every message is a Struct, which is decoded and made three time
 attrs, and is not looked at by the garbage collector; no cycle can lead through one.
 """
 
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 from attrs import define, field, frozen
 from msgspec import Meta, Struct
@@ -22,6 +22,28 @@ else:
     Value = str | int | float
 #: What fits an ``integer``.
 Pid: TypeAlias = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+
+
+#: Characters of a reason.
+MAX_REASON: Final = 500
+
+
+class InvalidReport(Exception):
+    """A message, all of it, that can never become rows.
+
+    :param kind: one word to count by: size, encoding, syntax, depth, duplicate, fields, metrics, agents,
+        types, binding or login.
+    :param reason: one line that names the path, e.g. ``"Expected `int` - at `$.agent.pid`"``; never more of
+        the payload than a key.
+    """
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(kind, reason)
+        self.kind = kind
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 class Agent(Struct, frozen=True, gc=False):

@@ -11,9 +11,9 @@ from typing import Any, Final
 from msgspec import DecodeError, Struct
 from msgspec.json import Decoder
 
-from platziverse.agents.careful import InvalidReport, number_text, read_carefully
+from platziverse.agents.careful import number_text, read_carefully
 from platziverse.agents.limits import AgentLimits
-from platziverse.agents.model import Agent, Metric, Rejection, Report
+from platziverse.agents.model import Agent, InvalidReport, Metric, Rejection, Report
 from platziverse.mqtt.packets import Publish
 
 #: How far an agent's clock may be behind and ahead of ours, in seconds.

@@ -2,8 +2,8 @@
 
 from attrs import define
 
-from platziverse.agents.careful import InvalidReport
 from platziverse.agents.interfaces import Client
+from platziverse.agents.model import InvalidReport
 
 
 @define

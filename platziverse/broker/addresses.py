@@ -1,16 +1,43 @@
-"""Which addresses are counted together."""
+"""What addresses say: which are counted together, and which are of this machine."""
 
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final
+
+#: Headers that a proxy adds to HTTP requests that it passes on: its address says nothing about the client.
+FORWARDED: Final = (b"Forwarded", b"X-Forwarded-For", b"X-Real-IP", b"Via")
+
+
+@lru_cache(maxsize=4096)
+def parsed(host: str) -> IPv4Address | IPv6Address | None:
+    """The IP address that ``host`` is, IPv4 within IPv6 as IPv4, or ``None`` when it is a name."""
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 
 
 @lru_cache(maxsize=4096)
 def neighbourhood(host: str) -> str:
     """Who is counted together: an IPv4 address, or the 64 bits of an IPv6 network that one site has."""
-    try:
-        address = ip_address(host.partition("%")[0])
-    except ValueError:
+    address = parsed(host)
+    if address is None:
         return host
     if isinstance(address, IPv4Address):
         return str(address)
-    return str(address.ipv4_mapped or IPv6Address(int(address) >> 64 << 64))
+    return str(IPv6Address(int(address) >> 64 << 64))
+
+
+def is_local(peer: str | None, own: str | None) -> bool:
+    """Whether a client is on this machine, for every protocol alike.
+
+    It is if it comes through a Unix socket, over loopback, or from the address that it has connected to.
+
+    :param peer: host of the client's end, ``None`` for a Unix socket.
+    :param own: host of our end.
+    """
+    if peer is None:
+        return True
+    address = parsed(peer)
+    return address is not None and (address.is_loopback or address == parsed(own or ""))

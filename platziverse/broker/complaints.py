@@ -4,7 +4,8 @@ from collections import Counter
 from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
+from twisted.python.failure import Failure
 
 #: Lines per cause in each window, and those of them about one host; what is beyond is counted, and told
 #: when the window ends.
@@ -33,15 +34,24 @@ class Complaints:
 
         :param address: of the client, ``"host:port"``; a field of the event like the others.
         """
+        if self._may_speak(cause, address):
+            self._log.warn(format, cause=cause, address=address, **fields)
+
+    def fail(self, cause: str, failure: Failure, format: str, /, *, address: str, **fields: object) -> None:
+        """Log a bug of ours with its traceback, within the same limits."""
+        if self._may_speak(cause, address):
+            self._log.failure(format, failure, LogLevel.critical, cause=cause, address=address, **fields)
+
+    def _may_speak(self, cause: str, address: str) -> bool:
         if self._window is None:
             self._window = self._clock.callLater(WINDOW, self._end_window)
         host = address.rpartition(":")[0]
         if self._lines[cause] >= LINES or self._hosts[cause, host] >= LINES_PER_HOST:
             self._silent[cause] += 1
-            return
+            return False
         self._lines[cause] += 1
         self._hosts[cause, host] += 1
-        self._log.warn(format, cause=cause, address=address, **fields)
+        return True
 
     def stop(self) -> None:
         """Tell what is left to tell."""

@@ -11,7 +11,7 @@ from typing import Any, Final
 import psycopg2
 from attrs import frozen
 
-from platziverse.agents.careful import InvalidReport
+from platziverse.agents.model import InvalidReport
 from platziverse.agents.payload import parse
 from platziverse.config import Config
 from platziverse.embedded.cluster import local_dsn, locate

@@ -4,6 +4,7 @@ import re
 import shlex
 import time
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any, Final
 
 import psycopg2
@@ -17,6 +18,7 @@ from platziverse.daemon.process import within
 from platziverse.daemon.statedir import Instance, InstanceError
 from platziverse.embedded.places import EmbeddedError
 from platziverse.embedded.server import EmbeddedPostgres
+from platziverse.ingest.reports import KINDS, ReportStatements
 from platziverse.ingest.store import READY, PostgresStore
 from platziverse.ingest.writer import BatchWriter
 from platziverse.postgres.maintenance import Maintenance
@@ -68,13 +70,13 @@ class Database:
         ingest = config.ingest
         self.store = PostgresStore(
             reactor,
-            self.instance.id,
+            partial(ReportStatements, self.instance.id),
             slots=ingest.slots,
             prepare=self._prepare,
             deadline=ingest.statement_deadline,
             bound=config.access.binding == "username",
         )
-        self.writer = BatchWriter(self.store, reactor, max_entries=ingest.batch, observe=observe)
+        self.writer = BatchWriter(self.store, reactor, KINDS, max_entries=ingest.batch, observe=observe)
         self.reader = Reader(reactor, Unavailable)
         # Connects when the first login asks.
         self._user_reader = Reader(reactor, LoginsUnavailable, connections=1, deadline=3.0)

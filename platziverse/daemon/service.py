@@ -17,6 +17,7 @@ from platziverse.access.authority import AccessAuthority
 from platziverse.access.files import AccessError
 from platziverse.access.passwords import PasswordChecker, UserTable
 from platziverse.agents.handlers import AgentHandlers
+from platziverse.agents.recorder import Recorder
 from platziverse.broker.broker import Broker
 from platziverse.broker.complaints import Complaints
 from platziverse.broker.dispatcher import TopicDispatcher
@@ -46,7 +47,7 @@ from platziverse.daemon.reload import Reload
 from platziverse.daemon.supervisor import Supervisor
 from platziverse.door.arrivals import Arrivals
 from platziverse.door.crowd import Crowd
-from platziverse.door.upgrade import websocket_resource
+from platziverse.door.upgrade import WebSocketResource
 from platziverse.embedded.server import Stopped
 from platziverse.net.factory import MQTTFactory
 from platziverse.net.shared import Shared
@@ -102,13 +103,12 @@ class Daemon(Service):
         self.authority = _authority(config.access, reactor, self._hashing, self.database.users)
         may_speak = cast(Any, self.authority.may_speak_for)
         self.complaints = Complaints(reactor, "agents")
-        self.handlers = AgentHandlers(
+        self.recorder = Recorder(
             self.database.writer, self._publish, time.time, config.agents, may_speak, self.complaints.warn
         )
         self.limits = fitted(config.limits)
         self.broker = self._broker()
         self.shared = Shared(self.broker, reactor, self.observations.ack, self.database.writer)
-        self.factory = MQTTFactory(self.shared)
         self.crowd = Crowd(self.limits, self.broker.traffic, self.shared.complaints)
         self.arrivals = Arrivals(self.limits.max_connect_rate, reactor)
         self.front = self._front()
@@ -123,13 +123,14 @@ class Daemon(Service):
     def _broker(self) -> Broker:
         """:raises Unusable: a row of ``handlers``."""
         tables = [handler_rows(name, self._publish) for name in self.config.handlers]
-        dispatcher = TopicDispatcher(cast(Mapping[str, Handler], self.handlers.table), *tables)
-        observer = cast(ClientObserver, self.handlers)
+        agents = AgentHandlers(self.recorder)
+        dispatcher = TopicDispatcher(cast(Mapping[str, Handler], agents.table), *tables)
+        observer = cast(ClientObserver, self.recorder)
         return Broker(self.limits, dispatcher, self.authority, self._reactor, time.time, [observer])
 
     def _front(self) -> Front:
         """:raises Unusable: the certificate."""
-        config, database = self.config, self.database
+        config, database, mqtt = self.config, self.database, MQTTFactory(self.shared)
         self.turns = Turns(self._reactor)
         collector = DaemonCollector(
             __version__,
@@ -137,7 +138,7 @@ class Daemon(Service):
             self.shared,
             self.crowd,
             self.arrivals,
-            self.handlers,
+            self.recorder,
             database.writer,
             database.store,
             self.observations,
@@ -148,9 +149,12 @@ class Daemon(Service):
             config.web,
             lambda: database.trouble,
             [("metrics", MetricsPage(collector)), ("api", Api(database.reader, self.broker.sessions))],
-            websocket_resource(self.factory, config.web.websocket_origins),
+            WebSocketResource(mqtt),
+            lets_in=self.authority.lets_in,
+            traffic=self.broker.traffic,
+            complaints=self.shared.complaints,
         )
-        return Front(self.factory, site, config.tls, self.arrivals)
+        return Front(mqtt, site, config.tls, self.arrivals)
 
     def _publish(self, topic: str, payload: bytes) -> None:
         self.broker.announce(topic, payload)

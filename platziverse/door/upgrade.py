@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-from collections.abc import Iterable
 from typing import Any, Final, cast
 
 from twisted.logger import Logger
@@ -12,6 +11,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 from wsproto.utilities import generate_accept_token
 
+from platziverse.broker.addresses import FORWARDED
 from platziverse.door.handover import hand_over
 from platziverse.door.interfaces import MQTTSide
 from platziverse.door.websocket import WebSocket
@@ -31,23 +31,17 @@ def wants_websocket(request: Request) -> bool:
     return b"websocket" in _tokens(request, b"Upgrade")
 
 
-def websocket_resource(mqtt: MQTTSide, origins: Iterable[str] = ()) -> "WebSocketResource":
-    """MQTT over WebSocket: a resource for ``/mqtt``, to be rendered at ``/`` too if ``wants_websocket``.
+class WebSocketResource(Resource):
+    """Upgrades a GET to a WebSocket that carries MQTT: a resource for ``/mqtt``, and for ``/`` likewise.
+
+    Which pages may connect is decided before it is rendered.
 
     :param mqtt: the ``MQTTFactory``.
-    :param origins: pages that may connect, e.g. ``"https://panel.example"``. None given: all may. MQTT
-        has no cookies, so a foreign page can do no more than a program on the same machine could.
     """
-    return WebSocketResource(mqtt, frozenset(origin.lower().encode() for origin in origins))
 
-
-class WebSocketResource(Resource):
-    """Upgrades a GET to a WebSocket that carries MQTT."""
-
-    def __init__(self, mqtt: MQTTSide, origins: frozenset[bytes]) -> None:
+    def __init__(self, mqtt: MQTTSide) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._mqtt = mqtt
-        self._origins = origins
 
     def getChild(self, path: bytes, request: Request) -> Resource:
         """``/mqtt/`` is ``/mqtt``."""
@@ -64,15 +58,12 @@ class WebSocketResource(Resource):
         key = request.getHeader(b"Sec-WebSocket-Key") or b""
         offered = _tokens(request, b"Sec-WebSocket-Protocol", fold=False)
         subprotocol = next((name for name in offered if name in SUBPROTOCOLS), None)
-        origin = request.getHeader(b"Origin")
         if request.getHeader(b"Sec-WebSocket-Version") != VERSION:
             request.setHeader(b"Sec-WebSocket-Version", VERSION)
             return _refuse(request, UPGRADE_REQUIRED, "WebSocket version 13 only")
         upgrades = request.clientproto == b"HTTP/1.1" and b"upgrade" in _tokens(request, b"Connection")
         if not upgrades or not _is_key(key):
             return _refuse(request, http.BAD_REQUEST, "no WebSocket handshake")
-        if self._origins and origin is not None and origin.lower() not in self._origins:
-            return _refuse(request, http.FORBIDDEN, "this Origin may not connect")
         if subprotocol is None:  # [MQTT-6.0.0-3]
             return _refuse(request, http.BAD_REQUEST, "the subprotocol must be mqtt")
         return self._upgrade(request, key, subprotocol)
@@ -91,7 +82,8 @@ class WebSocketResource(Resource):
             b"Sec-WebSocket-Accept: " + generate_accept_token(key) + b"\r\n"
             b"Sec-WebSocket-Protocol: " + subprotocol + b"\r\n\r\n"
         )
-        websocket = WebSocket(self._mqtt, inner)
+        forwarded = any(request.requestHeaders.hasHeader(name) for name in FORWARDED)
+        websocket = WebSocket(self._mqtt, inner, forwarded)
         hand_over(transport, websocket)
         websocket.makeConnection(transport)  # type: ignore[no-untyped-call]
         if early:

@@ -31,12 +31,15 @@ class WebSocket(TwistedProtocol):
     """Protocol of the connection below, transport of the MQTT connection above.
 
     Every ``write`` is one binary message. Back-pressure is that of the connection below, both ways.
+
+    :param forwarded: a proxy has opened it for a client, who may be anywhere.
     """
 
     disconnecting = False
 
-    def __init__(self, owner: MQTTSide, inner: IProtocol) -> None:
+    def __init__(self, owner: MQTTSide, inner: IProtocol, forwarded: bool = False) -> None:
         self._shared = shared = owner.shared
+        self.forwarded = forwarded
         self._inner = inner
         self._reader = FrameReader(
             shared.limits.max_packet_size * MESSAGE_FACTOR, lambda: shared.deadlines.now

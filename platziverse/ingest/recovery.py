@@ -2,13 +2,12 @@
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from attrs import frozen
 
 from platziverse.ingest.batch import Batch
-from platziverse.ingest.refused import instead_of
 from platziverse.postgres.sqlstate import Action, one_line
 
 #: Tries at once after a conflict, and tries before an unknown error is taken for a bad row.
@@ -55,10 +54,19 @@ class Recovery:
     """Everything that has gone wrong with one batch so far.
 
     :param setup_pause: seconds between tries when rights, tables or logins are wrong.
+    :param instead: called with an entry that the database refuses for its data, and the reason; see
+        :class:`~platziverse.ingest.kinds.Kind`.
     """
 
-    def __init__(self, batch: Batch, backoff: Backoff, setup_pause: float) -> None:
+    def __init__(
+        self,
+        batch: Batch,
+        backoff: Backoff,
+        setup_pause: float,
+        instead: "Callable[[object, str], Sequence[object] | None]",
+    ) -> None:
         self._batch, self._backoff, self._setup_pause = batch, backoff, setup_pause
+        self._instead = instead
         self._seen: Counter[Action] = Counter()
 
     @property
@@ -83,7 +91,8 @@ class Recovery:
     def _narrow(self, error: BaseException) -> Step:
         if len(self._batch.entries) > 1:
             return Step(self._batch.halves())
-        replacement = instead_of(self._batch.entries[0], one_line(error)) if self._batch.entries else None
+        entries = self._batch.entries
+        replacement = self._instead(entries[0], one_line(error)) if entries else None
         if replacement is not None:
             return Step((self._batch.replaced(replacement),), refused=True)
         # Not even its raw bytes in ASCII: kept, with everything behind it, until somebody comes to see.

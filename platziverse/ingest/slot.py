@@ -1,17 +1,16 @@
 """One connection, and the patience to bring a batch into the database whatever happens to it."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from typing import Any, Final, Protocol
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks
 from twisted.python.failure import Failure
 
-from platziverse.agents.model import Agent
 from platziverse.ingest.batch import Batch
 from platziverse.ingest.errors import StoreStopped
+from platziverse.ingest.kinds import Statement, Statements
 from platziverse.ingest.recovery import Backoff, Recovery, Step
-from platziverse.ingest.statement import FENCE, WRITTEN_BEFORE, Statement, build
 from platziverse.postgres.connection import force_close, timed
 from platziverse.postgres.sqlstate import Action, ConnectFailed, classify, one_line
 
@@ -31,7 +30,6 @@ class Database(Protocol):
     """
 
     reactor: Any
-    instance: UUID
     deadline: float
     setup_pause: float
     prefix: str
@@ -46,14 +44,11 @@ class Database(Protocol):
 class Slot:
     """Commits one batch at a time over one connection at a time.
 
-    :ivar known: id and fields of the agents this slot has left connected; its shard is nobody else's.
-    :ivar max_known: how many it remembers.
+    :param statements: makes the statements of this slot, and of no other.
     """
 
-    def __init__(self, database: Database, backoff: Backoff, max_known: int = 100_000) -> None:
-        self._database, self._backoff = database, backoff
-        self.known: dict[str, tuple[int, Agent]] = {}
-        self.max_known = max_known
+    def __init__(self, database: Database, backoff: Backoff, statements: Statements) -> None:
+        self._database, self._backoff, self._statements = database, backoff, statements
         self.connection: Any = None
         self._turn = DeferredLock()
         self._name, self._number = str(uuid4()), 0
@@ -105,7 +100,7 @@ class Slot:
                 if instead is None:
                     statement, answer = yield self._execute(batch)
                 elif (yield self._was_written()):
-                    statement, answer = self._build(batch), WRITTEN_BEFORE
+                    statement, answer = self._build(batch), None
                 else:
                     return instead
             except Exception as error:
@@ -158,11 +153,11 @@ class Slot:
         What takes its place has numbers of its own, so a copy that a frozen server still holds must not
         wake up beside it.
         """
-        (written,) = yield self._ask(FENCE, {"writer": self._name, "batch": self._number})
+        (written,) = yield self._ask(self._statements.fence, {"writer": self._name, "batch": self._number})
         return bool(written)
 
     @inlineCallbacks
-    def _ask(self, sql: str, parameters: dict[str, Any]) -> Generator["Deferred[Any]", Any, Any]:
+    def _ask(self, sql: str, parameters: Mapping[str, Any]) -> Generator["Deferred[Any]", Any, Any]:
         """The one row of the answer."""
         database = self._database
         query = self.connection.runQuery(database.prefix + sql, parameters)
@@ -170,10 +165,10 @@ class Slot:
         return answer
 
     def _build(self, batch: Batch) -> Statement:
-        return build(batch.entries, self.known, str(self._database.instance), self._name, self._number)
+        return self._statements.build(batch.entries, self._name, self._number)
 
     def _recovery(self, batch: Batch) -> Recovery:
-        return Recovery(batch, self._backoff, self._database.setup_pause)
+        return Recovery(batch, self._backoff, self._database.setup_pause, self._statements.instead)
 
     def _number_next(self) -> None:
         self._number += 2  # the number between is that of the fence
@@ -183,10 +178,7 @@ class Slot:
     def _done(self, batch: Batch, statement: Statement, answer: Any) -> None:
         self._backoff.reset()
         self._database.well(self)
-        statement.remember(answer, self.known)
-        while len(self.known) > self.max_known:
-            del self.known[next(iter(self.known))]
-        batch.committed(statement.outcome(answer))
+        batch.committed(self._statements.committed(statement, answer))
 
     def _after(self, error: Exception, recovery: Recovery) -> Step:
         """Decide what comes after a failure, and close the connection if it is of no use."""
@@ -195,7 +187,7 @@ class Slot:
         action = classify(error, closed=not self.connected)
         step = recovery.next(action, error)
         if action is Action.STALE:
-            self.known.clear()
+            self._statements.stale()
         if step.anew:
             self._close()
         if step.refused:

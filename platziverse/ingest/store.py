@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Generator
 from typing import Any, Final
-from uuid import UUID
 
 import psycopg2
 from twisted.internet.defer import Deferred, DeferredList, DeferredLock, inlineCallbacks
@@ -10,6 +9,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from platziverse.ingest.batch import Batch
+from platziverse.ingest.kinds import Statements
 from platziverse.ingest.recovery import Backoff
 from platziverse.ingest.slot import Slot
 from platziverse.postgres.connection import Connection, connect, force_close, timed
@@ -28,7 +28,7 @@ _LOOK: Final = """SELECT current_setting('transaction_read_only') = 'on',
 class PostgresStore:
     """Slots of one connection each; batches of one shard always take the same slot.
 
-    :param instance: identity of this daemon, which owns the agents that are connected to it.
+    :param statements: called once for each slot; returns what makes its statements.
     :param slots: batches that may commit at the same time.
     :param prepare: called, with the connection string, before the first batch and again after tables
         were found missing; brings the tables up to date, for example.
@@ -43,7 +43,7 @@ class PostgresStore:
     def __init__(
         self,
         reactor: Any,
-        instance: UUID,
+        statements: Callable[[], Statements],
         *,
         slots: int = 2,
         prepare: Callable[[str], "Deferred[Any]"] | None = None,
@@ -51,7 +51,7 @@ class PostgresStore:
         setup_pause: float = 60.0,
         bound: bool = False,
     ) -> None:
-        self.reactor, self.instance = reactor, instance
+        self.reactor = reactor
         self.deadline, self.setup_pause = deadline, setup_pause
         self.state = CONNECTING
         self.refused = self.internal_errors = 0
@@ -64,7 +64,7 @@ class PostgresStore:
         self._limits += f"SET LOCAL lock_timeout = {max(1, milliseconds // 2)};"
         self._limits += "SET LOCAL platziverse.bound = on;" if bound else ""
         self.prefix = self._limits
-        self._slots = [Slot(self, Backoff()) for _ in range(slots)]
+        self._slots = [Slot(self, Backoff(), statements()) for _ in range(slots)]
         self._troubles: dict[Slot, str] = {}
         self._prepare, self._prepared, self._preparing = prepare, False, DeferredLock()
         self._warned: set[str] = set()

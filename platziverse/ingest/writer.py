@@ -1,19 +1,18 @@
 """Group commit: what arrives while a round commits forms the next one."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar, cast
+from typing import Any, Final, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from platziverse.agents.model import Departure, Entry, Rejection, Report
-from platziverse.broker.records import Delivery, Forget, Release
-from platziverse.ingest.batch import Batch, Outcome, PacketIdentifiers, weight
-from platziverse.ingest.deliveries import Deliveries
+from platziverse.ingest.batch import Batch, Outcome
 from platziverse.ingest.errors import StoreStopped
+from platziverse.ingest.kinds import Kind, Kinds, Touch
+from platziverse.ingest.touches import Touched, UnderWay
 
 log = Logger("platziverse.store")
 
@@ -21,7 +20,7 @@ log = Logger("platziverse.store")
 PATIENCE: Final = 1.0
 
 T = TypeVar("T")
-_Queue = deque[tuple[Entry, "Deferred[None]"]]
+_Queue = deque[tuple[object, Kind, "Deferred[None]"]]
 
 
 class BatchStore(Protocol):
@@ -38,29 +37,32 @@ class BatchStore(Protocol):
 
 
 class BatchWriter:
-    """A ``ReportStore`` that commits in rounds, one batch for each shard.
+    """Commits entries of any kind in rounds, one batch for each shard; with reports it is a ``ReportStore``.
 
-    An agent always belongs to the same shard, so no two batches wait for the same row. There is no
-    timer: while the database is fast the batches are small, while it is slow they grow. A shard in
-    trouble of its own, say behind a lock on a row, keeps the others waiting ``PATIENCE`` and no longer.
+    A shard key, such as an agent, always belongs to the same shard, so no two batches wait for the same
+    row. There is no timer: while the database is fast the batches are small, while it is slow they grow. A
+    shard in trouble of its own, say behind a lock on a row, keeps the others waiting ``PATIENCE`` and no
+    longer.
 
     :param clock: Twisted's reactor, or a clock.
+    :param kinds: of the entries that may be saved.
     :param max_entries: most entries of a batch.
     :param max_rows: about the most rows of a batch.
     :param observe: called with the number of entries and the seconds of each batch.
-    :ivar received: messages saved: reports and rejections. Always the sum of the next four.
+    :ivar received: messages saved. Always the sum of the next four.
     :ivar stored: of those, the ones whose metrics are in the tables.
     :ivar duplicates: the ones that were in the tables before.
     :ivar rejected: the ones in ``rejected_messages``.
     :ivar pending: the ones that are not yet committed.
     :ivar waiting: entries of all kinds not yet committed.
-    :ivar departures: those of them that are Departures.
+    :ivar departures: those of them that say that somebody has gone.
     """
 
     def __init__(
         self,
         store: BatchStore,
         clock: Any,
+        kinds: Kinds,
         *,
         max_entries: int = 500,
         max_rows: int = 4000,
@@ -68,54 +70,54 @@ class BatchWriter:
     ) -> None:
         self.received = self.stored = self.duplicates = self.rejected = self.pending = 0
         self.waiting = self.departures = 0
-        self._store, self._clock = store, clock
+        self._store, self._clock, self._kinds = store, clock, kinds
         self._max_entries, self._max_rows, self._observe = max_entries, max_rows, observe
         self._queues: list[_Queue] = [deque() for _ in range(store.slots)]
         self._busy: set[int] = set()
         self._in_round = self._stopped = False
         self._drained: list[Deferred[None]] = []
-        self._deliveries = Deliveries()
+        self._under_way = UnderWay()
 
-    def save(self, entry: Entry) -> "Deferred[None]":
-        """Fires when the transaction with this entry has committed."""
+    def save(self, entry: object) -> "Deferred[None]":
+        """Fires when the transaction with this entry has committed.
+
+        :raises KeyError: no kind was given for entries of this class.
+        """
         if self._stopped:
             return fail(StoreStopped())
+        kind = self._kinds[type(entry)]
         deferred: Deferred[None] = Deferred()
         self.waiting += 1
-        if type(entry) is Report:
+        if kind.message:
             self.received += 1
             self.pending += 1
-            if entry.delivery is not None:
-                self._deliveries.begun(entry.delivery)
-                deferred.addBoth(self._delivered, entry.delivery)
-            self._enqueue(entry.agent.uuid, entry, deferred)
-        elif type(entry) is Departure:
+        elif kind.departure:
             self.departures += 1
             deferred.addBoth(self._departed)
-            self._enqueue(entry.uuid, entry, deferred)
-        elif type(entry) is Rejection:
-            self.received += 1
-            self.pending += 1
-            self._enqueue(entry.client_id, entry, deferred)
-        else:
-            last = cast(Release | Forget, entry)
-            self._deliveries.after(last, partial(self._enqueue, last.client_id, last, deferred))
+        touches = kind.touches(entry)
+        if touches and kind.last:
+            self._under_way.after(touches, partial(self._enqueue, entry, kind, deferred))
+            return deferred
+        if touches:
+            self._under_way.begun(touches)
+            deferred.addBoth(self._finished, touches)
+        self._enqueue(entry, kind, deferred)
         return deferred
 
-    def _delivered(self, result: T, delivery: Delivery) -> T:
-        self._deliveries.finished(delivery)
+    def _finished(self, result: T, touches: Sequence[Touch]) -> T:
+        self._under_way.finished(touches)
         return result
 
     def _departed(self, result: T) -> T:
         self.departures -= 1
         return result
 
-    def _enqueue(self, place: str, entry: Entry, deferred: "Deferred[None]") -> None:
+    def _enqueue(self, entry: object, kind: Kind, deferred: "Deferred[None]") -> None:
         if self._stopped:
             deferred.errback(StoreStopped())
             return
-        shard = hash(place) % len(self._queues)
-        self._queues[shard].append((entry, deferred))
+        shard = hash(kind.shard(entry)) % len(self._queues)
+        self._queues[shard].append((entry, kind, deferred))
         if not self._in_round:
             self._go_on(shard)
 
@@ -140,7 +142,7 @@ class BatchWriter:
         self._stopped = True
         for queue in self._queues:
             while queue:
-                queue.popleft()[1].errback(StoreStopped())
+                queue.popleft()[2].errback(StoreStopped())
 
     def _begin_round(self) -> None:
         shards = [shard for shard, queue in enumerate(self._queues) if queue and shard not in self._busy]
@@ -183,15 +185,16 @@ class BatchWriter:
 
     def _take(self, queue: _Queue) -> Batch:
         """The next batch of a shard: in order, and as much as may go together."""
-        entries: list[Entry] = []
+        entries: list[object] = []
         deferreds: list[Deferred[None]] = []
-        rows, identifiers = 0, PacketIdentifiers()
+        rows, touched = 0, Touched()
         while queue and len(entries) < self._max_entries:
-            entry, deferred = queue[0]
-            rows += weight(entry)
+            entry, kind, deferred = queue[0]
+            rows += kind.weight(entry)
             if entries and rows > self._max_rows:
                 break
-            if not identifiers.take(entry):  # never the first
+            touches = kind.touches(entry)
+            if touches and not touched.take(touches):  # never the first
                 break
             entries.append(entry)
             deferreds.append(deferred)

@@ -4,14 +4,11 @@ from typing import Any, Final, cast
 
 from msgspec.json import encode
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from platziverse.web.interfaces import Unavailable
-
-log = Logger()
 
 JSON: Final = b"application/json; charset=utf-8"
 METHODS: Final = (b"GET", b"HEAD")
@@ -81,8 +78,7 @@ def _failed(failure: Failure, request: Request) -> bytes:
         error = HTTPError(503, f"the database is away: {error}")
         request.setHeader(b"Retry-After", b"5")
     elif not isinstance(error, HTTPError):
-        peer = getattr(request.getClientAddress(), "host", "unix")
-        log.failure("Bug: answering {address} {path!r}", failure, address=peer, path=request.path)
+        cast(Any, request).site.failed(request, failure)
         error = HTTPError(500, "internal error")
     request.setResponseCode(error.status)
     return _body({"error": error.text}, request)

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, Protocol, TypeAlias
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from platziverse.broker.interfaces import Client
 
@@ -14,6 +15,16 @@ Row: TypeAlias = dict[str, Any]
 
 class Unavailable(Exception):
     """The database cannot answer now; one line that says why."""
+
+
+class Complaints(Protocol):
+    """Tells the log about clients, within limits for each cause."""
+
+    def warn(self, cause: str, format: str, /, *, address: str, **fields: object) -> None: ...
+
+    def fail(
+        self, cause: str, failure: Failure, format: str, /, *, address: str, **fields: object
+    ) -> None: ...
 
 
 class ReadStore(Protocol):

@@ -16,9 +16,12 @@ class WebSettings:
     hosts: tuple[str, ...] = ()
     #: Pages that may read, e.g. ``"https://panel.example"``; all others only when they come from here.
     origins: tuple[str, ...] = ()
-    #: Pages that may open a WebSocket for MQTT; none given: all, as MQTT has logins and no cookies.
+    #: Pages that may open a WebSocket for MQTT, beside those that come from here. None given: all, but
+    #: where a client without a login would be let in.
     websocket_origins: tuple[str, ...] = ()
     #: Seconds in which a request must be complete, and that a connection may be idle.
     timeout: float = field(default=30.0, validator=ge(1))
-    #: HTTP connections at a time.
+    #: HTTP connections at a time; beyond them, and those of one address, only health checks are answered.
     max_connections: int = field(default=1000, validator=ge(1))
+    #: The same for one address, or one IPv6 network of 64 bits; 0: as many as there may be in all.
+    max_connections_per_address: int = field(default=250, validator=ge(0))

@@ -1,23 +1,27 @@
 """The HTTP side of the shared port: who is answered, and the tree of what there is."""
 
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from ipaddress import ip_address
-from socket import gethostname
-from typing import Any, Final, cast
-from urllib.parse import urlsplit
+from typing import Any, Final
 
 from twisted.internet.interfaces import IAddress
-from twisted.web.http import HTTPChannel
+from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
+from platziverse.broker.addresses import neighbourhood
+from platziverse.broker.traffic import Traffic
 from platziverse.web.answers import Refusal
+from platziverse.web.channel import Channel
+from platziverse.web.guard import Guard, header_of, names_its_host
 from platziverse.web.health import Health, Readiness
+from platziverse.web.interfaces import Complaints
 from platziverse.web.settings import WebSettings
 
-#: Bytes of a request line and its headers together, and headers.
-MAX_HEADERS_SIZE: Final = 16 * 1024
-MAX_HEADERS: Final = 100
+#: Connections beyond the limits that health checks may have; the oldest of them makes room for a new one.
+RESERVE: Final = 32
+#: Seconds that such a connection may last.
+RESERVE_TIMEOUT: Final = 5.0
 
 HEADERS: Final = {
     b"Cache-Control": b"no-store",
@@ -27,70 +31,6 @@ HEADERS: Final = {
     b"X-Content-Type-Options": b"nosniff",
     b"X-Frame-Options": b"DENY",
 }
-
-_NO_REQUEST: Final = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-_BODY_REFUSED: Final = (
-    b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 44\r\n"
-    b'Content-Type: application/json\r\n\r\n{"error": "no request here may have a body"}'
-)
-
-
-class Channel(HTTPChannel):
-    """Reads requests: no bodies, and each one complete in its time, however it trickles in."""
-
-    totalHeadersSize = MAX_HEADERS_SIZE
-    maxHeaders = MAX_HEADERS
-    _leaving = False
-    #: A request line has come, and its request is not answered.
-    _within = False
-
-    def resetTimeout(self) -> None:
-        """Do nothing: the time runs from the end of the last request, not from the last byte."""
-
-    def dataReceived(self, data: bytes) -> None:
-        """See at its first byte what can never become a request: it has no line that ends."""
-        super().dataReceived(data)  # type: ignore[no-untyped-call]
-        first = self._buffer.lstrip(b"\r\n")[:1]
-        if first and not first.isalpha() and not self._within and not self._leaving:
-            cast(Any, self.transport).write(_NO_REQUEST)
-            self.loseConnection()
-
-    def allHeadersReceived(self) -> None:
-        """Refuse a body before it is read."""
-        if self.length == 0:
-            super().allHeadersReceived()  # type: ignore[no-untyped-call]
-            return
-        transport: Any = self.transport
-        transport.write(_BODY_REFUSED)
-        self.loseConnection()
-
-    def lineReceived(self, line: bytes) -> None:
-        """What follows a refused request is not looked at."""
-        if not self._leaving:
-            self._within = self._within or line != b""
-            super().lineReceived(line)  # type: ignore[no-untyped-call]
-
-    def requestDone(self, request: Any) -> None:
-        """The next one may begin."""
-        self._within = False
-        super().requestDone(request)  # type: ignore[no-untyped-call]
-
-    def rawDataReceived(self, data: bytes) -> None:
-        """What follows a refused request is not looked at."""
-        if not self._leaving:
-            super().rawDataReceived(data)
-
-    def loseConnection(self) -> None:
-        """Close once what was written is sent."""
-        if not self._leaving:
-            self._leaving = True
-            super().loseConnection()  # type: ignore[no-untyped-call]
-
-    def connectionLost(self, reason: Any = None) -> None:
-        """Make room for another connection."""
-        site: Any = self.factory
-        site.connections.discard(self)
-        super().connectionLost(reason)  # type: ignore[no-untyped-call]
 
 
 class GuardedRequest(Request):
@@ -102,126 +42,134 @@ class GuardedRequest(Request):
             self.path = b"/*"
         super().process()  # type: ignore[no-untyped-call]
 
+    def processingFailed(self, reason: Failure) -> None:
+        """Answer a bug of ours as every other error, and tell the log about it once in a while."""
+        site: Any = self.site
+        site.failed(self, reason)
+        channel: Any = self.channel
+        if self.startedWriting:
+            channel.loseConnection()
+            return
+        self._close_after()
+        self._set_headers()
+        super().render(Refusal(500, "internal error"))  # type: ignore[no-untyped-call]
+
     def render(self, resrc: Any) -> None:
+        """Answer with ``resrc``, or with the reason why not."""
         site: Any = self.site
         resrc = self._refusal(resrc) or resrc
         if resrc is not site.websocket:
-            for name, value in HEADERS.items():
-                self.setHeader(name, value)  # type: ignore[no-untyped-call]
+            self._set_headers()
         channel = self.channel
         super().render(resrc)  # type: ignore[no-untyped-call]
         if resrc is site.websocket and not self.finished:
-            site.connections.discard(channel)  # upgraded: it is a connection of MQTT from now on
+            site.left(channel)  # upgraded: it is a connection of MQTT from now on
 
     def _refusal(self, resource: Any) -> Resource | None:
-        """What to answer instead of ``resource``, if anything."""
+        """Return what to answer instead of ``resource``, or ``None`` when it may be rendered."""
         site: Any = self.site
-        if not _names_its_host(self):
-            channel: Any = self.channel
-            channel.persistent = False
-            self.setHeader("Connection", "close")  # type: ignore[no-untyped-call]
+        if not names_its_host(self):
+            self._close_after()
             return Refusal(400, "Host is needed, once")
-        if resource is site.websocket:
-            return None  # it has rules of its own
-        return cast("Resource | None", site.guard.check(self, resource))
+        if site.is_reserve(self.channel):
+            self._close_after()
+            if not isinstance(resource, Health | Readiness):
+                return Refusal(503, site.refuse(self))
+        guard: Guard = site.guard
+        return guard.check_websocket(self) if resource is site.websocket else guard.check(self, resource)
 
+    def _set_headers(self) -> None:
+        for name, value in HEADERS.items():
+            self.setHeader(name, value)  # type: ignore[no-untyped-call]
 
-class Guard:
-    """Decides whether a request is answered."""
-
-    def __init__(self, settings: WebSettings) -> None:
-        self._everyone = settings.readers == "everyone"
-        self._hosts = frozenset(host.lower().strip("[]") for host in settings.hosts)
-        self._origins = frozenset(origin.lower() for origin in settings.origins)
-        self._local_names = frozenset({"localhost", gethostname().lower()})
-
-    def check(self, request: Request, resource: Any) -> Resource | None:
-        """What to answer instead of ``resource``, if anything."""
-        if not self._may_name(_host(request)):
-            return Refusal(421, "this Host is not answered here; see the setting web.hosts")
-        if not self._may_come_from(request):
-            return Refusal(403, "this Origin may not read; see the setting web.origins")
-        if not (self._everyone or isinstance(resource, Health | Readiness | Refusal) or _is_local(request)):
-            return Refusal(403, "only this machine may read; see the setting web.readers")
-        return None
-
-    def _may_name(self, host: str) -> bool:
-        if self._hosts:
-            return host in self._hosts
-        if self._everyone or not host or host in self._local_names or host.endswith(".localhost"):
-            return True
-        return _address(host) is not None
-
-    def _may_come_from(self, request: Request) -> bool:
-        header = request.getHeader("Origin")
-        if header is None:
-            return True
-        origin = header.lower()
-        if origin in self._origins:
-            request.setHeader("Access-Control-Allow-Origin", header)
-            request.setHeader("Vary", "Origin")
-            return True
-        own = (request.getHeader("Host") or "").lower()
-        return own != "" and origin in (f"http://{own}", f"https://{own}")
-
-
-def _names_its_host(request: Request) -> bool:
-    """HTTP/1.1 wants Host in every request, and nobody may send two (RFC 9112, 3.2)."""
-    hosts = len(request.requestHeaders.getRawHeaders("Host", []))
-    return hosts == 1 or (hosts == 0 and request.clientproto != b"HTTP/1.1")
-
-
-def _host(request: Request) -> str:
-    """The name in Host, in lower case, without port and brackets."""
-    try:
-        return urlsplit("//" + (request.getHeader("Host") or "")).hostname or ""
-    except ValueError:
-        return "?"
-
-
-def _address(host: str) -> Any:
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address
-
-
-def _is_local(request: Request) -> bool:
-    """The client is on this machine: by loopback, by Unix socket, or over an address of this machine."""
-    peer, here = (getattr(end, "host", None) for end in (request.getClientAddress(), request.getHost()))
-    if peer is None:
-        return True
-    address = _address(peer)
-    return address is not None and (address.is_loopback or address == _address(here or ""))
+    def _close_after(self) -> None:
+        channel: Any = self.channel
+        channel.persistent = False
+        self.setHeader("Connection", "close")  # type: ignore[no-untyped-call]
 
 
 class GuardedSite(Site):
     """A site for one tree.
 
-    :ivar connections: the open HTTP connections.
+    :param lets_in: see :class:`~platziverse.web.guard.Guard`.
+    :param traffic: where refusals and bugs are counted.
+    :param complaints: where they are said; ``None``: nowhere.
+    :ivar connections: the open HTTP connections within the limits.
     """
 
     displayTracebacks = False
     noisy = False
 
     def __init__(
-        self, root: Resource, websocket: Resource | None, settings: WebSettings, reactor: Any
+        self,
+        root: Resource,
+        websocket: Resource | None,
+        settings: WebSettings,
+        reactor: Any,
+        lets_in: Callable[[bool], bool] = lambda local: local,
+        traffic: Traffic | None = None,
+        complaints: Complaints | None = None,
     ) -> None:
         super().__init__(root, requestFactory=GuardedRequest, timeout=settings.timeout, reactor=reactor)  # type: ignore[no-untyped-call]
         self.protocol = Channel  # type: ignore[assignment,method-assign]
         self.websocket = websocket
-        self.guard = Guard(settings)
-        self.connections: set[Channel] = set()
-        self._max_connections = settings.max_connections
+        self.guard = Guard(settings, lets_in)
+        self.connections: dict[Channel, str] = {}
+        self._reserve: deque[Channel] = deque()
+        self._by_origin: Counter[str] = Counter()
+        self._most, self._most_of_one = settings.max_connections, settings.max_connections_per_address
+        self._traffic = Traffic() if traffic is None else traffic
+        self._complaints = complaints
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """A channel, or ``None`` when there are too many."""
-        if len(self.connections) >= self._max_connections:
-            return None
+        """Make a channel; beyond the limits one that lasts for a health check."""
         channel: Any = super().buildProtocol(addr)  # type: ignore[no-untyped-call]
-        self.connections.add(channel)
+        host = getattr(addr, "host", None)
+        origin = neighbourhood(host) if isinstance(host, str) else ""
+        if len(self.connections) < self._most and self._has_share(origin):
+            self.connections[channel] = origin
+            self._by_origin[origin] += 1
+        else:
+            channel.timeOut = RESERVE_TIMEOUT
+            self._reserve.append(channel)
+            if len(self._reserve) > RESERVE:
+                self._reserve.popleft().forceAbortClient()  # type: ignore[no-untyped-call]
         return channel
+
+    def _has_share(self, origin: str) -> bool:
+        return not (self._most_of_one and origin and self._by_origin[origin] >= self._most_of_one)
+
+    def is_reserve(self, channel: Any) -> bool:
+        """Whether this connection is beyond the limits."""
+        return channel not in self.connections
+
+    def left(self, channel: Any) -> None:
+        """Forget a connection that has ended, or is none of HTTP any more."""
+        origin = self.connections.pop(channel, None)
+        if origin is None:
+            if channel in self._reserve:
+                self._reserve.remove(channel)
+            return
+        self._by_origin[origin] -= 1
+        if not self._by_origin[origin]:
+            del self._by_origin[origin]
+
+    def refuse(self, request: Request) -> str:
+        """Count and log a request for which there is no room; return what to tell the client."""
+        self._traffic.connection_refused("http")
+        full = len(self.connections) >= self._most
+        setting = "web.max_connections" if full else "web.max_connections_per_address"
+        if self._complaints is not None:
+            text = "No room for HTTP of {address}; see the setting {setting}"
+            self._complaints.warn("no room for HTTP", text, address=_peer(request), setting=setting)
+        return f"too many connections; see the setting {setting}"
+
+    def failed(self, request: Request, failure: Failure) -> None:
+        """Count a bug of ours, and log it."""
+        self._traffic.internal_errors += 1
+        if self._complaints is not None:
+            text = "Bug: answering {address} {path!r}"
+            self._complaints.fail("a bug in HTTP", failure, text, address=_peer(request), path=request.path)
 
     def startFactory(self) -> None:
         """There is no access log, so no clock for one."""
@@ -251,17 +199,18 @@ def make_site(
     trouble: Callable[[], str],
     pages: Iterable[tuple[str, Resource]] = (),
     websocket: Resource | None = None,
+    **more: Any,
 ) -> GuardedSite:
     """The factory for HTTP connections.
 
     :param trouble: see :class:`~platziverse.web.health.Readiness`.
     :param pages: further resources by name, e.g. ``("metrics", ...)``, ``("api", ...)``.
     :param websocket: MQTT over WebSocket, at ``/mqtt``, and at ``/`` for whoever asks for an upgrade.
+    :param more: ``lets_in``, ``traffic`` and ``complaints`` of :class:`GuardedSite`.
     """
 
     def index(request: Request) -> Resource:
-        upgrade = (request.getHeader("Upgrade") or "").lower()
-        if websocket is not None and "websocket" in upgrade:
+        if websocket is not None and "websocket" in header_of(request, b"Upgrade").lower():
             return websocket
         return Refusal(404, "not found")
 
@@ -272,4 +221,9 @@ def make_site(
         root.putChild(name.encode(), page)
     if websocket is not None:
         root.putChild(b"mqtt", websocket)
-    return GuardedSite(root, websocket, settings, reactor)
+    return GuardedSite(root, websocket, settings, reactor, **more)
+
+
+def _peer(request: Request) -> str:
+    client = request.getClientAddress()
+    return f"{getattr(client, 'host', 'unix')}:{getattr(client, 'port', 0)}"

@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from platziverse.agents.handlers import AgentHandlers
 from platziverse.agents.limits import AgentLimits
 from platziverse.agents.model import Departure, Rejection, Report
+from platziverse.agents.recorder import Recorder
 from platziverse.broker.records import Delivery, Forget, Release
 from platziverse.mqtt.packets import Puback, Publish, Pubrec, Pubrel
 from platziverse.testing import BrokerHarness
@@ -23,7 +24,8 @@ class HandlersCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.store = HeldStore()
         self.published: list[tuple[str, Any]] = []
-        self.handlers = AgentHandlers(self.store, self.publish, lambda: NOW, self.limits)
+        self.recorder = Recorder(self.store, self.publish, lambda: NOW, self.limits)
+        self.handlers = AgentHandlers(self.recorder)
         self.lines: list[str] = []
         observe_log(self, self.observe)
         self._number = 0
@@ -37,7 +39,7 @@ class HandlersCase(SynchronousTestCase):
     def connected(self, client_id: str = "client", **fields: Any) -> FakeClient:
         self._number += 1
         client = FakeClient(client_id, self._number, **fields)
-        self.handlers.client_connected(client)
+        self.recorder.client_connected(client)
         return client
 
     def send(self, client: FakeClient, payload: bytes = COURSE, **fields: Any) -> "Deferred[None]":
@@ -63,7 +65,7 @@ class MessageTests(HandlersCase):
         reason, sender = "JSON is malformed: invalid character (byte 0)", "192.0.2.1:50000 'mqttjs_1'"
         self.assertEqual(self.store.entries, [Rejection("agent/message", "mqttjs_1", b"Hello", reason, NOW)])
         self.assertEqual(self.lines, [f"Rejected a message of {sender} to 'agent/message': {reason}"])
-        self.assertEqual(self.handlers.rejected["syntax"], 1)
+        self.assertEqual(self.recorder.rejected["syntax"], 1)
         self.assertNoResult(answer)
         self.store.commit()
         self.assertIsNone(self.successResultOf(answer))
@@ -71,7 +73,7 @@ class MessageTests(HandlersCase):
     def test_a_rejected_message_makes_no_agent(self) -> None:
         client = self.connected()
         self.send(client, b"{}")
-        self.handlers.client_disconnected(client, False)
+        self.recorder.client_disconnected(client, False)
         self.assertEqual((self.published, self.store.of(Departure)), ([], []))
 
     def test_a_bad_metric_is_told_and_goes_with_its_report(self) -> None:
@@ -81,7 +83,7 @@ class MessageTests(HandlersCase):
         assert isinstance(report, Report)
         self.assertEqual((len(report.metrics), len(report.rejections)), (1, 1))
         self.assertIn("$.metrics[0].value", self.lines[0])
-        self.assertEqual((self.handlers.partly_rejected, self.handlers.rejected.total()), (1, 0))
+        self.assertEqual((self.recorder.partly_rejected, self.recorder.rejected.total()), (1, 0))
 
     def test_the_log_never_shows_what_was_sent(self) -> None:
         """row 89, row 127"""
@@ -110,7 +112,7 @@ class MessageTests(HandlersCase):
         many["metrics"] = many["metrics"][2:4]
         self.send(client, json.dumps(many).encode())
         self.assertIsInstance(self.store.entries[2], Rejection)
-        self.assertEqual(self.handlers.rejected["types"], 1)
+        self.assertEqual(self.recorder.rejected["types"], 1)
 
     def test_agents_beyond_the_cap_are_rejected(self) -> None:
         """row 98"""
@@ -144,7 +146,7 @@ class PresenceTests(HandlersCase):
     def test_the_end_of_the_connection_disconnects_it(self) -> None:
         client = self.connected()
         self.send(client)
-        self.handlers.client_disconnected(client, False)
+        self.recorder.client_disconnected(client, False)
         self.assertEqual(self.published[1], ("agent/disconnected", {"agent": {"uuid": "yyy"}}))
         self.assertEqual(self.store.entries[1], Departure("yyy"))
 
@@ -152,24 +154,24 @@ class PresenceTests(HandlersCase):
         """row 25"""
         old = self.connected("same")
         self.send(old)
-        self.handlers.client_disconnected(old, True)
+        self.recorder.client_disconnected(old, True)
         new = self.connected("same")
         self.assertEqual((self.topics(), self.store.of(Departure)), (["agent/connected"], []))
-        self.handlers.client_disconnected(new, False)
+        self.recorder.client_disconnected(new, False)
         self.assertEqual(self.store.of(Departure), [Departure("yyy")])
 
     def test_a_will_is_a_message_and_its_agent_ends_disconnected(self) -> None:
         """row 29: the broker publishes a Will before it tells that the client has gone."""
         client = self.connected(persistent=True)
         self.handlers.message(Publish("agent/message", COURSE, 2), client)
-        self.handlers.client_disconnected(client, False)
+        self.recorder.client_disconnected(client, False)
         self.assertEqual([type(entry) for entry in self.store.entries], [Report, Departure])
         self.assertEqual(self.topics(), ["agent/connected", "agent/disconnected"])
 
     def test_a_message_after_the_end_is_stored_and_its_agent_is_not_connected(self) -> None:
         """row 29"""
         client = self.connected()
-        self.handlers.client_disconnected(client, False)
+        self.recorder.client_disconnected(client, False)
         self.send(client)
         self.assertEqual([type(entry) for entry in self.store.entries], [Report, Departure])
         self.assertEqual(self.published, [])
@@ -181,7 +183,7 @@ class PresenceTests(HandlersCase):
         client = self.connected()
         self.send(client).addErrback(lambda _: None)
         self.store.stop()
-        self.handlers.client_disconnected(client, False)
+        self.recorder.client_disconnected(client, False)
         self.assertEqual(self.lines, ["An entry could not be saved: stopped"])
 
 
@@ -192,7 +194,7 @@ class RedeliveryTests(HandlersCase):
         self.first = self.send(self.client, qos=1, packet_id=5)
 
     def again(self, **fields: Any) -> "Deferred[None]":
-        self.handlers.client_disconnected(self.client, True)
+        self.recorder.client_disconnected(self.client, True)
         self.client = self.connected(persistent=True)
         given: dict[str, Any] = {"qos": 1, "packet_id": 5, "dup": True} | fields
         return self.send(self.client, **given)
@@ -204,7 +206,7 @@ class RedeliveryTests(HandlersCase):
         self.store.commit()
         for answer in (self.first, second, third):
             self.assertIsNone(self.successResultOf(answer))
-        self.assertEqual(self.handlers.redelivered, 2)
+        self.assertEqual(self.recorder.redelivered, 2)
 
     def test_the_copies_fail_with_the_first(self) -> None:
         second = self.again()
@@ -226,7 +228,7 @@ class RedeliveryTests(HandlersCase):
     def test_a_message_that_is_stored_is_no_longer_remembered(self) -> None:
         self.store.commit()
         self.again()
-        self.assertEqual((len(self.store.of(Report)), self.handlers.redelivered), (2, 0))
+        self.assertEqual((len(self.store.of(Report)), self.recorder.redelivered), (2, 0))
 
     def test_a_client_without_a_session_is_not_remembered(self) -> None:
         client = self.connected("clean")
@@ -253,17 +255,17 @@ class ExactlyOnceTests(HandlersCase):
         )
 
     def test_pubcomp_waits_for_the_release(self) -> None:
-        answer = self.handlers.message_released(self.connected("p", persistent=True), 9)
+        answer = self.recorder.message_released(self.connected("p", persistent=True), 9)
         self.assertEqual(self.store.entries, [Release("p", 9)])
         self.assertNoResult(answer)
         self.store.commit()
         self.successResultOf(answer)
 
     def test_the_messages_of_a_new_session_wait_until_the_old_one_is_forgotten(self) -> None:
-        self.handlers.session_ended("p")
+        self.recorder.session_ended("p")
         client = self.connected("p", persistent=True)
         answer = self.send(client, qos=2, packet_id=1)
-        self.handlers.client_disconnected(client, False)
+        self.recorder.client_disconnected(client, False)
         self.send(self.connected("other"), of_agent("other"))
         self.assertEqual([type(entry) for entry in self.store.entries], [Forget, Report])
         self.store.commit()
@@ -275,10 +277,10 @@ class ExactlyOnceTests(HandlersCase):
         self.assertIsInstance(self.store.entries[4], Report)
 
     def test_two_sessions_that_end_are_forgotten_in_turn(self) -> None:
-        self.handlers.session_ended("p")
+        self.recorder.session_ended("p")
         client = self.connected("p", persistent=True)
         self.send(client, qos=2, packet_id=1)
-        self.handlers.session_ended("p")
+        self.recorder.session_ended("p")
         last = self.send(client, qos=2, packet_id=1)
         self.store.commit()
         self.assertEqual([type(entry) for entry in self.store.entries], [Forget, Report, Forget])
@@ -286,16 +288,17 @@ class ExactlyOnceTests(HandlersCase):
         self.assertEqual([type(entry) for entry in self.store.entries], [Forget, Report, Forget, Report])
         self.store.commit()
         self.successResultOf(last)
-        self.assertEqual(self.handlers._sessions._waiting, {})
+        self.send(client)
+        self.assertIsInstance(self.store.entries[4], Report)
 
     def test_a_store_that_commits_at_once_is_no_exception(self) -> None:
         self.store.held = False
-        self.handlers.session_ended("p")
-        self.handlers.session_ended("p")
+        self.recorder.session_ended("p")
+        self.recorder.session_ended("p")
         self.successResultOf(self.send(self.connected("p", persistent=True), qos=2, packet_id=1))
 
     def test_a_failed_forget_holds_nobody_up(self) -> None:
-        self.handlers.session_ended("p")
+        self.recorder.session_ended("p")
         answer = self.send(self.connected("p", persistent=True), qos=2, packet_id=1)
         self.store.stop()
         self.failureResultOf(answer, RuntimeError)
@@ -307,8 +310,8 @@ class BrokerTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.store = HeldStore()
-        self.handlers = AgentHandlers(self.store, self.announce, lambda: NOW)
-        self.harness = BrokerHarness(self.handlers.table, observers=[self.handlers])
+        recorder = Recorder(self.store, self.announce, lambda: NOW)
+        self.harness = BrokerHarness(AgentHandlers(recorder).table, observers=[recorder])
         self.watcher = self.harness.connect("watcher")
         self.watcher.subscribe("agent/#")
 

@@ -7,9 +7,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from platziverse.agents.careful import InvalidReport, read_carefully
+from platziverse.agents.careful import read_carefully
 from platziverse.agents.limits import AgentLimits
-from platziverse.agents.model import Agent, Metric, Report
+from platziverse.agents.model import Agent, InvalidReport, Metric, Report
 from platziverse.agents.payload import _read_quickly, parse
 from tests.agents.doubles import COURSE, NOW, message, of_agent
 

@@ -5,9 +5,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from twisted.trial.unittest import SynchronousTestCase
 
-from platziverse.agents.careful import InvalidReport
+from platziverse.agents.model import InvalidReport
 from platziverse.agents.presence import Presence
 from tests.agents.doubles import FakeClient
+from tests.remembered import remembered
 
 
 class PresenceTests(SynchronousTestCase):
@@ -67,8 +68,8 @@ class PresenceTests(SynchronousTestCase):
             self.presence.end(client, True)
             client = self.opened("same", number)
         self.assertEqual(self.presence.end(client, False), ["a"])
-        self.assertEqual((len(self.presence._heard), len(self.presence._inherited)), (0, 0))
         self.assertEqual(self.presence.agents, 0)
+        self.assertEqual(remembered(self.presence), remembered(Presence(3)))
 
     def test_a_message_after_the_end_does_not_bring_an_agent_back(self) -> None:
         """row 29: a Will handled late."""

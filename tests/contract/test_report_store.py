@@ -14,6 +14,7 @@ from platziverse.agents.model import Departure, Entry
 from platziverse.broker.records import Forget, Release
 from platziverse.ingest.errors import StoreStopped
 from platziverse.ingest.memory import MemoryStore
+from platziverse.ingest.reports import KINDS, ReportStatements
 from platziverse.ingest.store import PostgresStore
 from platziverse.ingest.writer import BatchWriter
 from tests.ingest.entries import NOW, delivery, key, rejection, report
@@ -220,8 +221,9 @@ class InPostgreSQL(ReportStoreContract, TestCase):
     @inlineCallbacks
     def setUp(self) -> Steps:
         self.dsn = cluster().database()
-        self.postgres = PostgresStore(reactor, uuid4())
-        self.store = BatchWriter(self.postgres, reactor)
+        instance = uuid4()
+        self.postgres = PostgresStore(reactor, lambda: ReportStatements(instance))
+        self.store = BatchWriter(self.postgres, reactor, KINDS)
         self._holding: Any = None
         self.addCleanup(self.postgres.stop)
         yield self.postgres.start(self.dsn)

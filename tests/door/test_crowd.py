@@ -15,7 +15,7 @@ from platziverse.broker.limits import Limits
 from platziverse.daemon.listening import Listeners, divided, readable
 from platziverse.door.crowd import Crowd, origin
 from platziverse.door.sniff import SniffingFactory
-from platziverse.door.upgrade import websocket_resource
+from platziverse.door.upgrade import WebSocketResource
 from platziverse.mqtt.codec import encode
 from platziverse.mqtt.packets import Connect
 from platziverse.testing import BrokerHarness
@@ -154,7 +154,7 @@ class KindTests(SocketCase):
 
     def test_every_kind_of_connection_counts_for_all_ports(self) -> "Deferred[Any]":
         """A silent one, HTTP, a WebSocket and MQTT, over TCP and a Unix socket."""
-        websocket = websocket_resource(self.harness.factory)
+        websocket = WebSocketResource(self.harness.factory)
         self.listen(site=make_site(reactor, WebSettings(), lambda: "", (), websocket))
         self.open()
         self.open(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -176,13 +176,17 @@ class KindTests(SocketCase):
 
 class HTTPTests(SocketCase):
     def test_http_has_a_limit_of_its_own_that_is_counted(self) -> "Deferred[Any]":
-        self.listen(site=make_site(reactor, WebSettings(max_connections=1), lambda: "", (), None))
+        traffic = self.harness.broker.traffic
+        settings = WebSettings(max_connections=1)
+        self.listen(site=make_site(reactor, settings, lambda: "", (), None, traffic=traffic))
         self.open(b"G")
-        self.open(b"G")
+        self.open(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
 
         def check(_: None) -> None:
-            self.assertEqual(self.answers(), [None, b""])
-            self.assertEqual(self.harness.broker.traffic.connections_refused, {"http": 1})
+            first, second = self.answers()
+            self.assertIsNone(first)
+            self.assertTrue((second or b"").startswith(b"HTTP/1.1 503 "))
+            self.assertEqual(traffic.connections_refused, {"http": 1})
 
         return self.turns().addCallback(check).addCallback(self.leave)
 

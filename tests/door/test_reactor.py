@@ -16,7 +16,7 @@ from twisted.web.server import Site
 from platziverse.door.port import ImmediateServer, guard
 from platziverse.door.reactor import MAX_EVENTS, ServingReactor
 from platziverse.door.sniff import SniffingFactory
-from platziverse.door.upgrade import websocket_resource
+from platziverse.door.upgrade import WebSocketResource
 from platziverse.mqtt.codec import encode
 from platziverse.mqtt.packets import Connect, Puback, Publish
 from platziverse.testing import BrokerHarness
@@ -122,7 +122,7 @@ class Garbage(ReactorCase):
     def factory(self) -> Any:
         self.harness = BrokerHarness()
         self.addCleanup(gc.enable)
-        site = Site(Root(websocket_resource(self.harness.factory, ())), reactor=self.harness.clock)
+        site = Site(Root(WebSocketResource(self.harness.factory)), reactor=self.harness.clock)
         return SniffingFactory(self.harness.factory, site)
 
     def talk(self, client: socket.socket, data: bytes, answer: bytes) -> None:
@@ -143,6 +143,13 @@ class Garbage(ReactorCase):
         self.assertEqual([each() for each in left], [None, None])
 
     def test_a_connection_that_has_ended_is_freed_at_once(self) -> None:
+        client = self.connect()
+        self.talk(client, encode(Connect("client")), b"\x20\2\0\0")
+        self.talk(client, encode(Publish("topic", b"", 1, packet_id=7)), encode(Puback(7)))
+        self.assert_nothing_is_left(client)
+
+    def test_so_is_one_that_was_traced(self) -> None:
+        self.harness.shared.tracing = True
         client = self.connect()
         self.talk(client, encode(Connect("client")), b"\x20\2\0\0")
         self.talk(client, encode(Publish("topic", b"", 1, packet_id=7)), encode(Puback(7)))

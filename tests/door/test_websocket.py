@@ -10,7 +10,7 @@ from twisted.web.server import Request, Site
 
 from platziverse.broker.limits import Limits
 from platziverse.door.sniff import SniffingFactory
-from platziverse.door.upgrade import WebSocketResource, wants_websocket, websocket_resource
+from platziverse.door.upgrade import WebSocketResource, wants_websocket
 from platziverse.door.websocket import WebSocket
 from platziverse.mqtt.codec import encode
 from platziverse.mqtt.packets import Connect, Publish, Subscribe, Subscription
@@ -60,13 +60,12 @@ def request(path: bytes = b"/mqtt", **changes: "bytes | None") -> bytes:
 class WebCase(SynchronousTestCase):
     """A shared port with a web site that has the WebSocket resource."""
 
-    origins: "tuple[str, ...]" = ()
     limits = Limits()
 
     def setUp(self) -> None:
         self.harness = BrokerHarness(limits=self.limits)
         self.web_clock = Clock()
-        resource = websocket_resource(self.harness.factory, self.origins)
+        resource = WebSocketResource(self.harness.factory)
         self.site = Site(Root(resource), reactor=self.web_clock)
         self.factory = SniffingFactory(self.harness.factory, self.site)
 
@@ -157,9 +156,6 @@ class TestHandshake(WebCase):
         ):
             self.assertEqual(self.status(data), status, data)
 
-    def test_row_70_without_a_list_every_origin_may_connect(self) -> None:
-        self.assertEqual(self.status(request(Origin=b"https://elsewhere.example")), 101)
-
     def test_a_request_in_pieces_and_frames_in_its_last_segment(self) -> None:
         data = request() + frame(BINARY, CONNECT)
         for cut in range(1, len(data)):
@@ -199,23 +195,6 @@ class TestOddRequests(WebCase):
 
     def test_row_75_a_proxy_header_that_is_not_expected(self) -> None:
         self.refused(b"PROXY TCP4 203.0.113.9 192.0.2.2 5555 1883\r\n" + CONNECT)
-
-
-class TestOrigins(WebCase):
-    origins = ("https://panel.example",)
-
-    def test_row_70_only_listed_pages_may_connect(self) -> None:
-        for origin, status in (
-            (b"https://panel.example", b"101"),
-            (b"HTTPS://Panel.Example", b"101"),
-            (b"https://panel.example.evil", b"403"),
-            (b"http://panel.example", b"403"),
-            (b"null", b"403"),
-            (None, b"101"),  # no browser: a program may claim any Origin
-        ):
-            transport = self.open()
-            deliver(transport, request(Origin=origin))
-            self.assertEqual(received(transport).split(b" ")[1], status, origin)
 
 
 class TestConnection(WebCase):

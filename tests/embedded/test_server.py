@@ -27,6 +27,7 @@ from platziverse.embedded.cluster import MIB, tuned
 from platziverse.embedded.places import EmbeddedError, choose_owner
 from platziverse.embedded.server import EmbeddedPostgres, Stopped
 from tests.crash.waiting import poll
+from tests.ports import free_port
 from tests.postgres.scratch import binary_dirs, dropper, open_dir
 from tests.servers import execute
 
@@ -214,7 +215,7 @@ class LoopbackToo(EmbeddedCase):
     @inlineCallbacks
     def test_loopback_asks_for_the_generated_password(self) -> Steps:
         yield self.prepare()
-        embedded = self.server(tcp=True, port=20000 + os.getpid() % 10000)
+        embedded = self.server(tcp=True, port=free_port())
         yield embedded.start()
         address = f"host=localhost port={embedded.port} user=platzi dbname=platziverse"
         self.assertRaises(psycopg2.OperationalError, rows, f"{address} password=platzi", "SELECT 1")
@@ -228,7 +229,7 @@ class LoopbackToo(EmbeddedCase):
     @inlineCallbacks
     def test_the_password_survives_and_a_taken_port_is_passed_over(self) -> Steps:
         yield self.prepare()
-        port = 20000 + os.getpid() % 10000
+        port = free_port()
         first, second = (
             self.server(tcp=True, port=port),
             self.server(tcp=True, port=port, state_dir=f"{self.dir}/b"),
@@ -312,7 +313,7 @@ class Crashes(EmbeddedCase):
     def test_an_adopted_server_with_other_addresses_is_replaced(self) -> Steps:
         yield self.prepare()
         self.killed_daemon()
-        embedded = self.server(tcp=True, port=20000 + os.getpid() % 10000)
+        embedded = self.server(tcp=True, port=free_port())
         dsn = yield embedded.start()
         self.assertEqual(rows(dsn, "SHOW listen_addresses"), [("127.0.0.1",)])
 
@@ -348,7 +349,7 @@ class Crashes(EmbeddedCase):
     def test_a_server_that_is_started_again_waits_for_the_port_it_had(self) -> Steps:
         """Its DSN has been given away."""
         yield self.prepare()
-        embedded = self.server(tcp=True, port=20000 + os.getpid() % 10000)
+        embedded = self.server(tcp=True, port=free_port())
         dsn = yield embedded.start()
         with socket.socket() as other:
             other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -2,7 +2,8 @@
 
 from typing import Final
 
-from platziverse.agents.careful import InvalidReport, read_carefully
+from platziverse.agents.careful import read_carefully
+from platziverse.agents.model import InvalidReport
 from platziverse.agents.payload import parse
 from platziverse.broker.subscriptions import SubscriptionTree
 from platziverse.door.frames import FrameReader

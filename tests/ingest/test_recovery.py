@@ -1,14 +1,16 @@
 """What comes after a failure, step by step."""
 
+from uuid import UUID
+
 import psycopg2
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from platziverse.agents.model import Departure, Entry, Rejection
+from platziverse.agents.model import Departure, Entry, Rejection, Report
 from platziverse.broker.records import Forget, Release
 from platziverse.ingest.batch import Batch
 from platziverse.ingest.recovery import TRIES, Backoff, Recovery
-from platziverse.ingest.refused import instead_of
+from platziverse.ingest.reports import KINDS, ReportStatements
 from platziverse.postgres.sqlstate import Action
 from tests.ingest.entries import rejection, report
 
@@ -36,7 +38,8 @@ class Pauses(SynchronousTestCase):
 
 class RecoveryCase(SynchronousTestCase):
     def recovery(self, *entries: Entry) -> Recovery:
-        return Recovery(batch_of(*entries), Backoff(chance=lambda: 1.0), setup_pause=60.0)
+        instead = ReportStatements(UUID(int=1)).instead
+        return Recovery(batch_of(*entries), Backoff(chance=lambda: 1.0), 60.0, instead)
 
 
 class TheDatabaseIsToBlame(RecoveryCase):
@@ -96,7 +99,7 @@ class TheDataIsToBlame(RecoveryCase):
 
     def test_a_rejection_never_holds_what_no_text_can_hold(self) -> None:
         """row 96"""
-        made = instead_of(report(), "a\0b \ud800")
+        made = KINDS[Report].instead(report(), "a\0b \ud800")
         (entry,) = made or []
         assert isinstance(entry, Rejection)
         self.assertEqual(entry.reason, "the database refused it: a\\x00b \\ud800")

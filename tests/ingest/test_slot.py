@@ -13,6 +13,7 @@ from platziverse.agents.model import Departure, Entry
 from platziverse.ingest.batch import Batch, Outcome
 from platziverse.ingest.errors import StoreStopped
 from platziverse.ingest.recovery import Backoff
+from platziverse.ingest.reports import ReportStatements
 from platziverse.ingest.slot import BATCHES_PER_NAME, Slot
 from platziverse.postgres.sqlstate import Action
 from tests.ingest.entries import rejection, report
@@ -72,7 +73,6 @@ class FakeDatabase:
 
     def __init__(self) -> None:
         self.reactor = MemoryReactorClock()
-        self.instance = UUID(int=1)
         self.deadline, self.setup_pause = 10.0, 60.0
         self.prefix = ""
         self.stopped = False
@@ -100,7 +100,8 @@ class FakeDatabase:
 class SlotCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.database = FakeDatabase()
-        self.slot = Slot(self.database, Backoff(chance=lambda: 1.0))
+        self.statements = ReportStatements(UUID(int=1), max_known=2)
+        self.slot = Slot(self.database, Backoff(chance=lambda: 1.0), self.statements)
         self.outcomes: list[Outcome] = []
 
     def write(self, *entries: Entry) -> "tuple[Deferred[None], list[Deferred[None]]]":
@@ -145,11 +146,10 @@ class Committing(SlotCase):
         self.assertEqual(self.connection.statements[-1]["uuid"], '{"a"}')
 
     def test_the_memory_for_agents_is_bounded(self) -> None:
-        self.slot.max_known = 2
         for number in range(5):
             self.write(report(uuid=str(number)))
             self.connection.commits(fresh=1, uuids=[str(number)], ids=[number])
-        self.assertEqual(list(self.slot.known), ["3", "4"])
+        self.assertEqual(list(self.statements.known), ["3", "4"])
 
     def test_every_batch_has_a_number_of_its_own(self) -> None:
         for _ in range(BATCHES_PER_NAME + 5):
@@ -294,7 +294,7 @@ class Refusing(SlotCase):
     def test_what_is_no_message_is_left_out_when_it_is_refused(self) -> None:
         _, (saved,) = self.write(Departure("🐘"))
         self.connection.fails(Coded("22P05"))
-        self.assertEqual(self.connection.statements[-1]["departed"], "{}")
+        self.assertNotIn("departed", self.connection.statements[-1])
         self.connection.commits()
         self.successResultOf(saved)
         self.assertEqual(self.outcomes, [Outcome()])
@@ -308,7 +308,7 @@ class Refusing(SlotCase):
             if is_bad(given):
                 self.connection.fails(error)
             else:
-                rows = given["agent"].count(",") + 1 if given["agent"] != "{}" else 0
+                rows = given["agent"].count(",") + 1 if "agent" in given else 0
                 self.connection.commits(fresh=rows)
         return count
 
@@ -317,7 +317,7 @@ class Refusing(SlotCase):
         entries = [report(str(number), uuid=str(number)) for number in range(500)]
         entries[321] = report("POISON", uuid="321")
         _, saved = self.write(*entries)
-        count = self.commit_but(lambda given: "POISON" in given["value"], Coded("22021"))
+        count = self.commit_but(lambda given: "POISON" in given.get("value", ""), Coded("22021"))
         self.assertTrue(all(deferred.called for deferred in saved))
         self.assertLessEqual(count, 2 * 9 + 2)
         stored = sum(outcome.stored for outcome in self.outcomes)
@@ -336,7 +336,7 @@ class Refusing(SlotCase):
     def test_a_hole_in_our_validation_costs_one_report(self) -> None:
         """row 96"""
         _, saved = self.write(report("\0"), report("fine"))
-        self.commit_but(lambda given: "\0" in given["value"], ValueError("NUL"))
+        self.commit_but(lambda given: "\0" in given.get("value", ""), ValueError("NUL"))
         self.assertTrue(all(deferred.called for deferred in saved))
         self.assertEqual(sum(outcome.rejected for outcome in self.outcomes), 1)
 

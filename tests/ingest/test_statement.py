@@ -12,7 +12,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from platziverse.agents.model import Agent, Departure, Entry
 from platziverse.broker.records import Forget, Release
 from platziverse.ingest.batch import Outcome
-from platziverse.ingest.statement import FENCE, Statement, build
+from platziverse.ingest.reports import ReportStatements
+from platziverse.ingest.statement import Statement
 from tests.ingest.entries import delivery, key, rejection, report
 from tests.servers import MISSING, cluster, execute
 
@@ -32,17 +33,16 @@ class StatementCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.dsn = cluster().database()
-        self.known: dict[str, tuple[int, Agent]] = {}
-        self.instance, self.writer = str(uuid4()), str(uuid4())
+        self.statements = ReportStatements(uuid4())
+        self.writer = str(uuid4())
 
     def build(self, entries: Sequence[Entry], number: int) -> Statement:
-        return build(entries, self.known, self.instance, self.writer, number)
+        return self.statements.build(entries, self.writer, number)
 
     def run_statement(self, entries: Sequence[Entry], number: int) -> tuple[Outcome, Any]:
         statement = self.build(entries, number)
         (answer,) = execute(self.dsn, statement.sql, statement.parameters)
-        statement.remember(answer, self.known)
-        return statement.outcome(answer), answer
+        return self.statements.committed(statement, answer), answer
 
     def counts(self) -> list[int]:
         tables = "agents", "metrics", "rejected_messages", "message_keys", "qos2_messages"
@@ -54,12 +54,12 @@ class Tickets(StatementCase):
         outcome, _ = self.run_statement(EVERYTHING, 1)
         self.assertEqual(outcome, Outcome(stored=2, rejected=1))
         self.assertEqual(self.counts(), [2, 2, 2, 1, 1])
-        self.assertEqual(list(self.known), ["a"])
+        self.assertEqual(list(self.statements.known), ["a"])
 
     def test_a_number_that_was_written_is_never_written_again(self) -> None:
         """row 105"""
         self.run_statement(EVERYTHING, 1)
-        self.known.clear()
+        self.statements.known.clear()
         outcome, answer = self.run_statement(EVERYTHING, 1)
         self.assertEqual((answer[0], outcome), (0, Outcome(stored=2, rejected=1)))
         self.assertEqual(self.counts(), [2, 2, 2, 1, 1])
@@ -88,7 +88,7 @@ class Tickets(StatementCase):
             self.assertEqual(self.counts()[1], number)
 
     def fence(self, number: int) -> bool:
-        (row,) = execute(self.dsn, FENCE, {"writer": self.writer, "batch": number})
+        (row,) = execute(self.dsn, self.statements.fence, {"writer": self.writer, "batch": number})
         return bool(row[0])
 
     def test_a_number_behind_its_fence_is_never_written(self) -> None:
@@ -110,7 +110,7 @@ class Tickets(StatementCase):
             # Agents of their own: the row of one agent would make the second wait in any case.
             statement = self.build([report(end, uuid=f"{end}1", delivery=delivery(number))], number)
             again = report(end, uuid=f"{end}2", delivery=delivery(number, dup=True))
-            copy = build([again], {}, str(uuid4()), str(uuid4()), 1)
+            copy = ReportStatements(uuid4()).build([again], str(uuid4()), 1)
             with closing(psycopg2.connect(self.dsn)) as first:
                 cursor = first.cursor()
                 cursor.execute(statement.sql, statement.parameters)

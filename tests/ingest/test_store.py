@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -15,6 +16,10 @@ from twisted.logger import LogEvent
 from twisted.trial.unittest import TestCase
 
 from platziverse.agents.model import Agent, Departure, Entry
+from platziverse.ingest.batch import Batch
+from platziverse.ingest.recovery import Backoff
+from platziverse.ingest.reports import KINDS, ReportStatements
+from platziverse.ingest.slot import Slot
 from platziverse.ingest.store import READY, PostgresStore
 from platziverse.ingest.writer import BatchWriter
 from tests.crash.waiting import poll
@@ -55,7 +60,7 @@ class StoreCase(TestCase):
         instance: UUID = given.pop("instance", None) or uuid4()
         store = PostgresStore(
             reactor,
-            instance,
+            lambda: ReportStatements(instance),
             slots=self.slots,
             deadline=self.deadline,
             setup_pause=0.2,
@@ -63,7 +68,7 @@ class StoreCase(TestCase):
         )
         self.addCleanup(store.stop)
         yield store.start(self.dsn)
-        return store, BatchWriter(store, reactor)
+        return store, BatchWriter(store, reactor, KINDS)
 
     def execute(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         return execute(self.dsn, sql, parameters or None)
@@ -343,10 +348,11 @@ class Promise(StoreCase):
     @inlineCallbacks
     def test_nothing_is_left_behind_in_a_session(self) -> Steps:
         """row 116: a pooler may give the session to somebody else."""
-        yield self.writer.save(report())
-        slot = self.store._slots[0]
+        slot = Slot(self.store, Backoff(), ReportStatements(uuid4()))
+        self.addCleanup(slot.stop)
+        batch = Batch([report()], [Deferred()], lambda entries, outcome: None)
+        yield slot.write(batch)
         sql = "SELECT current_setting('statement_timeout'), current_setting('lock_timeout')"
-        yield self.writer.save(report())
         ((statement, lock),) = yield slot.connection.runQuery(sql)
         self.assertEqual((statement, lock), ("0", "0"))
         ((prepared,),) = yield slot.connection.runQuery("SELECT count(*) FROM pg_prepared_statements")
@@ -357,9 +363,9 @@ class Beginning(StoreCase):
     @inlineCallbacks
     def test_entries_saved_before_the_start_wait_for_it(self) -> Steps:
         """row 103"""
-        store = PostgresStore(reactor, uuid4())
+        store = PostgresStore(reactor, partial(ReportStatements, uuid4()))
         self.addCleanup(store.stop)
-        saved = BatchWriter(store, reactor).save(report("early"))
+        saved = BatchWriter(store, reactor, KINDS).save(report("early"))
         yield deferLater(reactor, 0.1)
         self.assertEqual((saved.called, store.state), (False, "connecting"))
         yield store.start(self.dsn)
@@ -368,8 +374,8 @@ class Beginning(StoreCase):
 
     @inlineCallbacks
     def test_a_store_that_is_stopped_before_its_start_ends(self) -> Steps:
-        store = PostgresStore(reactor, uuid4())
-        saved = BatchWriter(store, reactor).save(report())
+        store = PostgresStore(reactor, partial(ReportStatements, uuid4()))
+        saved = BatchWriter(store, reactor, KINDS).save(report())
         yield deferLater(reactor, 0.01)
         yield store.stop()
         yield self.assertFailure(saved, Exception)
@@ -409,11 +415,12 @@ class Exhausted(StoreCase):
 
     @inlineCallbacks
     def test_too_many_connections(self) -> Steps:
-        yield self.until(lambda: all(slot.connected for slot in self.store._slots))
+        yield self.until(lambda: len(self.execute(f"SELECT pid FROM pg_stat_activity WHERE {OTHERS}")) == 2)
+        (first, _) = self.execute(f"SELECT pid FROM pg_stat_activity WHERE {OTHERS}")
         with ExitStack() as stack:
             while self.take_one(stack):
                 pass
-            os.kill(self.store._slots[0].connection.info.backend_pid, signal.SIGTERM)
+            os.kill(first[0], signal.SIGTERM)
             # While we wait here the reactor stands still: the place is ours before the store asks for it.
             poll(lambda: self.take_one(stack), 10, "the place of the connection that was ended")
             saved = self.save(self.reports(20))

@@ -11,6 +11,7 @@ from platziverse.agents.model import Departure, Entry, Rejection, Report
 from platziverse.broker.records import Forget, Release
 from platziverse.ingest.batch import Batch, Outcome
 from platziverse.ingest.errors import StoreStopped
+from platziverse.ingest.reports import KINDS
 from platziverse.ingest.writer import PATIENCE, BatchWriter
 from tests.ingest.entries import delivery, rejection, report
 
@@ -24,7 +25,7 @@ class Written:
     answer: "Deferred[None]"
 
     @property
-    def entries(self) -> list[Entry]:
+    def entries(self) -> Sequence[object]:
         return self.batch.entries
 
     def commit(self, duplicates: int = 0) -> None:
@@ -63,6 +64,7 @@ class WriterCase(SynchronousTestCase):
         self.writer = BatchWriter(
             self.store,
             self.clock,
+            KINDS,
             max_entries=self.max_entries,
             max_rows=self.max_rows,
             observe=lambda entries, seconds: self.observed.append((entries, seconds)),
@@ -197,7 +199,7 @@ class Caps(WriterCase):
         entries: list[Entry] = [report(delivery=delivery(1)), Release("client", 1), Forget("client")]
         self.save(*entries)
         self.turn()
-        seen: list[Entry] = []
+        seen: list[object] = []
         while self.store.writing:
             seen += [entry for written in self.store.writing for entry in written.entries]
             self.store.commit_all()

@@ -14,15 +14,10 @@ from platziverse.access.passwords import HASHER
 from tests.access.acl_cases import CASES, Case
 from tests.integration.daemon import PATIENCE, DaemonTestCase
 from tests.integration.plain_client import PASSWORD, PlainClient
+from tests.ports import free_port
 
 #: May do everything; appended to every file.
 OBSERVER = "\nuser observer\ntopic readwrite #\ntopic readwrite $SYS/#\n"
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import time
 
 from tests.integration.bad_inputs import INPUTS, BadInput, connect, packet, text
 from tests.integration.daemon import PATIENCE, DaemonTestCase
+from tests.ports import free_port
 
 PINGREQ = b"\xc0\x00"
 #: The last three take their time; the others are decided at once.
@@ -92,9 +93,7 @@ class BadInputs(DaemonTestCase):
 
     def test_mosquitto_does_the_same_but_where_it_is_written_down(self) -> None:
         program = self.program("mosquitto")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         with tempfile.NamedTemporaryFile("w", suffix=".conf", delete=False) as conf:
             conf.write(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
         self.addCleanup(os.unlink, conf.name)

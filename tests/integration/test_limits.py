@@ -13,6 +13,7 @@ import psycopg2
 from tests.commandline import NOTHING
 from tests.crash import wire
 from tests.integration.daemon import PATIENCE, Daemon, DaemonTestCase
+from tests.ports import free_port
 from tests.postgres.scratch import scratch_server
 
 AGENTS, EACH = 40, 250
@@ -124,8 +125,7 @@ class DescriptorTests(LimitCase):
 
 class LogTests(LimitCase):
     def test_row_119_a_full_disk_under_the_log_harms_nobody(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         script = 'exec "$@" >/dev/full 2>&1'
         daemon = Daemon(
             *("--listen", f"tcp:{port}:interface=127.0.0.1", "--database", "host=/nonexistent dbname=x"),

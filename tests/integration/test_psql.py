@@ -1,17 +1,14 @@
 """The embedded server opened on loopback: the course's own psql command."""
 
-import socket
 from pathlib import Path
 
 from tests.integration.daemon import DaemonTestCase
+from tests.ports import free_port
 
 
 class Loopback(DaemonTestCase):
     def test_the_courses_psql_works_with_the_generated_password(self) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
-        state = self.state_dir()
+        state, port = self.state_dir(), str(free_port())
         environ = {"PLATZIVERSE_EMBEDDED_TCP": "true", "PLATZIVERSE_EMBEDDED_PORT": port}
         daemon = self.daemon(state_dir=state, environ=environ)
         daemon.ready()

@@ -140,7 +140,7 @@ class Closing(SynchronousTestCase):
             sender.publish("t", b"x" * 100)
         traffic = harness.broker.traffic
         self.assertEqual((traffic.publish_sent[0] - sent, traffic.publish_dropped), (0, 20))
-        self.assertEqual(client.protocol.out_bytes, 0)
+        self.assertEqual(client.protocol.outbox.out_bytes, 0)
 
 
 class Opening(SynchronousTestCase):

@@ -7,8 +7,10 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.agents.handlers import AgentHandlers
+from platziverse.agents.recorder import Recorder
 from platziverse.broker.limits import Limits
 from platziverse.ingest.batch import Batch, Outcome
+from platziverse.ingest.reports import KINDS
 from platziverse.ingest.writer import BatchWriter
 from platziverse.mqtt.packets import Connack, Connect, ConnectReturnCode, Disconnect, Publish
 from platziverse.testing import BrokerHarness, FakeClient
@@ -51,16 +53,16 @@ class Outage(SynchronousTestCase):
     def start(self, **limits: Any) -> None:
         self.store = AwayStore()
         harness: BrokerHarness
-        self.handlers = AgentHandlers(
-            writer := BatchWriter(self.store, clock := _LateClock()),
+        self.recorder = Recorder(
+            writer := BatchWriter(self.store, clock := _LateClock(), KINDS),
             lambda topic, payload: harness.broker.announce(topic, payload),
             lambda: NOW,
         )
         given = {"max_unfinished_total": TOTAL, "max_connects_per_minute": 1_000_000, **limits}
         harness = BrokerHarness(
-            self.handlers.table,
+            AgentHandlers(self.recorder).table,
             Limits(**given),
-            observers=[self.handlers],
+            observers=[self.recorder],
             store=writer,  # type: ignore[arg-type]
         )
         clock.clock = harness.clock

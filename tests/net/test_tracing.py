@@ -1,7 +1,5 @@
 """Connections that tell the log what happens on them."""
 
-import gc
-import weakref
 from typing import Any
 
 from twisted.logger import LogLevel, formatEvent
@@ -77,15 +75,3 @@ class TracingTests(SynchronousTestCase):
             client.send(Pingreq())
         self.assertEqual(len(self.lines), 2)
         self.assertEqual({line.split("'")[1] for line in self.lines}, {"during"})
-
-    def test_what_is_told_keeps_no_connection(self) -> None:
-        """The garbage collector hardly ever looks at what has lived for a while."""
-        self.harness.shared.tracing = True
-        client = self.harness.connect("one")
-        left = weakref.ref(client.protocol)
-        client.lose()
-        gc.collect()
-        gc.disable()
-        self.addCleanup(gc.enable)
-        del client
-        self.assertIsNone(left())

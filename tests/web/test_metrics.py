@@ -12,9 +12,11 @@ from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.agents.handlers import AgentHandlers
+from platziverse.agents.recorder import Recorder
 from platziverse.broker.limits import Limits
 from platziverse.door.arrivals import Arrivals
 from platziverse.door.sniff import SniffingFactory
+from platziverse.ingest.reports import KINDS
 from platziverse.ingest.writer import BatchWriter
 from platziverse.mqtt.packets import Pingreq
 from platziverse.testing import BrokerHarness
@@ -43,9 +45,11 @@ class MetricsCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.database, self.observations, self.clock = FakeDatabase(), Observations(), Clock()
         self.turns = Turns(self.clock)
-        self.handlers = AgentHandlers(HeldStore(held=False), lambda topic, payload: None, lambda: NOW)
-        self.harness = BrokerHarness(self.handlers.table, self.limits, observers=[self.handlers])
-        writer = BatchWriter(self.database, self.clock)  # type: ignore[arg-type]
+        self.recorder = Recorder(HeldStore(held=False), lambda topic, payload: None, lambda: NOW)
+        self.harness = BrokerHarness(
+            AgentHandlers(self.recorder).table, self.limits, observers=[self.recorder]
+        )
+        writer = BatchWriter(self.database, self.clock, KINDS)  # type: ignore[arg-type]
         self.arrivals = Arrivals(self.limits.max_connect_rate, self.clock)
         collector = DaemonCollector(
             "1.2",
@@ -53,7 +57,7 @@ class MetricsCase(SynchronousTestCase):
             self.harness.shared,
             self.harness.crowd,
             self.arrivals,
-            self.handlers,
+            self.recorder,
             writer,
             self.database,
             self.observations,

@@ -9,9 +9,12 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.server import Request
 
+from platziverse.broker.complaints import Complaints
+from platziverse.broker.traffic import Traffic
 from platziverse.web.answers import Answer
+from platziverse.web.channel import BODY_REFUSED
 from platziverse.web.settings import WebSettings
-from platziverse.web.site import _BODY_REFUSED, make_site
+from platziverse.web.site import make_site
 from tests.web.browser import LOCAL, REMOTE, Connection
 
 
@@ -49,8 +52,15 @@ class SiteCase(SynchronousTestCase):
 
     def build(self, **settings: Any) -> None:
         pages = [("page", Page()), ("slow", self.slow), ("broken", Broken())]
+        self.traffic, self.complaints = Traffic(), Complaints(self.clock, "web")
         self.site = make_site(
-            self.clock, WebSettings(**settings), lambda: self.trouble, pages, websocket=Upgrade()
+            self.clock,
+            WebSettings(**settings),
+            lambda: self.trouble,
+            pages,
+            websocket=Upgrade(),
+            traffic=self.traffic,
+            complaints=self.complaints,
         )
 
     def connection(self, address: IAddress = LOCAL) -> Connection:
@@ -211,7 +221,7 @@ class ReadingTests(SiteCase):
             self.assertEqual(connection.request("/page").status, 200)
 
     def test_the_refusal_states_its_own_length(self) -> None:
-        head, _, body = _BODY_REFUSED.partition(b"\r\n\r\n")
+        head, _, body = BODY_REFUSED.partition(b"\r\n\r\n")
         self.assertIn(b"Content-Length: %d\r\n" % len(body), head)
 
     def test_headers_have_an_end(self) -> None:
@@ -258,9 +268,63 @@ class ReadingTests(SiteCase):
         self.slow.waiting[0].callback([1])
         self.assertEqual(len(self.site.connections), 0)
 
-    def test_connections_have_a_limit(self) -> None:
-        self.build(max_connections=2)
-        first, _ = self.connection(), self.connection()
-        self.assertIsNone(self.site.buildProtocol(LOCAL))
+    def test_health_is_answered_when_there_is_no_room(self) -> None:
+        """Row 194: one address takes every connection."""
+        self.build(max_connections=2, max_connections_per_address=0)
+        first = self.connection()
+        self.connection()
+        late = self.connection(REMOTE)
+        response = late.request("/page")
+        self.assertEqual(response.status, 503)
+        self.assertIn("web.max_connections", response.json["error"])
+        self.assertTrue(late.closed)
+        for path in ("/healthz", "/readyz"):
+            late = self.connection(REMOTE)
+            self.assertEqual(late.request(path).status, 200)
+            self.assertTrue(late.closed)
         first.transport.loseConnection()
-        self.assertIsNotNone(self.site.buildProtocol(LOCAL))
+        self.assertEqual(self.status("/page"), 200)
+        self.assertEqual(self.traffic.connections_refused, {"http": 1})
+
+    def test_an_address_has_its_share(self) -> None:
+        self.build(max_connections=100, max_connections_per_address=2, readers="everyone")
+        for _ in range(5):
+            self.connection(REMOTE)
+        response = self.connection(REMOTE).request("/page")
+        self.assertIn("web.max_connections_per_address", response.json["error"])
+        self.assertEqual(self.status("/page"), 200)
+        self.assertEqual(len(self.site.connections), 3)
+
+    def test_those_beyond_the_limits_make_room_for_one_another(self) -> None:
+        self.build(max_connections=1)
+        self.connection()
+        late = [self.connection() for _ in range(100)]
+        self.assertEqual(late[-1].request("/healthz").status, 200)
+        self.assertTrue(late[0].closed)
+        self.assertLess(sum(not connection.closed for connection in late), 40)
+        self.clock.advance(6)
+        self.assertTrue(all(connection.closed for connection in late))
+
+    def test_a_bug_in_an_answer_is_counted_and_said_a_few_times(self) -> None:
+        """Row 195: a traceback for each request filled the disk."""
+        for _ in range(100):
+            response = self.connection().request("/broken")
+            self.assertEqual((response.status, response.json), (500, {"error": "internal error"}))
+        self.assertEqual(self.traffic.internal_errors, 100)
+        self.assertLess(len(self.flushLoggedErrors(ZeroDivisionError)), 10)
+        self.complaints.stop()
+
+    def test_a_host_that_is_no_name(self) -> None:
+        """Row 195."""
+        for host in (b"\xff", b"\xc3\xa9", b"[", b"a]b", b"[::1", b"x" * 5000):
+            connection = self.connection()
+            connection.send(b"GET /page HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
+            [response] = connection.responses()
+            self.assertIn(response.status, (400, 421), host)
+            self.assertIn("error", response.json)
+        for name in (b"Origin", b"Upgrade", b"Connection", b"Accept", b"If-None-Match"):
+            connection = self.connection()
+            connection.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n" + name + b": \xff\xfe\r\n\r\n")
+            [response] = connection.responses()
+            self.assertIn(response.status, (403, 404), name)
+        self.assertEqual(self.traffic.internal_errors, 0)

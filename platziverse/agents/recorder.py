@@ -1,0 +1,214 @@
+"""Recorder: saves Reports for their senders, and what becomes of the agents when a connection ends."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from typing import Any
+
+from msgspec.json import encode
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from platziverse.agents.interfaces import Client, Publisher, ReportStore, Warn
+from platziverse.agents.limits import AgentLimits
+from platziverse.agents.model import MAX_REASON, Agent, Departure, InvalidReport, Rejection, Report
+from platziverse.agents.pending import EndedSessions
+from platziverse.agents.presence import Presence
+from platziverse.agents.vocabulary import Vocabulary
+from platziverse.broker.records import Delivery, Release
+from platziverse.mqtt.packets import Publish
+
+log = Logger("platziverse.agents.handlers")  # the name that users may have in log_level
+
+
+class Recorder:
+    """Saves what clients report: asks who may, keeps who is connected, rejects what can never become rows.
+
+    It observes connections and Sessions, too. Whatever reads messages, ``agent/message`` or another handler,
+    has one Recorder, so a connection speaks for its agents in whichever form it reports them.
+
+    :param store: where Reports go.
+    :param publish: sends ``agent/connected`` and ``agent/disconnected``.
+    :param wall_clock: seconds since the epoch.
+    :param may_speak_for: whether a client may report as the agent with this uuid and username.
+    :param warn: tells the log about rejected messages.
+    """
+
+    def __init__(
+        self,
+        store: ReportStore,
+        publish: Publisher,
+        wall_clock: Callable[[], float],
+        limits: AgentLimits | None = None,
+        may_speak_for: Callable[[Client, str, str], bool] = lambda client, uuid, username: True,
+        warn: Warn = lambda cause, format, /, **fields: log.warn(format, **fields),
+    ) -> None:
+        self.limits = limits or AgentLimits()
+        self.wall_clock = wall_clock
+        self.presence = Presence(self.limits.max_agents)
+        #: Messages that came again before their first copy was stored.
+        self.redelivered = 0
+        #: Messages that became a Rejection and nothing else, by kind; see :class:`InvalidReport`.
+        self.rejected: Counter[str] = Counter()
+        #: Messages stored without some of their metrics.
+        self.partly_rejected = 0
+        self._sessions = EndedSessions(store, self._not_saved)
+        self._vocabulary = Vocabulary(self.limits.max_types)
+        self._warn = warn
+        self._publish = publish
+        self._may_speak_for = may_speak_for
+
+    # -- messages --------------------------------------------------------------------------------
+
+    def record(
+        self,
+        message: Publish,
+        client: Client,
+        arrived: float,
+        reports: Sequence[Report],
+        errors: Sequence[InvalidReport] = (),
+    ) -> "Deferred[Any]":
+        """Save all Reports of one message; the Deferred fires when every one of them is committed.
+
+        :param arrived: seconds since the epoch, wall clock.
+        :param errors: what is wrong with further Reports of the message. When none can be saved, the message
+            becomes a Rejection; else the first one saved brings the Rejection along.
+        """
+        admitted: list[tuple[Report, bool]] = []
+        refused = list(errors)
+        for report in reports:
+            try:
+                admitted.append((report, self.admit(report, client)))
+            except InvalidReport as error:
+                refused.append(error)
+        if not admitted:
+            return self.reject(message, client, _together(refused), arrived)
+        first, last = admitted[0][0], admitted[-1][0]
+        if refused:
+            _add_rejection(first, _together(refused).reason)
+        if client.persistent and message.qos == 2:
+            last.delivery = delivery_of(message, client)
+        return gatherResults([self.save(report, client, known) for report, known in admitted])
+
+    def admit(self, report: Report, client: Client) -> bool:
+        """Whether the agent has been heard before on this connection, which is open.
+
+        Metrics of types that the agent may not send any more are taken out of the report.
+
+        :raises InvalidReport: the client may not speak for it, or not of that.
+        """
+        agent = report.agent
+        if not self._may_speak_for(client, agent.uuid, agent.username):
+            raise InvalidReport("binding", "its user may not speak for this agent")
+        known = self.presence.has_heard(client, agent.uuid)
+        if not known:
+            self.presence.check(client, agent.uuid)
+        metrics, others = self._vocabulary.admit(agent.uuid, report.metrics)
+        if others:
+            reason = f"{len(others)} metrics of new types, the agent has {self.limits.max_types} already"
+            if not metrics:
+                raise InvalidReport("types", reason)
+            report.metrics = metrics
+            _add_rejection(report, reason)
+        return known
+
+    def save(self, report: Report, client: Client, known: bool) -> "Deferred[None]":
+        """Save a Report that was admitted; the Deferred fires when it is committed.
+
+        :param known: as :meth:`admit` returned it.
+        """
+        uuid = report.agent.uuid
+        if not known and self.presence.heard(client, uuid):
+            self._publish("agent/connected", _connected(report.agent))
+        for rejection in report.rejections:
+            self.partly_rejected += 1
+            self._complain(client, report.source.topic, rejection.reason)
+        answer = self._sessions.save(client.client_id, report)
+        if not known and not self.presence.is_open(client) and not self.presence.is_connected(uuid):
+            # A Will, or a message that came out of its connection last: the rows say connected now.
+            self._depart(uuid, client)
+        return answer
+
+    def reject(
+        self, message: Publish, client: Client, error: InvalidReport, arrived: float
+    ) -> "Deferred[None]":
+        """Keep a message that can never become rows; the Deferred fires when that is committed."""
+        self.rejected[error.kind] += 1
+        self._complain(client, message.topic, error.reason)
+        rejection = Rejection(message.topic, client.client_id, message.payload, error.reason, arrived)
+        return self._sessions.save(client.client_id, rejection)
+
+    def _complain(self, client: Client, topic: str, reason: str) -> None:
+        self._warn(
+            "rejected",
+            "Rejected a message of {address} {client_id!r} to {topic!r}: {reason}",
+            address=client.address,
+            client_id=client.client_id,
+            topic=topic,
+            reason=reason,
+        )
+
+    def _not_saved(self, failure: Failure) -> None:
+        """Tell the log what nobody waits for; at the end of a daemon without its database it may be much."""
+        reason = failure.getErrorMessage() or failure.value.__class__.__name__
+        self._warn("not saved", "An entry could not be saved: {reason}", address="", reason=reason)
+
+    # -- connections and Sessions ----------------------------------------------------------------
+
+    def client_connected(self, client: Client) -> None:
+        """A connection begins, right after the end of the one it has taken over."""
+        self.presence.begin(client)
+
+    def client_disconnected(self, client: Client, taken_over: bool) -> None:
+        """A connection has ended, and with it the agents that only it spoke for."""
+        for uuid in self.presence.end(client, taken_over):
+            self._publish("agent/disconnected", encode({"agent": {"uuid": uuid}}))
+            self._depart(uuid, client)
+
+    def _depart(self, uuid: str, client: Client) -> None:
+        self._sessions.save(client.client_id, Departure(uuid)).addErrback(self._not_saved)
+
+    def message_released(self, client: Client, packet_id: int) -> "Deferred[Any]":
+        """PUBREL came: PUBCOMP waits until the Packet Identifier is forgotten."""
+        return self._sessions.save(client.client_id, Release(client.client_id, packet_id))
+
+    def session_ended(self, client_id: str) -> None:
+        """A persistent Session is gone, and with it its Packet Identifiers."""
+        self._sessions.forget(client_id)
+
+
+def _connected(agent: Agent) -> bytes:
+    return encode(
+        {
+            "agent": {
+                "uuid": agent.uuid,
+                "username": agent.username,
+                "name": agent.name,
+                "hostname": agent.hostname,
+                "pid": agent.pid,
+                "connected": True,
+            }
+        }
+    )
+
+
+def delivery_of(message: Publish, client: Client) -> Delivery:
+    """What recognises a redelivery of a QoS 2 message of a persistent Session."""
+    digest = blake2b(message.topic.encode(), digest_size=16)
+    digest.update(b"\0" + message.payload)
+    assert message.packet_id is not None
+    return Delivery(client.client_id, message.packet_id, message.dup, digest.digest())
+
+
+def _add_rejection(report: Report, reason: str) -> None:
+    """Let the report bring one Rejection along, which begins with ``reason``."""
+    source = report.source
+    reasons = [rejection.reason for rejection in report.rejections]
+    reason = "; ".join([reason, *reasons])[:MAX_REASON]
+    report.rejections = [Rejection(source.topic, source.client_id, source.payload, reason, report.arrived)]
+
+
+def _together(errors: Sequence[InvalidReport]) -> InvalidReport:
+    """One that says what all say, of the first one's kind."""
+    return InvalidReport(errors[0].kind, "; ".join(error.reason for error in errors)[:MAX_REASON])

@@ -1,0 +1,170 @@
+"""The entries of one batch of reports, sorted into the columns of the tables."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from platziverse.agents.model import Agent, Departure, Rejection, Report
+from platziverse.broker.records import Delivery, Forget, Release
+from platziverse.postgres.literals import array, number_array, text_array
+
+
+class Columns:
+    """What a statement writes, and the agents in the state the last entry leaves them in.
+
+    Entries are added one by one, then :meth:`settle` is called. A batch has hundreds of reports and thousands
+    of metrics, so their columns are made by one comprehension each, not piece by piece.
+
+    :ivar reports: the ones that may be stored; ``repeated`` counts those that came twice in this batch.
+    :ivar rejections: each with the number of its report, counted from 1; 0: it came on its own.
+    :ivar rejected: how many rejections came on their own.
+    :ivar deliveries: each with the number of its report; 0: its report is a repeated one.
+    :ivar upserts: agents to write, with whether they are connected, by uuid.
+    :ivar departed: uuids of agents to mark as gone, of which nothing else is known here.
+    :ivar remembered: ids of agents that need no writing.
+    """
+
+    def __init__(self) -> None:
+        self.repeated = self.rejected = 0
+        self.reports: list[Report] = []
+        self.rejections: list[tuple[int, Rejection]] = []
+        self.deliveries: list[tuple[int, Delivery]] = []
+        self.releases: list[Release] = []
+        self.forgotten: list[str] = []
+        self.upserts: dict[str, tuple[Agent, bool]] = {}
+        self.departed: list[str] = []
+        self.remembered: list[int] = []
+        self.types: list[str] = []
+        self._states: dict[str, tuple[Agent | None, bool]] = {}
+        self._seen: set[bytes] = set()
+        # Uuid → id of the agent; -1 for the first of ``upserts``, -2 for the second …
+        self._references: dict[str, int] = {}
+
+    def add_report(self, report: Report) -> None:
+        """Add a report, with the rejections and the delivery that it brings."""
+        agent, key = report.agent, report.key
+        self._states[agent.uuid] = agent, True
+        repeated = key in self._seen
+        if repeated:
+            self.repeated += 1
+        else:
+            if key is not None:
+                self._seen.add(key)
+            self.reports.append(report)
+        message = 0 if repeated else len(self.reports)
+        if report.delivery is not None:
+            self.deliveries.append((message, report.delivery))
+        if report.rejections and not repeated:
+            self.rejections += [(message, rejection) for rejection in report.rejections]
+
+    def add_rejection(self, rejection: Rejection) -> None:
+        """Add a rejection that came on its own."""
+        self.rejected += 1
+        self.rejections.append((0, rejection))
+
+    def add_departure(self, departure: Departure) -> None:
+        """Add the departure of an agent."""
+        agent, _ = self._states.get(departure.uuid, (None, False))
+        self._states[departure.uuid] = agent, False
+
+    def add_release(self, release: Release) -> None:
+        """Add the release of a Packet Identifier."""
+        self.releases.append(release)
+
+    def add_forget(self, forget: Forget) -> None:
+        """Add a client whose Packet Identifiers are to be forgotten."""
+        self.forgotten.append(forget.client_id)
+
+    def settle(self, known: Mapping[str, tuple[int, Agent]]) -> None:
+        """Decide what is written of the agents.
+
+        :param known: id and fields of the agents that are in the table as connected, by uuid.
+        """
+        for uuid, (agent, connected) in self._states.items():
+            if agent is None:
+                self.departed.append(uuid)
+                continue
+            found = known.get(uuid)
+            if connected and found is not None and (found[1] is agent or found[1] == agent):
+                self.remembered.append(found[0])
+                self._references[uuid] = found[0]
+            else:
+                self.upserts[uuid] = agent, connected
+                self._references[uuid] = -len(self.upserts)
+        self.types = [metric.type for report in self.reports for metric in report.metrics]
+
+    # -- the parameters of each part of the statement --------------------------------------------
+
+    def of_agents(self) -> dict[str, Any]:
+        """Agents to write."""
+        agents = [agent for agent, _ in self.upserts.values()]
+        return {
+            "uuid": text_array([agent.uuid for agent in agents]),
+            "username": text_array([agent.username for agent in agents]),
+            "name": text_array([agent.name for agent in agents]),
+            "hostname": text_array([agent.hostname for agent in agents]),
+            "pid": array([agent.pid for agent in agents]),
+            "connected": array([connected for _, connected in self.upserts.values()]),
+        }
+
+    def of_departures(self) -> dict[str, Any]:
+        """Agents that have gone."""
+        return {"departed": text_array(self.departed)}
+
+    def of_messages(self) -> dict[str, Any]:
+        """One row for each report."""
+        reports, references = self.reports, self._references
+        return {
+            "agent": array([references[report.agent.uuid] for report in reports]),
+            "arrived": array([report.arrived for report in reports]),
+            "measured": array([report.measured for report in reports]),
+            "adjusted": array([report.measured_adjusted for report in reports]),
+            "key": array([report.key.hex() if report.key is not None else None for report in reports]),
+        }
+
+    def of_metrics(self) -> dict[str, Any]:
+        """One row for each metric, with the number of its report."""
+        values = [metric.value for report in self.reports for metric in report.metrics]
+        return {
+            "message": array([n for n, report in enumerate(self.reports, 1) for _ in report.metrics]),
+            "type": text_array(self.types),
+            "value": text_array(values),
+            "number": number_array(values),
+        }
+
+    def of_deliveries(self) -> dict[str, Any]:
+        """One row for each QoS 2 message of a Session that outlives its connection."""
+        deliveries = [delivery for _, delivery in self.deliveries]
+        return {
+            "d_message": array([message for message, _ in self.deliveries]),
+            "d_client": text_array([delivery.client_id for delivery in deliveries]),
+            "d_packet": array([delivery.packet_id for delivery in deliveries]),
+            "d_digest": array([delivery.digest.hex() for delivery in deliveries]),
+            "d_dup": array([delivery.dup for delivery in deliveries]),
+        }
+
+    def of_rejections(self) -> dict[str, Any]:
+        """One row for each rejection, with the number of its report."""
+        rejections = [rejection for _, rejection in self.rejections]
+        return {
+            "r_message": array([message for message, _ in self.rejections]),
+            "r_topic": text_array([rejection.topic for rejection in rejections]),
+            "r_client": text_array([rejection.client_id for rejection in rejections]),
+            "r_payload": array([rejection.payload.hex() for rejection in rejections]),
+            "r_reason": text_array([rejection.reason for rejection in rejections]),
+            "r_arrived": array([rejection.arrived for rejection in rejections]),
+        }
+
+    def of_releases(self) -> dict[str, Any]:
+        """One row for each Packet Identifier that is free again."""
+        return {
+            "q_client": text_array([release.client_id for release in self.releases]),
+            "q_packet": array([release.packet_id for release in self.releases]),
+        }
+
+    def of_forgets(self) -> dict[str, Any]:
+        """Clients whose Packet Identifiers are forgotten."""
+        return {"forgotten": text_array(self.forgotten)}
+
+    def of_remembered(self) -> dict[str, Any]:
+        """Agents that have to be as we remember them."""
+        return {"remembered": array(self.remembered), "remembered_count": len(self.remembered)}

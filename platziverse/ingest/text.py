@@ -1,0 +1,173 @@
+"""The SQL of a batch of reports, in parts.
+
+A statement is atomic, so either everything in it is committed or nothing is. Its first part is the
+ticket: a writer's number of the batch, which is never written twice. Without it nothing else happens.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from platziverse.ingest.columns import Columns
+from platziverse.ingest.kinds import Part
+
+TICKET: Final = """ticket AS (
+    INSERT INTO ingest_batches AS known (writer, batch, "updatedAt") VALUES (%(writer)s, %(batch)s, now())
+    ON CONFLICT (writer) DO UPDATE SET batch = excluded.batch, "updatedAt" = now()
+    WHERE known.batch < excluded.batch RETURNING 1)"""
+
+#: Ends the chances of the batch with this number, unless it is written already: then says so.
+FENCE: Final = """INSERT INTO ingest_batches AS known (writer, batch, "updatedAt")
+    VALUES (%(writer)s, %(batch)s + 1, now())
+    ON CONFLICT (writer) DO UPDATE SET batch = excluded.batch, "updatedAt" = now()
+    WHERE known.batch < %(batch)s;
+    SELECT batch = %(batch)s FROM ingest_batches WHERE writer = %(writer)s"""
+
+# In the order of uuids, so that two daemons never wait for each other.
+_UPSERT: Final = """given AS (
+    SELECT * FROM unnest(%(uuid)s::text[], %(username)s::text[], %(name)s::text[], %(hostname)s::text[],
+        %(pid)s::integer[], %(connected)s::boolean[])
+    WITH ORDINALITY AS given (uuid, username, name, hostname, pid, connected, n)),
+upsert AS (
+    INSERT INTO agents
+        (uuid, username, name, hostname, pid, connected, "createdAt", "updatedAt", "connectedBy")
+    SELECT uuid, username, name, hostname, pid, connected, now(), now(),
+        CASE WHEN connected THEN %(instance)s::uuid END
+    FROM given WHERE EXISTS (SELECT FROM ticket) ORDER BY uuid
+    ON CONFLICT (uuid) DO UPDATE SET username = excluded.username, name = excluded.name,
+        hostname = excluded.hostname, pid = excluded.pid, connected = excluded.connected,
+        "updatedAt" = excluded."updatedAt", "connectedBy" = excluded."connectedBy"
+    RETURNING id, uuid),
+upserted AS (
+    SELECT given.uuid, upsert.id, -given.n AS n FROM upsert JOIN given ON given.uuid = upsert.uuid)"""
+
+_DEPARTURES: Final = """departures AS (
+    UPDATE agents SET connected = false, "connectedBy" = NULL, "updatedAt" = now()
+    WHERE uuid = ANY(%(departed)s::text[]) AND connected AND "connectedBy" = %(instance)s
+    AND EXISTS (SELECT FROM ticket))"""
+
+_MESSAGES: Final = """message AS MATERIALIZED (
+    SELECT * FROM unnest(%(agent)s::integer[], %(arrived)s::float8[], %(measured)s::float8[],
+        %(adjusted)s::boolean[], %(key)s::uuid[])
+    WITH ORDINALITY AS message (agent, arrived, measured, adjusted, key, n)
+    WHERE EXISTS (SELECT FROM ticket))"""
+
+_KEYS: Final = """keys AS (
+    INSERT INTO message_keys (key) SELECT key FROM message WHERE key IS NOT NULL ORDER BY key
+    ON CONFLICT DO NOTHING RETURNING key)"""
+
+_DELIVERIES: Final = """delivery AS (
+    SELECT message, client, packet, decode(digest, 'hex') AS digest, dup
+    FROM unnest(%(d_message)s::integer[], %(d_client)s::text[], %(d_packet)s::integer[],
+        %(d_digest)s::text[], %(d_dup)s::boolean[]) AS delivery (message, client, packet, digest, dup)
+    WHERE EXISTS (SELECT FROM ticket)),
+new_delivery AS (
+    INSERT INTO qos2_messages AS known ("clientId", "packetId", digest)
+    SELECT client, packet, digest FROM delivery ORDER BY client, packet
+    ON CONFLICT ("clientId", "packetId") DO UPDATE SET digest = excluded.digest, "createdAt" = now()
+    WHERE known.digest <> excluded.digest OR NOT EXISTS (
+        SELECT FROM delivery WHERE dup AND client = excluded."clientId" AND packet = excluded."packetId")
+    RETURNING "clientId", "packetId"),
+known_delivery AS (
+    SELECT message FROM delivery
+    WHERE (client, packet) NOT IN (SELECT "clientId", "packetId" FROM new_delivery))"""
+
+_NEW_KEY: Final = "(key IS NULL OR key IN (SELECT key FROM keys))"
+_NEW_DELIVERY: Final = "n NOT IN (SELECT message FROM known_delivery)"
+
+_METRICS: Final = """metric AS (
+    INSERT INTO metrics
+        (type, value, "createdAt", "updatedAt", "agentId", "timestamp", "timestampAdjusted", number)
+    SELECT metric.type, metric.value, to_timestamp(fresh.arrived), to_timestamp(fresh.arrived), {agent},
+        to_timestamp(fresh.measured), fresh.adjusted, metric.number
+    FROM unnest(%(message)s::integer[], %(type)s::text[], %(value)s::text[], %(number)s::float8[])
+        WITH ORDINALITY AS metric (message, type, value, number, n)
+    JOIN fresh ON fresh.n = metric.message {join}
+    ORDER BY metric.n)"""
+_UPSERTED_AGENT: Final = "CASE WHEN fresh.agent > 0 THEN fresh.agent ELSE upserted.id END"
+_JOIN_UPSERTED: Final = "LEFT JOIN upserted ON upserted.n = fresh.agent"
+
+_REJECTIONS: Final = """rejections AS (
+    INSERT INTO rejected_messages (topic, "clientId", payload, reason, "createdAt")
+    SELECT topic, client, decode(payload, 'hex'), reason, to_timestamp(arrived)
+    FROM unnest(%(r_message)s::integer[], %(r_topic)s::text[], %(r_client)s::text[], %(r_payload)s::text[],
+        %(r_reason)s::text[], %(r_arrived)s::float8[])
+        WITH ORDINALITY AS rejected (message, topic, client, payload, reason, arrived, n)
+    WHERE EXISTS (SELECT FROM ticket) AND (message = 0{fresh})
+    ORDER BY n)"""
+_OF_FRESH: Final = " OR message IN (SELECT n FROM fresh)"
+
+_RELEASES: Final = """releases AS (
+    DELETE FROM qos2_messages
+    USING unnest(%(q_client)s::text[], %(q_packet)s::integer[]) AS released (client, packet)
+    WHERE "clientId" = client AND "packetId" = packet AND EXISTS (SELECT FROM ticket))"""
+
+_FORGETS: Final = """forgets AS (
+    DELETE FROM qos2_messages WHERE "clientId" = ANY(%(forgotten)s::text[])
+    AND EXISTS (SELECT FROM ticket))"""
+
+# Agents we remember have to be as we remember them, or the whole batch ends here.
+_STALE: Final = """CASE WHEN (SELECT count(*) FROM agents WHERE id = ANY(%(remembered)s::integer[])
+    AND connected AND "connectedBy" = %(instance)s) < %(remembered_count)s
+    THEN platziverse_stale_agents() END"""
+
+
+def _always(sql: str) -> Callable[[frozenset[str]], str]:
+    """A text that is the same whatever else is in the statement."""
+    return lambda present: sql
+
+
+def _fresh(present: frozenset[str]) -> str:
+    conditions = [_NEW_KEY] * ("keys" in present) + [_NEW_DELIVERY] * ("deliveries" in present)
+    return f"fresh AS (SELECT * FROM message WHERE {' AND '.join(conditions) or 'true'})"
+
+
+def _metrics(present: frozenset[str]) -> str:
+    agent, join = (_UPSERTED_AGENT, _JOIN_UPSERTED) if "agents" in present else ("fresh.agent", "")
+    return _METRICS.format(agent=agent, join=join)
+
+
+def _rejections(present: frozenset[str]) -> str:
+    return _REJECTIONS.format(fresh=_OF_FRESH if "messages" in present else "")
+
+
+def _has_keys(columns: Columns) -> bool:
+    return any(report.key is not None for report in columns.reports)
+
+
+def _nothing(columns: Columns) -> dict[str, object]:
+    return {}
+
+
+AGENTS: Final = Part("agents", lambda columns: columns.upserts, _always(_UPSERT), Columns.of_agents)
+DEPARTURES: Final = Part(
+    "departures", lambda columns: columns.departed, _always(_DEPARTURES), Columns.of_departures
+)
+MESSAGES: Final = Part("messages", lambda columns: columns.reports, _always(_MESSAGES), Columns.of_messages)
+KEYS: Final = Part("keys", _has_keys, _always(_KEYS), _nothing)
+DELIVERIES: Final = Part(
+    "deliveries", lambda columns: columns.deliveries, _always(_DELIVERIES), Columns.of_deliveries
+)
+FRESH: Final = Part("fresh", lambda columns: columns.reports, _fresh, _nothing)
+METRICS: Final = Part("metrics", lambda columns: columns.types, _metrics, Columns.of_metrics)
+REJECTIONS: Final = Part("rejections", lambda columns: columns.rejections, _rejections, Columns.of_rejections)
+RELEASES: Final = Part("releases", lambda columns: columns.releases, _always(_RELEASES), Columns.of_releases)
+FORGETS: Final = Part("forgets", lambda columns: columns.forgotten, _always(_FORGETS), Columns.of_forgets)
+
+
+#: No expression of its own, but a condition in the answer.
+REMEMBERED: Final = Part("remembered", lambda columns: columns.remembered, _always(""), Columns.of_remembered)
+
+
+def answer(present: frozenset[str]) -> str:
+    """The columns that the statement selects, in one row.
+
+    They are 1 or 0: the ticket is new or known; the number of new messages; uuids and ids of the upserted
+    agents; and one that only raises an error, when there are remembered agents.
+    """
+    columns = ["(SELECT count(*) FROM ticket)"]
+    columns.append("(SELECT count(*) FROM fresh)" if "fresh" in present else "0")
+    if "agents" in present:
+        columns += [f"(SELECT array_agg({column} ORDER BY n) FROM upserted)" for column in ("uuid", "id")]
+    else:
+        columns += ["NULL", "NULL"]
+    return ", ".join(columns + [_STALE] * ("remembered" in present))

@@ -1,0 +1,73 @@
+"""The HTTP connection: which requests are read from it, and how long it may take."""
+
+from typing import Any, Final, cast
+
+from twisted.web.http import HTTPChannel
+
+#: Bytes of a request line and its headers together, and headers.
+MAX_HEADERS_SIZE: Final = 16 * 1024
+MAX_HEADERS: Final = 100
+
+_NO_REQUEST: Final = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+BODY_REFUSED: Final = (
+    b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 44\r\n"
+    b'Content-Type: application/json\r\n\r\n{"error": "no request here may have a body"}'
+)
+
+
+class Channel(HTTPChannel):
+    """Reads requests: no bodies, and each one complete in its time, however it trickles in."""
+
+    totalHeadersSize = MAX_HEADERS_SIZE
+    maxHeaders = MAX_HEADERS
+    _leaving = False
+    #: A request line has come, and its request is not answered.
+    _within = False
+
+    def resetTimeout(self) -> None:
+        """Do nothing: the time runs from the end of the last request, not from the last byte."""
+
+    def dataReceived(self, data: bytes) -> None:
+        """See at its first byte what can never become a request: it has no line that ends."""
+        super().dataReceived(data)  # type: ignore[no-untyped-call]
+        first = self._buffer.lstrip(b"\r\n")[:1]
+        if first and not first.isalpha() and not self._within and not self._leaving:
+            cast(Any, self.transport).write(_NO_REQUEST)
+            self.loseConnection()
+
+    def allHeadersReceived(self) -> None:
+        """Refuse a body before it is read."""
+        if self.length == 0:
+            super().allHeadersReceived()  # type: ignore[no-untyped-call]
+            return
+        transport: Any = self.transport
+        transport.write(BODY_REFUSED)
+        self.loseConnection()
+
+    def lineReceived(self, line: bytes) -> None:
+        """What follows a refused request is not looked at."""
+        if not self._leaving:
+            self._within = self._within or line != b""
+            super().lineReceived(line)  # type: ignore[no-untyped-call]
+
+    def requestDone(self, request: Any) -> None:
+        """The next one may begin."""
+        self._within = False
+        super().requestDone(request)  # type: ignore[no-untyped-call]
+
+    def rawDataReceived(self, data: bytes) -> None:
+        """What follows a refused request is not looked at."""
+        if not self._leaving:
+            super().rawDataReceived(data)
+
+    def loseConnection(self) -> None:
+        """Close once what was written is sent."""
+        if not self._leaving:
+            self._leaving = True
+            super().loseConnection()  # type: ignore[no-untyped-call]
+
+    def connectionLost(self, reason: Any = None) -> None:
+        """Make room for another connection."""
+        site: Any = self.factory
+        site.left(self)
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]

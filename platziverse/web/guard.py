@@ -1,0 +1,119 @@
+"""Guard: whether a request is answered, by where it comes from and by what it calls us."""
+
+from collections.abc import Callable
+from socket import gethostname
+from typing import Any
+from urllib.parse import urlsplit
+
+from twisted.web.resource import Resource
+from twisted.web.server import Request
+
+from platziverse.broker.addresses import FORWARDED, is_local, parsed
+from platziverse.web.answers import Refusal
+from platziverse.web.health import Health, Readiness
+from platziverse.web.settings import WebSettings
+
+
+class Guard:
+    """Decides whether a request is answered.
+
+    :param lets_in: whether an MQTT client without a login may connect; its argument is whether the client is
+        on this machine.
+    """
+
+    def __init__(self, settings: WebSettings, lets_in: Callable[[bool], bool]) -> None:
+        self._everyone = settings.readers == "everyone"
+        self._hosts = frozenset(host.lower().strip("[]") for host in settings.hosts)
+        self._origins = frozenset(origin.lower() for origin in settings.origins)
+        self._websocket_origins = frozenset(origin.lower() for origin in settings.websocket_origins)
+        self._local_names = frozenset({"localhost", gethostname().lower()})
+        self._lets_in = lets_in
+
+    def check(self, request: Request, resource: Any) -> Resource | None:
+        """Return what to answer instead of ``resource``, or ``None`` when it may be rendered."""
+        if not self._may_name(host_of(request)):
+            return Refusal(421, "this Host is not answered here; see the setting web.hosts")
+        if not self._may_come_from(request):
+            return Refusal(403, "this Origin may not read; see the setting web.origins")
+        if not (self._everyone or isinstance(resource, Health | Readiness | Refusal) or is_near(request)):
+            return Refusal(403, "only this machine may read; see the setting web.readers")
+        return None
+
+    def check_websocket(self, request: Request) -> Resource | None:
+        """Return what to answer instead of opening a WebSocket for MQTT, or ``None`` when it may be opened.
+
+        Only browsers send an Origin. A page of another Origin uses what its visitor may use, and without a
+        login that is everything; a page may also have let the name of its own host lead here. See ADR 0089.
+        """
+        origin = header_of(request, b"Origin").lower()
+        if not origin or origin in self._websocket_origins:
+            return None
+        if not self._websocket_origins and not self._lets_in(is_near(request)):
+            return None
+        if _is_same_origin(request, origin) and self._is_ours(host_of(request)):
+            return None
+        return Refusal(403, "this Origin may not connect; see the setting web.websocket_origins")
+
+    def _may_name(self, host: str) -> bool:
+        if not self._hosts and (self._everyone or not host):
+            return True
+        return self._is_ours(host)
+
+    def _is_ours(self, host: str) -> bool:
+        """Whether ``host`` is a name of this machine: nobody else can have made it lead here."""
+        if self._hosts:
+            return host in self._hosts
+        return host in self._local_names or host.endswith(".localhost") or parsed(host) is not None
+
+    def _may_come_from(self, request: Request) -> bool:
+        origin = header_of(request, b"Origin")
+        if not origin:
+            return True
+        if origin.lower() in self._origins:
+            request.setHeader(b"Access-Control-Allow-Origin", origin.encode("latin-1"))
+            request.setHeader(b"Vary", b"Origin")
+            return True
+        return _is_same_origin(request, origin.lower())
+
+
+def names_its_host(request: Request) -> bool:
+    """Whether Host is there as the version of HTTP wants it, and a name (RFC 9112, 3.2).
+
+    HTTP/1.1 wants it in every request, and nobody may send two.
+    """
+    hosts = request.requestHeaders.getRawHeaders(b"Host", [])
+    if len(hosts) > 1 or not all(host.isascii() for host in hosts):
+        return False
+    return len(hosts) == 1 or request.clientproto != b"HTTP/1.1"
+
+
+def host_of(request: Request) -> str:
+    """The name in Host, in lower case, without port and brackets; ``""``: no Host, ``"?"``: no name."""
+    try:
+        return urlsplit("//" + header_of(request, b"Host")).hostname or ""
+    except ValueError:
+        return "?"
+
+
+def header_of(request: Request, name: bytes) -> str:
+    """The last line of a header, or ``""``; bytes that are not ASCII are read as Latin-1."""
+    value: bytes | None = request.getHeader(name)
+    return (value or b"").decode("latin-1")
+
+
+def is_near(request: Request) -> bool:
+    """Whether the client is on this machine, and no proxy: that speaks for whoever has reached it."""
+    if is_forwarded(request):
+        return False
+    peer, own = (getattr(end, "host", None) for end in (request.getClientAddress(), request.getHost()))
+    return is_local(peer, own)
+
+
+def is_forwarded(request: Request) -> bool:
+    """Whether a proxy has passed the request on."""
+    return any(request.requestHeaders.hasHeader(name) for name in FORWARDED)
+
+
+def _is_same_origin(request: Request, origin: str) -> bool:
+    own = header_of(request, b"Host").lower()
+    return own != "" and origin in (f"http://{own}", f"https://{own}")
