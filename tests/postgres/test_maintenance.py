@@ -144,7 +144,8 @@ class Months(SynchronousTestCase):
     def test_rows_of_the_default_partition_are_never_all_dropped(self) -> None:
         """Row 142: recorded by a clock that was years behind."""
         insert = """INSERT INTO metrics (type, value, "createdAt", "updatedAt")
-            SELECT 't', ago, now() - make_interval(months => ago), now() FROM unnest(ARRAY[200, 130, 130]) ago"""
+            SELECT 't', ago, now() - make_interval(months => ago), now()
+            FROM unnest(ARRAY[200, 130, 130]) ago"""
         execute(self.dsn, insert)
         self.assertEqual(self.drop("now() - interval '1 month'"), ["130", "130"])
 
