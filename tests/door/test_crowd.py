@@ -22,6 +22,7 @@ from platziverse.testing import BrokerHarness
 from platziverse.web.settings import WebSettings
 from platziverse.web.site import make_site
 from tests.door.test_sniff import CONNACK
+from tests.memory import objects_kept
 
 CONNECT = encode(Connect(""))
 HEADER = b"PROXY TCP4 203.0.113.%d 192.0.2.2 5555 1883\r\n"
@@ -64,11 +65,12 @@ class CountTests(SynchronousTestCase):
 
     def test_whoever_leaves_is_forgotten(self) -> None:
         crowd = self.crowd(per_address=3)
+        before = objects_kept(crowd)
         for _ in range(3):
             self.come(crowd, IPv4Address("TCP", "192.0.2.1", 1))
         for _ in range(3):
             crowd.left("192.0.2.1")
-        self.assertEqual((crowd.total, crowd._by_origin), (0, {}))
+        self.assertEqual((crowd.total, objects_kept(crowd)), (0, before))
 
 
 class SocketCase(TestCase):
