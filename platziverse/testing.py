@@ -24,6 +24,7 @@ from platziverse.mqtt.packets import Connect, Packet, Publish, Subscribe, Subscr
 from platziverse.net.deadlines import TICK
 from platziverse.net.factory import MQTTFactory
 from platziverse.net.pressure import Backlog
+from platziverse.net.shared import Shared
 
 #: More than any server packet in a test.
 _ANY_SIZE = 268_435_455
@@ -65,7 +66,7 @@ class FakeClient:
 
     def received_bytes(self) -> bytes:
         """The bytes received since the last look."""
-        self._factory.flushes.flush()
+        self._factory.shared.flushes.flush()
         data: bytes = self.transport.value()
         self.transport.clear()
         return data
@@ -127,8 +128,9 @@ class BrokerHarness:
             self.clock.seconds,
             list(observers),
         )
-        self.factory = MQTTFactory(self.broker, self.clock, store=store)
-        self.crowd = Crowd(self.broker.limits, self.broker.traffic, self.factory.complaints)
+        self.shared = Shared(self.broker, self.clock, store=store)
+        self.factory = MQTTFactory(self.shared)
+        self.crowd = Crowd(self.broker.limits, self.broker.traffic, self.shared.complaints)
         self._port = 40_000
 
     def open(self) -> FakeClient:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from uuid import uuid4
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -73,7 +74,7 @@ class Broker:
 
     def connect(
         self, packet: Connect, connection: NetworkConnection, address: str, username: str | None
-    ) -> tuple[Session, bool]:
+    ) -> "tuple[Session, bool] | Deferred[tuple[Session, bool]]":
         """Begin or resume the client's Session; a second flag is Session Present.
 
         An older connection of the same Client Identifier is closed first [MQTT-3.1.4-2].
@@ -221,6 +222,12 @@ class Broker:
             if answer is not None:
                 answer.addErrback(_log_failure, SERVER)
 
+    def received(self, session: Session, packet_id: int) -> Answer:
+        """PUBREC came. PUBREL waits for the returned Deferred, if there is one."""
+        if not session.pubrec(packet_id):
+            self.traffic.unknown_acknowledgements += 1
+        return None
+
     def released(self, session: Session, packet_id: int) -> Answer:
         """PUBREL came. PUBCOMP waits for the returned Deferred, if there is one."""
         session.release(packet_id)
@@ -235,7 +242,9 @@ class Broker:
 
     # -- subscriptions ---------------------------------------------------------------------------
 
-    def subscribe(self, session: Session, subscriptions: Sequence[Subscription]) -> list[int]:
+    def subscribe(
+        self, session: Session, subscriptions: Sequence[Subscription]
+    ) -> "list[int] | Deferred[list[int]]":
         """The return codes for SUBACK, in order: the QoS granted, or 0x80. [MQTT-3.8.4-5]"""
         codes: list[int] = []
         for number, subscription in enumerate(subscriptions):  # [MQTT-3.8.4-4]
@@ -277,7 +286,7 @@ class Broker:
         may_stay = publisher is SERVER or self.authority.may_publish(publisher, topic)
         return may_stay and client is not None and self.authority.may_receive(client, topic)
 
-    def unsubscribe(self, session: Session, topic_filters: Sequence[str]) -> None:
+    def unsubscribe(self, session: Session, topic_filters: Sequence[str]) -> Answer:
         """Drop the Subscriptions with exactly these Topic Filters; messages in flight go on.
 
         [MQTT-3.10.4-2] [MQTT-3.10.4-3]
@@ -285,6 +294,7 @@ class Broker:
         for topic_filter in topic_filters:  # [MQTT-3.10.4-6]
             if session.unsubscribe(topic_filter):
                 self.subscriptions.remove(topic_filter, session)
+        return None
 
 
 def _log_failure(failure: Failure, client: Client) -> None:

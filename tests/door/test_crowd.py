@@ -230,7 +230,7 @@ class ProxyTests(SocketCase):
 
         def check(_: None) -> None:
             self.assertEqual(self.answers(), [CONNACK, CONNACK, b""] * 2)
-            hosts = sorted(connection.address for connection in self.harness.factory.connections)
+            hosts = sorted(connection.address for connection in self.harness.shared.connections)
             self.assertEqual(hosts, ["203.0.113.1:5555"] * 2 + ["203.0.113.2:5555"] * 2)
 
         return self.turns().addCallback(check).addCallback(self.leave)
@@ -258,7 +258,7 @@ class ProxyTests(SocketCase):
 
         def check(_: None) -> None:
             self.assertEqual(self.answers(), [b""] * 4)
-            self.assertFalse(self.harness.factory.connections)
+            self.assertFalse(self.harness.shared.connections)
 
         return self.turns().addCallback(check).addCallback(self.leave)
 
@@ -271,6 +271,6 @@ class ProxyTests(SocketCase):
         def check(_: None) -> None:
             for answer in self.answers():
                 self.assertIn((answer or b"").partition(b"\r\n")[0], (b"", b"HTTP/1.1 400 Bad Request"))
-            self.assertFalse(self.harness.factory.connections)
+            self.assertFalse(self.harness.shared.connections)
 
         return self.turns().addCallback(check).addCallback(self.leave)
