@@ -67,7 +67,11 @@ def call(handlers: Handlers, message: Publish, client: Client) -> Answer:
 
     The Deferred errbacks when a handler failed.
     """
-    answers = [answer for handler in handlers if (answer := handler(message, client)) is not None]
+    return joined([answer for handler in handlers if (answer := handler(message, client)) is not None])
+
+
+def joined(answers: "list[Deferred[object]]") -> Answer:
+    """Return one answer that fires when all of ``answers`` have, or fails as the first of them that does."""
     if not answers:
         return None
     if len(answers) == 1:

@@ -213,7 +213,7 @@ class SampleTests(PressureCase):
         self.harness.advance(5.1)
         self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
         self.assertEqual(self.traffic.internal_errors, 1)
-        self.harness.broker.observers.clear()
+        self.harness.broker.clients.observers.clear()
         self.harness.advance(5.1)
         self.fill("two", 0.6)
         self.harness.advance(5.1)
