@@ -7,16 +7,17 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.python.failure import Failure
 
+from platziverse.agents.recorder import ANNOUNCEMENTS
 from platziverse.broker.broker import Broker
 from platziverse.broker.dispatcher import TopicDispatcher
-from platziverse.broker.interfaces import Authority, ClientObserver, Handler
+from platziverse.broker.interfaces import Authority, Client, ClientObserver, Handler
 from platziverse.broker.limits import Limits
-from platziverse.broker.open_authority import OpenAuthority
 from platziverse.door.crowd import Crowd
 from platziverse.mqtt.codec import encode
 from platziverse.mqtt.decoder import PacketDecoder
@@ -24,6 +25,7 @@ from platziverse.mqtt.packets import Connect, Packet, Publish, Subscribe, Subscr
 from platziverse.net.deadlines import TICK
 from platziverse.net.factory import MQTTFactory
 from platziverse.net.pressure import Backlog
+from platziverse.net.shared import Shared
 
 #: More than any server packet in a test.
 _ANY_SIZE = 268_435_455
@@ -65,7 +67,7 @@ class FakeClient:
 
     def received_bytes(self) -> bytes:
         """The bytes received since the last look."""
-        self._factory.flushes.flush()
+        self._factory.shared.flushes.flush()
         data: bytes = self.transport.value()
         self.transport.clear()
         return data
@@ -104,6 +106,37 @@ class FakeClient:
         cast(Any, self.transport).producer.resumeProducing()
 
 
+class OpenAuthority:
+    """The ``Authority`` of a broker without logins and access rules: everyone may do everything.
+
+    But nobody may speak for the server itself.
+    """
+
+    restricts = False
+
+    def login(
+        self, connect: Connect, address: str, certificate_user: str | None
+    ) -> "Deferred[str | None] | None":
+        """Believe what CONNECT says."""
+        return None
+
+    def reserved(self, topic: str) -> bool:
+        """Return whether no client may ever publish to ``topic``."""
+        return topic in ANNOUNCEMENTS or topic[0] == "$"
+
+    def may_publish(self, client: Client, topic: str) -> bool:
+        """Return whether it is not the server's own."""
+        return not self.reserved(topic)
+
+    def may_subscribe(self, client: Client, topic_filter: str) -> bool:
+        """Return ``True``."""
+        return True
+
+    def may_receive(self, client: Client, topic: str) -> bool:
+        """Return ``True``."""
+        return True
+
+
 class BrokerHarness:
     """A broker with its connections on a :class:`Clock`.
 
@@ -127,8 +160,9 @@ class BrokerHarness:
             self.clock.seconds,
             list(observers),
         )
-        self.factory = MQTTFactory(self.broker, self.clock, store=store)
-        self.crowd = Crowd(self.broker.limits, self.broker.traffic, self.factory.complaints)
+        self.shared = Shared(self.broker, self.clock, store=store)
+        self.factory = MQTTFactory(self.shared)
+        self.crowd = Crowd(self.broker.limits, self.broker.traffic, self.shared.complaints)
         self._port = 40_000
 
     def open(self) -> FakeClient:

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "platziverse"
 
-MAX_FILE = 300
+MAX_FILE = 400
 MAX_BODY = 25
 
 #: Longer than the rule on purpose, each with its reason.
@@ -211,7 +211,7 @@ class ImportTests(SynchronousTestCase):
 class LengthTests(SynchronousTestCase):
     maxDiff = None
 
-    def test_files_have_at_most_300_lines(self) -> None:
+    def test_files_have_at_most_400_lines(self) -> None:
         found = {
             path.relative_to(ROOT).as_posix(): lines
             for _, path, _ in modules()

@@ -8,7 +8,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from platziverse.broker.clients import Clients, log_failure
 from platziverse.broker.complaints import Complaints
-from platziverse.broker.dispatcher import Destinations, TopicDispatcher, call, joined
+from platziverse.broker.dispatcher import Destinations, Handlers, TopicDispatcher, call, joined
 from platziverse.broker.interfaces import (
     SERVER,
     Answer,
@@ -111,15 +111,18 @@ class Broker:
         if handlers is None or (authority.restricts and not authority.may_publish(client, topic)):
             self._deny(message, client)
             return None
-        kept = owed = None
         if message.retain:  # [MQTT-3.3.1-12] [MQTT-3.1.2-16] [MQTT-3.1.2-17]
-            kept = self.retained.set(message, client)
+            return self._publish_retained(message, client, handlers)
         if receivers := self._match(topic):  # [MQTT-3.3.2-3]
             owed = self._router.route(message, receivers)
-        handled = call(handlers, message, client) if handlers else None
-        if kept is None and owed is None:
-            return handled
-        return joined([answer for answer in (kept, owed, handled) if answer is not None])
+            if owed is not None:
+                return joined(owed, call(handlers, message, client))
+        return call(handlers, message, client) if handlers else None
+
+    def _publish_retained(self, message: Publish, client: Client, handlers: Handlers) -> Answer:
+        kept = self.retained.set(message, client)
+        owed = self._router.route(message, self._match(message.topic))
+        return joined(kept, owed, call(handlers, message, client))
 
     def _deny(self, message: Publish, client: Client) -> None:
         self.traffic.publish_denied += 1
@@ -152,6 +155,12 @@ class Broker:
         else:
             if answer is not None:
                 answer.addErrback(log_failure, SERVER)
+
+    def received(self, session: Session, packet_id: int) -> Answer:
+        """Note that PUBREC came. PUBREL waits for the returned Deferred, if there is one."""
+        if not session.pubrec(packet_id):
+            self.traffic.unknown_acknowledgements += 1
+        return None
 
     def released(self, session: Session, packet_id: int) -> Answer:
         """PUBREL came. PUBCOMP waits for the returned Deferred, if there is one."""

@@ -235,19 +235,16 @@ class Session(Receiving):
         return unknown
 
     def pubrec(self, packet_id: int) -> bool:
-        """The client owns a QoS 2 message; answered with PUBREL even if unknown. False if unknown.
+        """The client owns a QoS 2 message. False if it is unknown: PUBREL is due all the same.
 
         :raises ProtocolViolation: the message in flight is one of QoS 1.
         """
-        connection = self.connection
-        assert connection is not None
         known = packet_id in self._inflight
         if known:
             entry = self._inflight[packet_id]
             if entry is not _RELEASED and entry[1] != 2:
                 raise ProtocolViolation(f"PUBREC for a QoS 1 message, packet id {packet_id}", "MQTT-4.3.2-1")
             self._inflight[packet_id] = _RELEASED  # keeps its place in the order
-        connection.send(encode_pubrel(packet_id))  # [MQTT-4.3.3-1] [MQTT-4.6.0-4]
         return known
 
     def pubcomp(self, packet_id: int) -> bool:

@@ -17,7 +17,7 @@ from platziverse.access.authority import AccessAuthority
 from platziverse.access.files import AccessError
 from platziverse.access.passwords import PasswordChecker, UserTable
 from platziverse.agents.handlers import AgentHandlers
-from platziverse.agents.recorder import Recorder
+from platziverse.agents.recorder import ANNOUNCEMENTS, Recorder
 from platziverse.broker.broker import Broker
 from platziverse.broker.complaints import Complaints
 from platziverse.broker.dispatcher import TopicDispatcher
@@ -50,6 +50,7 @@ from platziverse.door.crowd import Crowd
 from platziverse.door.upgrade import WebSocketResource
 from platziverse.embedded.server import Stopped
 from platziverse.net.factory import MQTTFactory
+from platziverse.net.shared import Shared
 from platziverse.web.api import Api
 from platziverse.web.metrics import DaemonCollector, MetricsPage, Observations
 from platziverse.web.site import make_site
@@ -107,8 +108,8 @@ class Daemon(Service):
         )
         self.limits = fitted(config.limits)
         self.broker = self._broker()
-        self.factory = MQTTFactory(self.broker, reactor, self.observations.ack, self.database.writer)
-        self.crowd = Crowd(self.limits, self.broker.traffic, self.factory.complaints)
+        self.shared = Shared(self.broker, reactor, self.observations.ack, self.database.writer)
+        self.crowd = Crowd(self.limits, self.broker.traffic, self.shared.complaints)
         self.arrivals = Arrivals(self.limits.max_connect_rate, reactor)
         self.front = self._front()
         self._expiry = LoopingCall(self.broker.expire_sessions)
@@ -129,12 +130,12 @@ class Daemon(Service):
 
     def _front(self) -> Front:
         """:raises Unusable: the certificate."""
-        config, database = self.config, self.database
+        config, database, mqtt = self.config, self.database, MQTTFactory(self.shared)
         self.turns = Turns(self._reactor)
         collector = DaemonCollector(
             __version__,
             self.broker,
-            self.factory,
+            self.shared,
             self.crowd,
             self.arrivals,
             self.recorder,
@@ -148,12 +149,12 @@ class Daemon(Service):
             config.web,
             lambda: database.trouble,
             [("metrics", MetricsPage(collector)), ("api", Api(database.reader, self.broker.sessions))],
-            WebSocketResource(self.factory),
+            WebSocketResource(mqtt),
             lets_in=self.authority.lets_in,
             traffic=self.broker.traffic,
-            complaints=self.factory.complaints,
+            complaints=self.shared.complaints,
         )
-        return Front(self.factory, site, config.tls, self.arrivals)
+        return Front(mqtt, site, config.tls, self.arrivals)
 
     def _publish(self, topic: str, payload: bytes) -> None:
         self.broker.announce(topic, payload)
@@ -174,7 +175,7 @@ class Daemon(Service):
         if self.log is not None:
             self.log.use(levels)
         rooms = [levels.get(room, levels.get("")) for room in ("mqtt", "net")]
-        self.factory.tracing = LogLevel.debug in rooms
+        self.shared.tracing = LogLevel.debug in rooms
 
     # -- starting --------------------------------------------------------------------------------
 
@@ -204,7 +205,7 @@ class Daemon(Service):
         self.sys_topics.start()
         self._expiry.start(EXPIRE, now=False)
         self.turns.start()
-        self.factory.pressure.start()
+        self.shared.pressure.start()
         self.front.start(self._reactor)
         say_listening(self.listeners.ports, self._who)
         say_limits(self.limits, self.config.limits)
@@ -246,13 +247,13 @@ class Daemon(Service):
         self.supervisor.stopping()
         self._stop_timers()
         yield within(self._reactor, self.listeners.stop(), GOODBYE)
-        self.factory.hold_all()
+        self.shared.hold_all()
         yield within(self._reactor, self.database.drain(), DRAIN)
         self.front.close_all()
-        self.factory.close_all(Reason.SHUTTING_DOWN, "the daemon is stopping")
+        self.shared.close_all(Reason.SHUTTING_DOWN, "the daemon is stopping")
         yield within(self._reactor, self._all_gone(), GOODBYE)
         yield within(self._reactor, self.database.drain(), GOODBYE)  # the agents that went with them
-        self.factory.stop()
+        self.shared.stop()
         self.authority.stop()  # first: the pool waits until its threads have done all their work
         self._hashing.stop()
         yield within(self._reactor, self.database.stop(), sum(GRACE) + GOODBYE)
@@ -269,7 +270,7 @@ class Daemon(Service):
     @inlineCallbacks
     def _all_gone(self) -> Generator["Deferred[Any]", Any, None]:
         deadline = self._reactor.seconds() + GOODBYE
-        while self.factory.connections and self._reactor.seconds() < deadline:
+        while self.shared.connections and self._reactor.seconds() < deadline:
             yield deferLater(self._reactor, 0.02)
 
 
@@ -281,4 +282,4 @@ def _authority(access: Access, reactor: Any, pool: ThreadPool, database: UserTab
         rules = access_rules(access)
     except AccessError as error:
         raise Unusable(str(error)) from None
-    return AccessAuthority(reactor, checker, rules, access.anonymous, access.binding)
+    return AccessAuthority(reactor, checker, rules, access.anonymous, access.binding, ANNOUNCEMENTS)

@@ -2,22 +2,15 @@
 
 from typing import Any, Protocol
 
-from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.interfaces import IAddress
 
-from platziverse.broker.complaints import Complaints
-from platziverse.broker.limits import Limits
-from platziverse.broker.traffic import Traffic
-from platziverse.net.deadlines import Deadlines
+from platziverse.net.shared import Shared
 
 
 class MQTTSide(Protocol):
     """What is needed of the ``MQTTFactory``. The protocols it builds can be given a deadline."""
 
-    limits: Limits
-    traffic: Traffic
-    complaints: Complaints
-    deadlines: Deadlines
-    clock: IReactorTime
+    shared: Shared
 
     def buildProtocol(self, addr: IAddress | None) -> Any: ...
 

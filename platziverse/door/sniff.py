@@ -172,18 +172,19 @@ class SniffingFactory(ServerFactory):
         plain: bool = True,
         arrivals: Arrivals | None = None,
     ) -> None:
+        shared = mqtt.shared
         self.mqtt = mqtt
         self.http = http
         self.tls: TLSFactory | None = None
         if certificate is not None:
-            self.tls = TLSFactory(certificate, self, mqtt.clock, mqtt.complaints)
+            self.tls = TLSFactory(certificate, self, shared.clock, shared.complaints)
         self.plain = plain
-        self.limits = mqtt.limits
-        self.traffic = mqtt.traffic
-        self.complaints = mqtt.complaints
-        self.deadlines = mqtt.deadlines
+        self.limits = shared.limits
+        self.traffic = shared.traffic
+        self.complaints = shared.complaints
+        self.deadlines = shared.deadlines
         if arrivals is None:  # an empty one is false
-            arrivals = Arrivals(mqtt.limits.max_connect_rate, mqtt.clock)
+            arrivals = Arrivals(shared.limits.max_connect_rate, shared.clock)
         self.arrivals = arrivals
         #: Connections whose first byte, or TLS handshake, is still to come.
         self.undecided: set[Sniffer] = set()

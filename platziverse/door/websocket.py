@@ -38,10 +38,12 @@ class WebSocket(TwistedProtocol):
     disconnecting = False
 
     def __init__(self, owner: MQTTSide, inner: IProtocol, forwarded: bool = False) -> None:
-        self._owner = owner
+        self._shared = shared = owner.shared
         self.forwarded = forwarded
         self._inner = inner
-        self._reader = FrameReader(owner.limits.max_packet_size * MESSAGE_FACTOR, lambda: owner.deadlines.now)
+        self._reader = FrameReader(
+            shared.limits.max_packet_size * MESSAGE_FACTOR, lambda: shared.deadlines.now
+        )
         self._producing = False
 
     # -- towards the network ---------------------------------------------------------------------
@@ -80,8 +82,8 @@ class WebSocket(TwistedProtocol):
     def _end(self, code: int | None, reason: str) -> None:
         if code is not None:
             cause = f"WebSocket {int(code)}"
-            self._owner.traffic.protocol_error(cause)
-            self._owner.complaints.warn(
+            self._shared.traffic.protocol_error(cause)
+            self._shared.complaints.warn(
                 cause, "Closing {address}: {reason!r}", address=format_peer(self.getPeer()), reason=reason
             )
         self.unregisterProducer()  # TLS would wait for it

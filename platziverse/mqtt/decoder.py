@@ -49,12 +49,12 @@ class PacketDecoder:
         "_layout",
         "_levels",
         "_limit",
-        "_partial",
         "_position",
         "_strict_dup",
         "_topics",
         "_wanted",
         "has_more",
+        "partial",
     )
 
     def __init__(self, max_packet_size: int, max_topic_levels: int = 200, strict_dup: bool = True) -> None:
@@ -68,8 +68,8 @@ class PacketDecoder:
         self._position = self._end = 0
         #: There may be more packets in them, or an error.
         self.has_more = False
-        # In their place, of an incomplete packet: what has come of the _wanted bytes.
-        self._partial: bytearray | None = None
+        #: In their place, of an incomplete packet: what has come of the bytes wanted.
+        self.partial: bytearray | None = None
         self._wanted = 0
         # Packets that were taken and not handled; they come first the next time.
         self._given_back: list[Packet] | None = None
@@ -82,7 +82,7 @@ class PacketDecoder:
     @property
     def pending(self) -> int:
         """Bytes received that are no packet yet."""
-        return len(self._partial) if self._partial is not None else self._end - self._position
+        return len(self.partial) if self.partial is not None else self._end - self._position
 
     def connected(self, max_packet_size: int, protocol_level: int) -> None:
         """CONNECT was accepted: from now on any packet, up to this size.
@@ -94,13 +94,13 @@ class PacketDecoder:
 
     def feed(self, data: bytes) -> None:
         """Add bytes to the stream."""
-        partial = self._partial
+        partial = self.partial
         if partial is not None:
             partial += data
             if len(partial) < self._wanted:
                 return
             self._data = bytes(partial)
-            self._partial = None
+            self.partial = None
         elif self._position < self._end:
             self._data = self._data[self._position :] + data
         else:
@@ -287,7 +287,7 @@ class PacketDecoder:
 
     def _collect(self, stop: int) -> None:
         """Set the beginning of a packet aside until all of it, up to ``stop``, has come."""
-        self._partial = bytearray(self._data[self._position :])
+        self.partial = bytearray(self._data[self._position :])
         self._wanted = stop - self._position
         self._data = b""
         self._position = self._end = 0

@@ -49,7 +49,7 @@ class AckQueue:
             if data:
                 self._send(data)
 
-    def close(self) -> None:
+    def end(self) -> None:
         """The client has gone: owe nothing any more."""
         self._pending.clear()
         self._send = _nowhere

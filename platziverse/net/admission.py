@@ -1,152 +1,115 @@
-"""Admission: from CONNECT to CONNACK, and how a connection that breaks the rules is ended."""
+"""Admission: what a client has to pass between its CONNECT and CONNACK."""
 
-from __future__ import annotations
+from typing import Any, Protocol
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
-
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from platziverse.broker.interfaces import Client
-from platziverse.broker.reasons import Reason
-from platziverse.mqtt.codec import encode
-from platziverse.mqtt.decoder import PacketDecoder
-from platziverse.mqtt.errors import ConnectRefused, MalformedPacket, MQTTError, ProtocolViolation
-from platziverse.mqtt.packets import Connack, Connect, ConnectReturnCode
-from platziverse.net.connection import Connection
+from platziverse.broker.session import Session
+from platziverse.mqtt.errors import ConnectRefused
+from platziverse.mqtt.packets import Connect, ConnectReturnCode
 from platziverse.net.flow import LOGIN
+from platziverse.net.outbox import Outbox
 from platziverse.net.peer import certificate_user
-
-if TYPE_CHECKING:
-    from platziverse.net.factory import MQTTFactory
-
-log = Logger()
-
-#: Packet class → the method that handles a run of them; it returns how many it has handled.
-PacketTable: TypeAlias = "Mapping[type, Callable[[Any, Any], int]]"
+from platziverse.net.reading import Reading
+from platziverse.net.shared import Shared
 
 
-class Admission(Connection):
-    """The life of a connection until its client is connected."""
+class Candidate(Protocol):
+    """The connection that is to be admitted."""
 
-    #: The packets that a connected client may send.
-    connected_table: ClassVar[PacketTable] = {}
+    transport: Any
+    address: str
+    shared: Shared
+    outbox: Outbox
+    reading: Reading
 
-    def __init__(self, factory: MQTTFactory) -> None:
-        super().__init__(factory)
-        self._broker = factory.broker
-        self._table: PacketTable = BEFORE_CONNECT
-        self._decoder = PacketDecoder(
-            factory.limits.max_connect_size, factory.limits.max_topic_levels, factory.limits.strict_dup
-        )
-        self._client: Client | None = None
-        self._client_id = ""
+    def allow(self, seconds: float) -> None:
+        """Set the next deadline, so many seconds from now."""
+
+    def admit(self, session: Session, present: bool, connect: Connect) -> None:
+        """Accept the CONNECT."""
+
+    def fail(self, failure: Failure) -> None:
+        """Refuse the CONNECT, or end the connection for a bug."""
+
+
+class Admission:
+    """One CONNECT: its login, the delay of a client that comes too often, the Session.
+
+    Each of them may take its time, in which nothing more is read; the connection may end meanwhile.
+    """
+
+    __slots__ = ("_connection", "_delayed", "connect")
+
+    def __init__(self, connection: Candidate, connect: Connect) -> None:
+        self._connection = connection
         self._delayed: IDelayedCall | None = None
+        self.connect = connect
 
-    def _connect(self, run: list[Connect]) -> int:
-        self._begin(run[0])
-        return 1
+    def begin(self) -> None:
+        """Log the client in.
 
-    def _begin(self, packet: Connect) -> None:
-        self._client_id = packet.client_id
-        if len(packet.client_id.encode()) > self._limits.max_client_id_bytes:  # [MQTT-3.1.3-5] [MQTT-3.1.3-9]
-            rejected = ConnectReturnCode.IDENTIFIER_REJECTED
+        :raises ConnectRefused: its Client Identifier is too long, or nobody is let in at the moment.
+        """
+        connection, connect = self._connection, self.connect
+        shared = connection.shared
+        if len(connect.client_id.encode()) > shared.limits.max_client_id_bytes:
+            rejected = ConnectReturnCode.IDENTIFIER_REJECTED  # [MQTT-3.1.3-5] [MQTT-3.1.3-9]
             raise ConnectRefused(rejected, "its Client Identifier is too long", "3.1.3.1")
-        if refusal := self._owner.pressure.refusal():
+        if refusal := shared.pressure.refusal():
             raise ConnectRefused(ConnectReturnCode.SERVER_UNAVAILABLE, refusal)
-        self._table = {}  # a second CONNECT is out of place [MQTT-3.1.0-2]
-        answer = self._broker.authority.login(packet, self.address, certificate_user(self.transport))
+        certificate = certificate_user(connection.transport)
+        answer = shared.broker.authority.login(connect, connection.address, certificate)
         if answer is None:
-            self._admit(packet.username, packet)
-            return
-        self.hold_reading(LOGIN)
-        self._allow(0.0)
-        answer.addCallback(self._admit, packet).addErrback(self._login_failed)
+            self._delay(connect.username)
+        else:
+            self._hold(0.0)
+            answer.addCallback(self._delay).addErrback(connection.fail)
 
-    def _allow(self, delay: float) -> None:
+    def cancel(self) -> None:
+        """The connection has ended."""
+        if self._delayed is not None and self._delayed.active():
+            self._delayed.cancel()
+
+    def _hold(self, delay: float) -> None:
         """CONNECT has come in time. What follows has a time of its own, in which the client is not slow."""
-        deadlines = self._owner.deadlines
-        deadlines.add(self, deadlines.now + delay + self._limits.connect_deadline)
+        self._connection.reading.hold_reading(LOGIN)
+        self._connection.allow(delay + self._connection.shared.limits.connect_deadline)
 
-    def _login_failed(self, failure: Failure) -> None:
-        if isinstance(failure.value, MQTTError):
-            self._fail(failure.value)
-        else:
-            self._break_down(failure)
-
-    def _admit(self, username: str | None, packet: Connect) -> None:
-        if self.closed:
+    def _delay(self, username: str | None) -> None:
+        if self._connection.outbox.closed:
             return
-        delay = self._owner.flapping.delay(packet.client_id, self._owner.clock.seconds())
+        shared = self._connection.shared
+        delay = shared.flapping.delay(self.connect.client_id, shared.clock.seconds())
         if delay:
-            self.hold_reading(LOGIN)
-            self._allow(delay)
-            self._delayed = self._owner.clock.callLater(delay, self._open_late, username, packet)
+            self._hold(delay)
+            self._delayed = shared.clock.callLater(delay, self._open_late, username)
         else:
-            self._open(username, packet)
+            self._open(username)
 
-    def _open_late(self, username: str | None, packet: Connect) -> None:
+    def _open_late(self, username: str | None) -> None:
         try:
-            self._open(username, packet)
+            self._open(username)
         except Exception:
-            self._login_failed(Failure())
+            self._connection.fail(Failure())
 
-    def _open(self, username: str | None, packet: Connect) -> None:
-        session, present = self._broker.connect(packet, self, self.address, username)
-        self._session, self._client = session, session.client
-        self._client_id = session.client_id
-        self._decoder.connected(self._limits.max_packet_size, packet.protocol_level)
-        self._table = self.connected_table
-        self._set_keep_alive(packet.keep_alive)
-        # [MQTT-3.2.0-1] [MQTT-3.1.4-4] [MQTT-3.2.2-2]
-        self.send(encode(Connack(present, ConnectReturnCode.ACCEPTED)))
-        if present:
-            session.resume()
-        self.resume_reading(LOGIN)
-
-    def _refuse(self, error: ConnectRefused) -> None:
-        self._traffic.connect_refused(error.return_code.name.lower())
-        self._complain(error.return_code.name, str(error))
-        self.send(encode(Connack(False, error.return_code)))  # [MQTT-3.2.2-4]
-        self.close(Reason.REFUSED, str(error))  # [MQTT-3.2.2-5] [MQTT-3.1.4-5]
-
-    def _fail(self, error: MQTTError) -> None:
-        if isinstance(error, ConnectRefused):
-            self._refuse(error)
+    def _open(self, username: str | None) -> None:
+        connection, flow = self._connection, self._connection.shared.flow
+        broker = connection.shared.broker
+        answer = broker.connect(self.connect, connection.outbox, connection.address, username)
+        if not isinstance(answer, Deferred):
+            self._opened(answer)
             return
-        self._traffic.protocol_error(error.statement)
-        self._complain(error.statement, str(error))
-        self.close(reason_of(error), str(error))  # [MQTT-4.8.0-1] [MQTT-3.1.4-1] [MQTT-3.2.2-6]
+        self._hold(0.0)
+        flow.started(connection.reading, 0)
+        answer.addCallback(self._opened).addErrback(connection.fail)
+        answer.addBoth(lambda _: flow.finished(connection.reading, 0))
 
-    def _break_down(self, failure: Failure) -> None:
-        """A bug of ours: it costs this client its connection, and nobody else anything."""
-        self._traffic.internal_errors += 1
-        log.failure("Bug: {address} {client_id!r}", failure, address=self.address, client_id=self._client_id)
-        self.close(Reason.INTERNAL_ERROR, "internal error")  # [MQTT-4.8.0-2]
-
-    def _complain(self, cause: str, reason: str) -> None:
-        self._owner.complaints.warn(
-            cause,
-            # The address comes first: what a client has chosen cannot be taken for it.
-            "Closing {address} {client_id!r}: {reason}",
-            address=self.address,
-            client_id=self._client_id,
-            reason=reason,
-        )
-
-
-BEFORE_CONNECT: PacketTable = {Connect: Admission._connect}
-
-
-def reason_of(error: MQTTError) -> Reason:
-    """MALFORMED, or PROTOCOL_ERROR for well-formed packets."""
-    return Reason.MALFORMED if isinstance(error, MalformedPacket) else Reason.PROTOCOL_ERROR
-
-
-def out_of_place(packet: object) -> ProtocolViolation:
-    """What is wrong with a packet that the table of its connection's state does not have."""
-    if type(packet) is Connect:
-        return ProtocolViolation("a second CONNECT", "MQTT-3.1.0-2")
-    return ProtocolViolation(f"a client does not send {type(packet).__name__.upper()}", "2.2.1")
+    def _opened(self, answer: tuple[Session, bool]) -> None:
+        connection, (session, present) = self._connection, answer
+        if connection.outbox.closed:  # meanwhile; the client has never heard that it is connected
+            connection.shared.broker.disconnect(session, connection.outbox, graceful=True)
+        else:
+            connection.admit(session, present, self.connect)

@@ -1,154 +1,287 @@
-"""Connection: holding, closing and the deadlines of one Network Connection, whatever it carries."""
+"""Connection: one Network Connection, from its first byte to its last."""
 
-from __future__ import annotations
+from typing import Any, Final, NamedTuple
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
-
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import ITCPTransport
+from twisted.internet.protocol import Protocol
+from twisted.python.failure import Failure
 
 from platziverse.broker.reasons import Reason
 from platziverse.broker.session import Session
-from platziverse.net.deadlines import LINGER, TICK
-from platziverse.net.flow import CLOSED, LOGIN, RATE
+from platziverse.mqtt.decoder import PacketDecoder
+from platziverse.mqtt.errors import ConnectRefused, MalformedPacket, MQTTError, ProtocolViolation
+from platziverse.mqtt.packets import Connect, Disconnect, Publish
+from platziverse.net.admission import Admission
+from platziverse.net.connected import CONNECTED, Connected, PacketTable
+from platziverse.net.deadlines import LINGER
+from platziverse.net.dialect import MQTT_3_1_1, Dialect
+from platziverse.net.flow import CLOSED, LOGIN, TURN
 from platziverse.net.outbox import Outbox
+from platziverse.net.peer import format_peer
+from platziverse.net.reading import Reading
+from platziverse.net.shared import Shared
 
-if TYPE_CHECKING:
-    from platziverse.net.factory import MQTTFactory
+
+class Tables(NamedTuple):
+    """The packets that may come, by the state of the connection."""
+
+    before_connect: PacketTable
+    connected: PacketTable
 
 
-class Connection(Outbox):
-    """The part of a client's connection that packets have no say in."""
+class Connection(Protocol):
+    """Feeds the decoder, looks each run of packets up in the table of its state, and ends everything.
 
-    # On the class, as few clients need them: an object of more than 30 attributes has a dict of 1.5 KiB.
-    paid = (0.0, 0.0)
-    _pacing: IDelayedCall | None = None
+    :ivar address: of the peer, for logs.
+    :ivar state: ``None`` until CONNACK.
+    :ivar bucket: owned by :class:`Deadlines`.
+    """
 
-    def __init__(self, factory: MQTTFactory) -> None:
-        super().__init__(factory.flushes, factory.limits, factory.traffic)
-        self._owner = factory
-        self._session: Session | None = None
-        self._holds = 0
-        self._keep_alive = 0.0
-        self._last_read = 0.0
-        self._partial_since = 0.0
-        self._congested_since = 0.0
+    # Slots: an object with more than 30 attributes has a dict of its own in CPython, of 1.5 KiB. ADR 0070.
+    __slots__ = (
+        "_admission",
+        "_decoder",
+        "_tables",
+        "address",
+        "bucket",
+        "connected",
+        "dialect",
+        "outbox",
+        "reading",
+        "shared",
+        "state",
+        "transport",
+    )
+
+    def __init__(self, shared: Shared, outbox: type[Outbox] = Outbox, tables: "Tables | None" = None) -> None:
+        limits = shared.limits
+        self.shared = shared
+        self.transport: Any = None
+        self.connected = 0
         self.address = ""
-        #: What :class:`Deadlines`, :class:`FlowControl` and :class:`Rates` note about this connection.
         self.bucket = -1
-        self.unfinished = 0
-        self.credit_packets, self.credit_bytes = factory.rates.packets, factory.rates.bytes
+        self.outbox = outbox(shared, self)
+        self.reading = Reading(shared, self)
+        self.dialect: Dialect = MQTT_3_1_1
+        self.state: Connected | None = None
+        self._admission: Admission | None = None
+        self._tables = tables or TABLES
+        self._decoder = PacketDecoder(limits.max_connect_size, limits.max_topic_levels, limits.strict_dup)
 
-    def _take_packets(self) -> None:
-        raise NotImplementedError
+    @property
+    def client_id(self) -> str:
+        """Client Identifier, as far as it is known; for logs."""
+        if self.state is not None:
+            return self.state.session.client_id
+        return self._admission.connect.client_id if self._admission is not None else ""
 
-    def _complain(self, cause: str, reason: str) -> None:
-        raise NotImplementedError
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended, or been closed and is about to."""
+        return self.outbox.closed
 
-    def _set_keep_alive(self, seconds: int) -> None:
-        """Begin to expect a packet within one and a half times this time. [MQTT-3.1.2-24]"""
-        self._keep_alive = seconds * 1.5 + TICK if seconds else 0.0  # ``_last_read`` is exact to a tick
-        self._last_read = self._owner.deadlines.now
-        self._schedule(self._last_read)
+    # -- IProtocol -------------------------------------------------------------------------------
 
-    def _note_partial(self, pending: int, progress: bool) -> None:
-        if not pending:
-            self._partial_since = 0.0
-        elif progress or not self._partial_since:
-            self._partial_since = self._owner.deadlines.now
+    def connectionMade(self) -> None:
+        """Nothing is sent before CONNECT has come; it has to be complete in time. [MQTT-3.1.0-1]"""
+        shared, transport = self.shared, self.transport
+        if ITCPTransport.providedBy(transport):
+            transport.setTcpNoDelay(True)  # or a windowed publisher waits 40 ms for each PUBACK
+        transport.registerProducer(self.outbox, True)
+        self.address = format_peer(transport.getPeer())
+        shared.connections.add(self)
+        shared.traffic.connections_opened += 1
+        self.reading.last_read = shared.deadlines.now
+        self.allow(shared.limits.connect_deadline)
 
-    def hold_reading(self, why: int) -> None:
-        """Read no more for this reason; the client's silence is no longer its own."""
-        if not self._holds and not self.closed:
-            cast(Any, self.transport).pauseProducing()
-        self._holds |= why
-
-    def resume_reading(self, why: int) -> None:
-        """This reason has gone; go on if it was the last."""
-        if not self._holds & why:
+    def dataReceived(self, data: bytes) -> None:
+        """Handle every packet that is complete, in order."""
+        reading, shared = self.reading, self.shared
+        if reading.holds & CLOSED:  # TLS reads on until the client closes as well
             return
-        self._holds &= ~why
-        if self._holds or self.closed:
-            return
-        self._last_read = self._owner.deadlines.now
-        self._take_packets()
-        if not self._holds and not self.closed:
-            cast(Any, self.transport).resumeProducing()
+        reading.last_read = shared.deadlines.now
+        reading.bytes += len(data)
+        shared.traffic.bytes_received += len(data)
+        self._decoder.feed(data)
+        self.take_packets()
 
-    def _pace(self) -> None:
-        """The credit is used up: hold reading if the client has sent more than it may."""
-        owner = self._owner
-        excess = owner.rates.excess(self, owner.deadlines.now)
-        if excess > 0 and not self._holds & (RATE | CLOSED):
-            owner.traffic.rate_holds += 1
-            self.hold_reading(RATE)
-            self._pacing = owner.clock.callLater(excess, self.resume_reading, RATE)
+    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
+        """The one place where a connection ends, whatever ended it."""
+        shared, state = self.shared, self.state
+        gone = not self.outbox.closed
+        self.outbox.end()
+        if gone and state is not None and self.reading.holds:
+            self._take_leftovers(state)
+        self.reading.end()
+        shared.connections.discard(self)
+        shared.deadlines.remove(self)
+        shared.flow.forget(self.reading)
+        admission, self._admission = self._admission, None
+        if admission is not None:
+            admission.cancel()
+        if state is not None:
+            state.end()
+
+    # -- packets ---------------------------------------------------------------------------------
+
+    def take_packets(self) -> None:
+        """Take packets until there is none, something holds reading, or the others have to get their turn."""
+        shared, reading, decoder = self.shared, self.reading, self._decoder
+        flushes, rates = shared.flushes, shared.rates
+        nested, flushes.turn = flushes.turn, True
+        budget = shared.limits.packets_per_turn
+        left = self._handle_packets(budget)
+        taken = budget - left
+        shared.traffic.messages_received += taken
+        if decoder.has_more or decoder.partial is not None or reading.partial_since:
+            reading.note_partial(decoder.pending, taken > 0)
+        reading.packets += taken
+        if reading.packets > rates.packets or reading.bytes > rates.bytes:
+            reading.pace()
+        if not left and not reading.holds and decoder.has_more:
+            reading.hold_reading(TURN)
+            shared.clock.callLater(0, reading.resume_reading, TURN)
+        if not nested:
+            flushes.flush()
+
+    def _handle_packets(self, left: int) -> int:
+        """Handle at most ``left`` packets; returns how many more it might have been."""
+        decoder, reading = self._decoder, self.reading
+        try:
+            while left and not reading.holds and (run := decoder.take(left)):
+                left -= len(run)
+                state = self.state
+                table = self._tables.before_connect if state is None else state.table
+                handle = table.get(type(run[0]))
+                if handle is None:
+                    raise _out_of_place(run[0])
+                if (handled := handle(state or self, run)) < len(run):
+                    left += len(run) - handled
+                    decoder.give_back(run[handled:])
+                if not decoder.has_more:
+                    break
+        except Exception:
+            self.fail(Failure())
+        return left
+
+    def begin(self, run: list[Connect]) -> int:
+        """CONNECT has come: see :class:`Admission`."""
+        if self._admission is not None:
+            raise _out_of_place(run[0])
+        self._admission = Admission(self, run[0])
+        self._admission.begin()
+        return 1
+
+    def admit(self, session: Session, present: bool, connect: Connect) -> None:
+        """Answer CONNECT with CONNACK; from now on the client is connected."""
+        self._decoder.connected(self.shared.limits.max_packet_size, connect.protocol_level)
+        self.state = Connected(session, self.outbox, self.reading, self.dialect, self._tables.connected)
+        self._admission = None
+        self.reading.start_keep_alive(connect.keep_alive)
+        self._look_again(self.shared.deadlines.now)
+        self.outbox.send(self.dialect.accept(present))
+        self.outbox.serve(session)
+        if present:
+            session.resume()
+        self.reading.resume_reading(LOGIN)
+
+    def _take_leftovers(self, state: Connected) -> None:
+        """The peer has gone while reading was held: what it had published by then still counts, if there
+        is room for it."""
+        try:
+            while not state.graceful and (packet := self._decoder.next_packet()) is not None:
+                if type(packet) is Publish and self.shared.flow.full:
+                    # It comes again, as it was not acknowledged; at QoS 0 it is lost.
+                    self.shared.traffic.leftovers_dropped += packet.qos == 0
+                elif type(packet) is Publish or type(packet) is Disconnect:
+                    CONNECTED[type(packet)](state, [packet])
+        except Exception:
+            self.fail(Failure())
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def fail(self, failure: Failure) -> None:
+        """End the connection for what was raised: by the client's fault or by ours."""
+        error = failure.value
+        if not isinstance(error, MQTTError):
+            self.shared.broke_down(failure, self.address, self.client_id)
+            self.close(Reason.INTERNAL_ERROR, "internal error")  # [MQTT-4.8.0-2]
+        elif self.outbox.closed:
+            return  # nobody is there to be told
+        elif isinstance(error, ConnectRefused):
+            self.shared.traffic.connect_refused(error.return_code.name.lower())
+            self._complain(error.return_code.name, str(error))
+            self.outbox.send(self.dialect.refuse(error))
+            self.close(Reason.REFUSED, str(error))  # [MQTT-3.2.2-5] [MQTT-3.1.4-5]
+        else:
+            self.shared.traffic.protocol_error(error.statement)
+            self._complain(error.statement, str(error))
+            malformed = isinstance(error, MalformedPacket)
+            # [MQTT-4.8.0-1] [MQTT-3.1.4-1] [MQTT-3.2.2-6]
+            self.close(Reason.MALFORMED if malformed else Reason.PROTOCOL_ERROR, str(error))
 
     def close(self, reason: Reason, text: str) -> None:
         """Write what is queued, if the client takes it, and close. Safe to call again."""
-        if self.closed:
+        if self.state is not None:
+            self.state.settle()
+        if self.outbox.closed:
             return
-        transport: Any = self.transport
-        self.flush()
-        self.closed = True
-        self._holds |= CLOSED
-        transport.unregisterProducer()
-        if self.congested:
-            transport.abortConnection()
-            return
-        self.congested = True  # nothing leaves any more: what still comes waits in the Session, or is dropped
-        self._owner.deadlines.add(self, self._owner.deadlines.now + LINGER)
-        transport.loseConnection()
+        if farewell := self.dialect.goodbye(reason, text):
+            self.outbox.send(farewell)
+        taken = self.outbox.shut(text)
+        self.reading.end()
+        self.transport.unregisterProducer()
+        if taken:
+            self.allow(LINGER)
+            self.transport.loseConnection()
+        else:
+            self.transport.abortConnection()
 
-    def soon(self, function: Callable[[], None]) -> None:
-        """In the next turn of the reactor."""
-        self._owner.clock.callLater(0, function)
+    def _complain(self, cause: str, reason: str) -> None:
+        self.shared.complain(cause, reason, self.address, self.client_id)
 
-    def drained(self) -> None:
-        """The transport takes more: send what waits in the Session."""
-        if self._session is not None and self._session.connection is self:
-            self._session.pump()
+    # -- deadlines -------------------------------------------------------------------------------
 
-    def pauseProducing(self) -> None:
-        """The transport's buffer is full."""
-        super().pauseProducing()
-        self._congested_since = self._owner.deadlines.now
+    def allow(self, seconds: float) -> None:
+        """Set the next deadline, so many seconds from now."""
+        deadlines = self.shared.deadlines
+        deadlines.add(self, deadlines.now + seconds)
 
     def deadline_reached(self, now: float) -> None:
         """A deadline may have passed, or have moved on since it was set."""
-        if self.closed:
-            cast(Any, self.transport).abortConnection()
-        elif (missed := self._missed(now)) is not None:
-            self._complain(missed, missed)
-            self._traffic.protocol_error(missed)
-            self.close(Reason.KEEP_ALIVE if missed == "Keep Alive" else Reason.TOO_SLOW, missed)
-        else:
-            self._schedule(now)
+        if self.outbox.closed:
+            self.transport.abortConnection()
+            return
+        missed = self._missed(now)
+        if missed is None:
+            self._look_again(now)
+            return
+        reason, text = missed
+        self._complain(text, text)
+        self.shared.traffic.protocol_error(text)
+        self.close(reason, text)
 
-    def _missed(self, now: float) -> str | None:
-        limits = self._limits
-        if self._session is None:
-            return "no login in time" if self._holds & LOGIN else "no CONNECT in time"  # section 3.1.4
-        if self.congested and now - self._congested_since >= limits.write_deadline:
-            return "it does not read"
-        if self._holds:  # we hold reading: the silence is ours
-            return None
-        if self._partial_since and now - self._partial_since >= limits.packet_deadline:
-            return "an incomplete packet"
-        if self._keep_alive and now - self._last_read >= self._keep_alive:
-            return "Keep Alive"
-        return None
+    def _missed(self, now: float) -> tuple[Reason, str] | None:
+        reading = self.reading
+        if self.state is None:  # section 3.1.4
+            return Reason.TOO_SLOW, "no login in time" if reading.holds & LOGIN else "no CONNECT in time"
+        if self.outbox.overdue(now):
+            return Reason.TOO_SLOW, "it does not read"
+        if reading.is_partial(now):
+            return Reason.TOO_SLOW, "an incomplete packet"
+        return (Reason.KEEP_ALIVE, "Keep Alive") if reading.is_silent(now) else None
 
-    def _schedule(self, now: float) -> None:
-        """Look again when the first deadline may be due, or before a new one could be missed."""
-        limits = self._limits
-        at = now + min(limits.packet_deadline, limits.write_deadline)
-        if self._holds:
-            at = min(at, now + max(self._keep_alive, 1.0))
-        elif self._keep_alive:
-            at = min(at, self._last_read + self._keep_alive)
-        if self._partial_since and not self._holds:
-            at = min(at, self._partial_since + limits.packet_deadline)
-        if self.congested:
-            at = min(at, self._congested_since + limits.write_deadline)
-        self._owner.deadlines.add(self, at)
+    def _look_again(self, now: float) -> None:
+        """When the first deadline may be due, or before a new one could be missed."""
+        self.shared.deadlines.add(self, min(self.outbox.due(now), self.reading.due(now)))
+
+
+def _out_of_place(packet: object) -> ProtocolViolation:
+    """What is wrong with a packet that the table of its connection's state does not have."""
+    if type(packet) is Connect:
+        return ProtocolViolation("a second CONNECT", "MQTT-3.1.0-2")
+    return ProtocolViolation(f"a client does not send {type(packet).__name__.upper()}", "2.2.1")
+
+
+TABLES: Final = Tables({Connect: Connection.begin}, CONNECTED)

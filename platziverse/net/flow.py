@@ -15,6 +15,7 @@ TURN: Final = 4  #: the other connections get their turn
 STOPPING: Final = 8  #: the daemon is stopping
 CLOSED: Final = 16  #: the connection is being closed
 RATE: Final = 32  #: the client sends faster than it may
+ANSWER: Final = 64  #: a packet has to be answered before the next may be handled
 
 
 class Reader(Protocol):

@@ -4,18 +4,13 @@ A read of one client often means packets for many others, and many for one. They
 each connection touched is flushed once, at the end of the turn.
 """
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final, Protocol
 
-from twisted.internet.interfaces import IReactorTime, ITransport
-from twisted.internet.protocol import Protocol
-from twisted.logger import Logger
-
-from platziverse.broker.limits import Limits
 from platziverse.broker.reasons import Reason
-from platziverse.broker.traffic import Traffic
+from platziverse.broker.session import Session
 from platziverse.mqtt.codec import encode_puback, encode_pubacks
-
-log = Logger()
+from platziverse.net.shared import Shared
 
 #: Bytes collected for one client before they are written without waiting for the end of the turn.
 WRITE_SIZE: Final = 64 * 1024
@@ -23,51 +18,44 @@ WRITE_SIZE: Final = 64 * 1024
 PIECE_SIZE: Final = 64
 
 
-class Flushes:
-    """The outboxes touched in this turn.
+class Owner(Protocol):
+    """The connection that an outbox is part of."""
 
-    :param clock: flushes what was sent outside of a turn, in the next one.
-    """
+    transport: Any
+    address: str
 
-    __slots__ = ("_clock", "_touched", "turn")
+    @property
+    def client_id(self) -> str:
+        """As far as it is known; for logs."""
 
-    def __init__(self, clock: IReactorTime) -> None:
-        self._clock = clock
-        self._touched: list[Outbox] = []
-        #: Someone is going to call ``flush`` before this turn of the reactor ends.
-        self.turn = False
-
-    def add(self, outbox: "Outbox") -> None:
-        """Flush this one as well."""
-        self._touched.append(outbox)
-        if not self.turn and len(self._touched) == 1:
-            self._clock.callLater(0, self.flush)
-
-    def flush(self) -> None:
-        """Write everything that was collected, also what the writing itself brings about."""
-        self.turn = True
-        try:
-            for outbox in self._touched:  # also those that come to it meanwhile
-                try:
-                    outbox.flush()
-                except Exception:  # one transport's bug is not the others' end
-                    log.failure("Bug: writing to a client")
-        finally:
-            self._touched.clear()
-            self.turn = False
+    def close(self, reason: Reason, text: str) -> None: ...
 
 
-class Outbox(Protocol):
-    """The sending half of a connection, and push producer of its transport."""
+class Outbox:
+    """The way back to a client (``NetworkConnection``), and push producer of its transport."""
 
-    def __init__(self, flushes: Flushes, limits: Limits, traffic: Traffic) -> None:
-        self._flushes = flushes
-        self._limits = limits
-        self._traffic = traffic
+    __slots__ = (
+        "_out",
+        "_out_size",
+        "_owner",
+        "_session",
+        "closed",
+        "congested",
+        "congested_since",
+        "shared",
+    )
+
+    def __init__(self, shared: Shared, owner: Owner) -> None:
+        self.shared = shared
+        # Until the connection has ended: a connection that nothing refers to is freed at once.
+        self._owner: Owner | None = owner
+        self._session: Session | None = None
         self._out: list[bytes] = []
         self._out_size = 0
         #: The transport has told us to pause: the client takes less than it is sent.
         self.congested = False
+        self.congested_since = 0.0
+        #: Nothing leaves any more.
         self.closed = False
 
     @property
@@ -75,19 +63,23 @@ class Outbox(Protocol):
         """Bytes that wait for the transport."""
         return self._out_size
 
+    def serve(self, session: Session) -> None:
+        """Begin to send what waits in this Session whenever there is room."""
+        self._session = session
+
     def acknowledge(self, packet_ids: list[int]) -> None:
         """Queue a PUBACK for each of these, in one piece."""
         if len(packet_ids) == 1:
             self.send(encode_puback(packet_ids[0]))
         elif packet_ids:
-            self._traffic.messages_sent += len(packet_ids) - 1
+            self.shared.traffic.messages_sent += len(packet_ids) - 1
             self.send(encode_pubacks(packet_ids))
 
     def send(self, data: bytes) -> None:
         """Queue bytes that may not be dropped."""
         out = self._out
         if not out:
-            self._flushes.add(self)
+            self.shared.flushes.add(self)
         out.append(data)
         self._out_size += len(data)
         if self._out_size > WRITE_SIZE:
@@ -99,7 +91,7 @@ class Outbox(Protocol):
             return False
         out = self._out
         if not out:
-            self._flushes.add(self)
+            self.shared.flushes.add(self)
         out.append(data)
         self._out_size += len(data)
         if self._out_size > WRITE_SIZE:
@@ -107,7 +99,7 @@ class Outbox(Protocol):
         return True
 
     def _has_room(self, size: int) -> bool:
-        limits = self._limits
+        limits = self.shared.limits
         return not self.closed and (
             len(self._out) < limits.max_queued_messages and self._out_size + size <= limits.max_queued_bytes
         )
@@ -115,42 +107,74 @@ class Outbox(Protocol):
     def _overflow(self) -> None:
         if not self.congested:
             self.flush()
-        elif self._out_size + len(self._out) * PIECE_SIZE > self._limits.max_queued_bytes:
+        elif self._out_size + len(self._out) * PIECE_SIZE > self.shared.limits.max_queued_bytes:
             self.close(Reason.TOO_SLOW, "it does not read its answers")
 
     def flush(self) -> None:
         """Hand everything to the transport, unless that has told us to pause."""
-        out = self._out
-        if not out or self.congested or self.closed:
+        out, owner = self._out, self._owner
+        if not out or self.congested or owner is None:
             return
         data = b"".join(out) if len(out) > 1 else out[0]
-        self._traffic.messages_sent += len(out)
-        self._traffic.bytes_sent += len(data)
+        traffic = self.shared.traffic
+        traffic.messages_sent += len(out)
+        traffic.bytes_sent += len(data)
         out.clear()
         self._out_size = 0
-        transport: ITransport = self.transport  # type: ignore[assignment]
-        transport.write(data)
+        owner.transport.write(data)
+
+    def soon(self, function: Callable[[], None]) -> None:
+        """Call it in the next turn of the reactor."""
+        self.shared.clock.callLater(0, function)
 
     def close(self, reason: Reason, text: str) -> None:
-        """Close without an answer."""
-        raise NotImplementedError
+        """Close the connection, unless it has ended."""
+        if self._owner is not None:
+            self._owner.close(reason, text)
+
+    # -- the end, for the connection --------------------------------------------------------------
+
+    def shut(self, text: str) -> bool:
+        """Write what is queued, and nothing after it.
+
+        What still comes waits in the Session, or is dropped.
+
+        :param text: why, for a trace.
+        :return: ``False`` when the client does not take it.
+        """
+        self.flush()
+        taken, self.closed, self.congested = not self.congested, True, True
+        return taken
+
+    def end(self) -> None:
+        """Let go of the connection and what waits for it: it has ended."""
+        self.closed = self.congested = True
+        self._owner = self._session = None
+        self._out.clear()
+
+    def overdue(self, now: float) -> bool:
+        """Whether the client has taken nothing for longer than ``write_deadline``."""
+        return self.congested and now - self.congested_since >= self.shared.limits.write_deadline
+
+    def due(self, now: float) -> float:
+        """When to ask that again: no later than a pause that begins now could be overdue."""
+        return (self.congested_since if self.congested else now) + self.shared.limits.write_deadline
 
     # -- IPushProducer: the transport speaks -----------------------------------------------------
 
     def pauseProducing(self) -> None:
         """The transport's buffer is full."""
         self.congested = True
+        self.congested_since = self.shared.deadlines.now
 
     def resumeProducing(self) -> None:
-        """The transport's buffer is empty: go on with what has waited."""
-        if self.congested:
+        """The transport's buffer is empty: go on with what has waited, here and then in the Session."""
+        if self.congested and not self.closed:
             self.congested = False
             self.flush()
-            if not self.congested:
-                self.drained()
+            session = self._session
+            if not self.congested and session is not None and session.connection is self:
+                session.pump()
 
     def stopProducing(self) -> None:
         """The connection is going away; ``connectionLost`` says so too."""
-
-    def drained(self) -> None:
-        """Everything that waited has been written: there is room for more."""

@@ -1,26 +1,21 @@
-"""TracedProtocol: an MQTT connection that tells the log, at level debug, what happens on it.
+"""Tracing: connections that tell the log, at level debug, what happens on them.
 
 The room ``net`` says who comes and goes, the room ``mqtt`` which Control Packets do. Such connections
 are made while somebody wants to know; the others pay nothing for it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import Any, Final, get_args
 
-from twisted.internet.error import ConnectionDone
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
-from platziverse.broker.reasons import Reason
+from platziverse.broker.session import Session
 from platziverse.mqtt.codec import encode_puback
 from platziverse.mqtt.packets import Connect, Packet, Publish, Subscribe
-from platziverse.net.admission import PacketTable
-from platziverse.net.protocol import MQTTProtocol
-
-if TYPE_CHECKING:
-    from platziverse.net.factory import MQTTFactory
+from platziverse.net.connected import PacketTable
+from platziverse.net.connection import TABLES, Connection, Tables
+from platziverse.net.outbox import Outbox
+from platziverse.net.shared import Shared
 
 log = Logger()
 #: The room is the wire's, which has no log of its own.
@@ -30,29 +25,32 @@ wire = Logger("platziverse.mqtt")
 NAMES: Final = {number: kind.__name__.upper() for number, kind in enumerate(get_args(Packet), 1)}
 
 
-class TracedProtocol(MQTTProtocol):
-    """Names of Control Packets, the topic and size of each PUBLISH, and who it was."""
+class TracedOutbox(Outbox):
+    """An outbox that tells what leaves, who comes and who goes."""
 
-    def __init__(self, factory: MQTTFactory) -> None:
-        super().__init__(factory)
-        self._table = _traced(self._table)
+    __slots__ = ()
 
-    def _open(self, username: str | None, packet: Connect) -> None:
-        super()._open(username, packet)
-        text = "Connected {address} {client_id!r}, user {username!r}"
-        log.debug(text, address=self.address, client_id=self._client_id, username=username)
+    def tell(self, log: Logger, format: str, **fields: object) -> None:
+        """One line about this client; its Client Identifier may be among ``fields``."""
+        if (owner := self._owner) is not None:
+            who = {"address": owner.address, "client_id": owner.client_id}
+            log.debug(format, **who | fields)
 
-    def close(self, reason: Reason, text: str) -> None:
+    def serve(self, session: Session) -> None:
+        """The client is connected."""
+        username = session.client.username if session.client is not None else None
+        self.tell(log, "Connected {address} {client_id!r}, user {username!r}", username=username)
+        super().serve(session)
+
+    def shut(self, text: str) -> bool:
         """We close."""
-        if not self.closed:
-            line = "Closing {address} {client_id!r}: {reason}"
-            log.debug(line, address=self.address, client_id=self._client_id, reason=text)
-        super().close(reason, text)
+        self.tell(log, "Closing {address} {client_id!r}: {reason}", reason=text)
+        return super().shut(text)
 
-    def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
+    def end(self) -> None:
         """The connection has ended."""
-        log.debug("Gone {address} {client_id!r}", address=self.address, client_id=self._client_id)
-        super().connectionLost(reason)
+        self.tell(log, "Gone {address} {client_id!r}")
+        super().end()
 
     def send(self, data: bytes) -> None:
         """What may not be dropped: every packet but a PUBLISH with QoS 0."""
@@ -64,12 +62,6 @@ class TracedProtocol(MQTTProtocol):
         for packet_id in packet_ids:
             self.send(encode_puback(packet_id))
 
-    def _handle_packets(self, left: int) -> int:
-        """One at a time: each is told before it is handled."""
-        while left and not super()._handle_packets(1):
-            left -= 1
-        return left
-
     def offer(self, data: bytes) -> bool:
         """A PUBLISH with QoS 0."""
         taken = super().offer(data)
@@ -78,13 +70,8 @@ class TracedProtocol(MQTTProtocol):
         return taken
 
     def _tell_sent(self, data: bytes) -> None:
-        wire.debug(
-            "to {address} {client_id!r}: {packet}, {size} bytes",
-            address=self.address,
-            client_id=self._client_id,
-            packet=NAMES[data[0] >> 4],
-            size=len(data),
-        )
+        text = "to {address} {client_id!r}: {packet}, {size} bytes"
+        self.tell(wire, text, packet=NAMES[data[0] >> 4], size=len(data))
 
 
 def _traced(table: PacketTable) -> PacketTable:
@@ -92,16 +79,12 @@ def _traced(table: PacketTable) -> PacketTable:
 
 
 def _telling(handle: Callable[[Any, Any], int]) -> Callable[[Any, Any], int]:
-    def tell(protocol: TracedProtocol, run: list[Packet]) -> int:
-        packet = run[0]
-        text, more = _details(packet)
-        wire.debug(
-            "from {address} {client_id!r}: {packet}" + text,
-            address=protocol.address,
-            packet=type(packet).__name__.upper(),
-            **{"client_id": protocol._client_id} | more,
-        )
-        return handle(protocol, run)
+    def tell(state: Any, run: list[Packet]) -> int:
+        """The first of them alone: each is told before it is handled."""
+        text, more = _details(run[0])
+        packet = type(run[0]).__name__.upper()
+        state.outbox.tell(wire, "from {address} {client_id!r}: {packet}" + text, packet=packet, **more)
+        return handle(state, run[:1])
 
     return tell
 
@@ -119,4 +102,9 @@ def _details(packet: Packet) -> tuple[str, dict[str, object]]:
     return "", {}
 
 
-TracedProtocol.connected_table = _traced(MQTTProtocol.connected_table)
+_TABLES: Final = Tables(_traced(TABLES.before_connect), _traced(TABLES.connected))
+
+
+def traced(shared: Shared) -> Connection:
+    """A connection that tells."""
+    return Connection(shared, TracedOutbox, _TABLES)

@@ -35,7 +35,10 @@ _TYPES: Final = f"""WITH RECURSIVE agent AS MATERIALIZED (SELECT {_ID} AS id), t
         AND type > types.type ORDER BY type LIMIT 1) FROM types WHERE type IS NOT NULL
 ) SELECT type FROM types WHERE type IS NOT NULL"""
 _HASHES: Final = 'SELECT username, "passwordHash" FROM mqtt_users WHERE username = ANY(%s::text[])'
-_METRICS: Final = f"""SELECT {_columns(_METRIC)} FROM metrics WHERE type = %s AND "agentId" = {_ID}"""
+# The column is a double precision, for the readers of the original; see docs/adr/0083.
+_METRICS: Final = (
+    f"""SELECT id::bigint, {_columns(_METRIC[1:])} FROM metrics WHERE type = %s AND "agentId" = {_ID}"""
+)
 
 
 class Reader:

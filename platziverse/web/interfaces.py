@@ -167,7 +167,7 @@ class Pressure(Protocol):
 
 
 class Connections(Protocol):
-    """The network side: ``MQTTFactory``."""
+    """The network side: ``Shared`` of net."""
 
     @property
     def connections(self) -> Collection[object]: ...

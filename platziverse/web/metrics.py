@@ -34,7 +34,7 @@ class Observations:
         self.commit_seconds.observe(seconds)
 
     def ack(self, seconds: float) -> None:
-        """For ``MQTTFactory``: one PUBLISH is acknowledged."""
+        """For ``Shared`` of net: one PUBLISH is acknowledged."""
         self.ack_seconds.observe(seconds)
 
 

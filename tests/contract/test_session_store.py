@@ -17,7 +17,7 @@ HOUR = 3600.0
 
 
 class SessionStoreContract:
-    """Mixed into a TestCase that makes a ``store`` with one day of expiry and room for three absent clients."""
+    """Mixed into a TestCase that makes a ``store`` with these limits."""
 
     limits = Limits(session_expiry=24 * HOUR, max_absent_sessions=3)
     store: SessionStore

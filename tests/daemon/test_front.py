@@ -27,7 +27,7 @@ class FrontTests(SynchronousTestCase):
         self.site = GuardedSite(Resource(), None, WebSettings(), clock)
 
     def front(self, certificate: str = "", key: str = "") -> Front:
-        return Front(self.factory, self.site, Tls(certificate, key), Arrivals(0, self.factory.clock))
+        return Front(self.factory, self.site, Tls(certificate, key), Arrivals(0, self.factory.shared.clock))
 
     def test_a_port_takes_everything_there_is(self) -> None:
         factory = self.front(*self.files).behind("tcp:1883", "any")

@@ -77,8 +77,8 @@ class SocketCase(TestCase):
     def setUp(self) -> None:
         self.harness = BrokerHarness(limits=self.limits)
         self.crowd = self.harness.crowd
-        self.harness.factory.clock = reactor
-        self.harness.factory.flushes._clock = reactor
+        self.harness.shared.clock = reactor
+        self.harness.shared.flushes._clock = reactor
         self.listeners = Listeners(reactor, self.crowd)
         self.addCleanup(self.listeners.stop)
         self.clients: list[socket.socket] = []
@@ -220,7 +220,7 @@ class ProxyTests(SocketCase):
 
         def check(_: None) -> None:
             self.assertEqual(self.answers(), [CONNACK, CONNACK, b""] * 2)
-            hosts = sorted(connection.address for connection in self.harness.factory.connections)
+            hosts = sorted(connection.address for connection in self.harness.shared.connections)
             self.assertEqual(hosts, ["203.0.113.1:5555"] * 2 + ["203.0.113.2:5555"] * 2)
 
         return self.turns().addCallback(check).addCallback(self.leave)
@@ -248,7 +248,7 @@ class ProxyTests(SocketCase):
 
         def check(_: None) -> None:
             self.assertEqual(self.answers(), [b""] * 4)
-            self.assertFalse(self.harness.factory.connections)
+            self.assertFalse(self.harness.shared.connections)
 
         return self.turns().addCallback(check).addCallback(self.leave)
 
@@ -261,6 +261,6 @@ class ProxyTests(SocketCase):
         def check(_: None) -> None:
             for answer in self.answers():
                 self.assertIn((answer or b"").partition(b"\r\n")[0], (b"", b"HTTP/1.1 400 Bad Request"))
-            self.assertFalse(self.harness.factory.connections)
+            self.assertFalse(self.harness.shared.connections)
 
         return self.turns().addCallback(check).addCallback(self.leave)

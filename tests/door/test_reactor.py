@@ -132,7 +132,8 @@ class Garbage(ReactorCase):
         self.assertIn(answer, received)
 
     def assert_nothing_is_left(self, client: socket.socket) -> None:
-        [protocol] = self.harness.factory.connections
+        protocol: Any
+        [protocol] = self.harness.shared.connections
         left: list[weakref.ref[Any]] = [weakref.ref(protocol), weakref.ref(protocol.transport)]
         del protocol
         gc.collect()
@@ -142,6 +143,13 @@ class Garbage(ReactorCase):
         self.assertEqual([each() for each in left], [None, None])
 
     def test_a_connection_that_has_ended_is_freed_at_once(self) -> None:
+        client = self.connect()
+        self.talk(client, encode(Connect("client")), b"\x20\2\0\0")
+        self.talk(client, encode(Publish("topic", b"", 1, packet_id=7)), encode(Puback(7)))
+        self.assert_nothing_is_left(client)
+
+    def test_so_is_one_that_was_traced(self) -> None:
+        self.harness.shared.tracing = True
         client = self.connect()
         self.talk(client, encode(Connect("client")), b"\x20\2\0\0")
         self.talk(client, encode(Publish("topic", b"", 1, packet_id=7)), encode(Puback(7)))

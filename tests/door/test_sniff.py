@@ -156,7 +156,7 @@ class TestHandOver(SynchronousTestCase):
         shared = Shared()
         transport = shared.open()
         deliver(transport, CONNECT)
-        self.assertIn(transport.protocol, shared.harness.factory.connections)
+        self.assertIn(transport.protocol, shared.harness.shared.connections)
 
     def test_the_end_is_told_to_the_new_protocol(self) -> None:
         shared = Shared()
@@ -198,7 +198,7 @@ class TestProxyHeader(SynchronousTestCase):
         shared = Shared()
         transport = self.behind(shared, self.header + CONNECT)
         self.assertEqual(transport.value(), CONNACK)
-        [connection] = shared.harness.factory.connections
+        [connection] = shared.harness.shared.connections
         self.assertEqual(connection.address, "203.0.113.9:5555")
 
     def test_row_75_a_missing_header_closes(self) -> None:
@@ -213,7 +213,7 @@ class TestProxyHeader(SynchronousTestCase):
         transport = shared.open()
         deliver(transport, b"\r\n\r\n\x00\r\nQUIT\n" + CONNECT)
         self.assertFalse(transport.connected)
-        self.assertFalse(shared.harness.factory.connections)
+        self.assertFalse(shared.harness.shared.connections)
 
 
 class TestDeadline(SynchronousTestCase):

@@ -129,7 +129,7 @@ class TestHandshake(TLSCase):
         TLSClient(transport).pump().send(CONNECT)
         layer: Any = transport.protocol
         self.assertIsInstance(layer, TLSLayer)
-        self.assertIn(layer.wrappedProtocol, self.shared.harness.factory.connections)
+        self.assertIn(layer.wrappedProtocol, self.shared.harness.shared.connections)
 
     def test_the_client_hello_may_come_byte_by_byte(self) -> None:
         transport = self.shared.open()
@@ -371,7 +371,7 @@ class TestKeyUpdates(TLSCase):
         client.exchange(transport)
         client.send(CONNECT)
         client.exchange(transport)
-        self.assertEqual(len(self.shared.harness.factory.connections), 1)
+        self.assertEqual(len(self.shared.harness.shared.connections), 1)
         return client, transport
 
     def test_row_73_a_key_update_flood_is_cut(self) -> None:

@@ -134,7 +134,7 @@ class TestHandshake(WebCase):
 
     def test_row_67_a_refused_request_opens_no_mqtt_connection(self) -> None:
         self.status(request(Sec_WebSocket_Protocol=None))
-        self.assertFalse(self.harness.factory.connections)
+        self.assertFalse(self.harness.shared.connections)
 
     def test_row_69_compression_is_never_negotiated(self) -> None:
         answer = self.answer(request(Sec_WebSocket_Extensions=b"permessage-deflate; client_max_window_bits"))
@@ -176,7 +176,7 @@ class TestOddRequests(WebCase):
         deliver(transport, *(data[start : start + 1000] for start in range(0, len(data), 1000)))
         self.assertFalse(transport.connected, data[:100])
         self.assertTrue(transport.value().startswith(answer), transport.value()[:100])
-        self.assertFalse(self.harness.factory.connections)
+        self.assertFalse(self.harness.shared.connections)
 
     def test_row_71_endless_headers(self) -> None:
         self.refused(b"GET /mqtt HTTP/1.1\r\n" + b"X-Header: value\r\n" * 2_000)
@@ -265,7 +265,7 @@ class TestConnection(WebCase):
             self.assertEqual(answer[answer.rindex(b"\x88") + 2 :][:2], code.to_bytes(2, "big"))
             self.assertFalse(transport.connected)
             self.assertEqual(self.errors.pop(f"WebSocket {code}"), 1)
-        self.assertFalse(self.harness.factory.connections)
+        self.assertFalse(self.harness.shared.connections)
 
     def test_nothing_is_read_after_the_end(self) -> None:
         transport = self.connected()
@@ -292,18 +292,16 @@ class TestConnection(WebCase):
 class TestBackPressure(WebCase):
     def test_a_held_connection_is_not_read(self) -> None:
         transport = self.connected()
-        [connection] = self.harness.factory.connections
-        connection.hold_reading(1)
+        [connection] = self.harness.shared.connections
+        connection.reading.hold_reading(1)
         self.assertEqual(transport.producerState, "paused")
-        connection.resume_reading(1)
+        connection.reading.resume_reading(1)
         self.assertEqual(transport.producerState, "producing")
 
     def test_a_client_that_does_not_read_is_noticed(self) -> None:
         transport = self.connected()
-        [connection] = self.harness.factory.connections
-        producer = transport.producer
-        assert producer is not None
+        producer: Any = transport.producer
         producer.pauseProducing()
-        self.assertTrue(connection.congested)
+        self.assertTrue(producer.congested)
         producer.resumeProducing()
-        self.assertFalse(connection.congested)
+        self.assertFalse(producer.congested)

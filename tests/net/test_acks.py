@@ -36,6 +36,6 @@ class Order(SynchronousTestCase):
         sent: list[bytes] = []
         acks = AckQueue(sent.append)
         pending = acks.expect(b"a")
-        acks.close()
+        acks.end()
         pending.done()
         self.assertEqual((sent, len(acks)), ([], 0))

@@ -43,5 +43,5 @@ class Acknowledgements(SynchronousTestCase):
             if client.protocol.closed:
                 break
             client.send_bytes(publishes(*range(1, 51)))
-            self.assertLess(client.protocol.out_bytes, 101_000)
+            self.assertLess(client.protocol.outbox.out_bytes, 101_000)
         self.assertTrue(client.protocol.closed)

@@ -19,7 +19,7 @@ class PressureCase(SynchronousTestCase):
 
     def start(self, budget: int, table: Any = None, **limits: Any) -> None:
         self.harness = BrokerHarness(table, Limits(max_memory=budget, max_queued_bytes=64 * MIB, **limits))
-        self.pressure = self.harness.factory.pressure
+        self.pressure = self.harness.shared.pressure
         self.pressure.start()
         self.addCleanup(self.pressure.stop)
         self.traffic = self.harness.broker.traffic
@@ -209,7 +209,7 @@ class SampleTests(PressureCase):
         for name, share in (("one", 0.7), ("two", 0.5)):
             self.receiver(name, clean=False).lose()
             self.fill(name, share)
-        self.patch(self.harness.broker, "observers", [None])
+        self.patch(self.harness.broker.clients, "observers", [None])
         self.harness.advance(5.1)
         self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
         self.assertEqual(self.traffic.internal_errors, 1)
@@ -222,5 +222,5 @@ class SampleTests(PressureCase):
     def test_without_a_budget_nothing_is_looked_at(self) -> None:
         harness = BrokerHarness()
         before = len(harness.clock.getDelayedCalls())
-        harness.factory.pressure.start()
+        harness.shared.pressure.start()
         self.assertEqual(len(harness.clock.getDelayedCalls()), before)

@@ -5,7 +5,6 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.broker.interfaces import Answer, Client
 from platziverse.broker.limits import Limits
-from platziverse.broker.open_authority import OpenAuthority
 from platziverse.broker.reasons import Reason
 from platziverse.mqtt.codec import encode
 from platziverse.mqtt.packets import (
@@ -26,7 +25,7 @@ from platziverse.mqtt.packets import (
     Unsuback,
     Unsubscribe,
 )
-from platziverse.testing import BrokerHarness
+from platziverse.testing import BrokerHarness, OpenAuthority
 from tests.net.doubles import Store
 
 
@@ -124,8 +123,7 @@ class Connecting(SynchronousTestCase):
         for _ in range(10_000):
             client = harness.connect("one", clean_session=False)
         self.assertFalse(client.closed)
-        self.assertEqual((len(harness.broker.sessions), len(harness.factory.connections)), (1, 1))
-        self.assertEqual(sum(map(len, harness.factory.deadlines._buckets.values())), 1)
+        self.assertEqual((len(harness.broker.sessions), len(harness.shared.connections)), (1, 1))
 
     def test_a_flapping_client_is_delayed_and_never_banned(self) -> None:
         """rows 24 and 30"""
@@ -158,7 +156,7 @@ class Connecting(SynchronousTestCase):
         self.assertEqual([message.payload for message in store.messages], [b"x"])
         self.assertTrue(client.closed)
         store.commit()
-        self.assertEqual(harness.factory.flow.unfinished, 0)
+        self.assertEqual(harness.shared.flow.unfinished, 0)
 
 
 class QoS(SynchronousTestCase):
@@ -216,7 +214,7 @@ class QoS(SynchronousTestCase):
         store.answers[0].errback(ValueError("no"))
         self.assertEqual(client.received_bytes(), b"")
         self.assertTrue(client.closed)
-        self.assertEqual(harness.factory.flow.unfinished, 0)
+        self.assertEqual(harness.shared.flow.unfinished, 0)
 
     def test_a_handler_that_raises_costs_only_its_own_client(self) -> None:
         """row 85 [MQTT-4.8.0-2]"""
@@ -349,7 +347,7 @@ class QoS(SynchronousTestCase):
         client.send(Puback(1), Pubrec(2))
         self.assertEqual(client.received(), [Pubrel(2)])
         client.send(Pubcomp(2))
-        session = next(iter(client.protocol._broker.sessions))
+        session = next(iter(client.protocol.shared.broker.sessions))
         self.assertEqual(session.inflight, 0)
 
     def test_packet_identifiers_skip_zero_and_those_in_use(self) -> None:
@@ -359,7 +357,7 @@ class QoS(SynchronousTestCase):
         client.publish("t", b"", 1, 1)
         first = client.received()[0]
         assert isinstance(first, Publish)
-        session = next(iter(client.protocol._broker.sessions))
+        session = next(iter(client.protocol.shared.broker.sessions))
         session._last_id = 65_534
         client.publish("t", b"", 1, 1)
         client.publish("t", b"", 1, 1)
@@ -422,7 +420,7 @@ class Sessions(SynchronousTestCase):
     def test_an_absent_session_expires(self) -> None:
         harness = BrokerHarness(limits=Limits(session_expiry=100))
         harness.connect("one", clean_session=False).subscribe("t", 1)
-        next(iter(harness.factory.connections)).close(Reason.ADMINISTRATIVE, "a test")
+        next(iter(harness.shared.connections)).close(Reason.ADMINISTRATIVE, "a test")
         harness.advance(99)
         harness.broker.expire_sessions()
         self.assertEqual(len(harness.broker.sessions), 1)
@@ -440,7 +438,7 @@ class Sessions(SynchronousTestCase):
             client.lose()
         broker = harness.broker
         self.assertEqual((len(broker.sessions), len(broker.subscriptions), broker.connected), (0, 0, 0))
-        self.assertEqual((len(harness.factory.connections), harness.factory.deadlines._buckets), (0, {}))
+        self.assertEqual(len(harness.shared.connections), 0)
 
 
 class Subscribing(SynchronousTestCase):
@@ -584,7 +582,7 @@ class Subscribing(SynchronousTestCase):
         self.assertEqual(len(looked), 4)
         harness.turn()  # and those that follow it: a Clock knows no difference
         self.assertEqual(len(looked), 99)
-        self.assertIsNone(next(s for s in harness.broker.sessions if s.client_id == "greedy")._replay)
+        self.assertIsNone(next(s for s in harness.broker.sessions if s.client_id == "greedy")._sending)
 
     def test_a_retained_message_is_not_older_than_what_came_since(self) -> None:
         """[MQTT-3.3.1-6]"""
@@ -824,7 +822,7 @@ class Fairness(SynchronousTestCase):
         self.assertTrue(client.held)
         store.commit(1)
         self.assertEqual(len(store.messages), 6)
-        while len(store.messages) < 10 or harness.factory.flow.unfinished:
+        while len(store.messages) < 10 or harness.shared.flow.unfinished:
             store.commit()
         self.assertFalse(client.held)
         self.assertEqual([type(packet) for packet in client.received()], [Puback] * 10)
@@ -836,8 +834,7 @@ class Fairness(SynchronousTestCase):
         client = harness.connect()
         client.publish("t", b"", 1, 1)
         client.send(*(Publish("elsewhere", b"", 1, packet_id=number) for number in range(2, 20)))
-        self.assertEqual(len(client.protocol._acks or ()), 4)
-        self.assertTrue(client.held)
+        self.assertEqual((client.held, harness.broker.traffic.publish_received[1]), (True, 4))
         store.commit()
         self.assertFalse(client.held)
         self.assertEqual([type(packet) for packet in client.received()], [Puback] * 19)
@@ -877,9 +874,9 @@ class Fairness(SynchronousTestCase):
         client = harness.connect(clean_session=False)
         client.send(*[Publish("t", b"x", 2, packet_id=5, dup=True)] * 20)
         self.assertEqual((len(store.messages), client.held), (1, True))
-        self.assertEqual(len(client.protocol._acks or ()), 4)
+        self.assertEqual(harness.broker.traffic.publish_received[2], 4)
         store.commit()
-        self.assertEqual((client.held, harness.factory.flow.unfinished), (False, 0))
+        self.assertEqual((client.held, harness.shared.flow.unfinished), (False, 0))
         self.assertEqual(client.received(), [Pubrec(5)] * 20)
 
     def test_releases_are_bounded_while_they_wait(self) -> None:
@@ -900,7 +897,7 @@ class Fairness(SynchronousTestCase):
         self.assertEqual((len(releases), client.held), (4, True))
         for release in releases:
             release.callback(None)
-        self.assertEqual((client.held, harness.factory.flow.unfinished), (False, 0))
+        self.assertEqual((client.held, harness.shared.flow.unfinished), (False, 0))
         self.assertEqual(client.received(), [Pubcomp(7)] * 20)
 
     def test_the_total_holds_everyone_and_frees_everyone(self) -> None:
@@ -925,7 +922,7 @@ class Fairness(SynchronousTestCase):
         client.lose()
         self.assertEqual(len(store.messages), 5)
         store.commit()
-        self.assertEqual((harness.factory.flow.unfinished, harness.factory.flow.held), (0, 0))
+        self.assertEqual((harness.shared.flow.unfinished, harness.shared.flow.held), (0, 0))
 
     def test_a_slow_client_loses_qos_0_first_then_its_connection(self) -> None:
         """row 54"""
@@ -963,7 +960,7 @@ class Fairness(SynchronousTestCase):
         """Row 54."""
         harness = BrokerHarness(limits=Limits(max_queued_messages=2))
         harness.connect("absent", clean_session=False).subscribe("t", 1)
-        next(iter(harness.factory.connections)).close(Reason.ADMINISTRATIVE, "a test")
+        next(iter(harness.shared.connections)).close(Reason.ADMINISTRATIVE, "a test")
         sender = harness.connect("sender")
         for number in range(5):
             sender.publish("t", b"", 1, number + 1)

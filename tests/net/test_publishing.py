@@ -83,7 +83,7 @@ class Runs(SynchronousTestCase):
         self.assertTrue(first.held)
         self.assertTrue(second.held)
         store.commit()
-        self.assertEqual((second.closed, first.held, harness.factory.flow.full), (True, False, False))
+        self.assertEqual((second.closed, first.held, harness.shared.flow.full), (True, False, False))
 
 
 class ExactlyOnce(SynchronousTestCase):
@@ -97,7 +97,7 @@ class ExactlyOnce(SynchronousTestCase):
             client.send(*numbered("t", 1, qos=2), again, Pubrel(1))
             self.assertEqual((client.closed, client.received()), (True, []))
             store.commit()
-        flow = harness.factory.flow
+        flow = harness.shared.flow
         self.assertEqual((flow.unfinished, flow.full), (0, False))
         self.assertEqual(harness.broker.traffic.protocol_errors, {"MQTT-4.3.3-1": 10})
 
@@ -110,7 +110,7 @@ class ExactlyOnce(SynchronousTestCase):
         client = harness.connect("client", clean_session=False)
         client.send(Publish("t", b"", 2, dup=True, packet_id=1))
         self.assertEqual((client.received(), handler.calls), ([Pubrec(1)], 2))
-        self.assertEqual(harness.factory.flow.unfinished, 0)
+        self.assertEqual(harness.shared.flow.unfinished, 0)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
 
@@ -140,7 +140,7 @@ class Closing(SynchronousTestCase):
             sender.publish("t", b"x" * 100)
         traffic = harness.broker.traffic
         self.assertEqual((traffic.publish_sent[0] - sent, traffic.publish_dropped), (0, 20))
-        self.assertEqual(client.protocol.out_bytes, 0)
+        self.assertEqual(client.protocol.outbox.out_bytes, 0)
 
 
 class Opening(SynchronousTestCase):

@@ -6,8 +6,6 @@ from twisted.logger import LogLevel, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.mqtt.packets import Disconnect, Pingreq, Pingresp, Publish
-from platziverse.net.protocol import MQTTProtocol
-from platziverse.net.tracing import TracedProtocol
 from platziverse.testing import BrokerHarness
 from tests.logs import observe_log
 
@@ -35,7 +33,7 @@ class TracingTests(SynchronousTestCase):
         return found
 
     def test_every_packet_is_told_with_who_it_was(self) -> None:
-        self.harness.factory.tracing = True
+        self.harness.shared.tracing = True
         self.talk()
         who = "127.0.0.1:40001 'a\\nb'"
         self.assertEqual(
@@ -62,14 +60,18 @@ class TracingTests(SynchronousTestCase):
     def test_it_makes_no_difference_to_the_client(self) -> None:
         plain = self.talk()
         self.assertEqual(self.lines, [])
-        self.harness.factory.tracing = True
+        self.harness.shared.tracing = True
         self.assertEqual(self.talk(), plain)
         self.assertIsInstance(plain[-1], Pingresp)
         self.assertIn(Publish, [type(packet) for packet in plain])
 
-    def test_it_ends_for_new_connections(self) -> None:
-        """What nobody wants to know costs nothing: it is another class."""
-        self.harness.factory.tracing = True
-        self.assertIs(type(self.harness.open().protocol), TracedProtocol)
-        self.harness.factory.tracing = False
-        self.assertIs(type(self.harness.open().protocol), MQTTProtocol)
+    def test_it_begins_and_ends_with_new_connections(self) -> None:
+        before = self.harness.connect("before")
+        self.harness.shared.tracing = True
+        during = self.harness.connect("during")
+        self.harness.shared.tracing = False
+        self.lines.clear()
+        for client in (before, during, self.harness.connect("after")):
+            client.send(Pingreq())
+        self.assertEqual(len(self.lines), 2)
+        self.assertEqual({line.split("'")[1] for line in self.lines}, {"during"})

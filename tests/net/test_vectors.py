@@ -15,11 +15,11 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from platziverse.broker.broker import Broker
 from platziverse.broker.dispatcher import TopicDispatcher
 from platziverse.broker.limits import Limits
-from platziverse.broker.open_authority import OpenAuthority
 from platziverse.door.port import guard
+from platziverse.net.connection import Connection
 from platziverse.net.factory import MQTTFactory
-from platziverse.net.protocol import MQTTProtocol
-from platziverse.testing import BrokerHarness, FakeClient
+from platziverse.net.shared import Shared
+from platziverse.testing import BrokerHarness, FakeClient, OpenAuthority
 from tests.vectors.build import CONNECTED, connect
 from tests.vectors.generate import FILES, contents, load
 
@@ -103,15 +103,15 @@ class FreshBrokers(ServerFactory):
     def __init__(self) -> None:
         self.factories: list[MQTTFactory] = []
 
-    def buildProtocol(self, addr: Any) -> MQTTProtocol:
+    def buildProtocol(self, addr: Any) -> Connection:
         clock: Any = reactor
         broker = Broker(Limits(), TopicDispatcher(), OpenAuthority(), clock, clock.seconds)
-        self.factories.append(MQTTFactory(broker, clock))
+        self.factories.append(MQTTFactory(Shared(broker, clock)))
         return self.factories[-1].buildProtocol(addr)
 
     def stop(self) -> None:
         for factory in self.factories:
-            factory.stop()
+            factory.shared.stop()
 
 
 class RealSockets(TestCase):

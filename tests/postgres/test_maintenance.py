@@ -57,17 +57,6 @@ class Functions(Partitioned, SynchronousTestCase):
         self.assertLessEqual({"2099_11_16", "2099_11_24", "2099_11_26"}, set(self.parts("message_keys")))
         self.assertEqual(self.call("add_partitions"), 0)
 
-    def test_months_that_ended_before_a_moment_are_dropped_and_no_others(self) -> None:
-        for day in -70, -40, 0:
-            self.call("add_partitions", day)
-        self.insert(-300, -70, -40, 0)
-        today = 3  # months around the day on which this runs
-        self.assertEqual(self.call("drop_months", -24), 1 + today)
-        self.assertEqual(self.parts("metrics")[:2], ["2099_10", "2099_11"])
-        rows = execute(self.dsn, "SELECT value FROM metrics ORDER BY 1")
-        self.assertEqual(rows, [("-40",), ("0",)])
-        self.assertEqual(self.call("drop_months", -24), 0)
-
     def test_qos_2_messages_that_nobody_released_are_forgotten(self) -> None:
         sql = "INSERT INTO qos2_messages VALUES (%s, 1, %s, to_timestamp(%s))"
         for client, day in ("gone", -10), ("there", -7):
@@ -110,6 +99,57 @@ class Functions(Partitioned, SynchronousTestCase):
         self.assertEqual(execute(self.dsn, "SELECT count(*) FROM ingest_batches"), [(1,)])
 
 
+class Months(SynchronousTestCase):
+    """Which months may go, in a database whose clock is right."""
+
+    skip = MISSING or None
+
+    def setUp(self) -> None:
+        self.dsn = cluster().database()
+
+    def fill(self, *months: int) -> None:
+        """A metric in the midst of each month, this many months ago."""
+        for ago in months:
+            moment = f"date_trunc('month', now()) - interval '{ago} months' + interval '1 minute'"
+            execute(self.dsn, f"SELECT platziverse_add_partitions({moment})")
+            row = f"'t', '{ago}', {moment}, now()"
+            execute(self.dsn, f'INSERT INTO metrics (type, value, "createdAt", "updatedAt") SELECT {row}')
+
+    def drop(self, moment: str) -> list[str]:
+        """The values that are left when the months before ``moment`` are gone."""
+        execute(self.dsn, f"SELECT platziverse_drop_months({moment})")
+        return [value for (value,) in execute(self.dsn, "SELECT value FROM metrics ORDER BY value::integer")]
+
+    def test_months_that_ended_before_a_moment_are_dropped_and_no_others(self) -> None:
+        self.fill(5, 4, 3, 2, 1, 0)
+        self.assertEqual(self.drop("now() - interval '2 months'"), ["0", "1", "2"])
+        self.assertEqual(self.drop("now() - interval '2 months'"), ["0", "1", "2"])
+
+    def test_a_moment_that_has_not_come_yet_drops_no_more_than_the_past(self) -> None:
+        """Row 140: a caller's clock that is ten years ahead."""
+        self.fill(2, 1, 0)
+        self.assertEqual(self.drop("now() + interval '10 years'"), ["0"])
+
+    def test_months_without_rows_do_not_count(self) -> None:
+        """Row 141: when all clocks are ten years ahead, what was recorded last is as old as they say."""
+        self.fill(124, 123, 122, 121, 120)
+        self.assertEqual(self.drop("now() - interval '2 months'"), ["120", "121", "122"])
+        self.fill(0)
+        self.assertEqual(self.drop("now() - interval '2 months'"), ["0", "120", "121"])
+
+    def test_the_month_of_the_newest_row_is_never_dropped(self) -> None:
+        self.fill(30)
+        self.assertEqual(self.drop("now()"), ["30"])
+
+    def test_rows_of_the_default_partition_are_never_all_dropped(self) -> None:
+        """Row 142: recorded by a clock that was years behind."""
+        insert = """INSERT INTO metrics (type, value, "createdAt", "updatedAt")
+            SELECT 't', ago, now() - make_interval(months => ago), now()
+            FROM unnest(ARRAY[200, 130, 130]) ago"""
+        execute(self.dsn, insert)
+        self.assertEqual(self.drop("now() - interval '1 month'"), ["130", "130"])
+
+
 class Hourly(Partitioned, TestCase):
     skip = MISSING or None
     timeout = 30
@@ -133,15 +173,6 @@ class Hourly(Partitioned, TestCase):
         self.assertEqual(set(before) & set(keys), {"default"})  # the days around the one on which this runs
         yield maintenance.run()
         self.assertEqual((self.parts("metrics"), self.parts("message_keys")), (metrics, keys))
-
-    @inlineCallbacks
-    def test_months_are_kept_for_ever_unless_told_otherwise(self) -> Steps:
-        before = self.parts("metrics")
-        yield self.maintenance().run()
-        self.assertLess(set(before), set(self.parts("metrics")))
-        self.now += 62 * DAY
-        yield self.maintenance(keep_months=1).run()
-        self.assertEqual(self.parts("metrics")[0], "2100_02")
 
     @inlineCallbacks
     def test_it_waits_for_nobody_longer_than_two_seconds(self) -> Steps:

@@ -226,7 +226,9 @@ class TheDatabaseOfTheOriginal(DatabaseCase):
         self.assertEqual(self.execute("SELECT max(id) FROM agents"), [(901,)])
         self.execute(NEW_METRIC)
         self.assertEqual(self.execute("SELECT max(id) FROM metrics"), [(5001,)])
-        self.assertEqual(self.execute("SELECT pg_typeof(max(id))::text FROM metrics"), [("bigint",)])
+        self.assertEqual(
+            self.execute("SELECT pg_typeof(max(id))::text FROM metrics"), [("double precision",)]
+        )
 
     @inlineCallbacks
     def test_an_empty_original_is_converted_too(self) -> Steps:

@@ -54,7 +54,7 @@ class MetricsCase(SynchronousTestCase):
         collector = DaemonCollector(
             "1.2",
             self.harness.broker,
-            self.harness.factory,
+            self.harness.shared,
             self.harness.crowd,
             self.arrivals,
             self.recorder,

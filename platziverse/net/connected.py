@@ -1,0 +1,209 @@
+"""Connected: the packets of a client from its CONNACK on."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from platziverse.broker.interfaces import Answer
+from platziverse.broker.reasons import Reason
+from platziverse.broker.session import Session
+from platziverse.mqtt.codec import PINGRESP, encode, encode_pubcomp, encode_pubrel
+from platziverse.mqtt.packets import (
+    Disconnect,
+    Pingreq,
+    Puback,
+    Pubcomp,
+    Publish,
+    Pubrec,
+    Pubrel,
+    Suback,
+    Subscribe,
+    Unsuback,
+    Unsubscribe,
+)
+from platziverse.net.acks import AckQueue
+from platziverse.net.dialect import Dialect
+from platziverse.net.flow import ANSWER
+from platziverse.net.outbox import Outbox
+from platziverse.net.publications import Publications
+from platziverse.net.reading import Reading
+
+#: Packet class → the function that handles a run of such packets for the state of their connection, and
+#: returns how many it has handled.
+PacketTable: TypeAlias = "Mapping[type, Callable[[Any, Any], int]]"
+
+_T = TypeVar("_T")
+
+
+class Connected:
+    """The state of a connection whose client has a Session; there is none before CONNACK.
+
+    :param table: the packets that this client may send.
+    """
+
+    __slots__ = ("_answers", "_dialect", "_publications", "graceful", "outbox", "reading", "session", "table")
+
+    def __init__(
+        self, session: Session, outbox: Outbox, reading: Reading, dialect: Dialect, table: PacketTable
+    ) -> None:
+        self.session = session
+        self.outbox = outbox
+        self.reading = reading
+        self.table = table
+        #: DISCONNECT has come.
+        self.graceful = False
+        self._dialect = dialect
+        self._publications: Publications | None = None
+        # PUBREL and PUBCOMP, while one of them has to wait.
+        self._answers: AckQueue | None = None
+
+    # -- for the connection ----------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Acknowledge what is ours by now: the connection is about to be closed."""
+        if self._publications is not None:
+            self._publications.settle()
+
+    def end(self) -> None:
+        """Give the Session back: the connection has ended."""
+        for owing in (self._publications, self._answers):
+            if owing is not None:
+                owing.end()
+        self.outbox.shared.broker.disconnect(self.session, self.outbox, self.graceful)
+
+    # -- packets ---------------------------------------------------------------------------------
+
+    def publish(self, run: list[Publish]) -> int:
+        """See :class:`Publications`."""
+        publications = self._publications
+        if publications is None:
+            publications = Publications(self.session, self.outbox, self.reading, self._dialect)
+            self._publications = publications
+        return publications.handle(run)
+
+    def puback(self, run: list[Puback]) -> int:
+        """All at once: each makes room for a message that waits."""
+        unknown = self.session.puback([packet.packet_id for packet in run])
+        self.outbox.shared.traffic.unknown_acknowledgements += unknown
+        return len(run)
+
+    def pubrec(self, run: list[Pubrec]) -> int:
+        """Each is answered with PUBREL, in this order. [MQTT-4.3.3-1] [MQTT-4.6.0-4]"""
+        received = self.outbox.shared.broker.received
+        for handled, packet in enumerate(run, 1):
+            answer = received(self.session, packet.packet_id)
+            self._answer(encode_pubrel(packet.packet_id), answer, "not released")
+            if self.reading.holds:
+                return handled
+        return len(run)
+
+    def pubrel(self, run: list[Pubrel]) -> int:
+        """Each is answered with PUBCOMP. [MQTT-4.3.3-2]"""
+        released = self.outbox.shared.broker.released
+        for handled, packet in enumerate(run, 1):
+            answer = released(self.session, packet.packet_id)
+            self._answer(encode_pubcomp(packet.packet_id), answer, "not released")
+            if self.reading.holds:
+                return handled
+        return len(run)
+
+    def pubcomp(self, run: list[Pubcomp]) -> int:
+        """Nothing is answered."""
+        session, traffic = self.session, self.outbox.shared.traffic
+        for packet in run:
+            if not session.pubcomp(packet.packet_id):
+                traffic.unknown_acknowledgements += 1
+        return len(run)
+
+    def subscribe(self, run: list[Subscribe]) -> int:
+        """SUBACK, then the Retained Messages; what comes after it finds the Subscriptions made."""
+        packet = run[0]
+        codes = self.outbox.shared.broker.subscribe(self.session, packet.subscriptions)
+        if isinstance(codes, Deferred):
+            self._wait(codes, lambda codes: self._subscribed(packet, codes), "not subscribed")
+        else:
+            self._subscribed(packet, codes)
+        return 1
+
+    def _subscribed(self, packet: Subscribe, codes: list[int]) -> None:
+        suback = Suback(packet.packet_id, codes)
+        self.outbox.send(encode(suback))  # [MQTT-3.8.4-1] [MQTT-3.8.4-2] [MQTT-2.3.1-7]
+        self.outbox.shared.broker.send_retained(self.session, packet.subscriptions, codes)
+
+    def unsubscribe(self, run: list[Unsubscribe]) -> int:
+        """UNSUBACK. [MQTT-3.10.4-4] [MQTT-3.10.4-5]"""
+        unsuback = encode(Unsuback(run[0].packet_id))
+        answer = self.outbox.shared.broker.unsubscribe(self.session, run[0].topic_filters)
+        if answer is None:
+            self.outbox.send(unsuback)
+        else:
+            self._wait(answer, lambda _: self.outbox.send(unsuback), "not unsubscribed")
+        return 1
+
+    def pingreq(self, run: list[Pingreq]) -> int:
+        """PINGRESP. [MQTT-3.12.4-1]"""
+        self.outbox.send(PINGRESP)
+        return 1
+
+    def disconnect(self, run: list[Disconnect]) -> int:
+        """The client leaves, and its Will is discarded. [MQTT-3.14.4-3]"""
+        self.graceful = True
+        self.outbox.close(Reason.GRACEFUL, "it has disconnected")
+        return 1
+
+    # -- answers that wait -----------------------------------------------------------------------
+
+    def _answer(self, data: bytes, answer: Answer, failed: str) -> None:
+        """Send PUBREL or PUBCOMP when the answer is there, and behind those that came before it.
+
+        :param failed: why the connection is closed if there is none.
+        """
+        if answer is None and not self._answers:
+            self.outbox.send(data)
+            return
+        if self._answers is None:
+            self._answers = AckQueue(self.outbox.send)
+        pending, flow = self._answers.expect(data), self.outbox.shared.flow
+        if answer is None:
+            pending.done()
+            flow.owing(self.reading, len(self._answers))
+            return
+        flow.started(self.reading, 0)
+        answer.addCallbacks(lambda _: pending.done(), self._failed, errbackArgs=(failed,))
+        answer.addBoth(lambda _: flow.finished(self.reading, 0))
+
+    def _wait(self, answer: Deferred[_T], then: Callable[[_T], None], failed: str) -> None:
+        """Handle nothing more of this client until the answer is there: its next packet may rely on it."""
+        flow, reading = self.outbox.shared.flow, self.reading
+
+        def go_on(result: object) -> None:
+            flow.finished(reading, 0)
+            reading.resume_reading(ANSWER)
+
+        flow.started(reading, 0)
+        reading.hold_reading(ANSWER)
+        answer.addCallback(lambda result: None if self.outbox.closed else then(result))
+        answer.addErrback(self._failed, failed).addBoth(go_on)
+
+    def _failed(self, failure: Failure, text: str) -> None:
+        if not self.outbox.closed:
+            client = self.session.client
+            assert client is not None
+            reason = f"{text}: {failure.getErrorMessage()}"
+            self.outbox.shared.complain(text, reason, client.address, client.client_id)
+        self.outbox.close(Reason.NOT_HANDLED, text)
+
+
+CONNECTED: Final[PacketTable] = {
+    Publish: Connected.publish,
+    Puback: Connected.puback,
+    Pubrec: Connected.pubrec,
+    Pubrel: Connected.pubrel,
+    Pubcomp: Connected.pubcomp,
+    Subscribe: Connected.subscribe,
+    Unsubscribe: Connected.unsubscribe,
+    Pingreq: Connected.pingreq,
+    Disconnect: Connected.disconnect,
+}
