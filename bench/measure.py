@@ -68,7 +68,7 @@ class Bench:
                 for peer in self.peers
                 if peer.name not in scenario.without
             ]
-            for running in self._alternating(there):
+            for running in alternating(self.rounds, there):
                 job = Job(
                     port=running.ports[scenario.port],
                     pids=[running.pid],
@@ -81,7 +81,7 @@ class Bench:
     def _idle(self) -> Runs:
         """Each time a broker that was just started."""
         runs: Runs = {}
-        for peer in self._alternating([peer for peer in self.peers if peer.name not in IDLE.without]):
+        for peer in alternating(self.rounds, [peer for peer in self.peers if peer.name not in IDLE.without]):
             count = min(self.connections, CONNECTIONS_AMQTT) if peer.name == "amqtt" else self.connections
             with peer.running() as running:
                 job = Job(
@@ -100,7 +100,9 @@ class Bench:
             if not isinstance(peer, Platziverse):
                 continue
             with peer.running() as running:
-                for name, port in self._alternating([("any protocol", "mqtt"), ("MQTT alone", "plain")]):
+                for name, port in alternating(
+                    self.rounds, [("any protocol", "mqtt"), ("MQTT alone", "plain")]
+                ):
                     job = Job(port=running.ports[port], pids=[running.pid], seconds=self.seconds, **PORTS.job)
                     add(runs, name, job, running)
         return runs
@@ -124,12 +126,13 @@ class Bench:
         both = [ingest.latency(running, self.dsn, 4.0) for _ in range(self.rounds)]
         return {name: [outcome[name] for outcome in both] for name in both[0]}
 
-    def _alternating(self, things: Sequence[T]) -> Iterator[T]:
-        """All of them in each round, each round beginning with another one."""
-        for number in range(self.rounds):
-            first = number % len(things) if things else 0
-            yield from things[first:]
-            yield from things[:first]
+
+def alternating(rounds: int, things: Sequence[T]) -> Iterator[T]:
+    """All of ``things`` in each round, each round beginning with another one."""
+    for number in range(rounds):
+        first = number % len(things) if things else 0
+        yield from things[first:]
+        yield from things[:first]
 
 
 def add(runs: Runs, name: str, job: Job, running: Running) -> None:

@@ -1,6 +1,15 @@
-"""Doubles for tests: a whole broker without sockets, and clients that speak packets to it.
+"""Doubles for tests: a whole broker without sockets, clients that speak packets to it, a store in memory.
 
-Public, so that authors of topic handlers can test theirs as we test ours.
+Public, so that authors of topic handlers can test theirs as we test ours. A handler that records is tested
+like this::
+
+    store = MemoryStore()
+    harness = recording_harness(devices.table, store=store)
+    client = harness.connect()
+    client.publish("sensors/kitchen", b'{"temp": 21.5}', qos=1, packet_id=1)
+    assert store.reports[0].metrics == [Metric("temp", "21.5")]
+
+With ``store.hold()`` nothing is committed, so nothing is acknowledged, until ``store.resume()``.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,12 +22,15 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.python.failure import Failure
 
-from platziverse.agents.recorder import ANNOUNCEMENTS
+from platziverse.agents.handlers import AgentHandlers
+from platziverse.agents.recorder import ANNOUNCEMENTS, Recorder
+from platziverse.agents.rows import MakeRows, make_rows
 from platziverse.broker.broker import Broker
 from platziverse.broker.dispatcher import TopicDispatcher
 from platziverse.broker.interfaces import Authority, Client, ClientObserver, Handler
 from platziverse.broker.limits import Limits
 from platziverse.door.crowd import Crowd
+from platziverse.ingest.memory import MemoryStore
 from platziverse.mqtt.codec import encode
 from platziverse.mqtt.decoder import PacketDecoder
 from platziverse.mqtt.packets import Connect, Packet, Publish, Subscribe, Subscription
@@ -26,6 +38,8 @@ from platziverse.net.deadlines import TICK
 from platziverse.net.factory import MQTTFactory
 from platziverse.net.pressure import Backlog
 from platziverse.net.shared import Shared
+
+__all__ = ["BrokerHarness", "FakeClient", "MemoryStore", "recording_harness"]
 
 #: More than any server packet in a test.
 _ANY_SIZE = 268_435_455
@@ -145,7 +159,7 @@ class BrokerHarness:
 
     def __init__(
         self,
-        table: Mapping[str, Handler] | None = None,
+        table: Mapping[str, Handler] | Iterable[tuple[str, Handler]] | None = None,
         limits: Limits | None = None,
         authority: Authority | None = None,
         observers: Iterable[ClientObserver] = (),
@@ -185,3 +199,22 @@ class BrokerHarness:
     def turn(self) -> None:
         """One turn of the reactor."""
         self.clock.advance(0)
+
+
+def recording_harness(*makes: MakeRows, store: MemoryStore, wall_clock: float = 0.0) -> BrokerHarness:
+    """A broker that records into memory what ``agent/message`` and the handlers of ``makes`` report.
+
+    :param makes: functions as the setting ``handlers`` names them.
+    :param wall_clock: seconds since the epoch at the beginning; the harness's clock goes on from there.
+    """
+    rows: list[tuple[str, Handler]] = []
+    harness: BrokerHarness
+
+    def publish(topic: str, payload: bytes) -> None:
+        harness.broker.announce(topic, payload)
+
+    recorder = Recorder(store, publish, lambda: wall_clock + harness.clock.seconds())
+    for table in (AgentHandlers(recorder).table, *(make_rows(make, publish, recorder) for make in makes)):
+        rows += cast(Iterable[tuple[str, Handler]], table.items())
+    harness = BrokerHarness(rows, observers=[cast(ClientObserver, recorder)])
+    return harness

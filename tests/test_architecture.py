@@ -238,6 +238,49 @@ def body_length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
 
 
+#: Private names of Twisted that tests need, each with its reason.
+TWISTEDS = {
+    "_tempDataBuffer": "what a transport has not sent yet is in two places",
+    "_internalReaders": "the waker of a reactor that was never run is closed by nobody",
+    "_poller": "so is its epoll",
+}
+#: Rooms whose tests still use private names.
+STILL = {"agents", "broker", "ingest", "mqtt", "net"}
+
+
+def private_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and name of every private name that is used on something else than ``self``."""
+    for node in ast.walk(tree):
+        names: list[str] = []
+        if isinstance(node, ast.Attribute):
+            own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+            names = [] if own or ast.unparse(node.value) == "super()" else [node.attr]
+        elif isinstance(node, ast.ImportFrom):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("self.patch", "getattr", "setattr"):
+            thing, second, *_ = node.args
+            named = isinstance(second, ast.Constant) and ast.unparse(thing) != "self"
+            names = [ast.literal_eval(second)] if named else []
+        for name in names:
+            if name.startswith("_") and not name.endswith("__") and name not in TWISTEDS:
+                yield getattr(node, "lineno", 0), name
+
+
+class PrivacyTests(SynchronousTestCase):
+    maxDiff = None
+
+    def test_tests_use_no_private_names(self) -> None:
+        """What cannot be seen from outside need not be tested; what can be is tested so."""
+        tests = ROOT / "tests"
+        found = [
+            f"{path.relative_to(ROOT)}:{line}: {name}"
+            for path in sorted(tests.rglob("*.py"))
+            if path.relative_to(tests).parts[0] not in STILL
+            for line, name in private_names(ast.parse(path.read_text()))
+        ]
+        self.assertEqual(found, [])
+
+
 class WordTests(SynchronousTestCase):
     def test_nothing_is_called_by_an_empty_word(self) -> None:
         """Manager, Helper, Util and Context say nothing about what a thing does."""

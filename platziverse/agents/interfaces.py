@@ -4,7 +4,8 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
-from platziverse.agents.model import Entry
+from platziverse.agents.model import Entry, Report
+from platziverse.mqtt.packets import Publish
 
 
 class ReportStore(Protocol):
@@ -23,6 +24,13 @@ class Publisher(Protocol):
     """Sends a message of the server's own to whoever subscribed."""
 
     def __call__(self, topic: str, payload: bytes) -> None: ...
+
+
+class Record(Protocol):
+    """Saves Reports of a message as its sender's."""
+
+    def __call__(self, message: Publish, client: "Client", /, *reports: Report) -> "Deferred[object]":
+        """Fires when they are committed; see :meth:`platziverse.agents.rows.Recording.record`."""
 
 
 class Warn(Protocol):

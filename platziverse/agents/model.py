@@ -1,5 +1,7 @@
 """Agents, their metrics, and the Report that brings both.
 
+Authors of topic handlers make Reports, see ``examples/devices.py``; the names in ``__all__`` are theirs.
+
 What is made for every message is a Struct, which is decoded and made three times faster than a class of
 attrs, and is not looked at by the garbage collector; no cycle can lead through one.
 """
@@ -11,6 +13,8 @@ from msgspec import Meta, Struct
 from msgspec import field as struct_field
 
 from platziverse.broker.records import Delivery, Record
+
+__all__ = ["Agent", "InvalidReport", "Metric", "Report"]
 
 #: What fits a ``varchar(255)``; a name that says something.
 Text: TypeAlias = Annotated[str, Meta(max_length=255)]
@@ -29,7 +33,9 @@ MAX_REASON: Final = 500
 
 
 class InvalidReport(Exception):
-    """A message, all of it, that can never become rows.
+    """A message, all of it, that can never become rows: a handler may raise it, too.
+
+    The message is kept in ``rejected_messages``, and acknowledged.
 
     :param kind: one word to count by: size, encoding, syntax, depth, duplicate, fields, metrics, agents,
         types, binding or login.
@@ -79,8 +85,14 @@ class Rejection:
     arrived: float
 
 
+_NO_SOURCE: Final = Rejection("", "", b"", "", 0.0)
+
+
 class Report(Struct, gc=False):
-    """One ``agent/message`` that can become rows.
+    """What one message says of one agent at one moment, and that can become rows.
+
+    A topic handler gives ``agent``, ``metrics`` and, if it knows the time, ``measured``; the rest is added
+    when the Report is recorded.
 
     :param measured: the agent's own time, seconds since the epoch; ``None`` when it gave none.
     :param measured_adjusted: the agent's time was unusable, ``measured`` is the time of arrival.
@@ -93,8 +105,8 @@ class Report(Struct, gc=False):
 
     agent: Agent
     metrics: list[Metric]
-    arrived: float
-    source: Rejection
+    arrived: float = 0.0
+    source: Rejection = _NO_SOURCE
     measured: float | None = None
     measured_adjusted: bool = False
     key: bytes | None = None

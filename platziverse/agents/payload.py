@@ -45,8 +45,7 @@ def parse(message: Publish, client_id: str, arrived: float, limits: AgentLimits 
     :raises InvalidReport: nothing of the message can become rows.
     """
     payload = message.payload
-    if len(payload) > limits.max_payload:
-        raise InvalidReport("size", f"{len(payload)} bytes, {limits.max_payload} are allowed")
+    check_size(payload, limits)
     source = Rejection(message.topic, client_id, payload, "", arrived)
     found = _read_quickly(payload, limits.max_metrics)
     if found is None:
@@ -58,7 +57,8 @@ def parse(message: Publish, client_id: str, arrived: float, limits: AgentLimits 
         timestamp = found.timestamp
         report = Report(found.agent, found.metrics, arrived, source)
     if timestamp is not None:
-        _set_time(report, timestamp, payload)
+        # The payload names the agent: its hash is one over agent and payload.
+        use_time(report, timestamp * 1000 if -_SECONDS < timestamp < _SECONDS else timestamp, payload)
     return report
 
 
@@ -98,15 +98,22 @@ def _is_text(payload: bytes) -> bool:
     return True
 
 
-def _set_time(report: Report, timestamp: int | float, payload: bytes) -> None:
-    """Take the agent's time if it can be right; NaN stands for something that is no number."""
-    milliseconds = timestamp * 1000 if -_SECONDS < timestamp < _SECONDS else timestamp
+def use_time(report: Report, milliseconds: int | float, hashed: bytes) -> None:
+    """Take the time of a reading, and make the key, if that time can be right.
+
+    :param milliseconds: since the epoch; NaN stands for a time that is no number.
+    :param hashed: bytes that recognise the message when it comes again.
+    """
     arrived = report.arrived
     if (arrived - PAST) * 1000 <= milliseconds <= (arrived + FUTURE) * 1000:
         report.measured = milliseconds / 1000
-        # The payload names the agent: its hash is one over agent and payload.
-        digest = blake2b(payload, digest_size=10).digest()
-        report.key = int(milliseconds).to_bytes(6, "big") + digest
+        report.key = int(milliseconds).to_bytes(6, "big") + blake2b(hashed, digest_size=10).digest()
     else:
         report.measured = arrived
         report.measured_adjusted = True
+
+
+def check_size(payload: bytes, limits: AgentLimits) -> None:
+    """:raises InvalidReport: the payload is longer than one of a report may be."""
+    if len(payload) > limits.max_payload:
+        raise InvalidReport("size", f"{len(payload)} bytes, {limits.max_payload} are allowed")

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -33,7 +33,7 @@ class Redeliveries:
     def __init__(self) -> None:
         self._unfinished: dict[tuple[str, int], _Unfinished] = {}
 
-    def find(self, message: Publish, client: Client) -> "Deferred[None] | None":
+    def find(self, message: Publish, client: Client) -> "Deferred[Any] | None":
         """The outcome of the first copy, ``None`` if there is none on the way."""
         if not message.dup or message.packet_id is None:
             return None
@@ -44,7 +44,7 @@ class Redeliveries:
         entry.waiting.append(outcome)
         return outcome
 
-    def watch(self, message: Publish, client: Client, answer: "Deferred[None]") -> None:
+    def watch(self, message: Publish, client: Client, answer: "Deferred[Any]") -> None:
         """Remember a message of a persistent Session until it is stored."""
         if answer.called or message.packet_id is None or len(self._unfinished) >= MAX_UNFINISHED:
             return
@@ -52,7 +52,7 @@ class Redeliveries:
         entry = self._unfinished[key] = _Unfinished(message)
         answer.addBoth(self._finish, key, entry)
 
-    def _finish(self, result: "Failure | None", key: tuple[str, int], entry: _Unfinished) -> "Failure | None":
+    def _finish(self, result: Any, key: tuple[str, int], entry: _Unfinished) -> Any:
         if self._unfinished.get(key) is entry:
             del self._unfinished[key]
         for outcome in entry.waiting:

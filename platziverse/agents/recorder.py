@@ -6,7 +6,7 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from msgspec.json import encode
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, FirstError, gatherResults
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -88,13 +88,13 @@ class Recorder:
             except InvalidReport as error:
                 refused.append(error)
         if not admitted:
-            return self.reject(message, client, _together(refused), arrived)
+            return self.reject(message, client, _one_of(refused), arrived)
         first, last = admitted[0][0], admitted[-1][0]
         if refused:
-            _add_rejection(first, _together(refused).reason)
+            _add_rejection(first, _one_of(refused).reason)
         if client.persistent and message.qos == 2:
             last.delivery = delivery_of(message, client)
-        return gatherResults([self.save(report, client, known) for report, known in admitted])
+        return together([self.save(report, client, known) for report, known in admitted])
 
     def admit(self, report: Report, client: Client) -> bool:
         """Whether the agent has been heard before on this connection, which is open.
@@ -183,6 +183,18 @@ class Recorder:
         self._sessions.forget(client_id)
 
 
+def together(answers: "Sequence[Deferred[Any]]") -> "Deferred[Any]":
+    """One Deferred for one or several: it fires when all have fired, and fails as the first that fails."""
+    if len(answers) == 1:
+        return answers[0]
+    return gatherResults(answers, consumeErrors=True).addErrback(_first_failure)
+
+
+def _first_failure(failure: Failure) -> Failure:
+    error = failure.value
+    return error.subFailure if isinstance(error, FirstError) else failure
+
+
 def _connected(agent: Agent) -> bytes:
     return encode(
         {
@@ -214,6 +226,6 @@ def _add_rejection(report: Report, reason: str) -> None:
     report.rejections = [Rejection(source.topic, source.client_id, source.payload, reason, report.arrived)]
 
 
-def _together(errors: Sequence[InvalidReport]) -> InvalidReport:
+def _one_of(errors: Sequence[InvalidReport]) -> InvalidReport:
     """One that says what all say, of the first one's kind."""
     return InvalidReport(errors[0].kind, "; ".join(error.reason for error in errors)[:MAX_REASON])

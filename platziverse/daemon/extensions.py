@@ -1,19 +1,23 @@
-"""Further rows of the handler table, made by the functions that the setting ``handlers`` names."""
+"""Further rows of the handler table, made by the functions that the setting ``handlers`` names.
+
+Such a function is called once, with ``publish(topic, payload)``; one that has a parameter ``record`` gets
+``record(message, client, *reports)`` as well, see :mod:`platziverse.agents.rows`. It returns a mapping, Topic
+Filter → handler.
+"""
 
 import traceback
-from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, cast
 
+from platziverse.agents.interfaces import Publisher
+from platziverse.agents.recorder import Recorder
+from platziverse.agents.rows import MakeRows, make_rows
 from platziverse.broker.interfaces import Handler
 from platziverse.daemon.database import Unusable
 from platziverse.mqtt.topics import check_topic_filter
 
-Publish: TypeAlias = Callable[[str, bytes], None]
-MakeRows: TypeAlias = Callable[[Publish], Mapping[str, Handler]]
-
-_OURS: Final = str(Path(__file__).parent)
+_OURS: Final = str(Path(__file__).parent.parent)
 
 
 def load_handler(name: str) -> MakeRows:
@@ -28,18 +32,19 @@ def load_handler(name: str) -> MakeRows:
     return found
 
 
-def handler_rows(name: str, publish: Publish) -> dict[str, Handler]:
-    """The rows that ``package.module:name`` makes: Topic Filter → handler. :raises Unusable:"""
+def handler_rows(name: str, publish: Publisher, recorder: Recorder) -> dict[str, Handler]:
+    """The rows that ``package.module:name`` makes: Topic Filter → handler.
+
+    :raises Unusable: it cannot be imported, raises, or makes no such rows.
+    """
     make = load_handler(name)
     try:
-        rows = dict(make(publish))
-        for topic_filter, handler in rows.items():
+        rows = make_rows(make, publish, recorder)
+        for topic_filter in rows:
             check_topic_filter(topic_filter)
-            if not callable(handler):
-                raise TypeError(f"the handler of {topic_filter!r} is no function")
     except Exception as error:
         raise Unusable(f"handlers: {name}: {_reason(error)}") from error
-    return rows
+    return cast(dict[str, Handler], rows)
 
 
 def _reason(error: Exception) -> str:

@@ -33,10 +33,13 @@ def open_files() -> int:
     return MANY if soft == resource.RLIM_INFINITY else min(soft, MANY)
 
 
-def memory() -> int:
-    """Bytes of memory of the machine, or of the control group if that may have less."""
+def memory(own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes of memory of the machine, or of the control group if that may have less.
+
+    :param own: the file that names the group, and ``root`` the folder of all groups.
+    """
     there_is = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min([there_is, *_group_limits(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))])
+    return min([there_is, *_group_limits(own, root)])
 
 
 def _group_limits(own: Path, root: Path) -> list[int]:

@@ -122,7 +122,7 @@ class Daemon(Service):
 
     def _broker(self) -> Broker:
         """:raises Unusable: a row of ``handlers``."""
-        tables = [handler_rows(name, self._publish) for name in self.config.handlers]
+        tables = [handler_rows(name, self._publish, self.recorder) for name in self.config.handlers]
         agents = AgentHandlers(self.recorder)
         dispatcher = TopicDispatcher(cast(Mapping[str, Handler], agents.table), *tables)
         observer = cast(ClientObserver, self.recorder)

@@ -60,10 +60,12 @@ class Supervisor:
             self._calls[0].stop()
 
     def stop(self) -> None:
-        """No more signs of life."""
+        """No more signs of life, and nothing else that systemd could be told."""
         for call in self._calls:
             if call.running:
                 call.stop()
+        if self._socket is not None:
+            self._socket.close()
 
     def _look(self) -> None:
         status = self._status()

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+from argon2 import PasswordHasher
 from twisted.cred.credentials import UsernamePassword
 from twisted.cred.error import UnauthorizedLogin
 from twisted.internet.defer import Deferred
@@ -175,9 +176,14 @@ class TestRemembering(SynchronousTestCase):
         failure.trap(UnauthorizedLogin)
 
     def test_memory_is_bounded(self) -> None:
-        for number in range(passwords.REMEMBERED + 10):
-            self.checker._remember(str(number), b"proof")
-        self.assertEqual(len(self.checker._right), passwords.REMEMBERED)
+        """The login of the longest ago is forgotten."""
+        cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(SECRET)
+        names = [str(number) for number in range(passwords.REMEMBERED + 1)]
+        self.checker.tables = (PasswordFile(dict.fromkeys(names, cheap)),)
+        for name in names:
+            self.ask(SECRET, name.encode())
+        self.assertEqual(self.ask(SECRET, names[1].encode())[0], 0)
+        self.assertEqual(self.ask(SECRET, names[0].encode())[0], 1)
 
     def test_a_login_that_has_waited_too_long_costs_no_hash_and_the_next_ones_get_in(self) -> None:
         """Row 23: hashing never falls so far behind that it only serves those who are gone."""

@@ -5,7 +5,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from bench import documents, results
 from bench.__main__ import available, chosen
 from bench.flat import each, panel_table
-from bench.measure import Bench
+from bench.measure import alternating
 from bench.peers import Peer, peers
 from bench.scenarios import ALL, FLOWS, IDLE, Scenario
 
@@ -130,9 +130,8 @@ class ChoiceTests(SynchronousTestCase):
         self.assertEqual(skipped, {"gone": "it is not installed"})
 
     def test_every_round_begins_with_another_one(self) -> None:
-        bench = Bench([], None, "", 3, 0.1, 0)  # type: ignore[arg-type]
-        self.assertEqual("".join(bench._alternating("abc")), "abcbcacab")
-        self.assertEqual(list(bench._alternating([])), [])
+        self.assertEqual("".join(alternating(3, "abc")), "abcbcacab")
+        self.assertEqual(list(alternating(3, [])), [])
 
     def test_the_scenarios_have_the_numbers_of_the_documents(self) -> None:
         self.assertEqual([s.number for s in ALL], sorted(s.number for s in ALL))

@@ -6,8 +6,12 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from platziverse.agents.recorder import Recorder
+from platziverse.broker.interfaces import Client
 from platziverse.daemon.database import Unusable
 from platziverse.daemon.extensions import handler_rows, load_handler
+from platziverse.ingest.memory import MemoryStore
+from platziverse.mqtt.packets import Publish
 
 
 class ExtensionTests(SynchronousTestCase):
@@ -19,6 +23,13 @@ class ExtensionTests(SynchronousTestCase):
         self.addCleanup(sys.modules.pop, "given", None)
         self.file = self.folder / "given.py"
 
+        self.published: list[str] = []
+        self.store = MemoryStore()
+        self.recorder = Recorder(self.store, self.publish, lambda: 0.0)
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        self.published.append(topic)
+
     def write(self, source: str) -> None:
         self.file.write_text(source)
         sys.modules.pop("given", None)
@@ -26,12 +37,27 @@ class ExtensionTests(SynchronousTestCase):
 
     def reason(self, source: str) -> str:
         self.write(source)
-        error = self.assertRaises(Unusable, handler_rows, "given:table", print)
+        error = self.assertRaises(Unusable, handler_rows, "given:table", self.publish, self.recorder)
         return str(error)
 
     def test_rows_are_made_with_the_function_that_publishes(self) -> None:
-        self.write("def table(publish):\n    return {'a/+': publish}\n")
-        self.assertEqual(handler_rows("given:table", print), {"a/+": print})
+        self.write("def table(publish):\n    return {'a/+': lambda message, client: publish('b', b'')}\n")
+        rows = handler_rows("given:table", self.publish, self.recorder)
+        self.assertIsNone(rows["a/+"](Publish("a/1", b""), Client("c", 1)))
+        self.assertEqual((list(rows), self.published), (["a/+"], ["b"]))
+
+    def test_a_function_that_asks_for_record_gets_it(self) -> None:
+        self.write(
+            "from platziverse.agents.model import Agent, Metric, Report\n"
+            "def table(publish, record):\n"
+            "    report = Report(Agent('u', '', '', '', 0), [Metric('m', '1')])\n"
+            "    return {'a': lambda message, client: record(message, client, report)}\n"
+        )
+        handler = handler_rows("given:table", self.publish, self.recorder)["a"]
+        answer = handler(Publish("a", b"", 1, packet_id=1), Client("c", 1))
+        assert answer is not None
+        self.successResultOf(answer)
+        self.assertEqual([report.agent.uuid for report in self.store.reports], ["u"])
 
     def test_a_module_that_cannot_be_imported_is_told_in_one_line(self) -> None:
         """Row 81."""

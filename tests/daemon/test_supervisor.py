@@ -27,8 +27,6 @@ class SupervisorTests(SynchronousTestCase):
         self.environ |= variables
         supervisor = Supervisor(self.clock, lambda: self.status, self.environ)
         self.addCleanup(supervisor.stop)
-        if supervisor._socket is not None:
-            self.addCleanup(supervisor._socket.close)
         return supervisor
 
     def told(self) -> list[str]:

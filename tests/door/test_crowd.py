@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
+from twisted.internet.task import LoopingCall, deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from platziverse.broker.limits import Limits
@@ -22,6 +22,7 @@ from platziverse.testing import BrokerHarness
 from platziverse.web.settings import WebSettings
 from platziverse.web.site import make_site
 from tests.door.test_sniff import CONNACK
+from tests.memory import objects_kept
 
 CONNECT = encode(Connect(""))
 HEADER = b"PROXY TCP4 203.0.113.%d 192.0.2.2 5555 1883\r\n"
@@ -64,11 +65,15 @@ class CountTests(SynchronousTestCase):
 
     def test_whoever_leaves_is_forgotten(self) -> None:
         crowd = self.crowd(per_address=3)
+        before = objects_kept(crowd)
         for _ in range(3):
             self.come(crowd, IPv4Address("TCP", "192.0.2.1", 1))
         for _ in range(3):
             crowd.left("192.0.2.1")
-        self.assertEqual((crowd.total, crowd._by_origin), (0, {}))
+        self.assertEqual((crowd.total, objects_kept(crowd)), (0, before))
+
+
+LOCAL = IPv4Address("TCP", "127.0.0.1", 1)
 
 
 class SocketCase(TestCase):
@@ -77,8 +82,9 @@ class SocketCase(TestCase):
     def setUp(self) -> None:
         self.harness = BrokerHarness(limits=self.limits)
         self.crowd = self.harness.crowd
-        self.harness.shared.clock = reactor
-        self.harness.shared.flushes._clock = reactor
+        time = LoopingCall(self.harness.advance, 0.001)  # the harness has a clock of its own
+        time.start(0.001)
+        self.addCleanup(time.stop)
         self.listeners = Listeners(reactor, self.crowd)
         self.addCleanup(self.listeners.stop)
         self.clients: list[socket.socket] = []
@@ -119,9 +125,13 @@ class SocketCase(TestCase):
     def leave(self, result: Any = None) -> "Deferred[Any]":
         for client in self.clients:
             client.close()
-        return self.turns().addCallback(
-            lambda _: self.assertEqual((self.crowd.total, self.crowd._by_origin), (0, {}))
-        )
+        return self.turns().addCallback(lambda _: self.assert_nobody_is_counted())
+
+    def assert_nobody_is_counted(self) -> None:
+        self.assertEqual(self.crowd.total, 0)
+        for _ in range(self.limits.max_connections_per_address):
+            self.assertTrue(self.crowd.admits_origin(LOCAL, LOCAL.host))
+            self.crowd.came_from(LOCAL.host)
 
 
 class TotalTests(SocketCase):

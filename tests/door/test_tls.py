@@ -63,7 +63,7 @@ class TLSClient:
     def pump(self) -> "TLSClient":
         """Carry bytes to and fro until neither side has any."""
         for _ in range(20):
-            self._step()
+            self.step()
             try:
                 sent = self.connection.bio_read(1 << 20)
             except SSL.WantReadError:
@@ -78,7 +78,7 @@ class TLSClient:
                 break
         return self
 
-    def _step(self) -> None:
+    def step(self) -> None:
         try:
             self.connection.do_handshake()
             while True:
@@ -134,7 +134,7 @@ class TestHandshake(TLSCase):
     def test_the_client_hello_may_come_byte_by_byte(self) -> None:
         transport = self.shared.open()
         client = TLSClient(transport)
-        client._step()
+        client.step()
         hello = client.connection.bio_read(65536)
         deliver(transport, *(hello[i : i + 1] for i in range(len(hello))))
         client.connection.bio_write(transport.value())
@@ -181,7 +181,7 @@ class TestHandshake(TLSCase):
     def test_row_74_a_handshake_that_is_never_finished_is_cut_at_the_deadline(self) -> None:
         transport = self.shared.open()
         client = TLSClient(transport)
-        client._step()
+        client.step()
         deliver(transport, client.connection.bio_read(65536))
         self.shared.harness.advance(5)
         self.assertTrue(transport.connected)

@@ -12,6 +12,7 @@ import psycopg2.extensions
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.task import deferLater
+from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from platziverse.postgres.connection import Connection, Cursor, DeadlinePassed, connect, force_close, timed
@@ -72,6 +73,8 @@ class Lost:
     closed = 0
     notifies: list[Any] = []
 
+    def __init__(self, **parameters: object) -> None: ...
+
     def poll(self) -> int:
         return psycopg2.extensions.POLL_OK
 
@@ -84,8 +87,12 @@ class Lost:
 
 class AConnectionWithoutASocket(SynchronousTestCase):
     def setUp(self) -> None:
-        self.connection = Connection(reactor=reactor)
-        self.connection._connection = Lost()
+        memory = MemoryReactorClock()
+        self.connection = Connection(reactor=memory)
+        self.connection.connectionFactory = Lost
+        connected = self.connection.connect()
+        memory.advance(0)
+        self.successResultOf(connected)
 
     def test_is_closed_when_it_is_read_from(self) -> None:
         self.connection.doRead()

@@ -12,6 +12,7 @@ from twisted.internet.task import deferLater
 from platziverse.postgres.migrate import migrate
 from platziverse.postgres.reader import MAX_WAITING, Reader
 from tests.postgres.test_migrate import DatabaseCase
+from tests.servers import holding
 
 Steps = Generator["Deferred[Any]", Any, None]
 
@@ -163,7 +164,8 @@ class TroubleTests(ReaderCase):
         reader = self.opened(connections=1, deadline=0.5)
         reader.dsn = self.dsn
         began = time.monotonic()
-        yield self.assertFailure(reader._ask(("x",), "SELECT pg_sleep(30)"), Away)
+        with holding(self.dsn, "LOCK TABLE agents"):
+            yield self.assertFailure(reader.agents(None), Away)
         self.assertLess(time.monotonic() - began, 5)
         self.assertEqual((yield reader.agents(None)), [])
 
@@ -177,8 +179,9 @@ class TroubleTests(ReaderCase):
 
     @inlineCallbacks
     def test_what_is_under_way_ends_with_the_reader(self) -> Steps:
-        question = self.reader._ask(("x",), "SELECT pg_sleep(30)")
-        yield deferLater(reactor, 0.2)
-        self.reader.stop()
-        yield self.assertFailure(question, Away)
+        with holding(self.dsn, "LOCK TABLE agents"):
+            question = self.reader.agents(None)
+            yield deferLater(reactor, 0.2)
+            self.reader.stop()
+            yield self.assertFailure(question, Away)
         yield self.assertFailure(self.reader.agents(None), Away)

@@ -2,6 +2,7 @@
 
 from datetime import datetime, timedelta, timezone
 from typing import Any
+from urllib.parse import quote
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,8 +11,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.testing import BrokerHarness
-from platziverse.web.answers import HTTPError
-from platziverse.web.api import Api, _time
+from platziverse.web.api import Api
 from platziverse.web.interfaces import Row, Unavailable
 from platziverse.web.settings import WebSettings
 from platziverse.web.site import make_site
@@ -139,15 +139,13 @@ class ApiTests(SynchronousTestCase):
     def test_any_time_is_understood(self, moment: datetime, offset: int) -> None:
         moment = moment.replace(tzinfo=timezone(timedelta(minutes=offset)))
         text = moment.isoformat()
-        self.assertEqual(_time({"from": text}, "from"), moment)
-        self.assertEqual(_time({"from": text.replace("+", " ")}, "from"), moment)
+        for sent in (quote(text), text):  # a plus that was not quoted becomes a blank
+            self.get(f"/api/metrics/yyy/temp?from={sent}")
+            self.assertEqual(self.store.asked[-1][2], moment)
 
     @given(st.text(max_size=40))
     def test_any_text_is_a_time_or_an_error(self, text: str) -> None:
-        try:
-            _time({"from": text}, "from")
-        except HTTPError as error:
-            self.assertEqual(error.status, 400)
+        self.assertIn(self.get(f"/api/metrics/yyy/temp?from={quote(text)}").status, (200, 400))
 
     def test_a_database_away_is_told(self) -> None:
         self.store.away = True
