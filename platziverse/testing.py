@@ -23,6 +23,7 @@ from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.python.failure import Failure
 
 from platziverse.agents.handlers import AgentHandlers
+from platziverse.agents.interfaces import ReportStore
 from platziverse.agents.recorder import ANNOUNCEMENTS, Recorder
 from platziverse.agents.rows import MakeRows, make_rows
 from platziverse.broker.broker import Broker
@@ -201,10 +202,11 @@ class BrokerHarness:
         self.clock.advance(0)
 
 
-def recording_harness(*makes: MakeRows, store: MemoryStore, wall_clock: float = 0.0) -> BrokerHarness:
-    """A broker that records into memory what ``agent/message`` and the handlers of ``makes`` report.
+def recording_harness(*makes: MakeRows, store: ReportStore, wall_clock: float = 0.0) -> BrokerHarness:
+    """A broker that records what ``agent/message`` and the handlers of ``makes`` report.
 
     :param makes: functions as the setting ``handlers`` names them.
+    :param store: where Reports go, a :class:`MemoryStore` for example.
     :param wall_clock: seconds since the epoch at the beginning; the harness's clock goes on from there.
     """
     rows: list[tuple[str, Handler]] = []

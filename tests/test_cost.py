@@ -5,6 +5,7 @@ what was counted when a path was last looked at; more than a fifth above it fail
 worth its price, or has made a path shorter, ``python -m tests.test_cost`` prints the row of its Python.
 """
 
+import gc
 import json
 import sys
 from collections.abc import Callable
@@ -44,7 +45,12 @@ PAYLOAD: Final = b"x" * 64
 
 def instructions(path: Callable[[], None]) -> int:
     """How many bytecode instructions ``path`` executes, in our code and in that of libraries."""
-    return monitored(path) if sys.version_info >= (3, 12) else traced(path)
+    gc.collect()
+    gc.disable()  # what other tests have left behind is finalized at no moment of ours
+    try:
+        return monitored(path) if sys.version_info >= (3, 12) else traced(path)
+    finally:
+        gc.enable()
 
 
 def monitored(path: Callable[[], None]) -> int:

@@ -121,5 +121,5 @@ class Departure:
     uuid: str
 
 
-#: Everything the store writes; all of it takes the same way, in order, batch by batch.
+#: Everything that the handlers of agents save; ``ingest/reports.py`` has a kind for each.
 Entry: TypeAlias = Report | Rejection | Departure | Record

@@ -94,7 +94,7 @@ class Connected:
         received = self.outbox.shared.broker.received
         for handled, packet in enumerate(run, 1):
             answer = received(self.session, packet.packet_id)
-            self._answer(encode_pubrel(packet.packet_id), answer, "not released")
+            self._answer(encode_pubrel(packet.packet_id), answer)
             if self.reading.holds:
                 return handled
         return len(run)
@@ -104,7 +104,7 @@ class Connected:
         released = self.outbox.shared.broker.released
         for handled, packet in enumerate(run, 1):
             answer = released(self.session, packet.packet_id)
-            self._answer(encode_pubcomp(packet.packet_id), answer, "not released")
+            self._answer(encode_pubcomp(packet.packet_id), answer)
             if self.reading.holds:
                 return handled
         return len(run)
@@ -155,11 +155,8 @@ class Connected:
 
     # -- answers that wait -----------------------------------------------------------------------
 
-    def _answer(self, data: bytes, answer: Answer, failed: str) -> None:
-        """Send PUBREL or PUBCOMP when the answer is there, and behind those that came before it.
-
-        :param failed: why the connection is closed if there is none.
-        """
+    def _answer(self, data: bytes, answer: Answer) -> None:
+        """Send PUBREL or PUBCOMP when the answer is there, and behind those that came before it."""
         if answer is None and not self._answers:
             self.outbox.send(data)
             return
@@ -171,21 +168,33 @@ class Connected:
             flow.owing(self.reading, len(self._answers))
             return
         flow.started(self.reading, 0)
-        answer.addCallbacks(lambda _: pending.done(), self._failed, errbackArgs=(failed,))
+        answer.addCallbacks(
+            lambda _: pending.done(), lambda _: self.outbox.close(Reason.NOT_HANDLED, "not released")
+        )
         answer.addBoth(lambda _: flow.finished(self.reading, 0))
 
     def _wait(self, answer: Deferred[_T], then: Callable[[_T], None], failed: str) -> None:
-        """Handle nothing more of this client until the answer is there: its next packet may rely on it."""
-        flow, reading = self.outbox.shared.flow, self.reading
+        """Handle nothing more of this client until the answer is there: its next packet may rely on it.
+
+        :param then: called with the answer, unless the connection has ended by then.
+        :param failed: why the connection is closed if there is none.
+        """
+        flow, reading, here = self.outbox.shared.flow, self.reading, False
 
         def go_on(result: object) -> None:
-            flow.finished(reading, 0)
-            reading.resume_reading(ANSWER)
+            nonlocal here
+            if reading.holds & ANSWER:
+                flow.finished(reading, 0)
+                reading.resume_reading(ANSWER)
+            here = True
 
-        flow.started(reading, 0)
-        reading.hold_reading(ANSWER)
-        answer.addCallback(lambda result: None if self.outbox.closed else then(result))
-        answer.addErrback(self._failed, failed).addBoth(go_on)
+        answer.addCallbacks(
+            lambda result: None if self.outbox.closed else then(result), self._failed, errbackArgs=(failed,)
+        )
+        answer.addErrback(self._broke_down).addBoth(go_on)
+        if not here:  # an answer that is there already must not handle what follows within this call
+            flow.started(reading, 0)
+            reading.hold_reading(ANSWER)
 
     def _failed(self, failure: Failure, text: str) -> None:
         if not self.outbox.closed:
@@ -194,6 +203,12 @@ class Connected:
             reason = f"{text}: {failure.getErrorMessage()}"
             self.outbox.shared.complain(text, reason, client.address, client.client_id)
         self.outbox.close(Reason.NOT_HANDLED, text)
+
+    def _broke_down(self, failure: Failure) -> None:
+        client = self.session.client
+        address = client.address if client is not None else ""
+        self.outbox.shared.broke_down(failure, address, self.session.client_id)
+        self.outbox.close(Reason.INTERNAL_ERROR, "internal error")
 
 
 CONNECTED: Final[PacketTable] = {

@@ -13,15 +13,15 @@ _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]
 
 
 def array(values: "Sequence[int | float | bool | str | None]") -> str:
-    """Of finite numbers, truth values and ``None``, or of texts of hexadecimal digits.
+    """An array literal of finite numbers, truth values and ``None``, or of texts of hexadecimal digits.
 
-    JSON writes them as PostgreSQL reads them, but for the brackets.
+    JSON writes these as PostgreSQL reads them, but for the brackets.
     """
     return f"{{{encode(values)[1:-1].decode()}}}"
 
 
 def text_array(values: Sequence[str]) -> str:
-    """Of any texts."""
+    """An array literal of any texts: each is quoted, backslashes and quotation marks in it are escaped."""
     if not values:
         return "{}"
     body = '","'.join(values)
@@ -31,7 +31,10 @@ def text_array(values: Sequence[str]) -> str:
 
 
 def number_array(values: Sequence[str]) -> str:
-    """Of what :func:`number` says of each text; those that look plain are looked at all at once."""
+    """An array literal with :func:`number` of each text.
+
+    Numbers in plain notation, nearly all of them, are recognised many at a time by one regular expression.
+    """
     if not values:
         return "{}"
     lines = "\n".join(values) + "\n"

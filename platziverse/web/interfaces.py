@@ -213,7 +213,7 @@ class Presence(Protocol):
 
 
 class Handlers(Protocol):
-    """What became of ``agent/message``; ``rejected`` is by kind."""
+    """What became of messages that report; ``rejected`` is by kind."""
 
     @property
     def rejected(self) -> Mapping[str, int]: ...
