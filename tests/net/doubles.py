@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from platziverse.broker.open_authority import OpenAuthority
 from twisted.internet.defer import Deferred
 
 from platziverse.broker.broker import Broker
@@ -14,7 +13,7 @@ from platziverse.broker.limits import Limits
 from platziverse.mqtt.packets import Publish
 from platziverse.net.factory import MQTTFactory
 from platziverse.net.shared import Shared
-from platziverse.testing import BrokerHarness
+from platziverse.testing import BrokerHarness, OpenAuthority
 
 
 class Store:
