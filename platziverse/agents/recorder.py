@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Final
 
 from msgspec.json import encode
 from twisted.internet.defer import Deferred, FirstError, gatherResults, succeed
@@ -20,6 +20,11 @@ from platziverse.broker.records import Delivery, Release
 from platziverse.mqtt.packets import Publish
 
 log = Logger("platziverse.agents.handlers")  # the name that users may have in log_level
+
+#: What the server alone announces; in the original any client could announce any agent.
+CONNECTED: Final = "agent/connected"
+DISCONNECTED: Final = "agent/disconnected"
+ANNOUNCEMENTS: Final = frozenset({CONNECTED, DISCONNECTED})
 
 
 class Recorder:
@@ -149,7 +154,7 @@ class Recorder:
 
     def _hear(self, agent: Agent, client: Client) -> None:
         if self.presence.heard(client, agent.uuid):
-            self._publish("agent/connected", _connected(agent))
+            self._publish(CONNECTED, _connected(agent))
 
     def _complain(self, client: Client, topic: str, reason: str) -> None:
         self._warn(
@@ -175,7 +180,7 @@ class Recorder:
     def client_disconnected(self, client: Client, taken_over: bool) -> None:
         """A connection has ended, and with it the agents that only it spoke for."""
         for uuid in self.presence.end(client, taken_over):
-            self._publish("agent/disconnected", encode({"agent": {"uuid": uuid}}))
+            self._publish(DISCONNECTED, encode({"agent": {"uuid": uuid}}))
             self._depart(uuid, client)
 
     def _depart(self, uuid: str, client: Client) -> None:

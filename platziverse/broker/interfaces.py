@@ -1,7 +1,7 @@
 """The ports of the broker: what it needs of the world, as ``typing.Protocol``."""
 
 from collections.abc import Callable
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from attrs import field, frozen
 from twisted.internet.defer import Deferred
@@ -26,6 +26,10 @@ class Client:
     username: str | None = field(default=None, eq=False)
     persistent: bool = field(default=False, eq=False)
     since: float = field(default=0.0, eq=False)
+
+
+#: The broker itself, as the origin of messages of its own.
+SERVER: Final = Client("", 0, "server")
 
 
 class NetworkConnection(Protocol):

@@ -12,6 +12,7 @@ from platziverse.access.acl import AccessRules
 from platziverse.access.authority import AccessAuthority, Explanation, explain, is_local
 from platziverse.access.delays import FORGIVEN, REMEMBERED, LoginDelays
 from platziverse.access.passwords import LoginsUnavailable, PasswordFile
+from platziverse.agents.recorder import ANNOUNCEMENTS
 from platziverse.broker.interfaces import Client
 from platziverse.mqtt.errors import ConnectRefused
 from platziverse.mqtt.packets import Connect, ConnectReturnCode
@@ -219,7 +220,7 @@ class TestRules(AuthorityCase):
     def test_the_servers_own_topics_with_and_without_rules(self) -> None:
         """Rows 36, 37."""
         for rules in (None, RULES):
-            authority = self.authority(rules=rules)
+            authority = self.authority(rules=rules, announcements=ANNOUNCEMENTS)
             for topic in ("agent/connected", "agent/disconnected", "$SYS/x", "$foo", "$", "$CONTROL/acl"):
                 self.assertFalse(authority.may_publish(ANA, topic), topic)
         self.assertTrue(self.authority(rules=RULES).may_publish(ANA, "agent/message"))

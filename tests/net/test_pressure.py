@@ -209,11 +209,11 @@ class SampleTests(PressureCase):
         for name, share in (("one", 0.7), ("two", 0.5)):
             self.receiver(name, clean=False).lose()
             self.fill(name, share)
-        self.patch(self.harness.broker, "observers", [None])
+        self.patch(self.harness.broker.clients, "observers", [None])
         self.harness.advance(5.1)
         self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
         self.assertEqual(self.traffic.internal_errors, 1)
-        self.harness.broker.observers.clear()
+        self.harness.broker.clients.observers.clear()
         self.harness.advance(5.1)
         self.fill("two", 0.6)
         self.harness.advance(5.1)

@@ -5,7 +5,6 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.broker.interfaces import Answer, Client
 from platziverse.broker.limits import Limits
-from platziverse.broker.open_authority import OpenAuthority
 from platziverse.broker.reasons import Reason
 from platziverse.mqtt.codec import encode
 from platziverse.mqtt.packets import (
@@ -26,7 +25,7 @@ from platziverse.mqtt.packets import (
     Unsuback,
     Unsubscribe,
 )
-from platziverse.testing import BrokerHarness
+from platziverse.testing import BrokerHarness, OpenAuthority
 from tests.net.doubles import Store
 
 
@@ -583,7 +582,7 @@ class Subscribing(SynchronousTestCase):
         self.assertEqual(len(looked), 4)
         harness.turn()  # and those that follow it: a Clock knows no difference
         self.assertEqual(len(looked), 99)
-        self.assertIsNone(next(s for s in harness.broker.sessions if s.client_id == "greedy")._replay)
+        self.assertIsNone(next(s for s in harness.broker.sessions if s.client_id == "greedy")._sending)
 
     def test_a_retained_message_is_not_older_than_what_came_since(self) -> None:
         """[MQTT-3.3.1-6]"""
