@@ -6,7 +6,6 @@ import tracemalloc
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.mqtt.decoder import PacketDecoder
-from platziverse.mqtt.decoding import CACHED_TOPIC_LENGTH, CACHED_TOPICS, TopicNames, topic_names
 from platziverse.mqtt.errors import MalformedPacket
 from platziverse.mqtt.packets import (
     Connack,
@@ -27,6 +26,8 @@ from platziverse.mqtt.packets import (
     Unsuback,
     Unsubscribe,
 )
+from platziverse.mqtt.readers import TopicNames, topic_names
+from platziverse.mqtt.topics import CACHED_TOPIC_LENGTH, CACHED_TOPICS
 
 #: First byte → right content and the packet it is. Every other first byte is malformed with any content.
 RIGHT: dict[int, tuple[bytes, Packet]] = {
