@@ -9,7 +9,7 @@ from platziverse.broker.limits import KIB, MIB, Limits
 from platziverse.mqtt.packets import Connack, ConnectReturnCode, Publish, Subscribe, Subscription
 from platziverse.net.pressure import SLICE
 from platziverse.testing import BrokerHarness, FakeClient
-from tests.net.test_protocol import Store
+from tests.net.doubles import Store
 
 PAYLOAD = bytes(10 * KIB)
 
