@@ -127,10 +127,11 @@ class OpenAuthority:
     But nobody may speak for the server itself.
     """
 
+    checks_names = False
     restricts = False
 
     def login(
-        self, connect: Connect, address: str, certificate_user: str | None
+        self, connect: Connect, address: str, certificate_user: str | None, near: bool
     ) -> "Deferred[str | None] | None":
         """Believe what CONNECT says."""
         return None

@@ -1,8 +1,6 @@
 """AccessAuthority: logins through twisted.cred, and access rules, behind the broker's port ``Authority``."""
 
 from collections.abc import Collection
-from functools import lru_cache
-from ipaddress import IPv6Address, ip_address
 from typing import Any, Final
 
 from attrs import frozen
@@ -64,21 +62,6 @@ def is_servers_own(topic: str, announcements: Collection[str]) -> bool:
     return topic in announcements or topic[:1] == "$"
 
 
-def is_local(address: str) -> bool:
-    """``address`` (``"host:port"``, ``"[host]:port"`` or ``"unix"``) is of this machine."""
-    return address == "unix" or _is_loopback(_host(address))
-
-
-@lru_cache(maxsize=4096)
-def _is_loopback(host: str) -> bool:
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return False
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return (mapped or address).is_loopback
-
-
 def _host(address: str) -> str:
     return address.rpartition(":")[0].strip("[]") or address
 
@@ -127,6 +110,11 @@ class AccessAuthority:
         assert self._checker is not None
         self._checker.use_password_file(users)
 
+    @property
+    def checks_names(self) -> bool:
+        """Whether a name that nobody has checked counts for nothing."""
+        return self.rules is not None or self._checker is not None or self._binding != "none"
+
     def lets_in(self, local: bool) -> bool:
         """Whether a client without a login may connect.
 
@@ -142,7 +130,7 @@ class AccessAuthority:
     # -- logins ----------------------------------------------------------------------------------
 
     def login(
-        self, connect: Connect, address: str, certificate_user: str | None = None
+        self, connect: Connect, address: str, certificate_user: str | None = None, near: bool = False
     ) -> "Deferred[str | None] | None":
         """Who the client is; see ``broker.interfaces.Authority``.
 
@@ -151,7 +139,7 @@ class AccessAuthority:
         if certificate_user is not None:
             return succeed(certificate_user)
         if connect.username is None or self._checker is None:
-            return self._login_anonymous(connect, address)
+            return self._login_anonymous(address, near)
         host = _host(address)
         wait = self._delays.wait(host)
         if wait is None:
@@ -173,11 +161,11 @@ class AccessAuthority:
         entered: Deferred[Any] = self._portal.login(credentials, None, IUser)
         return entered.addCallback(lambda found: found[1])
 
-    def _login_anonymous(self, connect: Connect, address: str) -> "Deferred[str | None] | None":
-        if not self.lets_in(is_local(address)):
+    def _login_anonymous(self, address: str, near: bool) -> "Deferred[str | None] | None":
+        if not self.lets_in(near):
             code = ConnectReturnCode.NOT_AUTHORIZED
             return fail(ConnectRefused(code, f"anonymous clients may not connect from {_host(address)}"))
-        if self.rules is None and self._checker is None and self._binding == "none":
+        if not self.checks_names:
             return None  # nothing depends on the name, so it may be what CONNECT says
         # A name that nobody has checked counts for nothing.
         return self._enter(Anonymous())

@@ -75,19 +75,35 @@ class Clients:
         return self._begin(opened, client, connection, will)
 
     def _make_room(self, client: Client) -> None:
+        """End the connection of whoever has this Client Identifier now.
+
+        A Session, and the agents of its connection, are inherited by the same login alone. ADR 0094.
+
+        :raises ConnectRefused: the Session is another login's, or there are too many of this user.
+        """
         old = self._sessions.get(client.client_id)
         connection = old.connection if old is not None else None
-        if old is None or connection is None:
-            self.users.enter(client.username)
+        if old is not None and old.owner != client.username:
+            self._check_owner(old.owner)
+        self.users.enter(client.username, leaving=old.client if old is not None and connection else None)
+        if old is None:
             return
-        self.users.enter(client.username, leaving=old.client)
-        self._leave(old, graceful=False, taken_over=True)
-        connection.close(Reason.TAKEN_OVER, "a new connection has taken over its Client Identifier")
+        if old.owner != client.username:
+            self.drop(old, Reason.TAKEN_OVER, "another login has come with its Client Identifier")
+        elif connection is not None:
+            self._leave(old, graceful=False, taken_over=True)
+            connection.close(Reason.TAKEN_OVER, "a new connection has taken over its Client Identifier")
+
+    def _check_owner(self, owner: str | None) -> None:
+        if owner is not None and self._authority.checks_names:
+            rejected = ConnectReturnCode.IDENTIFIER_REJECTED
+            raise ConnectRefused(rejected, f"its Client Identifier is that of another login, {owner!r}")
 
     def _begin(
         self, opened: Opened, client: Client, connection: NetworkConnection, will: Publish | None
     ) -> Opened:
         session = opened[0]
+        session.owner = client.username
         session.client, session.connection, session.will = client, connection, will  # [MQTT-3.1.2-9]
         session.denied = 0
         self.connected += 1

@@ -86,16 +86,21 @@ class ClientObserver(Protocol):
 class Authority(Protocol):
     """Who may what. The broker and the connection ask; the answers are immediate but for ``login``."""
 
+    @property
+    def checks_names(self) -> bool:
+        """Return whether a user name is more than what CONNECT says: somebody has checked it."""
+
     #: False when all may publish wherever it is not ``reserved``, and receive everything: nobody asks then.
     restricts: bool
 
     def login(
-        self, connect: Connect, address: str, certificate_user: str | None
+        self, connect: Connect, address: str, certificate_user: str | None, near: bool
     ) -> "Deferred[str | None] | None":
         """User name of the client (``None``: anonymous) through a Deferred, or ``None`` for
         "as it says in CONNECT, at once".
 
         :param certificate_user: the name in the client's certificate, if it showed one.
+        :param near: the client is on this machine.
 
         The Deferred errbacks with :class:`ConnectRefused` when the login fails.
         """

@@ -45,6 +45,7 @@ class Session(Receiving):
         "denied",
         "dropped",
         "levels",
+        "owner",
         "persistent",
         "queued_bytes",
         "subscriptions",
@@ -56,6 +57,8 @@ class Session(Receiving):
         self.client_id = client_id
         self.persistent = persistent
         self.client: Client | None = None
+        #: User name of the login that has begun it, and that alone may go on with it.
+        self.owner: str | None = None
         self.connection: NetworkConnection | None = None
         #: PUBLISHes of this connection that were not allowed.
         self.denied = 0

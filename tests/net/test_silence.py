@@ -22,7 +22,7 @@ class SlowAuthority(OpenAuthority):
         self.answer: Deferred[str | None] = Deferred()
 
     def login(
-        self, connect: Connect, address: str, certificate_user: str | None
+        self, connect: Connect, address: str, certificate_user: str | None, near: bool
     ) -> "Deferred[str | None] | None":
         return self.answer
 
