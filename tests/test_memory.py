@@ -48,6 +48,9 @@ class Transport:
     def getPeer(self) -> IPv4Address:
         return PEER
 
+    def getHost(self) -> IPv4Address:
+        return PEER
+
     def write(self, data: bytes) -> None: ...
 
 

@@ -134,6 +134,9 @@ class DaemonCollector:
         yield _gauge("memory_used_bytes", "Bytes of sessions and messages, estimated.", memory.used)
         yield _gauge("memory_budget_bytes", "What they may take: limits.max_memory.", memory.budget)
         yield _counter("rate_holds", "Times that a client sent faster than it may.", traffic.rate_holds)
+        held, slow = traffic.receiver_holds, traffic.receivers_too_slow
+        yield _counter("receiver_holds", "Times that a full queue began to hold its publishers.", held)
+        yield _counter("receivers_too_slow", "Times that one had held them for long enough.", slow)
         dropped = traffic.receivers_dropped
         yield _counter("receivers_dropped", "Slow receivers let go as memory was short.", dropped)
 
