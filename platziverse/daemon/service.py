@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Final, cast
 
 from twisted.application.service import Service
@@ -97,14 +97,19 @@ class Daemon(Service):
         self.config = config
         self._reactor = reactor
         self.observations = Observations()
-        self.database = Database(config, reactor, self.observations.batch)
+        self.database = Database(config, reactor, self.observations.batch, self._left_behind)
         self._hashing = ThreadPool(0, 2, "passwords")
         self._who = who_may_connect(config)
         self.authority = _authority(config.access, reactor, self._hashing, self.database.users)
         may_speak = cast(Any, self.authority.may_speak_for)
         self.complaints = Complaints(reactor, "agents")
         self.recorder = Recorder(
-            self.database.writer, self._publish, time.time, config.agents, may_speak, self.complaints.warn
+            self.database.writer,
+            self._publish,
+            self.database.clock,
+            config.agents,
+            may_speak,
+            self.complaints.warn,
         )
         self.limits = fitted(config.limits)
         self.broker = self._broker()
@@ -143,6 +148,7 @@ class Daemon(Service):
             database.store,
             self.observations,
             self.turns,
+            database,
         )
         site = make_site(
             self._reactor,
@@ -151,6 +157,7 @@ class Daemon(Service):
             [("metrics", MetricsPage(collector)), ("api", Api(database.reader, self.broker.sessions))],
             WebSocketResource(mqtt),
             lets_in=self.authority.lets_in,
+            warning=lambda: database.clock.warning,
             traffic=self.broker.traffic,
             complaints=self.shared.complaints,
         )
@@ -158,6 +165,9 @@ class Daemon(Service):
 
     def _publish(self, topic: str, payload: bytes) -> None:
         self.broker.announce(topic, payload)
+
+    def _left_behind(self, uuids: Sequence[str]) -> None:
+        self.recorder.left_behind(uuids)
 
     def setServiceParent(self, parent: Any) -> None:
         """Give the application our log, unless twistd was told to log elsewhere."""
