@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransportWithDisconnection
@@ -23,13 +24,12 @@ from twisted.python.failure import Failure
 
 from platziverse.agents.handlers import AgentHandlers
 from platziverse.agents.interfaces import ReportStore
-from platziverse.agents.recorder import Recorder
+from platziverse.agents.recorder import ANNOUNCEMENTS, Recorder
 from platziverse.agents.rows import MakeRows, make_rows
 from platziverse.broker.broker import Broker
 from platziverse.broker.dispatcher import TopicDispatcher
-from platziverse.broker.interfaces import Authority, ClientObserver, Handler
+from platziverse.broker.interfaces import Authority, Client, ClientObserver, Handler
 from platziverse.broker.limits import Limits
-from platziverse.broker.open_authority import OpenAuthority
 from platziverse.door.crowd import Crowd
 from platziverse.ingest.memory import MemoryStore
 from platziverse.mqtt.codec import encode
@@ -119,6 +119,38 @@ class FakeClient:
     def read_again(self) -> None:
         """The transport's buffer has emptied."""
         cast(Any, self.transport).producer.resumeProducing()
+
+
+class OpenAuthority:
+    """The ``Authority`` of a broker without logins and access rules: everyone may do everything.
+
+    But nobody may speak for the server itself.
+    """
+
+    checks_names = False
+    restricts = False
+
+    def login(
+        self, connect: Connect, address: str, certificate_user: str | None, near: bool
+    ) -> "Deferred[str | None] | None":
+        """Believe what CONNECT says."""
+        return None
+
+    def reserved(self, topic: str) -> bool:
+        """Return whether no client may ever publish to ``topic``."""
+        return topic in ANNOUNCEMENTS or topic[0] == "$"
+
+    def may_publish(self, client: Client, topic: str) -> bool:
+        """Return whether it is not the server's own."""
+        return not self.reserved(topic)
+
+    def may_subscribe(self, client: Client, topic_filter: str) -> bool:
+        """Return ``True``."""
+        return True
+
+    def may_receive(self, client: Client, topic: str) -> bool:
+        """Return ``True``."""
+        return True
 
 
 class BrokerHarness:

@@ -85,6 +85,10 @@ ROOMS = {
         theirs=("attrs", "twisted", "zope.interface", "wsproto", "OpenSSL", "cryptography"),
         never=("json",),
     ),
+    "bus": Room(
+        ours=("platziverse.bus", "platziverse.broker.ports"),
+        theirs=("attrs", "twisted"),
+    ),
     "access": Room(
         ours=(
             "platziverse.access",

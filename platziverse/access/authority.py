@@ -1,7 +1,6 @@
 """AccessAuthority: logins through twisted.cred, and access rules, behind the broker's port ``Authority``."""
 
-from functools import lru_cache
-from ipaddress import IPv6Address, ip_address
+from collections.abc import Collection
 from typing import Any, Final
 
 from attrs import frozen
@@ -25,8 +24,6 @@ from platziverse.mqtt.packets import Connect, ConnectReturnCode
 
 log = Logger()
 
-#: Announcements are the server's own, and so is everything below ``$``.
-SERVER_TOPICS: Final = frozenset({"agent/connected", "agent/disconnected"})
 #: Decisions remembered for deliveries and publishes; all are forgotten when there are more.
 REMEMBERED: Final = 65_536
 
@@ -57,24 +54,12 @@ class Explanation:
     decision: Decision
 
 
-def is_servers_own(topic: str) -> bool:
-    """No client may publish it, whatever the rules say."""
-    return topic in SERVER_TOPICS or topic[:1] == "$"
+def is_servers_own(topic: str, announcements: Collection[str]) -> bool:
+    """Return whether no client may publish to ``topic``, whatever the rules say.
 
-
-def is_local(address: str) -> bool:
-    """``address`` (``"host:port"``, ``"[host]:port"`` or ``"unix"``) is of this machine."""
-    return address == "unix" or _is_loopback(_host(address))
-
-
-@lru_cache(maxsize=4096)
-def _is_loopback(host: str) -> bool:
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return False
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return (mapped or address).is_loopback
+    :param announcements: Topic Names that are the server's own, beside everything below ``$``.
+    """
+    return topic in announcements or topic[:1] == "$"
 
 
 def _host(address: str) -> str:
@@ -88,6 +73,7 @@ class AccessAuthority:
     :param checker: ``None``: there are no users, every client is anonymous.
     :param rules: ``None``: everyone may do everything but speak for the server.
     :param anonymous: where clients without a login may come from: ``local``, ``always`` or ``never``.
+    :param announcements: Topic Names that the server alone publishes to.
     :param binding: what of an agent must be the user name of its client: ``none``, ``username`` or ``uuid``.
     """
 
@@ -98,11 +84,13 @@ class AccessAuthority:
         rules: AccessRules | None = None,
         anonymous: str = "local",
         binding: str = "none",
+        announcements: Collection[str] = (),
     ) -> None:
         self._clock = clock
         self._checker = checker
         self._anonymous = anonymous
         self._binding = binding
+        self._announcements = frozenset(announcements)
         self._delays = LoginDelays(clock)
         self._portal = Portal(Realm(), [AllowAnonymousAccess(), *([checker] if checker is not None else [])])
         self._verdicts: dict[tuple[int, str, str | None, str], bool] = {}
@@ -122,6 +110,11 @@ class AccessAuthority:
         assert self._checker is not None
         self._checker.use_password_file(users)
 
+    @property
+    def checks_names(self) -> bool:
+        """Whether a name that nobody has checked counts for nothing."""
+        return self.rules is not None or self._checker is not None or self._binding != "none"
+
     def lets_in(self, local: bool) -> bool:
         """Whether a client without a login may connect.
 
@@ -137,7 +130,7 @@ class AccessAuthority:
     # -- logins ----------------------------------------------------------------------------------
 
     def login(
-        self, connect: Connect, address: str, certificate_user: str | None = None
+        self, connect: Connect, address: str, certificate_user: str | None = None, near: bool = False
     ) -> "Deferred[str | None] | None":
         """Who the client is; see ``broker.interfaces.Authority``.
 
@@ -146,7 +139,7 @@ class AccessAuthority:
         if certificate_user is not None:
             return succeed(certificate_user)
         if connect.username is None or self._checker is None:
-            return self._login_anonymous(connect, address)
+            return self._login_anonymous(address, near)
         host = _host(address)
         wait = self._delays.wait(host)
         if wait is None:
@@ -168,11 +161,11 @@ class AccessAuthority:
         entered: Deferred[Any] = self._portal.login(credentials, None, IUser)
         return entered.addCallback(lambda found: found[1])
 
-    def _login_anonymous(self, connect: Connect, address: str) -> "Deferred[str | None] | None":
-        if not self.lets_in(is_local(address)):
+    def _login_anonymous(self, address: str, near: bool) -> "Deferred[str | None] | None":
+        if not self.lets_in(near):
             code = ConnectReturnCode.NOT_AUTHORIZED
             return fail(ConnectRefused(code, f"anonymous clients may not connect from {_host(address)}"))
-        if self.rules is None and self._checker is None and self._binding == "none":
+        if not self.checks_names:
             return None  # nothing depends on the name, so it may be what CONNECT says
         # A name that nobody has checked counts for nothing.
         return self._enter(Anonymous())
@@ -204,11 +197,11 @@ class AccessAuthority:
 
     def reserved(self, topic: str) -> bool:
         """What no rule can allow."""
-        return is_servers_own(topic)
+        return is_servers_own(topic, self._announcements)
 
     def may_publish(self, client: Client, topic: str) -> bool:
         """Asked for every Will, and while there are rules for every PUBLISH."""
-        if is_servers_own(topic):
+        if is_servers_own(topic, self._announcements):
             return False
         return self.rules is None or self._verdict(WRITE, client, topic)
 
@@ -241,9 +234,16 @@ class AccessAuthority:
         return client.username == (agent_username if self._binding == "username" else agent_uuid)
 
 
-def explain(rules: AccessRules | None, client_id: str, username: str | None, topic: str) -> list[Explanation]:
-    """Which of ``rules`` decides; needs no running daemon.
+def explain(
+    rules: AccessRules | None,
+    client_id: str,
+    username: str | None,
+    topic: str,
+    announcements: Collection[str] = (),
+) -> list[Explanation]:
+    """Say which of ``rules`` decides; needs no running daemon.
 
+    :param announcements: see :func:`is_servers_own`.
     :param topic: a Topic Name, for ``publish`` and ``receive``, or a Topic Filter with wildcards, for
         ``subscribe``.
     """
@@ -252,6 +252,6 @@ def explain(rules: AccessRules | None, client_id: str, username: str | None, top
     if "+" in topic or "#" in topic:
         return [Explanation("subscribe", rules.decide_filter(subject, topic) if rules else everything)]
     publish, receive = (rules.decide(subject, topic, kind) if rules else everything for kind in (WRITE, READ))
-    if is_servers_own(topic):
+    if is_servers_own(topic, announcements):
         publish = Decision(False, None, "the topic is the server's own")
     return [Explanation("publish", publish), Explanation("receive", receive)]

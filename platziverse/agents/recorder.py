@@ -3,10 +3,10 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Final
 
 from msgspec.json import encode
-from twisted.internet.defer import Deferred, FirstError, gatherResults
+from twisted.internet.defer import Deferred, FirstError, gatherResults, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -20,6 +20,11 @@ from platziverse.broker.records import Delivery, Release
 from platziverse.mqtt.packets import Publish
 
 log = Logger("platziverse.agents.handlers")  # the name that users may have in log_level
+
+#: What the server alone announces; in the original any client could announce any agent.
+CONNECTED: Final = "agent/connected"
+DISCONNECTED: Final = "agent/disconnected"
+ANNOUNCEMENTS: Final = frozenset({CONNECTED, DISCONNECTED})
 
 
 class Recorder:
@@ -71,6 +76,8 @@ class Recorder:
     ) -> "Deferred[Any]":
         """Save all Reports of one message; the Deferred fires when every one of them is committed.
 
+        Without a Report and without an error nothing is saved.
+
         :param arrived: seconds since the epoch, wall clock.
         :param errors: what is wrong with further Reports of the message. When none can be saved, the message
             becomes a Rejection; else the first one saved brings the Rejection along.
@@ -79,9 +86,15 @@ class Recorder:
         refused = list(errors)
         for report in reports:
             try:
-                admitted.append((report, self.admit(report, client)))
+                known = self.admit(report, client)
             except InvalidReport as error:
                 refused.append(error)
+            else:
+                if not known:  # heard at once: the next may be one agent too many
+                    self._hear(report.agent, client)
+                admitted.append((report, known))
+        if not admitted and not refused:
+            return succeed(None)
         if not admitted:
             return self.reject(message, client, _one_of(refused), arrived)
         first, last = admitted[0][0], admitted[-1][0]
@@ -119,8 +132,8 @@ class Recorder:
         :param known: as :meth:`admit` returned it.
         """
         uuid = report.agent.uuid
-        if not known and self.presence.heard(client, uuid):
-            self._publish("agent/connected", _connected(report.agent))
+        if not known:
+            self._hear(report.agent, client)
         for rejection in report.rejections:
             self.partly_rejected += 1
             self._complain(client, report.source.topic, rejection.reason)
@@ -138,6 +151,10 @@ class Recorder:
         self._complain(client, message.topic, error.reason)
         rejection = Rejection(message.topic, client.client_id, message.payload, error.reason, arrived)
         return self._sessions.save(client.client_id, rejection)
+
+    def _hear(self, agent: Agent, client: Client) -> None:
+        if self.presence.heard(client, agent.uuid):
+            self._publish(CONNECTED, _connected(agent))
 
     def _complain(self, client: Client, topic: str, reason: str) -> None:
         self._warn(
@@ -163,7 +180,7 @@ class Recorder:
     def client_disconnected(self, client: Client, taken_over: bool) -> None:
         """A connection has ended, and with it the agents that only it spoke for."""
         for uuid in self.presence.end(client, taken_over):
-            self._publish("agent/disconnected", encode({"agent": {"uuid": uuid}}))
+            self._publish(DISCONNECTED, encode({"agent": {"uuid": uuid}}))
             self._depart(uuid, client)
 
     def left_behind(self, uuids: Sequence[str]) -> None:

@@ -2,34 +2,32 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from uuid import uuid4
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 
+from platziverse.broker.clients import Clients, log_failure
 from platziverse.broker.complaints import Complaints
-from platziverse.broker.dispatcher import Destinations, TopicDispatcher, call
-from platziverse.broker.interfaces import Answer, Authority, Client, ClientObserver, NetworkConnection
+from platziverse.broker.dispatcher import Destinations, Handlers, TopicDispatcher, call, joined
+from platziverse.broker.interfaces import (
+    SERVER,
+    Answer,
+    Authority,
+    Client,
+    ClientObserver,
+    NetworkConnection,
+)
 from platziverse.broker.limits import Limits
+from platziverse.broker.ports import Opened, RetainedStore, SessionStore
 from platziverse.broker.reasons import Reason
-from platziverse.broker.replay import Replay
 from platziverse.broker.retained import RetainedMessages
 from platziverse.broker.routing import Router
 from platziverse.broker.session import Session
 from platziverse.broker.sessions import Sessions
+from platziverse.broker.subscribing import Subscribing
 from platziverse.broker.subscriptions import SubscriptionTree
 from platziverse.broker.traffic import Traffic
-from platziverse.broker.users import Users
-from platziverse.broker.wills import UnfinishedWills
-from platziverse.mqtt.errors import ConnectRefused
-from platziverse.mqtt.packets import SUBSCRIPTION_REFUSED, Connect, ConnectReturnCode, Publish, Subscription
-
-log = Logger()
-
-#: The broker itself, as the origin of messages of its own.
-SERVER = Client("", 0, "server")
+from platziverse.mqtt.packets import Connect, Publish, Subscription
 
 
 class Broker:
@@ -54,120 +52,49 @@ class Broker:
         self.authority = authority
         self.traffic = Traffic()
         self.complaints = Complaints(clock)
-        self.retained = RetainedMessages(limits.max_retained_messages, limits.max_retained_bytes)
+        self.retained: RetainedStore = RetainedMessages(
+            limits.max_retained_messages, limits.max_retained_bytes
+        )
         self.subscriptions: SubscriptionTree[Session] = SubscriptionTree()
-        self.sessions = Sessions(limits, authority, self._session_ended)
-        #: Clients connected now, and those with a user name by that.
-        self.connected = 0
-        self.users = Users(limits.max_connections_per_user)
-        self.unfinished_wills = UnfinishedWills()
-        self.observers = list(observers)
+        self.sessions: SessionStore = Sessions(limits, authority, self._session_ended)
+        self.clients = Clients(
+            self.sessions, authority, self.traffic, limits, observers, self.publish, clock, wall_clock
+        )
+        self._subscribing = Subscribing(self.subscriptions, self.retained, authority, limits, self.traffic)
         self._router = Router(authority, self.traffic)
         self._dispatcher = dispatcher
         self._match = self.subscriptions.match
         self._destinations = Destinations(dispatcher, authority.reserved)
         self._clock = clock
-        self._wall_clock = wall_clock
-        self._connections = 0
 
     # -- connections -----------------------------------------------------------------------------
 
+    @property
+    def connected(self) -> int:
+        """How many clients are connected now."""
+        return self.clients.connected
+
     def connect(
         self, packet: Connect, connection: NetworkConnection, address: str, username: str | None
-    ) -> "tuple[Session, bool] | Deferred[tuple[Session, bool]]":
-        """Begin or resume the client's Session; a second flag is Session Present.
-
-        An older connection of the same Client Identifier is closed first [MQTT-3.1.4-2].
-
-        :raises ConnectRefused: this client may not publish its Will, or there are too many of its user.
-        """
-        self._connections += 1
-        client_id = packet.client_id or f"auto-{uuid4()}"  # [MQTT-3.1.3-6]
-        persistent, now = not packet.clean_session, self._wall_clock()
-        client = Client(client_id, self._connections, address, username, persistent, now)
-        will = packet.will
-        if will is not None and not self.authority.may_publish(client, will.topic):
-            reason = f"its Will may not be published to {will.topic!r:.100}"
-            raise ConnectRefused(ConnectReturnCode.NOT_AUTHORIZED, reason, "3.1.2.5")
-        self._make_room(client)
-        session, present = self.sessions.open(client.client_id, packet.clean_session)
-        session.client, session.connection, session.will = client, connection, will  # [MQTT-3.1.2-9]
-        session.denied = 0
-        self.connected += 1
-        self.traffic.connects_accepted += 1
-        try:
-            for observer in self.observers:
-                observer.client_connected(client)
-        except Exception:  # a bug; the connection does not come about
-            self._leave(session, graceful=True, taken_over=False)
-            raise
-        return session, present
-
-    def _make_room(self, client: Client) -> None:
-        old = self.sessions.get(client.client_id)
-        connection = old.connection if old is not None else None
-        if old is None or connection is None:
-            self.users.enter(client.username)
-            return
-        self.users.enter(client.username, leaving=old.client)
-        self._leave(old, graceful=False, taken_over=True)
-        connection.close(Reason.TAKEN_OVER, "a new connection has taken over its Client Identifier")
+    ) -> "Opened | Deferred[Opened]":
+        """Begin or resume the client's Session; see :meth:`Clients.connect`, for what it raises too."""
+        return self.clients.connect(packet, connection, address, username)
 
     def disconnect(self, session: Session, connection: NetworkConnection, graceful: bool) -> None:
-        """The connection has ended; after a take-over the Session is another's, and nothing happens.
-
-        :param graceful: DISCONNECT came, the Will is discarded. [MQTT-3.1.2-10]
-        """
-        if session.connection is connection:
-            self._leave(session, graceful, taken_over=False)
+        """End what the connection began; see :meth:`Clients.disconnect`."""
+        self.clients.disconnect(session, connection, graceful)
 
     def drop(self, session: Session, reason: Reason, text: str) -> None:
         """Let the client go, if it is there, and with it whatever waits for it."""
-        connection = session.connection
-        if connection is not None:
-            self._leave(session, graceful=False, taken_over=False)
-            connection.close(reason, text)
-        if self.sessions.get(session.client_id) is session:
-            self.sessions.end(session)
-
-    def _leave(self, session: Session, graceful: bool, taken_over: bool) -> None:
-        client, will = session.client, session.will
-        assert client is not None
-        session.pause()
-        self.connected -= 1
-        self.users.leave(client.username)
-        if will is not None and not graceful:
-            self._publish_will(will, client)  # [MQTT-3.1.2-8] [MQTT-3.1.2-12]
-        for observer in self.observers:
-            observer.client_disconnected(client, taken_over)
-        if self.sessions.get(session.client_id) is session:
-            self.sessions.leave(session, self._clock.seconds())
-
-    def _publish_will(self, will: Publish, client: Client) -> None:
-        try:
-            answer = self.publish(will, client)
-        except Exception:  # of a handler; the rest of the farewell goes on
-            self._break_down(client)
-        else:
-            if answer is not None:
-                self.unfinished_wills.watch(answer.addErrback(_log_failure, client), len(will.payload))
-
-    def _break_down(self, client: Client) -> None:
-        self.traffic.internal_errors += 1
-        text = "Bug: a handler, with a message of {address} {client_id!r}"
-        log.failure(text, address=client.address, client_id=client.client_id)
+        self.clients.drop(session, reason, text)
 
     def _session_ended(self, session: Session) -> None:
-        # Its Retained Messages stay. [MQTT-3.1.2-7]
-        for topic_filter in session.subscriptions:
-            self.subscriptions.remove(topic_filter, session)
-        session.subscriptions.clear()
+        self._subscribing.end(session)
         if session.persistent:
-            for observer in self.observers:
-                observer.session_ended(session.client_id)
+            self.clients.session_ended(session.client_id)
 
     def expire_sessions(self) -> None:
-        """Called now and then: end the Sessions of clients that have been absent too long."""
+        """End the Sessions of clients that have been absent too long; called now and then."""
         self.traffic.sessions_expired += self.sessions.expire(self._clock.seconds())
 
     # -- messages --------------------------------------------------------------------------------
@@ -185,10 +112,17 @@ class Broker:
             self._deny(message, client)
             return None
         if message.retain:  # [MQTT-3.3.1-12] [MQTT-3.1.2-16] [MQTT-3.1.2-17]
-            self.retained.set(message, client)
+            return self._publish_retained(message, client, handlers)
         if receivers := self._match(topic):  # [MQTT-3.3.2-3]
-            self._router.route(message, receivers)
+            owed = self._router.route(message, receivers)
+            if owed is not None:
+                return joined(owed, call(handlers, message, client))
         return call(handlers, message, client) if handlers else None
+
+    def _publish_retained(self, message: Publish, client: Client, handlers: Handlers) -> Answer:
+        kept = self.retained.set(message, client)
+        owed = self._router.route(message, self._match(message.topic))
+        return joined(kept, owed, call(handlers, message, client))
 
     def _deny(self, message: Publish, client: Client) -> None:
         self.traffic.publish_denied += 1
@@ -217,13 +151,13 @@ class Broker:
         try:
             answer = self._dispatcher.dispatch(message, SERVER)
         except Exception:  # whoever caused the announcement has no part in it
-            self._break_down(SERVER)
+            self.clients.break_down(SERVER)
         else:
             if answer is not None:
-                answer.addErrback(_log_failure, SERVER)
+                answer.addErrback(log_failure, SERVER)
 
     def received(self, session: Session, packet_id: int) -> Answer:
-        """PUBREC came. PUBREL waits for the returned Deferred, if there is one."""
+        """Note that PUBREC came. PUBREL waits for the returned Deferred, if there is one."""
         if not session.pubrec(packet_id):
             self.traffic.unknown_acknowledgements += 1
         return None
@@ -233,74 +167,22 @@ class Broker:
         session.release(packet_id)
         client = session.client
         assert client is not None
-        if not client.persistent:
-            return None
-        answer: Answer = None
-        for observer in self.observers:
-            answer = observer.message_released(client, packet_id) or answer
-        return answer
+        return self.clients.released(client, packet_id) if client.persistent else None
 
     # -- subscriptions ---------------------------------------------------------------------------
 
     def subscribe(
         self, session: Session, subscriptions: Sequence[Subscription]
     ) -> "list[int] | Deferred[list[int]]":
-        """The return codes for SUBACK, in order: the QoS granted, or 0x80. [MQTT-3.8.4-5]"""
-        codes: list[int] = []
-        for number, subscription in enumerate(subscriptions):  # [MQTT-3.8.4-4]
-            topic_filter = subscription.topic_filter
-            if number >= self.limits.max_filters_per_subscribe or not self._may_hold(session, topic_filter):
-                codes.append(SUBSCRIPTION_REFUSED)
-                continue
-            session.subscribe(topic_filter, subscription.qos)
-            self.subscriptions.add(topic_filter, session, subscription.qos)
-            codes.append(subscription.qos)  # [MQTT-3.9.3-1]
-        return codes
-
-    def _may_hold(self, session: Session, topic_filter: str) -> bool:
-        if not session.has_room_for(topic_filter):
-            return False
-        if topic_filter.startswith("$share/"):  # no shared Subscriptions in MQTT 3.1.1: say so
-            return False
-        assert session.client is not None
-        return self.authority.may_subscribe(session.client, topic_filter)
+        """Return the return codes for SUBACK; see :meth:`Subscribing.subscribe`."""
+        return self._subscribing.subscribe(session, subscriptions)
 
     def send_retained(
-        self, session: Session, subscriptions: Sequence[Subscription], codes: list[int]
+        self, session: Session, subscriptions: Sequence[Subscription], codes: Sequence[int]
     ) -> None:
-        """After SUBACK: the Retained Messages of the granted Subscriptions. [MQTT-3.3.1-6]"""
-        granted = [
-            (subscription.topic_filter, code)
-            for subscription, code in zip(subscriptions, codes, strict=True)
-            if code != SUBSCRIPTION_REFUSED and self.retained.may_match(subscription.topic_filter)
-        ]
-        if granted:
-            may_get = partial(self._may_get_retained, session)
-            session.replay(granted, partial(Replay, self.retained, self.traffic, may_get))
-
-    def _may_get_retained(self, session: Session, topic: str) -> bool:
-        """The rules may have changed since: for the receiver, and for whoever published what is kept."""
-        if not self.authority.restricts:
-            return True
-        publisher, client = self.retained.publisher(topic), session.client
-        may_stay = publisher is SERVER or self.authority.may_publish(publisher, topic)
-        return may_stay and client is not None and self.authority.may_receive(client, topic)
+        """After SUBACK: send the Retained Messages of the granted Subscriptions."""
+        self._subscribing.send_retained(session, subscriptions, codes)
 
     def unsubscribe(self, session: Session, topic_filters: Sequence[str]) -> Answer:
-        """Drop the Subscriptions with exactly these Topic Filters; messages in flight go on.
-
-        [MQTT-3.10.4-2] [MQTT-3.10.4-3]
-        """
-        for topic_filter in topic_filters:  # [MQTT-3.10.4-6]
-            if session.unsubscribe(topic_filter):
-                self.subscriptions.remove(topic_filter, session)
-        return None
-
-
-def _log_failure(failure: Failure, client: Client) -> None:
-    log.error(
-        "A message of {address} {client_id!r} could not be handled: {reason}",
-        address=client.address,
-        client_id=client.client_id,
-        reason=failure.getErrorMessage(),
-    )
+        """Drop the Subscriptions with exactly these Topic Filters; see :meth:`Subscribing.unsubscribe`."""
+        return self._subscribing.unsubscribe(session, topic_filters)

@@ -67,12 +67,17 @@ def call(handlers: Handlers, message: Publish, client: Client) -> Answer:
 
     The Deferred errbacks when a handler failed.
     """
-    answers = [answer for handler in handlers if (answer := handler(message, client)) is not None]
-    if not answers:
+    return joined(*[handler(message, client) for handler in handlers])
+
+
+def joined(*answers: Answer) -> Answer:
+    """Return one answer that fires when all of ``answers`` have, or fails as the first of them that does."""
+    waited = [answer for answer in answers if answer is not None]
+    if not waited:
         return None
-    if len(answers) == 1:
-        return answers[0]
-    together = DeferredList(answers, fireOnOneErrback=True, consumeErrors=True)
+    if len(waited) == 1:
+        return waited[0]
+    together = DeferredList(waited, fireOnOneErrback=True, consumeErrors=True)
     return cast("Deferred[object]", together.addErrback(_first_failure))
 
 

@@ -1,7 +1,7 @@
 """The ports of the broker: what it needs of the world, as ``typing.Protocol``."""
 
 from collections.abc import Callable
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from attrs import field, frozen
 from twisted.internet.defer import Deferred
@@ -26,6 +26,10 @@ class Client:
     username: str | None = field(default=None, eq=False)
     persistent: bool = field(default=False, eq=False)
     since: float = field(default=0.0, eq=False)
+
+
+#: The broker itself, as the origin of messages of its own.
+SERVER: Final = Client("", 0, "server")
 
 
 class NetworkConnection(Protocol):
@@ -82,16 +86,21 @@ class ClientObserver(Protocol):
 class Authority(Protocol):
     """Who may what. The broker and the connection ask; the answers are immediate but for ``login``."""
 
+    @property
+    def checks_names(self) -> bool:
+        """Return whether a user name is more than what CONNECT says: somebody has checked it."""
+
     #: False when all may publish wherever it is not ``reserved``, and receive everything: nobody asks then.
     restricts: bool
 
     def login(
-        self, connect: Connect, address: str, certificate_user: str | None
+        self, connect: Connect, address: str, certificate_user: str | None, near: bool
     ) -> "Deferred[str | None] | None":
         """User name of the client (``None``: anonymous) through a Deferred, or ``None`` for
         "as it says in CONNECT, at once".
 
         :param certificate_user: the name in the client's certificate, if it showed one.
+        :param near: the client is on this machine.
 
         The Deferred errbacks with :class:`ConnectRefused` when the login fails.
         """

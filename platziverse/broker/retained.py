@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from platziverse.broker.interfaces import Client
+from platziverse.broker.interfaces import Answer, Client
 from platziverse.broker.limits import USUAL_LEVELS
 from platziverse.mqtt.packets import Publish
 
@@ -38,23 +38,23 @@ class RetainedMessages:
     def __len__(self) -> int:
         return len(self._by_topic)
 
-    def set(self, message: Publish, publisher: Client) -> bool:
-        """Keep ``message`` as the only one of its topic; an empty one clears. False if a limit forbids."""
+    def set(self, message: Publish, publisher: Client) -> Answer:
+        """Keep ``message`` as the only one of its topic, unless a limit forbids; an empty one clears."""
         if not message.payload:
             self.clear(message.topic)  # [MQTT-3.3.1-10]
-            return True  # and an empty message is never stored [MQTT-3.3.1-11]
+            return None  # and an empty message is never stored [MQTT-3.3.1-11]
         old = self._by_topic.get(message.topic)
         size = self.bytes + _size(message) - (_size(old) if old is not None else 0)
         if size > self._max_bytes or (old is None and not self._has_room(message.topic)):
             self.clear(message.topic)  # what it would have replaced is no longer true [MQTT-3.3.1-7]
             self.refused += 1
-            return False
+            return None
         kept = Publish(message.topic, message.payload, message.qos, True)
         self.bytes = size
         self._by_topic[message.topic] = kept  # [MQTT-3.3.1-5] [MQTT-3.3.1-7]
         self._publishers[message.topic] = publisher
         self._put(kept)
-        return True
+        return None
 
     def _has_room(self, topic: str) -> bool:
         levels = self._levels + topic.count("/") + 1

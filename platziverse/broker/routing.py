@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from platziverse.broker.interfaces import Authority
+from platziverse.broker.interfaces import Answer, Authority
 from platziverse.broker.session import Session
 from platziverse.broker.subscriptions import Match
 from platziverse.broker.traffic import Traffic
@@ -20,10 +20,12 @@ class Router:
         self._authority = authority
         self._traffic = traffic
 
-    def route(self, message: Publish, receivers: "Match[Session]") -> None:
+    def route(self, message: Publish, receivers: "Match[Session]") -> Answer:
         """Give the message to every receiver once, at the lower of both QoS. [MQTT-3.8.4-6]
 
         At once, so that every topic is an ordered one [MQTT-4.6.0-5] [MQTT-4.6.0-6].
+
+        :return: what the acknowledgement waits for: nothing, as every receiver is in memory.
         """
         if self._authority.restricts:
             receivers = self._permitted(receivers, message.topic)
@@ -31,6 +33,7 @@ class Router:
             self._deliver(EncodedPublish(message), message, receivers)
         else:
             self._offer(encode_at_qos0(message), len(message.payload), receivers)
+        return None
 
     def _deliver(self, encoded: EncodedPublish, message: Publish, receivers: "Match[Session]") -> None:
         qos, traffic = message.qos, self._traffic

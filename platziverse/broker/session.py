@@ -8,7 +8,7 @@ from platziverse.broker.interfaces import Authority, Client, NetworkConnection
 from platziverse.broker.limits import USUAL_LEVELS, Limits
 from platziverse.broker.reasons import Reason
 from platziverse.broker.receiving import Receiving
-from platziverse.broker.replay import Replay
+from platziverse.broker.sending import RetainedSending
 from platziverse.mqtt.codec import EncodedPublish, encode_pubrel
 from platziverse.mqtt.errors import ProtocolViolation
 from platziverse.mqtt.packets import Publish
@@ -38,13 +38,14 @@ class Session(Receiving):
         "_inflight",
         "_last_id",
         "_queue",
-        "_replay",
+        "_sending",
         "client",
         "client_id",
         "connection",
         "denied",
         "dropped",
         "levels",
+        "owner",
         "persistent",
         "queued_bytes",
         "subscriptions",
@@ -56,6 +57,8 @@ class Session(Receiving):
         self.client_id = client_id
         self.persistent = persistent
         self.client: Client | None = None
+        #: User name of the login that has begun it, and that alone may go on with it.
+        self.owner: str | None = None
         self.connection: NetworkConnection | None = None
         #: PUBLISHes of this connection that were not allowed.
         self.denied = 0
@@ -72,7 +75,7 @@ class Session(Receiving):
         self._inflight: dict[int, Outgoing | None] = {}
         # Made when first needed: an idle client costs as little as possible.
         self._queue: deque[Outgoing] | None = None
-        self._replay: Replay | None = None
+        self._sending: RetainedSending | None = None
 
     # -- subscriptions ---------------------------------------------------------------------------
 
@@ -98,8 +101,8 @@ class Session(Receiving):
         if self.subscriptions.pop(topic_filter, None) is None:
             return False
         self.levels -= topic_filter.count("/") + 1
-        if self._replay is not None:
-            self._replay.discard(topic_filter)
+        if self._sending is not None:
+            self._sending.discard(topic_filter)
         return True
 
     # -- to the client ---------------------------------------------------------------------------
@@ -147,12 +150,12 @@ class Session(Receiving):
             connection.close(Reason.TOO_SLOW, "its queue of outgoing messages is full")
         return queued
 
-    def replay(self, granted: "list[tuple[str, int]]", make: Callable[[], Replay]) -> None:
+    def send_retained(self, granted: "list[tuple[str, int]]", make: Callable[[], RetainedSending]) -> None:
         """Send the Retained Messages of these Topic Filters, at the client's own pace."""
-        if self._replay is None:
-            self._replay = make()
+        if self._sending is None:
+            self._sending = make()
         for topic_filter, qos in granted:
-            self._replay.add(topic_filter, qos)
+            self._sending.add(topic_filter, qos)
         self.pump()
 
     def _send(self, connection: NetworkConnection, message: EncodedPublish, qos: int) -> None:
@@ -186,15 +189,15 @@ class Session(Receiving):
             self.queued_bytes -= message.size
             if self._may_get(message):
                 self._send(connection, message, qos)
-        if self._replay is not None and connection is not None:
-            self._replay.pump(connection, self._has_room, self._send, self._rested)
+        if self._sending is not None and connection is not None:
+            self._sending.pump(connection, self._has_room, self._send, self._rested)
 
     def _rested(self) -> None:
-        replay = self._replay
-        if replay is not None:
-            replay.rest()
-            if not replay:
-                self._replay = None
+        sending = self._sending
+        if sending is not None:
+            sending.rest()
+            if not sending:
+                self._sending = None
             self.pump()
 
     def _may_get(self, message: EncodedPublish) -> bool:
@@ -230,7 +233,7 @@ class Session(Receiving):
             if entry[1] != 1:
                 raise ProtocolViolation(f"PUBACK for a QoS 2 message, packet id {packet_id}", "MQTT-4.3.3-1")
             del inflight[packet_id]
-        if self._queue or self._replay:
+        if self._queue or self._sending:
             self.pump()
         return unknown
 
@@ -257,7 +260,7 @@ class Session(Receiving):
         if packet_id not in self._inflight:
             return False
         del self._inflight[packet_id]
-        if self._queue or self._replay:
+        if self._queue or self._sending:
             self.pump()
         return True
 

@@ -7,6 +7,7 @@ from typing import Final
 from platziverse.access.acl import AccessRules, Decision
 from platziverse.access.authority import explain
 from platziverse.access.files import AccessError
+from platziverse.agents.recorder import ANNOUNCEMENTS
 from platziverse.config import Config
 from platziverse.daemon.logins import access_rules, has_logins
 from platziverse.mqtt.errors import MalformedPacket
@@ -45,7 +46,7 @@ def run(config: Config, options: argparse.Namespace) -> int:
         user = None
     found = [
         answer
-        for answer in explain(rules, options.client, user, options.topic)
+        for answer in explain(rules, options.client, user, options.topic, ANNOUNCEMENTS)
         if options.only in (None, answer.action)
     ]
     if not found:

@@ -17,7 +17,7 @@ from platziverse.access.authority import AccessAuthority
 from platziverse.access.files import AccessError
 from platziverse.access.passwords import PasswordChecker, UserTable
 from platziverse.agents.handlers import AgentHandlers
-from platziverse.agents.recorder import Recorder
+from platziverse.agents.recorder import ANNOUNCEMENTS, Recorder
 from platziverse.broker.broker import Broker
 from platziverse.broker.complaints import Complaints
 from platziverse.broker.dispatcher import TopicDispatcher
@@ -292,4 +292,4 @@ def _authority(access: Access, reactor: Any, pool: ThreadPool, database: UserTab
         rules = access_rules(access)
     except AccessError as error:
         raise Unusable(str(error)) from None
-    return AccessAuthority(reactor, checker, rules, access.anonymous, access.binding)
+    return AccessAuthority(reactor, checker, rules, access.anonymous, access.binding, ANNOUNCEMENTS)

@@ -1,12 +1,14 @@
-"""PacketDecoder: from a stream of bytes to Control Packets."""
+"""PacketDecoder: from a stream of bytes to Control Packets, many of a kind at once."""
 
 from collections.abc import Callable, Iterable
 from struct import Struct, calcsize
 from typing import Any, Final, TypeAlias
 
-from platziverse.mqtt.decoding import DECODERS, topic_names
+from platziverse.mqtt.decoding import DECODERS
 from platziverse.mqtt.errors import MalformedPacket, MQTTError, ProtocolViolation
+from platziverse.mqtt.framing import Framing
 from platziverse.mqtt.packets import Packet, Puback, Pubcomp, Publish, Pubrec, Pubrel
+from platziverse.mqtt.readers import topic_names
 from platziverse.mqtt.topics import CACHED_TOPIC_LENGTH
 
 #: The frequent packets that hold a Packet Identifier and nothing else, by their Fixed Header.
@@ -28,11 +30,10 @@ _TYPE_AND_QOS: Final = 0xF6
 _IDENTIFIED: Final = Struct(">HH")
 
 
-class PacketDecoder:
+class PacketDecoder(Framing):
     """Takes the bytes as they come with ``feed``, gives packets with ``take``.
 
-    Until ``connected`` is called only CONNECT is let through. What has come of an incomplete packet is
-    added to, never scanned again: byte by byte costs a packet no more than twice its size.
+    Until ``connected`` is called only CONNECT is let through.
 
     :param max_packet_size: most bytes of a packet, Fixed Header not counted.
     :param max_topic_levels: most levels of a Topic Name.
@@ -42,35 +43,20 @@ class PacketDecoder:
     __slots__ = (
         "_beginning",
         "_connected",
-        "_data",
-        "_end",
         "_error",
         "_given_back",
         "_layout",
         "_levels",
-        "_limit",
-        "_position",
         "_strict_dup",
         "_topics",
-        "_wanted",
-        "has_more",
-        "partial",
     )
 
     def __init__(self, max_packet_size: int, max_topic_levels: int = 200, strict_dup: bool = True) -> None:
-        self._limit = max_packet_size
+        super().__init__(max_packet_size)
         self._levels = max_topic_levels
         self._topics = topic_names(max_topic_levels)
         self._strict_dup = strict_dup
         self._connected = False
-        # The bytes being decoded, as they came; read up to _position.
-        self._data = b""
-        self._position = self._end = 0
-        #: There may be more packets in them, or an error.
-        self.has_more = False
-        #: In their place, of an incomplete packet: what has come of the bytes wanted.
-        self.partial: bytearray | None = None
-        self._wanted = 0
         # Packets that were taken and not handled; they come first the next time.
         self._given_back: list[Packet] | None = None
         # What is wrong with the bytes after those that were taken.
@@ -79,11 +65,6 @@ class PacketDecoder:
         self._beginning = _NONE_YET
         self._layout: Struct | None = None
 
-    @property
-    def pending(self) -> int:
-        """Bytes received that are no packet yet."""
-        return len(self.partial) if self.partial is not None else self._end - self._position
-
     def connected(self, max_packet_size: int, protocol_level: int) -> None:
         """CONNECT was accepted: from now on any packet, up to this size.
 
@@ -91,23 +72,6 @@ class PacketDecoder:
         """
         self._limit = max_packet_size
         self._connected = True
-
-    def feed(self, data: bytes) -> None:
-        """Add bytes to the stream."""
-        partial = self.partial
-        if partial is not None:
-            partial += data
-            if len(partial) < self._wanted:
-                return
-            self._data = bytes(partial)
-            self.partial = None
-        elif self._position < self._end:
-            self._data = self._data[self._position :] + data
-        else:
-            self._data = data
-        self._position = 0
-        self._end = len(self._data)
-        self.has_more = self._end > 0
 
     def take(self, most: int) -> list[Packet]:
         """The next packets, up to ``most``, all of one class and QoS; none until more bytes have come.
@@ -268,30 +232,6 @@ class PacketDecoder:
         if decode is None:  # types 0 and 15
             raise MalformedPacket(f"a packet of the reserved type {first >> 4}", "2.2.1")
         return decode(first & 0x0F, content, self._levels)
-
-    def _long_length(self, start: int) -> tuple[int, int]:
-        """A Remaining Length of two to four bytes, and where it ends; (1, end) while it is incomplete."""
-        data = self._data
-        length = 0
-        for index in range(4):
-            position = start + 1 + index
-            if position >= self._end:
-                return 1, self._end
-            byte = data[position]
-            length |= (byte & 0x7F) << 7 * index
-            if byte < 128:
-                if length > self._limit:  # known before its bytes have come
-                    raise MalformedPacket(f"a packet of {length} bytes; {self._limit} are allowed", "4.8")
-                return length, position + 1
-        raise MalformedPacket("a Remaining Length of more than four bytes", "2.2.3")
-
-    def _collect(self, stop: int) -> None:
-        """Set the beginning of a packet aside until all of it, up to ``stop``, has come."""
-        self.partial = bytearray(self._data[self._position :])
-        self._wanted = stop - self._position
-        self._data = b""
-        self._position = self._end = 0
-        self.has_more = False
 
 
 def _not_connect(first: int) -> MQTTError:

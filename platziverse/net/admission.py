@@ -11,7 +11,7 @@ from platziverse.mqtt.errors import ConnectRefused
 from platziverse.mqtt.packets import Connect, ConnectReturnCode
 from platziverse.net.flow import LOGIN
 from platziverse.net.outbox import Outbox
-from platziverse.net.peer import certificate_user
+from platziverse.net.peer import certificate_user, is_near
 from platziverse.net.reading import Reading
 from platziverse.net.shared import Shared
 
@@ -60,8 +60,9 @@ class Admission:
             raise ConnectRefused(rejected, "its Client Identifier is too long", "3.1.3.1")
         if refusal := shared.pressure.refusal():
             raise ConnectRefused(ConnectReturnCode.SERVER_UNAVAILABLE, refusal)
-        certificate = certificate_user(connection.transport)
-        answer = shared.broker.authority.login(connect, connection.address, certificate)
+        transport = connection.transport
+        user, near = certificate_user(transport), is_near(transport)
+        answer = shared.broker.authority.login(connect, connection.address, user, near)
         if answer is None:
             self._delay(connect.username)
         else:

@@ -6,6 +6,7 @@ from cryptography.x509.oid import NameOID
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IAddress, ISSLTransport
 
+from platziverse.broker.addresses import is_local
 from platziverse.mqtt.errors import ConnectRefused
 from platziverse.mqtt.packets import ConnectReturnCode
 
@@ -19,6 +20,13 @@ def format_peer(address: IAddress) -> str:
             return f"{address.host[7:]}:{address.port}"
         return f"[{address.host}]:{address.port}"
     return "unix"
+
+
+def is_near(transport: Any) -> bool:
+    """Return whether the client is on this machine, and its bytes have not been passed on by a proxy."""
+    if getattr(transport, "forwarded", False):
+        return False
+    return is_local(*(getattr(end, "host", None) for end in (transport.getPeer(), transport.getHost())))
 
 
 def certificate_user(transport: Any) -> str | None:

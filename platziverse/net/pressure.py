@@ -87,7 +87,7 @@ class Pressure:
         """Why no CONNECT is accepted now; empty: it is."""
         if self.refusing:
             return "memory is short"
-        limits, wills = self._broker.limits, self._broker.unfinished_wills
+        limits, wills = self._broker.limits, self._broker.clients.unfinished_wills
         flow, store = self._flow, self._store
         unfinished, size = flow.unfinished + wills.count, flow.unfinished_bytes + wills.bytes
         if store is not None:
@@ -143,7 +143,10 @@ class Pressure:
             yield
         used += CONNECTION * len(self._connections)
         used += broker.retained.bytes + RETAINED * len(broker.retained)
-        wills, waiting = broker.unfinished_wills, self._store.waiting if self._store is not None else 0
+        wills, waiting = (
+            broker.clients.unfinished_wills,
+            self._store.waiting if self._store is not None else 0,
+        )
         used += READ * (flow.unfinished_bytes + wills.bytes)
         used += UNFINISHED * max(flow.unfinished + wills.count, waiting)
         self._judge(used, large)

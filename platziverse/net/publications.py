@@ -37,11 +37,12 @@ class Publications:
 
         Those of QoS 0 and 1 that nothing has to be waited for are acknowledged together.
         """
-        if run[0].qos == 2:
+        packet = run[0]
+        if packet.qos == 2:
             return self._handle_exactly_once(run)
         publish, client = self._shared.broker.publish, self._client
         if len(run) == 1:
-            self._answer(run[0], publish(run[0], client))
+            self._answer(packet, publish(packet, client))
             return 1
         done: list[Publish] = []
         self._done, reading = done, self._reading

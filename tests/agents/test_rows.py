@@ -129,6 +129,13 @@ class Recording(RowCase):
         self.successResultOf(answer)
         self.assertEqual(self.store.received, 1)
 
+    def test_to_record_nothing_is_no_error(self) -> None:
+        row = self.handler(lambda record, message, client: record(message, client))
+        answer = row(Publish("d", b"", 1, packet_id=1), self.client)
+        assert answer is not None
+        self.successResultOf(answer)
+        self.assertEqual(self.store.received, 0)
+
     def test_a_handler_may_record_after_its_sender_has_gone(self) -> None:
         calls: list[Callable[[], Deferred[object]]] = []
         row = self.handler(lambda record, m, client: calls.append(lambda: record(m, client, made("late"))))
@@ -181,6 +188,13 @@ class Rejecting(RowCase):
         self.assertEqual(len(self.reasons()), 1)
         self.assertIn("; NUL - at `$.agent.uuid`", self.reasons()[0])
         self.assertEqual((self.recorder.partly_rejected, self.recorder.rejected), (1, {}))
+
+    def test_one_message_cannot_bring_more_agents_than_a_connection_may_speak_for(self) -> None:
+        """Row 98."""
+        self.successResultOf(self.send([made(uuid) for uuid in "abcd"]))
+        self.assertEqual([report.agent.uuid for report in self.store.reports], ["a", "b", "c"])
+        self.assertEqual(self.reasons(), ["the connection speaks for 3 agents already"])
+        self.assertEqual(self.recorder.presence.agents, 3)
 
     def test_nobody_speaks_for_an_agent_that_is_not_his(self) -> None:
         """Row 101."""

@@ -4,9 +4,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.broker.interfaces import Client
 from platziverse.broker.limits import Limits
-from platziverse.broker.open_authority import OpenAuthority
 from platziverse.mqtt.packets import Puback, Publish, Suback
-from platziverse.testing import BrokerHarness, FakeClient
+from platziverse.testing import BrokerHarness, FakeClient, OpenAuthority
 
 
 class Rules(OpenAuthority):

@@ -2,7 +2,7 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from platziverse.broker.addresses import neighbourhood
+from platziverse.broker.addresses import is_local, neighbourhood
 
 
 class NeighbourhoodTests(SynchronousTestCase):
@@ -17,3 +17,21 @@ class NeighbourhoodTests(SynchronousTestCase):
 
     def test_what_is_no_address_stays(self) -> None:
         self.assertEqual(neighbourhood("unix"), "unix")
+
+
+class LocalTests(SynchronousTestCase):
+    def test_what_is_of_this_machine(self) -> None:
+        """Row 192: the same for MQTT, WebSocket and HTTP."""
+        for peer in (
+            None,
+            "127.0.0.1",
+            "127.8.8.8",
+            "::1",
+            "::ffff:127.0.0.1",
+            "192.0.2.9",
+            "::ffff:192.0.2.9",
+        ):
+            self.assertTrue(is_local(peer, "192.0.2.9"), peer)
+        for peer in ("192.0.2.1", "2001:db8::1", "::ffff:192.0.2.1", "0.0.0.0", "", "localhost", "x"):
+            self.assertFalse(is_local(peer, "192.0.2.9"), peer)
+        self.assertFalse(is_local("192.0.2.1", None))

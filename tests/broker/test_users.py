@@ -58,4 +58,4 @@ class UserTests(SynchronousTestCase):
         clients = [self.connect("a"), self.connect("a"), self.connect("b"), self.connect("c")]
         for client in clients:
             client.lose()
-        self.assertEqual(self.harness.broker.users._counts, {})
+        self.assertEqual(self.harness.broker.clients.users._counts, {})

@@ -35,10 +35,18 @@ def decoder(data: bytes) -> None:
 
 
 def split_decoder(data: bytes) -> None:
-    """Neither the place of a split nor how many packets are decoded together makes a difference."""
+    """Neither the place of a split nor how many packets are decoded together makes a difference.
+
+    Nor does how many of them are given back.
+    """
     at = data[0] % len(data) if data else 0
-    outcomes = []
-    for most, chunks in ((1, (data,)), (100, (data, b"")), (100, (data[:at], data[at:]))):
+    halves, outcomes = (data[:at], data[at:]), []
+    for most, keep, chunks in (
+        (1, 1, (data,)),
+        (100, 100, (data, b"")),
+        (100, 100, halves),
+        (100, 2, halves),
+    ):
         one = PacketDecoder(LIMIT)
         one.connected(LIMIT, 4)
         packets: list[object] = []
@@ -46,11 +54,13 @@ def split_decoder(data: bytes) -> None:
             for chunk in chunks:
                 one.feed(chunk)
                 while run := one.take(most):
-                    packets += run
+                    packets += run[:keep]
+                    if rest := run[keep:]:
+                        one.give_back(rest)
         except MQTTError as error:
             packets.append(str(error))
         outcomes.append(packets)
-    assert outcomes[0] == outcomes[1] == outcomes[2]
+    assert outcomes[0] == outcomes[1] == outcomes[2] == outcomes[3]
 
 
 def topics(data: bytes) -> None:

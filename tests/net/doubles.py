@@ -10,11 +10,10 @@ from platziverse.broker.broker import Broker
 from platziverse.broker.dispatcher import TopicDispatcher
 from platziverse.broker.interfaces import Answer, Client, Handler
 from platziverse.broker.limits import Limits
-from platziverse.broker.open_authority import OpenAuthority
 from platziverse.mqtt.packets import Publish
 from platziverse.net.factory import MQTTFactory
 from platziverse.net.shared import Shared
-from platziverse.testing import BrokerHarness
+from platziverse.testing import BrokerHarness, OpenAuthority
 
 
 class Store:

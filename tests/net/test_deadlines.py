@@ -1,5 +1,7 @@
 """Deadlines: called in time, never early, and not for a suspended machine."""
 
+import weakref
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
@@ -52,7 +54,9 @@ class Calling(SynchronousTestCase):
         self.assertEqual((moved.called, gone.called), ([], []))
         clock.pump([TICK] * 16)
         self.assertEqual(len(moved.called), 1)
-        self.assertEqual(deadlines._buckets, {})
+        left = [weakref.ref(moved), weakref.ref(gone)]
+        del moved, gone
+        self.assertEqual([each() for each in left], [None, None])
 
     def test_a_gap_does_not_count(self) -> None:
         """row 121"""

@@ -9,7 +9,7 @@ from platziverse.broker.limits import KIB, MIB, Limits
 from platziverse.mqtt.packets import Connack, ConnectReturnCode, Publish, Subscribe, Subscription
 from platziverse.net.pressure import SLICE
 from platziverse.testing import BrokerHarness, FakeClient
-from tests.net.test_protocol import Store
+from tests.net.doubles import Store
 
 PAYLOAD = bytes(10 * KIB)
 
@@ -209,11 +209,11 @@ class SampleTests(PressureCase):
         for name, share in (("one", 0.7), ("two", 0.5)):
             self.receiver(name, clean=False).lose()
             self.fill(name, share)
-        self.patch(self.harness.broker, "observers", [None])
+        self.patch(self.harness.broker.clients, "observers", [None])
         self.harness.advance(5.1)
         self.assertEqual(len(self.flushLoggedErrors(AttributeError)), 1)
         self.assertEqual(self.traffic.internal_errors, 1)
-        self.harness.broker.observers.clear()
+        self.harness.broker.clients.observers.clear()
         self.harness.advance(5.1)
         self.fill("two", 0.6)
         self.harness.advance(5.1)

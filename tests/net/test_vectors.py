@@ -15,12 +15,11 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from platziverse.broker.broker import Broker
 from platziverse.broker.dispatcher import TopicDispatcher
 from platziverse.broker.limits import Limits
-from platziverse.broker.open_authority import OpenAuthority
 from platziverse.door.port import guard
 from platziverse.net.connection import Connection
 from platziverse.net.factory import MQTTFactory
 from platziverse.net.shared import Shared
-from platziverse.testing import BrokerHarness, FakeClient
+from platziverse.testing import BrokerHarness, FakeClient, OpenAuthority
 from tests.vectors.build import CONNECTED, connect
 from tests.vectors.generate import FILES, contents, load
 

@@ -1,10 +1,9 @@
-"""Replay: the Retained Messages that one Session is still to get, looked up when they are sent."""
+"""RetainedSending: the Retained Messages that one Session is still to get, looked up when they are sent."""
 
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from platziverse.broker.interfaces import NetworkConnection
-from platziverse.broker.retained import RetainedMessages
 from platziverse.broker.traffic import Traffic
 from platziverse.mqtt.codec import EncodedPublish
 from platziverse.mqtt.packets import Publish
@@ -12,12 +11,21 @@ from platziverse.mqtt.packets import Publish
 #: Whether the Session may get the Retained Message of this Topic Name now.
 MayGet: TypeAlias = Callable[[str], bool]
 
+
+class RetainedLookup(Protocol):
+    """What is asked of the Retained Messages."""
+
+    def get(self, topic: str) -> Publish | None: ...
+
+    def match(self, topic_filter: str) -> list[Publish]: ...
+
+
 #: Messages sent in one turn of the reactor, and how many of them looking up a filter counts as.
 STEPS: Final = 200
 LOOKUP_STEPS: Final = 50
 
 
-class Replay:
+class RetainedSending:
     """What waits are Topic Filters, each of them once, and Topic Names of the one under way.
 
     So neither many Subscriptions nor a client that does not read make it large; and a message is never
@@ -36,7 +44,7 @@ class Replay:
         "_traffic",
     )
 
-    def __init__(self, retained: RetainedMessages, traffic: Traffic, may_get: MayGet) -> None:
+    def __init__(self, retained: RetainedLookup, traffic: Traffic, may_get: MayGet) -> None:
         self._retained = retained
         self._traffic = traffic
         self._may_get = may_get

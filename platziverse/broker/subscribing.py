@@ -1,0 +1,91 @@
+"""Subscribing: which Subscriptions a Session may have, and the Retained Messages that they bring."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from platziverse.broker.interfaces import SERVER, Answer, Authority
+from platziverse.broker.limits import Limits
+from platziverse.broker.ports import RetainedStore
+from platziverse.broker.sending import RetainedSending
+from platziverse.broker.session import Session
+from platziverse.broker.subscriptions import SubscriptionTree
+from platziverse.broker.traffic import Traffic
+from platziverse.mqtt.packets import SUBSCRIPTION_REFUSED, Subscription
+
+
+class Subscribing:
+    """Changes the Subscriptions of Sessions, and the tree that messages are routed by, together."""
+
+    def __init__(
+        self,
+        tree: SubscriptionTree[Session],
+        retained: RetainedStore,
+        authority: Authority,
+        limits: Limits,
+        traffic: Traffic,
+    ) -> None:
+        self._tree, self._retained = tree, retained
+        self._authority, self._limits, self._traffic = authority, limits, traffic
+
+    def subscribe(self, session: Session, subscriptions: Sequence[Subscription]) -> list[int]:
+        """Return the return codes for SUBACK, in order: the QoS granted, or 0x80. [MQTT-3.8.4-5]"""
+        codes: list[int] = []
+        for number, subscription in enumerate(subscriptions):  # [MQTT-3.8.4-4]
+            topic_filter = subscription.topic_filter
+            if number >= self._limits.max_filters_per_subscribe or not self._may_hold(session, topic_filter):
+                codes.append(SUBSCRIPTION_REFUSED)
+                continue
+            session.subscribe(topic_filter, subscription.qos)
+            self._tree.add(topic_filter, session, subscription.qos)
+            codes.append(subscription.qos)  # [MQTT-3.9.3-1]
+        return codes
+
+    def _may_hold(self, session: Session, topic_filter: str) -> bool:
+        if not session.has_room_for(topic_filter):
+            return False
+        if topic_filter.startswith("$share/"):  # no shared Subscriptions in MQTT 3.1.1: say so
+            return False
+        assert session.client is not None
+        return self._authority.may_subscribe(session.client, topic_filter)
+
+    def unsubscribe(self, session: Session, topic_filters: Sequence[str]) -> Answer:
+        """Drop the Subscriptions with exactly these Topic Filters; messages in flight go on.
+
+        [MQTT-3.10.4-2] [MQTT-3.10.4-3]
+
+        :return: a Deferred that UNSUBACK waits for, or ``None``.
+        """
+        for topic_filter in topic_filters:  # [MQTT-3.10.4-6]
+            if session.unsubscribe(topic_filter):
+                self._tree.remove(topic_filter, session)
+        return None
+
+    def end(self, session: Session) -> None:
+        """Drop all Subscriptions of a Session that is given up. Its Retained Messages stay. [MQTT-3.1.2-7]"""
+        for topic_filter in session.subscriptions:
+            self._tree.remove(topic_filter, session)
+        session.subscriptions.clear()
+
+    def send_retained(
+        self, session: Session, subscriptions: Sequence[Subscription], codes: Sequence[int]
+    ) -> None:
+        """After SUBACK: send the Retained Messages of the granted Subscriptions. [MQTT-3.3.1-6]"""
+        granted = [
+            (subscription.topic_filter, code)
+            for subscription, code in zip(subscriptions, codes, strict=True)
+            if code != SUBSCRIPTION_REFUSED and self._retained.may_match(subscription.topic_filter)
+        ]
+        if granted:
+            may_get = partial(self._may_get_retained, session)
+            session.send_retained(granted, partial(RetainedSending, self._retained, self._traffic, may_get))
+
+    def _may_get_retained(self, session: Session, topic: str) -> bool:
+        """Return whether ``session`` may get the message kept for ``topic`` now.
+
+        The rules may have changed since: for the receiver, and for whoever published it.
+        """
+        if not self._authority.restricts:
+            return True
+        publisher, client = self._retained.publisher(topic), session.client
+        may_stay = publisher is SERVER or self._authority.may_publish(publisher, topic)
+        return may_stay and client is not None and self._authority.may_receive(client, topic)

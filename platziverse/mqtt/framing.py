@@ -1,0 +1,73 @@
+"""Framing: where the packets of a stream of bytes begin and end (section 2.2), whatever is in them."""
+
+from platziverse.mqtt.errors import MalformedPacket
+
+
+class Framing:
+    """The bytes of one stream that are no packets yet.
+
+    What has come of an incomplete packet is added to, never scanned again: byte by byte costs a packet no
+    more than twice its size. A decoder is a Framing, as its loops read the bytes in place: an object between
+    would cost each packet two calls.
+
+    :param max_packet_size: most bytes of a packet, Fixed Header not counted.
+    """
+
+    __slots__ = ("_data", "_end", "_limit", "_position", "_wanted", "has_more", "partial")
+
+    def __init__(self, max_packet_size: int) -> None:
+        self._limit = max_packet_size
+        # The bytes being decoded, as they came; read up to _position.
+        self._data = b""
+        self._position = self._end = 0
+        #: There may be more packets in them, or an error.
+        self.has_more = False
+        #: In their place, of an incomplete packet: what has come of the bytes wanted.
+        self.partial: bytearray | None = None
+        self._wanted = 0
+
+    @property
+    def pending(self) -> int:
+        """Bytes received that are no packet yet."""
+        return len(self.partial) if self.partial is not None else self._end - self._position
+
+    def feed(self, data: bytes) -> None:
+        """Add bytes to the stream."""
+        partial = self.partial
+        if partial is not None:
+            partial += data
+            if len(partial) < self._wanted:
+                return
+            self._data = bytes(partial)
+            self.partial = None
+        elif self._position < self._end:
+            self._data = self._data[self._position :] + data
+        else:
+            self._data = data
+        self._position = 0
+        self._end = len(self._data)
+        self.has_more = self._end > 0
+
+    def _long_length(self, start: int) -> tuple[int, int]:
+        """A Remaining Length of two to four bytes, and where it ends; (1, end) while it is incomplete."""
+        data = self._data
+        length = 0
+        for index in range(4):
+            position = start + 1 + index
+            if position >= self._end:
+                return 1, self._end
+            byte = data[position]
+            length |= (byte & 0x7F) << 7 * index
+            if byte < 128:
+                if length > self._limit:  # known before its bytes have come
+                    raise MalformedPacket(f"a packet of {length} bytes; {self._limit} are allowed", "4.8")
+                return length, position + 1
+        raise MalformedPacket("a Remaining Length of more than four bytes", "2.2.3")
+
+    def _collect(self, stop: int) -> None:
+        """Set the beginning of a packet aside until all of it, up to ``stop``, has come."""
+        self.partial = bytearray(self._data[self._position :])
+        self._wanted = stop - self._position
+        self._data = b""
+        self._position = self._end = 0
+        self.has_more = False

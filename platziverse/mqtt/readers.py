@@ -1,0 +1,113 @@
+"""Readers: the numbers, texts and Topic Names that packets of every version consist of (section 1.5)."""
+
+from functools import lru_cache
+from typing import Final
+
+from platziverse.mqtt.errors import MalformedPacket
+from platziverse.mqtt.topics import CACHED_TOPIC_LENGTH, CACHED_TOPICS, check_topic_name
+
+
+class Body:
+    """What follows the Fixed Header, read from front to back.
+
+    Every method raises :class:`MalformedPacket` when the bytes do not suffice.
+    """
+
+    __slots__ = ("_data", "_position")
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._position = 0
+
+    def __bool__(self) -> bool:
+        return self._position < len(self._data)
+
+    def byte(self) -> int:
+        """One byte."""
+        return self._take(1)[0]
+
+    def number(self) -> int:
+        """A 16-bit number."""
+        return int.from_bytes(self._take(2), "big")
+
+    def packet_id(self) -> int:
+        """A Packet Identifier; it is never 0."""
+        number = self.number()
+        if not number:
+            raise MalformedPacket("Packet Identifier 0", "MQTT-2.3.1-1")
+        return number
+
+    def binary(self) -> bytes:
+        """Bytes behind their 16-bit length."""
+        return self._take(self.number())
+
+    def text(self) -> str:
+        """A UTF-8 encoded string (section 1.5.3)."""
+        return decode_text(self.binary())
+
+    def end(self) -> None:
+        """Nothing may be left. [MQTT-4.8.0-1]"""
+        if self:
+            left = len(self._data) - self._position
+            raise MalformedPacket(f"{left} bytes too many for the packet", "4.8")
+
+    def _take(self, count: int) -> bytes:
+        start, self._position = self._position, self._position + count
+        if self._position > len(self._data):
+            raise MalformedPacket("the packet is shorter than its content", "4.8")
+        return self._data[start : self._position]
+
+
+def decode_text(data: bytes) -> str:
+    """Strict UTF-8: no surrogates, no NUL; a BOM is a character like any other [MQTT-1.5.3-3].
+
+    :raises MalformedPacket: it is not.
+    """
+    try:
+        text = data.decode()  # [MQTT-1.5.3-1]
+    except UnicodeDecodeError:
+        raise MalformedPacket(f"{data[:50]!r} is not UTF-8", "MQTT-1.5.3-1") from None
+    if "\0" in text:  # [MQTT-1.5.3-2]
+        raise MalformedPacket(f"a NUL in {data[:50]!r}", "MQTT-1.5.3-2")
+    return text
+
+
+def decode_topic(data: bytes) -> str:
+    """A Topic Name.
+
+    :raises MalformedPacket: it is none.
+    """
+    topic = decode_text(data)
+    check_topic_name(topic)  # [MQTT-3.3.2-1]
+    return topic
+
+
+def check_levels(topic: str, max_levels: int) -> None:
+    """:raises MalformedPacket: the Topic Name has more levels than we allow."""
+    if topic.count("/") >= max_levels:
+        raise MalformedPacket(f"a Topic Name of more than {max_levels} levels", "4.7.1.1")
+
+
+class TopicNames(dict[bytes, str]):
+    """Raw bytes → Topic Name, remembered for those that come again and again.
+
+    Both the number of entries and the length of each are bounded, so the bytes are as well.
+    """
+
+    def __init__(self, max_levels: int) -> None:
+        super().__init__()
+        self._max_levels = max_levels
+
+    def __missing__(self, data: bytes) -> str:
+        """:raises MalformedPacket: it is no Topic Name, or has too many levels."""
+        topic = decode_topic(data)
+        check_levels(topic, self._max_levels)
+        if len(data) <= CACHED_TOPIC_LENGTH:
+            if len(self) >= CACHED_TOPICS:
+                self.clear()
+            self[data] = topic
+        return topic
+
+
+#: One for each limit on levels, shared by all decoders with that limit.
+topic_names: Final = lru_cache(maxsize=8)(TopicNames)

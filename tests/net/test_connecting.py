@@ -1,0 +1,146 @@
+"""CONNECT and CONNACK: who is let in, when, and under which Client Identifier."""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from platziverse.broker.limits import Limits
+from platziverse.mqtt.codec import encode
+from platziverse.mqtt.packets import (
+    Connack,
+    Connect,
+    ConnectReturnCode,
+    Disconnect,
+    Pingreq,
+    Publish,
+)
+from platziverse.testing import BrokerHarness
+from tests.net.doubles import Store
+
+
+class Connecting(SynchronousTestCase):
+    def test_connack_says_whether_a_session_was_there(self) -> None:
+        """[MQTT-3.2.2-1] [MQTT-3.2.2-2] [MQTT-3.2.2-3] [MQTT-3.1.2-4] [MQTT-3.1.2-6] [MQTT-3.1.4-3]"""
+        harness = BrokerHarness()
+        first = harness.connect("one", clean_session=False)
+        self.assertEqual(first.connack, [Connack(False, ConnectReturnCode.ACCEPTED)])
+        first.send(Disconnect())
+        second = harness.connect("one", clean_session=False)
+        self.assertEqual(second.connack, [Connack(True, ConnectReturnCode.ACCEPTED)])
+        second.send(Disconnect())
+        clean = harness.connect("one")
+        self.assertEqual(clean.connack, [Connack(False, ConnectReturnCode.ACCEPTED)])
+        clean.send(Disconnect())
+        again = harness.connect("one", clean_session=False)
+        self.assertEqual(again.connack, [Connack(False, ConnectReturnCode.ACCEPTED)])
+
+    def test_an_empty_client_id_gets_a_unique_one(self) -> None:
+        """[MQTT-3.1.3-6]"""
+        harness = BrokerHarness()
+        first, second = harness.connect(""), harness.connect("")
+        self.assertFalse(first.closed or second.closed)
+        self.assertEqual(len({session.client_id for session in harness.broker.sessions}), 2)
+
+    def test_an_empty_client_id_with_clean_session_0_is_refused(self) -> None:
+        """row 18 [MQTT-3.1.3-8] [MQTT-3.1.3-9]"""
+        client = BrokerHarness().connect("", clean_session=False)
+        self.assertEqual(client.connack, [Connack(False, ConnectReturnCode.IDENTIFIER_REJECTED)])
+        self.assertTrue(client.closed)
+
+    def test_nothing_behind_a_refused_connect_is_handled(self) -> None:
+        """[MQTT-3.1.4-5]"""
+        store = Store()
+        harness = BrokerHarness({"t": store})
+        client = harness.open()
+        client.send(Connect("", clean_session=False), Publish("t", b"x"), Pingreq())
+        self.assertEqual(client.received(), [Connack(False, ConnectReturnCode.IDENTIFIER_REJECTED)])
+        self.assertEqual(store.messages, [])
+
+    def test_a_too_long_client_id_is_refused(self) -> None:
+        """row 19"""
+        harness = BrokerHarness()
+        for client_id in (":", "../", "'", "a b", "\U0001f600", "x" * 1024):
+            self.assertFalse(harness.connect(client_id).closed)
+        client = harness.connect("x" * 1025)
+        self.assertEqual(client.connack, [Connack(False, ConnectReturnCode.IDENTIFIER_REJECTED)])
+
+    def test_second_connect_closes_the_connection(self) -> None:
+        """row 13 [MQTT-3.1.0-2]"""
+        harness = BrokerHarness()
+        client = harness.connect("one")
+        client.send(Connect("one"))
+        self.assertTrue(client.closed)
+        self.assertEqual(harness.broker.traffic.protocol_errors, {"MQTT-3.1.0-2": 1})
+
+    def test_silence_is_closed_at_the_connect_deadline(self) -> None:
+        """row 14"""
+        harness = BrokerHarness()
+        client = harness.open()
+        harness.advance(9.5)
+        self.assertFalse(client.closed)
+        harness.advance(1.5)
+        self.assertTrue(client.closed)
+        self.assertEqual(client.received_bytes(), b"")
+
+    def test_the_deadline_is_for_the_whole_connect(self) -> None:
+        """row 14"""
+        harness = BrokerHarness()
+        client = harness.open()
+        for byte in encode(Connect("slow"))[:-1]:
+            client.send_bytes(bytes([byte]))
+            harness.advance(1.5)
+            if client.closed:
+                break
+        self.assertTrue(client.closed)
+        self.assertLessEqual(harness.clock.seconds(), 12.0)
+
+    def test_a_new_connection_takes_the_client_id_over(self) -> None:
+        """row 24 [MQTT-3.1.4-2] [MQTT-3.1.3-2]"""
+        harness = BrokerHarness()
+        watcher = harness.connect("watcher")
+        watcher.subscribe("will")
+        old = harness.connect("one", will=Publish("will", b"gone"))
+        new = harness.connect("one")
+        self.assertTrue(old.closed)
+        self.assertFalse(new.closed)
+        self.assertEqual(watcher.received(), [Publish("will", b"gone")])
+        self.assertEqual(harness.broker.connected, 2)
+
+    def test_ten_thousand_take_overs_leave_one_session(self) -> None:
+        """row 24"""
+        harness = BrokerHarness(limits=Limits(connect_delay=0))
+        for _ in range(10_000):
+            client = harness.connect("one", clean_session=False)
+        self.assertFalse(client.closed)
+        self.assertEqual((len(harness.broker.sessions), len(harness.shared.connections)), (1, 1))
+
+    def test_a_flapping_client_is_delayed_and_never_banned(self) -> None:
+        """rows 24 and 30"""
+        harness = BrokerHarness(limits=Limits(max_connects_per_minute=2))
+        for _ in range(2):
+            self.assertTrue(harness.connect("flap").connack)
+        third = harness.connect("flap")
+        self.assertEqual(third.connack, [])
+        other = harness.connect("other")
+        self.assertTrue(other.connack)
+        harness.advance(1)
+        self.assertEqual(third.received(), [Connack(False, ConnectReturnCode.ACCEPTED)])
+        harness.advance(61)
+        self.assertTrue(harness.connect("flap").connack)
+
+    def test_a_long_delay_is_not_taken_for_a_slow_connect(self) -> None:
+        """Row 24."""
+        harness = BrokerHarness(limits=Limits(max_connects_per_minute=1, connect_delay=30))
+        harness.connect("flap")
+        late = harness.connect("flap")
+        harness.advance(31)
+        self.assertEqual(late.received(), [Connack(False, ConnectReturnCode.ACCEPTED)])
+
+    def test_packets_sent_right_behind_connect_are_handled(self) -> None:
+        """row 45, as ``mqtt pub`` sends them; section 3.1.4"""
+        store = Store()
+        harness = BrokerHarness({"t": store})
+        client = harness.open()
+        client.send(Connect("one"), Publish("t", b"x"), Disconnect())
+        self.assertEqual([message.payload for message in store.messages], [b"x"])
+        self.assertTrue(client.closed)
+        store.commit()
+        self.assertEqual(harness.shared.flow.unfinished, 0)
