@@ -35,6 +35,7 @@ LESS: Final = 1.2
 COUNT: Final = 200
 BEFORE: Final = 50
 PEER: Final = IPv4Address("TCP", "127.0.0.1", 40_000)
+HOST: Final = IPv4Address("TCP", "127.0.0.1", 1883)
 
 
 class Transport:
@@ -49,7 +50,7 @@ class Transport:
         return PEER
 
     def getHost(self) -> IPv4Address:
-        return PEER
+        return HOST
 
     def write(self, data: bytes) -> None: ...
 

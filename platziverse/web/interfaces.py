@@ -209,6 +209,18 @@ class Database(Protocol):
     def internal_errors(self) -> int: ...
 
 
+class Upkeep(Protocol):
+    """The clocks, and what is deleted because it is old.
+
+    ``apart`` is in seconds, ours minus the database's; ``deleted`` are rejected messages, by setting.
+    """
+
+    @property
+    def apart(self) -> float | None: ...
+    @property
+    def deleted(self) -> Mapping[str, int]: ...
+
+
 class Presence(Protocol):
     """How many agents are connected."""
 
