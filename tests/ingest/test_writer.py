@@ -129,7 +129,7 @@ class Trouble(WriterCase):
 
 class Rounds(WriterCase):
     def test_everything_of_one_turn_goes_in_one_batch(self) -> None:
-        entries = [report("1"), rejection(), Departure("a")]
+        entries: list[Entry] = [report("1"), rejection(), Departure("a")]
         self.save(*entries)
         self.assertEqual(self.store.writing, [])
         self.turn()

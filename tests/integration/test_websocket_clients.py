@@ -17,6 +17,7 @@ from twisted.trial.unittest import SkipTest
 
 from tests.door.test_tls import write_certificate
 from tests.integration.daemon import PATIENCE, DaemonTestCase, Program, clean_environment, find_program
+from tests.ports import free_port
 
 HERE = Path(__file__).parent
 SCRIPT = HERE / "node_modules" / "mqtt" / "dist" / "mqtt.min.js"
@@ -69,8 +70,10 @@ class PortCase(DaemonTestCase):
         ca = write_certificate(self.folder, "localhost")
         write_certificate(self.folder, "agent-7", ca)
         names = ("PLATZIVERSE_TLS_CERTIFICATE", "PLATZIVERSE_TLS_KEY", "PLATZIVERSE_TLS_CLIENT_CA")
-        tls = {name: str(self.folder / file) for name, file in zip(names, self.files, strict=False)}
-        self.server = self.daemon("--database", "host=/nonexistent dbname=x", environ=tls)
+        environ = {name: str(self.folder / file) for name, file in zip(names, self.files, strict=False)}
+        self.page_port = free_port()
+        environ["PLATZIVERSE_WEB_WEBSOCKET_ORIGINS"] = f"http://localhost:{self.page_port}"
+        self.server = self.daemon("--database", "host=/nonexistent dbname=x", environ=environ)
         self.port = self.server.port()
         self.addCleanup(self.all_is_well)
 
@@ -99,10 +102,10 @@ class PortCase(DaemonTestCase):
         if program is None or not SCRIPT.exists():
             raise SkipTest("Chromium or MQTT.js is not installed")
         told: queue.Queue[str] = queue.Queue()
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Pages, told))
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", self.page_port), partial(Pages, told))
         threading.Thread(target=server.serve_forever, daemon=True).start()
         broker = f"{scheme}://localhost:{self.port}{path}"
-        url = f"http://localhost:{server.server_address[1]}/browser.html?{broker}"
+        url = f"http://localhost:{self.page_port}/browser.html?{broker}"
         options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
         options += ["--no-proxy-server", "--ignore-certificate-errors", "--disable-background-networking"]
         options += [f"--user-data-dir={self.folder / 'profile'}", "--remote-debugging-port=0"]
