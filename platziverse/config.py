@@ -147,6 +147,12 @@ class Ingest:
     statement_deadline: float = field(default=10.0, validator=ge(0.1))
     #: Months of metrics that are kept besides the current one; 0: all of them, for ever.
     keep_months: int = field(default=0, validator=[ge(0), le(1200)])
+    #: Days that rejected messages are kept; 0: for ever.
+    keep_rejected_days: int = field(default=90, validator=[ge(0), le(36_500)])
+    #: Bytes that all rejected messages may take, the oldest go first; 0: any.
+    keep_rejected_bytes: int = field(default=1024**3, validator=ge(0))
+    #: Bytes of the payload of a rejected message; what is longer is cut, its length and hash are kept.
+    keep_rejected_payload: int = field(default=64 * 1024, validator=ge(0))
 
 
 @frozen

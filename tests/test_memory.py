@@ -35,6 +35,7 @@ LESS: Final = 1.2
 COUNT: Final = 200
 BEFORE: Final = 50
 PEER: Final = IPv4Address("TCP", "127.0.0.1", 40_000)
+HOST: Final = IPv4Address("TCP", "127.0.0.1", 1883)
 
 
 class Transport:
@@ -47,6 +48,9 @@ class Transport:
 
     def getPeer(self) -> IPv4Address:
         return PEER
+
+    def getHost(self) -> IPv4Address:
+        return HOST
 
     def write(self, data: bytes) -> None: ...
 

@@ -121,5 +121,17 @@ class Departure:
     uuid: str
 
 
+def move(entry: object, seconds: float) -> None:
+    """Correct the time of arrival of an entry that has one: the clock was behind by so many seconds."""
+    if isinstance(entry, Report):
+        entry.arrived += seconds
+        for rejection in (entry.source, *entry.rejections):
+            rejection.arrived = entry.arrived
+        if entry.measured_adjusted:
+            entry.measured = entry.arrived
+    elif isinstance(entry, Rejection):
+        entry.arrived += seconds
+
+
 #: Everything that the handlers of agents save; ``ingest/reports.py`` has a kind for each.
 Entry: TypeAlias = Report | Rejection | Departure | Record

@@ -183,6 +183,12 @@ class Recorder:
             self._publish(DISCONNECTED, encode({"agent": {"uuid": uuid}}))
             self._depart(uuid, client)
 
+    def left_behind(self, uuids: Sequence[str]) -> None:
+        """Agents of a daemon that has died; some of them may have come to this one meanwhile."""
+        for uuid in uuids:
+            if not self.presence.is_connected(uuid):
+                self._publish("agent/disconnected", encode({"agent": {"uuid": uuid}}))
+
     def _depart(self, uuid: str, client: Client) -> None:
         self._sessions.save(client.client_id, Departure(uuid)).addErrback(self._not_saved)
 

@@ -6,6 +6,7 @@ from functools import partial
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
+from platziverse.broker.backpressure import Backpressure
 from platziverse.broker.clients import Clients, log_failure
 from platziverse.broker.complaints import Complaints
 from platziverse.broker.dispatcher import Destinations, Handlers, TopicDispatcher, call, joined
@@ -61,7 +62,8 @@ class Broker:
             self.sessions, authority, self.traffic, limits, observers, self.publish, clock, wall_clock
         )
         self._subscribing = Subscribing(self.subscriptions, self.retained, authority, limits, self.traffic)
-        self._router = Router(authority, self.traffic)
+        backpressure = Backpressure(limits, self.sessions, self.traffic, self.complaints, clock)
+        self._router = Router(authority, self.traffic, backpressure)
         self._dispatcher = dispatcher
         self._match = self.subscriptions.match
         self._destinations = Destinations(dispatcher, authority.reserved)
@@ -114,14 +116,14 @@ class Broker:
         if message.retain:  # [MQTT-3.3.1-12] [MQTT-3.1.2-16] [MQTT-3.1.2-17]
             return self._publish_retained(message, client, handlers)
         if receivers := self._match(topic):  # [MQTT-3.3.2-3]
-            owed = self._router.route(message, receivers)
+            owed = self._router.route(message, receivers, client)
             if owed is not None:
                 return joined(owed, call(handlers, message, client))
         return call(handlers, message, client) if handlers else None
 
     def _publish_retained(self, message: Publish, client: Client, handlers: Handlers) -> Answer:
         kept = self.retained.set(message, client)
-        owed = self._router.route(message, self._match(message.topic))
+        owed = self._router.route(message, self._match(message.topic), client)
         return joined(kept, owed, call(handlers, message, client))
 
     def _deny(self, message: Publish, client: Client) -> None:
@@ -147,7 +149,7 @@ class Broker:
         message = Publish(topic, payload, 0, retain)
         if retain:
             self.retained.set(message, SERVER)
-        self._router.route(message, self._match(topic))
+        self._router.route(message, self._match(topic), SERVER)
         try:
             answer = self._dispatcher.dispatch(message, SERVER)
         except Exception:  # whoever caused the announcement has no part in it

@@ -28,6 +28,12 @@ class Client:
     since: float = field(default=0.0, eq=False)
 
 
+#: What becomes of a message for one receiver: it is sent or queued; it is queued, and the queue is full;
+#: there is no room for it. The usual case is false.
+TAKEN: Final = 0
+FULL: Final = 1
+DROPPED: Final = 2
+
 #: The broker itself, as the origin of messages of its own.
 SERVER: Final = Client("", 0, "server")
 
@@ -45,8 +51,14 @@ class NetworkConnection(Protocol):
     def send(self, data: bytes) -> None:
         """Queue bytes that may not be dropped; they leave at the end of the turn at the latest."""
 
-    def offer(self, data: bytes) -> bool:
-        """Queue one QoS 0 PUBLISH; ``False`` when it was dropped because the client is slow."""
+    def offer(self, data: bytes) -> int:
+        """Queue one QoS 0 PUBLISH; ``DROPPED``, ``TAKEN`` or ``FULL``."""
+
+    def hold(self) -> None:
+        """Read nothing more from this client, as a receiver of its messages has a full queue."""
+
+    def release(self) -> None:
+        """Read from it again, in the next turn."""
 
     def soon(self, function: Callable[[], None]) -> None:
         """Call it in the next turn, when the others have had theirs."""

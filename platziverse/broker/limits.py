@@ -1,7 +1,7 @@
 """Every limit of the broker and of a connection, with its default. Each one is a setting."""
 
 from attrs import field, frozen
-from attrs.validators import and_, ge, le
+from attrs.validators import and_, ge, in_, le
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -49,9 +49,15 @@ class Limits:
     packets_per_turn: int = field(default=100, validator=ge(1))
     #: PUBLISHes sent to one client and not yet acknowledged by it.
     max_inflight: int = field(default=20, validator=and_(ge(1), le(65_535)))
-    #: Messages waiting for one client, connected or not.
-    max_queued_messages: int = field(default=1000, validator=ge(0))
-    max_queued_bytes: int = field(default=8 * MIB, validator=ge(0))
+    #: Messages waiting for one client, connected or not, within ``max_memory``. When those of a connected
+    #: one are so many, whoever publishes more of them is held.
+    max_queued_messages: int = field(default=100_000, validator=ge(0))
+    max_queued_bytes: int = field(default=32 * MIB, validator=ge(0))
+    #: Seconds of any 60 in which a receiver with a full queue may hold its publishers; then its messages
+    #: are dropped until it has caught up. 0: it never holds anybody.
+    receiver_patience: float = field(default=10.0, validator=and_(ge(0), le(60)))
+    #: Which of the messages for an absent client is dropped when its queue is full.
+    queue_drop: str = field(default="newest", validator=in_(("newest", "oldest")))
     #: QoS 2 messages of one client whose PUBREL has not come, and how long they are remembered once there
     #: are so many; docs/adr/0012 says why so many.
     max_awaiting_pubrel: int = field(default=10_000, validator=ge(1))

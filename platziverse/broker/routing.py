@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from platziverse.broker.interfaces import Answer, Authority
+from platziverse.broker.backpressure import Backpressure
+from platziverse.broker.interfaces import DROPPED, FULL, Answer, Authority, Client
 from platziverse.broker.session import Session
 from platziverse.broker.subscriptions import Match
 from platziverse.broker.traffic import Traffic
@@ -14,28 +15,33 @@ class Router:
     """Knows how to deliver, and asks the Authority where it has to.
 
     :param traffic: where deliveries are counted.
+    :param backpressure: asked about receivers that are full.
     """
 
-    def __init__(self, authority: Authority, traffic: Traffic) -> None:
+    def __init__(self, authority: Authority, traffic: Traffic, backpressure: Backpressure) -> None:
         self._authority = authority
         self._traffic = traffic
+        self._backpressure = backpressure
 
-    def route(self, message: Publish, receivers: "Match[Session]") -> Answer:
+    def route(self, message: Publish, receivers: "Match[Session]", client: Client) -> Answer:
         """Give the message to every receiver once, at the lower of both QoS. [MQTT-3.8.4-6]
 
         At once, so that every topic is an ordered one [MQTT-4.6.0-5] [MQTT-4.6.0-6].
 
+        :param client: the publisher, who is held for receivers that are full.
         :return: what the acknowledgement waits for: nothing, as every receiver is in memory.
         """
         if self._authority.restricts:
             receivers = self._permitted(receivers, message.topic)
         if message.qos:  # DUP of the incoming PUBLISH plays no part [MQTT-3.3.1-3]
-            self._deliver(EncodedPublish(message), message, receivers)
+            self._deliver(EncodedPublish(message), message, receivers, client)
         else:
-            self._offer(encode_at_qos0(message), len(message.payload), receivers)
+            self._offer(encode_at_qos0(message), len(message.payload), receivers, client)
         return None
 
-    def _deliver(self, encoded: EncodedPublish, message: Publish, receivers: "Match[Session]") -> None:
+    def _deliver(
+        self, encoded: EncodedPublish, message: Publish, receivers: "Match[Session]", client: Client
+    ) -> None:
         qos, traffic = message.qos, self._traffic
         size = len(message.payload)
         without: list[tuple[Session, int]] = []
@@ -46,28 +52,36 @@ class Router:
                 continue
             if granted > qos:
                 granted = qos
-            if session.deliver(encoded, granted):  # [MQTT-4.5.0-1]
-                traffic.publish_sent[granted] += 1
-                traffic.publish_bytes_sent[granted] += size
-            else:
-                traffic.publish_dropped += 1
+            strained = session.deliver(encoded, granted)
+            if strained and self._strain(strained, session, client) == DROPPED:
+                continue
+            traffic.publish_sent[granted] += 1  # [MQTT-4.5.0-1]
+            traffic.publish_bytes_sent[granted] += size
         if without:
-            self._offer(encoded.qos0, size, without)
+            self._offer(encoded.qos0, size, without, client)
 
-    def _offer(self, data: bytes, size: int, receivers: "Sequence[tuple[Session, int]]") -> None:
+    def _offer(
+        self, data: bytes, size: int, receivers: "Sequence[tuple[Session, int]]", client: Client
+    ) -> None:
         """To everyone at QoS 0; RETAIN is 0 for established Subscriptions [MQTT-3.3.1-9]."""
         count = 0
         for session, _ in receivers:
             connection = session.connection
             if connection is None:
                 continue
-            if connection.offer(data):  # [MQTT-4.3.1-1]
-                count += 1
-            else:
-                session.dropped += 1
-                self._traffic.publish_dropped += 1
+            strained = connection.offer(data)
+            if strained and self._strain(strained, session, client) == DROPPED:
+                continue
+            count += 1  # [MQTT-4.3.1-1]
         self._traffic.publish_sent[0] += count
         self._traffic.publish_bytes_sent[0] += count * size
+
+    def _strain(self, strained: int, session: Session, client: Client) -> int:
+        if strained == FULL:
+            self._backpressure.full(session, client)
+        else:
+            self._backpressure.dropped(session)
+        return strained
 
     def _permitted(self, receivers: "Match[Session]", topic: str) -> "Match[Session]":
         may_receive = self._authority.may_receive

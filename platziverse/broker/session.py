@@ -4,11 +4,11 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias
 
-from platziverse.broker.interfaces import Authority, Client, NetworkConnection
+from platziverse.broker.interfaces import DROPPED, FULL, TAKEN, Authority, Client, NetworkConnection
 from platziverse.broker.limits import USUAL_LEVELS, Limits
-from platziverse.broker.reasons import Reason
 from platziverse.broker.receiving import Receiving
 from platziverse.broker.sending import RetainedSending
+from platziverse.broker.slow import Slow
 from platziverse.mqtt.codec import EncodedPublish, encode_pubrel
 from platziverse.mqtt.errors import ProtocolViolation
 from platziverse.mqtt.packets import Publish
@@ -24,6 +24,11 @@ _OWN: Final = 2048
 _SUBSCRIPTION: Final = 512
 _IDENTIFIER: Final = 128
 _ENTRY: Final = 256
+
+
+#: How far beyond its limits a queue grows by messages whose publishers cannot be held: Wills, the server's
+#: own, and those of clients that are full themselves.
+OVERFULL: Final = 2
 
 
 class Session(Receiving):
@@ -48,6 +53,7 @@ class Session(Receiving):
         "owner",
         "persistent",
         "queued_bytes",
+        "slow",
         "subscriptions",
         "will",
     )
@@ -69,6 +75,8 @@ class Session(Receiving):
         #: Messages this client did not get because its queue was full.
         self.dropped = 0
         self.queued_bytes = 0
+        #: From a full queue on until the client has caught up.
+        self.slow: Slow | None = None
         self._authority = authority
         self._last_id = 0
         # In the order of sending, which is the order of sending again. [MQTT-4.6.0-1]
@@ -131,10 +139,11 @@ class Session(Receiving):
             size += _ENTRY * len(self._queue) + self.queued_bytes
         return size
 
-    def deliver(self, message: EncodedPublish, qos: int) -> bool:
+    def deliver(self, message: EncodedPublish, qos: int) -> int:
         """Send at QoS 1 or 2, now or as soon as the window and the connection have room.
 
-        :return: ``False`` when the queue was full: the message is dropped, and the connection closed.
+        :return: ``TAKEN``; ``FULL`` when it has filled the queue; ``DROPPED`` when it, or an older one
+            instead of it, was dropped.
         """
         connection = self.connection
         if (
@@ -144,11 +153,8 @@ class Session(Receiving):
             and not connection.congested
         ):
             self._send(connection, message, qos)
-            return True
-        queued = self._enqueue(message, qos)
-        if not queued and connection is not None:
-            connection.close(Reason.TOO_SLOW, "its queue of outgoing messages is full")
-        return queued
+            return TAKEN
+        return self._enqueue(message, qos)
 
     def send_retained(self, granted: "list[tuple[str, int]]", make: Callable[[], RetainedSending]) -> None:
         """Send the Retained Messages of these Topic Filters, at the client's own pace."""
@@ -167,18 +173,40 @@ class Session(Receiving):
         inflight[packet_id] = (message, qos)
         connection.send(message.with_id(qos, packet_id))
 
-    def _enqueue(self, message: EncodedPublish, qos: int) -> bool:
+    def _enqueue(self, message: EncodedPublish, qos: int) -> int:
         queue = self._queue
         if queue is None:
             queue = self._queue = deque()
         limits = self._limits
         size = self.queued_bytes + message.size
-        if len(queue) >= limits.max_queued_messages or size > limits.max_queued_bytes:
-            self.dropped += 1
-            return False
+        if len(queue) < limits.max_queued_messages and size <= limits.max_queued_bytes:
+            queue.append((message, qos))
+            self.queued_bytes = size
+            return TAKEN
+        if self.connection is None:
+            return self._make_room(queue, message, qos)
+        if self.is_beyond(len(queue), size):
+            return DROPPED
         queue.append((message, qos))
         self.queued_bytes = size
-        return True
+        return FULL
+
+    def is_beyond(self, messages: int, size: int) -> bool:
+        """Return whether a full queue takes no more: nobody is held for it any more, or could be."""
+        limits, slow = self._limits, self.slow
+        if slow is not None and slow.too_slow:
+            return True
+        return messages >= OVERFULL * limits.max_queued_messages or size > OVERFULL * limits.max_queued_bytes
+
+    def _make_room(self, queue: "deque[Outgoing]", message: EncodedPublish, qos: int) -> int:
+        """Drop the newest or the oldest message of an absent client."""
+        limits = self._limits
+        if limits.queue_drop == "oldest" and message.size <= limits.max_queued_bytes and queue:
+            queue.append((message, qos))
+            self.queued_bytes += message.size
+            while len(queue) > limits.max_queued_messages or self.queued_bytes > limits.max_queued_bytes:
+                self.queued_bytes -= queue.popleft()[0].size
+        return DROPPED
 
     def pump(self) -> None:
         """Send what waits, while the window and the connection have room."""
@@ -191,6 +219,15 @@ class Session(Receiving):
                 self._send(connection, message, qos)
         if self._sending is not None and connection is not None:
             self._sending.pump(connection, self._has_room, self._send, self._rested)
+        if self.slow is not None:
+            self._note_taken(self.slow, connection)
+
+    def _note_taken(self, slow: Slow, connection: NetworkConnection | None) -> None:
+        size = self.queued_bytes
+        if connection is not None and connection.congested:
+            size += connection.out_bytes
+        if slow.taken(self.queued, size):
+            self.slow = None
 
     def _rested(self) -> None:
         sending = self._sending
@@ -283,4 +320,7 @@ class Session(Receiving):
     def pause(self) -> None:
         """The connection is gone."""
         self.connection = None
+        if self.slow is not None:
+            self.slow.release()
+            self.slow = None
         self.will = None

@@ -32,6 +32,10 @@ class Traffic:
     connections_delayed: int = 0
     #: How often reading was held because a client sent faster than it may.
     rate_holds: int = 0
+    #: How often a receiver with a full queue began to hold its publishers.
+    receiver_holds: int = 0
+    #: How often a receiver had held them for long enough, so that its messages were dropped.
+    receivers_too_slow: int = 0
     #: Receivers disconnected because memory was short.
     receivers_dropped: int = 0
     connects_accepted: int = 0

@@ -8,6 +8,7 @@ from platziverse.command.findings import ERROR, OK, WARNING, Finding
 from platziverse.command.rejected import connected, find_dsn
 from platziverse.config import Config, without_secrets
 from platziverse.embedded.binaries import system_dirs, wheel_dirs
+from platziverse.postgres.clocks import APART
 from platziverse.postgres.migrate import read_steps
 from platziverse.settings import ConfigError
 
@@ -20,6 +21,7 @@ TABLES: Final = {
     "message_keys": ("SELECT", "INSERT"),
     "ingest_batches": ("SELECT", "INSERT", "UPDATE"),
     "qos2_messages": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "mqtt_daemons": ("SELECT", "INSERT", "UPDATE"),
 }
 USERS: Final = {"mqtt_users": ("SELECT",)}
 SEQUENCES: Final = ("agents_id_seq", "metrics_id_seq", "rejected_messages_id_seq")
@@ -146,7 +148,9 @@ def _clock(cursor: Any, clock: Callable[[], float]) -> Finding:
     after = clock()
     ahead = (before + after) / 2 - float(theirs)
     if abs(ahead) - (after - before) / 2 <= UNEVEN:
-        return Finding(name, OK, "agrees with ours")
+        return Finding(name, OK, f"agrees with ours: {abs(ahead):.3f} s apart")
     side = "behind" if ahead > 0 else "ahead of"
     text = f"it is {abs(ahead):.0f} s {side} ours; let NTP keep both"
+    if abs(ahead) > APART:
+        text += "; until then its time is what is stored, and nothing old is deleted"
     return Finding(name, ERROR if abs(ahead) > WRONG else WARNING, text)

@@ -20,14 +20,16 @@ from platziverse.mqtt.packets import Publish
 from platziverse.postgres.replay import replay
 from platziverse.settings import ConfigError
 
-_SELECT: Final = (
-    """SELECT id, "createdAt", topic, "clientId", payload, reason, "replayedAt" FROM rejected_messages"""
-)
+_SELECT: Final = """SELECT id, "createdAt", topic, "clientId", payload, reason, "replayedAt", "fullSize"
+    FROM rejected_messages"""
 
 
 @frozen
 class Row:
-    """One row of ``rejected_messages``."""
+    """One row of ``rejected_messages``.
+
+    :param full_size: bytes of the payload as it came; ``None``: all of them are kept.
+    """
 
     id: int
     arrived: datetime
@@ -36,12 +38,19 @@ class Row:
     payload: bytes
     reason: str
     replayed: datetime | None
+    full_size: int | None
 
     def __str__(self) -> str:
         reason = f"replayed; {self.reason}" if self.replayed else self.reason
+        reason = f"{reason}; {self.cut}" if self.cut else reason
         return (
             f"{self.id} {self.arrived.isoformat('T', 'seconds')} {self.client_id!r} {self.topic!r} {reason}"
         )
+
+    @property
+    def cut(self) -> str:
+        """What is kept of a payload that was too long; empty when all of it is."""
+        return f"only {len(self.payload)} of {self.full_size} bytes are kept" if self.full_size else ""
 
 
 def find_dsn(config: Config) -> str:
@@ -82,8 +91,8 @@ def find_rows(dsn: str, condition: str, *parameters: object) -> list[Row]:
     with connected(dsn) as connection, connection.cursor() as cursor:
         cursor.execute(f"{_SELECT} {condition}", parameters)
         return [
-            Row(number, arrived, topic, client_id, bytes(payload), reason, replayed)
-            for number, arrived, topic, client_id, payload, reason, replayed in cursor
+            Row(number, arrived, topic, client_id, bytes(payload), *more)
+            for number, arrived, topic, client_id, payload, *more in cursor
         ]
 
 
@@ -126,6 +135,8 @@ def replay_rows(config: Config, options: argparse.Namespace) -> int:
 def _replay(connection: Any, row: Row, config: Config) -> bool:
     message = Publish(row.topic, row.payload, 1)
     try:
+        if row.cut:
+            raise InvalidReport("size", row.cut)
         report = parse(message, row.client_id, row.arrived.timestamp(), config.agents)
         if report.rejections:
             raise InvalidReport("metrics", report.rejections[0].reason)

@@ -3,7 +3,7 @@
 import re
 import shlex
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.logger import Logger
 
 from platziverse.access.passwords import LoginsUnavailable
+from platziverse.agents.model import move
 from platziverse.config import Config, without_secrets
 from platziverse.daemon.machine import memory
 from platziverse.daemon.process import within
@@ -21,9 +22,12 @@ from platziverse.embedded.server import EmbeddedPostgres
 from platziverse.ingest.reports import KINDS, ReportStatements
 from platziverse.ingest.store import READY, PostgresStore
 from platziverse.ingest.writer import BatchWriter
+from platziverse.postgres.clocks import WallClock
+from platziverse.postgres.lease import Lease
 from platziverse.postgres.maintenance import Maintenance
 from platziverse.postgres.migrate import SchemaError, migrate
 from platziverse.postgres.presence import reset_presence
+from platziverse.postgres.pruning import Kept
 from platziverse.postgres.reader import Reader
 from platziverse.postgres.sqlstate import one_line
 from platziverse.postgres.users import Users
@@ -51,6 +55,9 @@ class Database:
     :raises Unusable: the state directory cannot be used.
     :ivar store: the connections; its ``state`` says how the database is.
     :param observe: called with the entries and the seconds of every batch that is committed.
+    :param left_behind: called with the uuids of agents that a daemon which has died left connected.
+    :param ours: returns seconds since the epoch, as this machine has them.
+    :ivar clock: what time it is, for what is stored.
     :ivar users: the table of users, whether it is used or not.
     :ivar writer: the ``ReportStore``; takes entries at any time.
     """
@@ -60,6 +67,8 @@ class Database:
         config: Config,
         reactor: Any,
         observe: Callable[[int, float], None] = lambda entries, seconds: None,
+        left_behind: Callable[[Sequence[str]], None] = lambda uuids: None,
+        ours: Callable[[], float] = time.time,
     ) -> None:
         self._config, self._reactor = config, reactor
         try:
@@ -70,7 +79,7 @@ class Database:
         ingest = config.ingest
         self.store = PostgresStore(
             reactor,
-            partial(ReportStatements, self.instance.id),
+            partial(ReportStatements, self.instance.id, ingest.keep_rejected_payload),
             slots=ingest.slots,
             prepare=self._prepare,
             deadline=ingest.statement_deadline,
@@ -81,8 +90,14 @@ class Database:
         # Connects when the first login asks.
         self._user_reader = Reader(reactor, LoginsUnavailable, connections=1, deadline=3.0)
         self.users = Users(self._user_reader)
+        self.clock = WallClock(self._clock_moved, ours)
+        self._lease = Lease(reactor, self.instance.id, self.clock, left_behind)
         self._was_prepared = False
         self._maintenance: Maintenance | None = None
+
+    def _clock_moved(self, seconds: float) -> None:
+        for entry in self.writer.unfinished():
+            move(entry, seconds)
 
     @inlineCallbacks
     def start(self) -> Generator["Deferred[Any]", Any, None]:
@@ -102,6 +117,7 @@ class Database:
         """Our tables; the first time also: nobody is connected yet, whatever a crash has left there."""
         try:
             yield migrate(dsn, self._reactor)
+            yield self._lease.start(dsn)
             if not self._was_prepared:
                 left = yield reset_presence(dsn, self._reactor, self.instance.id)
                 if left:
@@ -116,9 +132,22 @@ class Database:
         self._was_prepared = True
         self.reader.dsn = self._user_reader.dsn = dsn
         if self._maintenance is None:
-            keep_months = self._config.ingest.keep_months
-            self._maintenance = Maintenance(dsn, self._reactor, time.time, keep_months=keep_months)
+            ingest = self._config.ingest
+            kept = Kept(ingest.keep_months, ingest.keep_rejected_days, ingest.keep_rejected_bytes)
+            self._maintenance = Maintenance(
+                dsn, self._reactor, kept, wall_clock=self.clock.ours, rejected=lambda: self.writer.rejected
+            )
             self._maintenance.start()
+
+    @property
+    def apart(self) -> float | None:
+        """Seconds that our clock is ahead of that of the database; ``None``: nobody knows."""
+        return self.clock.apart
+
+    @property
+    def deleted(self) -> Mapping[str, int]:
+        """Rejected messages that were deleted, by the setting that says so."""
+        return {} if self._maintenance is None else self._maintenance.deleted
 
     @property
     def trouble(self) -> str:
@@ -137,6 +166,7 @@ class Database:
         self._user_reader.stop()
         if self._maintenance is not None:
             yield within(self._reactor, self._maintenance.stop(), 1.0)
+        yield within(self._reactor, self._lease.stop(), 1.0)
         yield within(self._reactor, self.store.stop(), 1.0)  # a server that hangs does not say goodbye
         if self._embedded is not None:
             yield self._embedded.stop()

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Final, cast
 
 from twisted.application.service import Service
@@ -97,15 +97,12 @@ class Daemon(Service):
         self.config = config
         self._reactor = reactor
         self.observations = Observations()
-        self.database = Database(config, reactor, self.observations.batch)
+        self.database = Database(config, reactor, self.observations.batch, self._left_behind)
         self._hashing = ThreadPool(0, 2, "passwords")
         self._who = who_may_connect(config)
         self.authority = _authority(config.access, reactor, self._hashing, self.database.users)
-        may_speak = cast(Any, self.authority.may_speak_for)
         self.complaints = Complaints(reactor, "agents")
-        self.recorder = Recorder(
-            self.database.writer, self._publish, time.time, config.agents, may_speak, self.complaints.warn
-        )
+        self.recorder = self._recorder()
         self.limits = fitted(config.limits)
         self.broker = self._broker()
         self.shared = Shared(self.broker, reactor, self.observations.ack, self.database.writer)
@@ -120,6 +117,11 @@ class Daemon(Service):
         self.reload = Reload(config, reread, self.authority, self.front, self._use_levels)
         self.log: LineLog | None = None
 
+    def _recorder(self) -> Recorder:
+        database, may_speak = self.database, cast(Any, self.authority.may_speak_for)
+        limits, warn = self.config.agents, self.complaints.warn
+        return Recorder(database.writer, self._publish, database.clock, limits, may_speak, warn)
+
     def _broker(self) -> Broker:
         """:raises Unusable: a row of ``handlers``."""
         tables = [handler_rows(name, self._publish, self.recorder) for name in self.config.handlers]
@@ -132,6 +134,21 @@ class Daemon(Service):
         """:raises Unusable: the certificate."""
         config, database, mqtt = self.config, self.database, MQTTFactory(self.shared)
         self.turns = Turns(self._reactor)
+        site = make_site(
+            self._reactor,
+            config.web,
+            lambda: database.trouble,
+            [("metrics", self._metrics_page()), ("api", Api(database.reader, self.broker.sessions))],
+            WebSocketResource(mqtt),
+            lets_in=self.authority.lets_in,
+            warning=lambda: database.clock.warning,
+            traffic=self.broker.traffic,
+            complaints=self.shared.complaints,
+        )
+        return Front(mqtt, site, config.tls, self.arrivals)
+
+    def _metrics_page(self) -> MetricsPage:
+        database = self.database
         collector = DaemonCollector(
             __version__,
             self.broker,
@@ -143,21 +160,15 @@ class Daemon(Service):
             database.store,
             self.observations,
             self.turns,
+            database,
         )
-        site = make_site(
-            self._reactor,
-            config.web,
-            lambda: database.trouble,
-            [("metrics", MetricsPage(collector)), ("api", Api(database.reader, self.broker.sessions))],
-            WebSocketResource(mqtt),
-            lets_in=self.authority.lets_in,
-            traffic=self.broker.traffic,
-            complaints=self.shared.complaints,
-        )
-        return Front(mqtt, site, config.tls, self.arrivals)
+        return MetricsPage(collector)
 
     def _publish(self, topic: str, payload: bytes) -> None:
         self.broker.announce(topic, payload)
+
+    def _left_behind(self, uuids: Sequence[str]) -> None:
+        self.recorder.left_behind(uuids)
 
     def setServiceParent(self, parent: Any) -> None:
         """Give the application our log, unless twistd was told to log elsewhere."""

@@ -1,6 +1,7 @@
 """The entries of one batch of reports, sorted into the columns of the tables."""
 
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any
 
 from platziverse.agents.model import Agent, Departure, Rejection, Report
@@ -14,6 +15,7 @@ class Columns:
     Entries are added one by one, then :meth:`settle` is called. A batch has hundreds of reports and thousands
     of metrics, so their columns are made by one comprehension each, not piece by piece.
 
+    :param kept_bytes: of the payload of a rejection; what is longer is cut.
     :ivar reports: the ones that may be stored; ``repeated`` counts those that came twice in this batch.
     :ivar rejections: each with the number of its report, counted from 1; 0: it came on its own.
     :ivar rejected: how many rejections came on their own.
@@ -23,7 +25,8 @@ class Columns:
     :ivar remembered: ids of agents that need no writing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kept_bytes: int) -> None:
+        self._kept_bytes = kept_bytes
         self.repeated = self.rejected = 0
         self.reports: list[Report] = []
         self.rejections: list[tuple[int, Rejection]] = []
@@ -143,15 +146,19 @@ class Columns:
         }
 
     def of_rejections(self) -> dict[str, Any]:
-        """One row for each rejection, with the number of its report."""
+        """One row for each rejection, with the number of its report; size and digest of what is cut."""
         rejections = [rejection for _, rejection in self.rejections]
+        payloads, kept = [rejection.payload for rejection in rejections], self._kept_bytes
+        cut = [payload if len(payload) > kept else None for payload in payloads]
         return {
             "r_message": array([message for message, _ in self.rejections]),
             "r_topic": text_array([rejection.topic for rejection in rejections]),
             "r_client": text_array([rejection.client_id for rejection in rejections]),
-            "r_payload": array([rejection.payload.hex() for rejection in rejections]),
+            "r_payload": array([payload[:kept].hex() for payload in payloads]),
             "r_reason": text_array([rejection.reason for rejection in rejections]),
             "r_arrived": array([rejection.arrived for rejection in rejections]),
+            "r_size": array([None if payload is None else len(payload) for payload in cut]),
+            "r_digest": array([None if payload is None else sha256(payload).hexdigest() for payload in cut]),
         }
 
     def of_releases(self) -> dict[str, Any]:

@@ -130,19 +130,20 @@ class ReportStatements:
     daemon, or a person, has written their rows: then the statement says so and writes nothing.
 
     :param instance: identity of this daemon, which owns the agents that are connected to it.
+    :param kept_bytes: of the payload of a message that is rejected.
     :param max_known: how many agents are remembered.
     :ivar known: id and fields of those agents, by uuid.
     """
 
     fence: Final = text.FENCE
 
-    def __init__(self, instance: UUID, max_known: int = 100_000) -> None:
+    def __init__(self, instance: UUID, kept_bytes: int = 64 * 1024, max_known: int = 100_000) -> None:
         self.known: dict[str, tuple[int, Agent]] = {}
-        self._instance, self._max_known = str(instance), max_known
+        self._instance, self._kept_bytes, self._max_known = str(instance), kept_bytes, max_known
 
     def build(self, entries: Sequence[object], writer: str, batch: int) -> Statement:
         """The statement that commits ``entries`` under the ticket ``writer``, ``batch``."""
-        columns = Columns()
+        columns = Columns(self._kept_bytes)
         _TEMPLATE.collect(entries, columns)
         columns.settle(self.known)
         return _TEMPLATE.filled(columns, instance=self._instance, writer=writer, batch=batch)

@@ -22,15 +22,17 @@ FENCE: Final = """INSERT INTO ingest_batches AS known (writer, batch, "updatedAt
     WHERE known.batch < %(batch)s;
     SELECT batch = %(batch)s FROM ingest_batches WHERE writer = %(writer)s"""
 
-# In the order of uuids, so that two daemons never wait for each other.
+# In the order of uuids, so that two daemons never wait for each other. An agent that is there keeps its id:
+# without one, a conflict would use up a number of the sequence at every reconnection; see docs/adr/0083.
 _UPSERT: Final = """given AS (
     SELECT * FROM unnest(%(uuid)s::text[], %(username)s::text[], %(name)s::text[], %(hostname)s::text[],
         %(pid)s::integer[], %(connected)s::boolean[])
     WITH ORDINALITY AS given (uuid, username, name, hostname, pid, connected, n)),
 upsert AS (
     INSERT INTO agents
-        (uuid, username, name, hostname, pid, connected, "createdAt", "updatedAt", "connectedBy")
-    SELECT uuid, username, name, hostname, pid, connected, now(), now(),
+        (id, uuid, username, name, hostname, pid, connected, "createdAt", "updatedAt", "connectedBy")
+    SELECT coalesce((SELECT id FROM agents WHERE agents.uuid = given.uuid), nextval('agents_id_seq')),
+        uuid, username, name, hostname, pid, connected, now(), now(),
         CASE WHEN connected THEN %(instance)s::uuid END
     FROM given WHERE EXISTS (SELECT FROM ticket) ORDER BY uuid
     ON CONFLICT (uuid) DO UPDATE SET username = excluded.username, name = excluded.name,
@@ -87,11 +89,12 @@ _UPSERTED_AGENT: Final = "CASE WHEN fresh.agent > 0 THEN fresh.agent ELSE upsert
 _JOIN_UPSERTED: Final = "LEFT JOIN upserted ON upserted.n = fresh.agent"
 
 _REJECTIONS: Final = """rejections AS (
-    INSERT INTO rejected_messages (topic, "clientId", payload, reason, "createdAt")
-    SELECT topic, client, decode(payload, 'hex'), reason, to_timestamp(arrived)
+    INSERT INTO rejected_messages
+        (topic, "clientId", payload, reason, "createdAt", "fullSize", "fullDigest")
+    SELECT topic, client, decode(payload, 'hex'), reason, to_timestamp(arrived), size, decode(digest, 'hex')
     FROM unnest(%(r_message)s::integer[], %(r_topic)s::text[], %(r_client)s::text[], %(r_payload)s::text[],
-        %(r_reason)s::text[], %(r_arrived)s::float8[])
-        WITH ORDINALITY AS rejected (message, topic, client, payload, reason, arrived, n)
+        %(r_reason)s::text[], %(r_arrived)s::float8[], %(r_size)s::integer[], %(r_digest)s::text[])
+        WITH ORDINALITY AS rejected (message, topic, client, payload, reason, arrived, size, digest, n)
     WHERE EXISTS (SELECT FROM ticket) AND (message = 0{fresh})
     ORDER BY n)"""
 _OF_FRESH: Final = " OR message IN (SELECT n FROM fresh)"

@@ -1,7 +1,7 @@
 """Group commit: what arrives while a round commits forms the next one."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
@@ -73,7 +73,8 @@ class BatchWriter:
         self._store, self._clock, self._kinds = store, clock, kinds
         self._max_entries, self._max_rows, self._observe = max_entries, max_rows, observe
         self._queues: list[_Queue] = [deque() for _ in range(store.slots)]
-        self._busy: set[int] = set()
+        # Shard → the batch of it that is under way.
+        self._busy: dict[int, Batch] = {}
         self._in_round = self._stopped = False
         self._drained: list[Deferred[None]] = []
         self._under_way = UnderWay()
@@ -134,6 +135,13 @@ class BatchWriter:
         self._drained.append(Deferred())
         return self._drained[-1]
 
+    def unfinished(self) -> Iterator[object]:
+        """The entries that are not yet committed, but for those that wait for others."""
+        for batch in self._busy.values():
+            yield from batch.entries
+        for queue in self._queues:
+            yield from (entry for entry, _, _ in queue)
+
     def stop(self) -> None:
         """Errback what is queued, and all that is saved later, with ``StoreStopped``.
 
@@ -148,7 +156,6 @@ class BatchWriter:
         shards = [shard for shard, queue in enumerate(self._queues) if queue and shard not in self._busy]
         self._in_round = bool(shards)
         if shards:
-            self._busy.update(shards)
             # Without fireOnOneErrback this fires once all have ended, whichever way.
             round_ = DeferredList([self._write(shard) for shard in shards], consumeErrors=True)
             self._within_patience(round_).addCallback(lambda _: self._begin_round())
@@ -166,7 +173,7 @@ class BatchWriter:
         return ended
 
     def _write(self, shard: int) -> "Deferred[None]":
-        batch = self._take(self._queues[shard])
+        batch = self._busy[shard] = self._take(self._queues[shard])
         since = self._clock.seconds()
 
         def written(_: None) -> None:
@@ -177,7 +184,7 @@ class BatchWriter:
                 log.failure("a batch was not committed", failure)
 
         def free(_: object) -> None:
-            self._busy.discard(shard)
+            del self._busy[shard]
             if not self._in_round:
                 self._go_on(shard)
 

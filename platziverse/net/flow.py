@@ -15,6 +15,7 @@ TURN: Final = 4  #: the other connections get their turn
 STOPPING: Final = 8  #: the daemon is stopping
 CLOSED: Final = 16  #: the connection is being closed
 RATE: Final = 32  #: the client sends faster than it may
+RECEIVER: Final = 128  #: a receiver of what the client publishes has a full queue
 ANSWER: Final = 64  #: a packet has to be answered before the next may be handled
 
 

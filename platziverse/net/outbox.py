@@ -5,11 +5,14 @@ each connection touched is flushed once, at the end of the turn.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Protocol
 
+from platziverse.broker.interfaces import DROPPED, FULL, TAKEN
 from platziverse.broker.reasons import Reason
 from platziverse.broker.session import Session
 from platziverse.mqtt.codec import encode_puback, encode_pubacks
+from platziverse.net.flow import RECEIVER, Reader
 from platziverse.net.shared import Shared
 
 #: Bytes collected for one client before they are written without waiting for the end of the turn.
@@ -23,6 +26,10 @@ class Owner(Protocol):
 
     transport: Any
     address: str
+
+    @property
+    def reading(self) -> Reader:
+        """How the client is read from."""
 
     @property
     def client_id(self) -> str:
@@ -85,10 +92,10 @@ class Outbox:
         if self._out_size > WRITE_SIZE:
             self._overflow()
 
-    def offer(self, data: bytes) -> bool:
-        """Queue a QoS 0 PUBLISH; ``False`` when the client's queue is full and it was dropped."""
-        if self.congested and not self._has_room(len(data)):
-            return False
+    def offer(self, data: bytes) -> int:
+        """Queue a QoS 0 PUBLISH; ``DROPPED``, ``TAKEN`` or ``FULL``."""
+        if self.congested:
+            return self._queue_up(data)
         out = self._out
         if not out:
             self.shared.flushes.add(self)
@@ -96,13 +103,31 @@ class Outbox:
         self._out_size += len(data)
         if self._out_size > WRITE_SIZE:
             self.flush()
-        return True
+        return TAKEN
 
-    def _has_room(self, size: int) -> bool:
-        limits = self.shared.limits
-        return not self.closed and (
-            len(self._out) < limits.max_queued_messages and self._out_size + size <= limits.max_queued_bytes
-        )
+    def _queue_up(self, data: bytes) -> int:
+        """Queue a QoS 0 PUBLISH while the client takes nothing."""
+        if self.closed or self._session is None:
+            return DROPPED
+        limits, messages, size = self.shared.limits, len(self._out), self._out_size + len(data)
+        is_full = messages >= limits.max_queued_messages or size > limits.max_queued_bytes
+        if is_full and self._session.is_beyond(messages, size):
+            return DROPPED
+        if not self._out:
+            self.shared.flushes.add(self)
+        self._out.append(data)
+        self._out_size = size
+        return FULL if is_full else TAKEN
+
+    def hold(self) -> None:
+        """Read nothing more from this client, as a receiver of its messages has a full queue."""
+        if self._owner is not None:
+            self._owner.reading.hold_reading(RECEIVER)
+
+    def release(self) -> None:
+        """Read from it again, in the next turn."""
+        if self._owner is not None:
+            self.soon(partial(self._owner.reading.resume_reading, RECEIVER))
 
     def _overflow(self) -> None:
         if not self.congested:

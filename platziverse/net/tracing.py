@@ -9,6 +9,7 @@ from typing import Any, Final, get_args
 
 from twisted.logger import Logger
 
+from platziverse.broker.interfaces import DROPPED
 from platziverse.broker.session import Session
 from platziverse.mqtt.codec import encode_puback
 from platziverse.mqtt.packets import Connect, Packet, Publish, Subscribe
@@ -62,10 +63,10 @@ class TracedOutbox(Outbox):
         for packet_id in packet_ids:
             self.send(encode_puback(packet_id))
 
-    def offer(self, data: bytes) -> bool:
+    def offer(self, data: bytes) -> int:
         """A PUBLISH with QoS 0."""
         taken = super().offer(data)
-        if taken:
+        if taken != DROPPED:
             self._tell_sent(data)
         return taken
 

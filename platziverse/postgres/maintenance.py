@@ -1,6 +1,8 @@
-"""Partitions made ahead of time, and old ones dropped."""
+"""When partitions are made, and what is old is deleted; :mod:`~platziverse.postgres.pruning` says how."""
 
-from collections.abc import Generator
+import time
+from collections import Counter
+from collections.abc import Callable, Generator
 from typing import Any, Final
 
 import psycopg2
@@ -8,42 +10,45 @@ from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from platziverse.postgres.connection import connect, force_close, timed
+from platziverse.postgres.connection import connect, force_close
+from platziverse.postgres.pruning import Kept, Pruning
 from platziverse.postgres.sqlstate import one_line
 
 log = Logger("platziverse.store")
 
-#: Whoever has a table gets as long as a batch may wait; then we come again.
-_LIMITS: Final = "SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '{deadline}s';"
-_ADD: Final = "SELECT platziverse_add_partitions(to_timestamp(%s))"
-_PRUNE: Final = "SELECT platziverse_prune(to_timestamp(%s))"
-_DROP: Final = "SELECT platziverse_drop_months(to_timestamp(%s) - make_interval(months => %s))"
+#: After so many runs that failed, one a minute, somebody should know.
+PATIENCE: Final = 30
 
 
 class Maintenance:
-    """Looks after the partitions at once and every hour, and every minute while that fails.
+    """Looks after the tables at once and every hour, and every minute while that fails.
 
     Several daemons may do so: only what is missing is added. Data waits for none of it, since what
     belongs to no partition goes to the default one.
 
-    :param wall_clock: seconds since the epoch.
-    :param keep_months: months of metrics that are kept besides the current one; 0: all of them.
+    :param kept: how long rows are kept.
+    :param wall_clock: returns seconds since the epoch, as this machine has them.
+    :param rejected: returns how many messages this daemon has rejected; after more of them their room is
+        looked at within a minute.
+    :ivar deleted: rejected messages that were deleted, by the setting that says so.
     """
 
     def __init__(
         self,
         dsn: str,
         reactor: Any,
-        wall_clock: Any,
+        kept: Kept,
         *,
-        keep_months: int = 0,
+        wall_clock: Callable[[], float] = time.time,
+        rejected: Callable[[], int] = lambda: 0,
         interval: float = 3600.0,
         retry: float = 60.0,
     ) -> None:
-        self._keep_months = keep_months
-        self._dsn, self._reactor, self._wall_clock = dsn, reactor, wall_clock
+        self.deleted: Counter[str] = Counter()
+        self._dsn, self._reactor, self._kept = dsn, reactor, kept
+        self._wall_clock, self._rejected = wall_clock, rejected
         self._interval, self._retry = interval, retry
-        self._due = 0.0
+        self._due, self._failures, self._looked_at = 0.0, 0, 0
         self._loop = LoopingCall(self._look)
         self._loop.clock = reactor
         self._running: Deferred[None] | None = None
@@ -60,37 +65,39 @@ class Maintenance:
         return self._running or succeed(None)
 
     @inlineCallbacks
-    def run(self, deadline: float = 60.0) -> Generator["Deferred[Any]", Any, None]:
-        """Add and drop what is due by the wall clock.
+    def run(self, everything: bool = True) -> Generator["Deferred[Any]", Any, None]:
+        """Add and delete what is due by the clock of the database.
 
+        :param everything: or only what may be due within a minute, the room of rejected messages.
         :raises psycopg2.Error: the database is away, or somebody holds a lock.
         """
         connection = yield connect(self._dsn, self._reactor)
-        limits, now = _LIMITS.format(deadline=int(deadline)), self._wall_clock()
         try:
-            for query in _ADD, _PRUNE:
-                yield timed(connection, connection.runQuery(limits + query, (now,)), deadline)
-            if self._keep_months:
-                dropping = connection.runQuery(limits + _DROP, (now, self._keep_months))
-                ((months,),) = yield timed(connection, dropping, deadline)
-                if months:
-                    log.info("{months} months of metrics were dropped: they are too old", months=months)
+            pruning = Pruning(connection, self._kept, self._wall_clock, self.deleted)
+            yield pruning.run() if everything else pruning.too_many_rejected()
         finally:
             force_close(connection)
 
     def _look(self) -> "Deferred[None] | None":
-        if self._reactor.seconds() < self._due:
+        due, rejected = self._reactor.seconds() >= self._due, self._rejected()
+        if not due and rejected == self._looked_at:
             return None
-        self._running = self.run().addCallbacks(self._done, self._failed)
+        self._looked_at = rejected
+        self._running = self.run(due).addCallbacks(self._done, self._failed, callbackArgs=(due,))
         return self._running
 
-    def _done(self, _: object) -> None:
-        self._due = self._reactor.seconds() + self._interval - self._retry / 2
+    def _done(self, _: object, everything: bool) -> None:
         self._running = None
+        if everything:
+            self._failures = 0
+            self._due = self._reactor.seconds() + self._interval - self._retry / 2
 
     def _failed(self, failure: Any) -> None:
         self._running = None
-        if failure.check(psycopg2.Error):
-            log.info("partitions are looked after later: {reason}", reason=one_line(failure.value))
-        else:
-            log.failure("partitions could not be looked after", failure)
+        if not failure.check(psycopg2.Error):
+            log.failure("tables could not be looked after", failure)
+            return
+        self._failures += 1
+        say = log.warn if self._failures % PATIENCE == 0 else log.info
+        text = "tables are looked after later, after {failures} attempts: {reason}"
+        say(text, failures=self._failures, reason=one_line(failure.value))

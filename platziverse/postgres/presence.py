@@ -9,14 +9,16 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from platziverse.postgres.connection import connect, force_close, timed
 
 _RESET = """UPDATE agents SET connected = false, "connectedBy" = NULL, "updatedAt" = now()
-    WHERE connected AND ("connectedBy" = %s OR "connectedBy" IS NULL) RETURNING uuid"""
+    WHERE connected AND ("connectedBy" = %s OR "connectedBy" IS NULL
+    OR NOT EXISTS (SELECT FROM mqtt_daemons WHERE instance = "connectedBy")) RETURNING uuid"""
 
 
 @inlineCallbacks
 def reset_presence(dsn: str, reactor: Any, instance: UUID) -> Generator["Deferred[Any]", Any, list[str]]:
     """Mark the agents that ``instance``, or nobody known, left connected. Fires with their uuids.
 
-    Agents connected through another daemon stay as they are.
+    Agents connected through another daemon of ``mqtt_daemons`` stay as they are: whether it lives is asked by
+    :class:`~platziverse.postgres.lease.Lease`.
 
     :raises psycopg2.OperationalError: the database is away; try again later.
     """

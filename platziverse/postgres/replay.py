@@ -11,7 +11,8 @@ _CLAIM: Final = """SELECT 1 FROM rejected_messages WHERE id = %s AND "replayedAt
 #: Whether an agent is connected is the daemon's knowledge; an agent not seen before is not.
 _AGENT: Final = """INSERT INTO agents
     (uuid, username, name, hostname, pid, connected, "createdAt", "updatedAt")
-    VALUES (%s, %s, %s, %s, %s, false, now(), now()) ON CONFLICT (uuid) DO NOTHING"""
+    SELECT %s, %s, %s, %s, %s, false, now(), now() WHERE NOT EXISTS (SELECT FROM agents WHERE uuid = %s)
+    ON CONFLICT (uuid) DO NOTHING"""
 _AGENT_ID: Final = "SELECT id FROM agents WHERE uuid = %s"
 _KEY: Final = "INSERT INTO message_keys (key) VALUES (%s) ON CONFLICT DO NOTHING"
 _STORED: Final = """SELECT type, value FROM metrics WHERE "agentId" = %s AND "createdAt" = to_timestamp(%s)"""
@@ -37,7 +38,8 @@ def replay(connection: Any, row: int, report: Report) -> int | None:
         if cursor.fetchone() is None:
             return None
         agent = report.agent
-        cursor.execute(_AGENT, (agent.uuid, agent.username, agent.name, agent.hostname, agent.pid))
+        fields = agent.uuid, agent.username, agent.name, agent.hostname, agent.pid
+        cursor.execute(_AGENT, (*fields, agent.uuid))
         cursor.execute(_AGENT_ID, (agent.uuid,))
         (agent_id,) = cursor.fetchone()
         missing = _missing(cursor, report, agent_id)

@@ -19,15 +19,17 @@ class Readiness(Answer):
     """503 while messages wait for the database, with the reason.
 
     :param trouble: what keeps the daemon from storing, in one line; empty when nothing does.
+    :param warning: returns what somebody should put right although all is stored, in one line, or nothing.
     """
 
-    def __init__(self, trouble: Callable[[], str]) -> None:
+    def __init__(self, trouble: Callable[[], str], warning: Callable[[], str] = lambda: "") -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._trouble = trouble
+        self._trouble, self._warning = trouble, warning
 
     def answer(self, request: Request) -> Any:
         reason = self._trouble()
         if not reason:
-            return {"status": "ready"}
+            warning = self._warning()
+            return {"status": "ready", "warning": warning} if warning else {"status": "ready"}
         request.setResponseCode(503)
         return {"status": "not ready", "reason": reason}

@@ -105,6 +105,10 @@ class Traffic(Protocol):
     @property
     def receivers_dropped(self) -> int: ...
     @property
+    def receiver_holds(self) -> int: ...
+    @property
+    def receivers_too_slow(self) -> int: ...
+    @property
     def connects_accepted(self) -> int: ...
     @property
     def sessions_expired(self) -> int: ...
@@ -203,6 +207,18 @@ class Database(Protocol):
     def refused(self) -> int: ...
     @property
     def internal_errors(self) -> int: ...
+
+
+class Upkeep(Protocol):
+    """The clocks, and what is deleted because it is old.
+
+    ``apart`` is in seconds, ours minus the database's; ``deleted`` are rejected messages, by setting.
+    """
+
+    @property
+    def apart(self) -> float | None: ...
+    @property
+    def deleted(self) -> Mapping[str, int]: ...
 
 
 class Presence(Protocol):

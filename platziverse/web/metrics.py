@@ -53,12 +53,14 @@ class DaemonCollector:
         database: ports.Database,
         observations: Observations,
         turns: Turns,
+        upkeep: ports.Upkeep,
     ) -> None:
         self._version = version
         self._broker, self._connections, self._handlers = broker, connections, handlers
         self._crowd, self._arrivals = crowd, arrivals
         self._writer, self._database = writer, database
         self._observations, self._turns = observations, turns
+        self._upkeep = upkeep
 
     def collect(self) -> Iterator[Metric]:
         """All of it."""
@@ -134,6 +136,9 @@ class DaemonCollector:
         yield _gauge("memory_used_bytes", "Bytes of sessions and messages, estimated.", memory.used)
         yield _gauge("memory_budget_bytes", "What they may take: limits.max_memory.", memory.budget)
         yield _counter("rate_holds", "Times that a client sent faster than it may.", traffic.rate_holds)
+        held, slow = traffic.receiver_holds, traffic.receivers_too_slow
+        yield _counter("receiver_holds", "Times that a full queue began to hold its publishers.", held)
+        yield _counter("receivers_too_slow", "Times that one had held them for long enough.", slow)
         dropped = traffic.receivers_dropped
         yield _counter("receivers_dropped", "Slow receivers let go as memory was short.", dropped)
 
@@ -158,6 +163,11 @@ class DaemonCollector:
         state = self._database.state.partition(":")[0]
         states = {(name,): int(name == state) for name in STATES}
         yield _gauge("database_state", "1 for the state the database is in.", states, ("state",))
+        deleted = {("keep_rejected_days",): 0, ("keep_rejected_bytes",): 0}
+        deleted |= {(setting,): count for setting, count in self._upkeep.deleted.items()}
+        yield _counter("rejected_messages_deleted", "Old rejected messages deleted.", deleted, ("setting",))
+        if (apart := self._upkeep.apart) is not None:
+            yield _gauge("clock_difference_seconds", "Our clock's time minus the database's.", apart)
         seen = self._observations
         yield _histogram("puback_seconds", "From PUBLISH to its PUBACK or PUBREC.", seen.ack_seconds)
         yield _histogram("batch_entries", "Entries of a batch.", seen.batch_entries)

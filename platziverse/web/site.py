@@ -199,11 +199,12 @@ def make_site(
     trouble: Callable[[], str],
     pages: Iterable[tuple[str, Resource]] = (),
     websocket: Resource | None = None,
+    warning: Callable[[], str] = lambda: "",
     **more: Any,
 ) -> GuardedSite:
     """The factory for HTTP connections.
 
-    :param trouble: see :class:`~platziverse.web.health.Readiness`.
+    :param trouble: see :class:`~platziverse.web.health.Readiness`; ``warning`` too.
     :param pages: further resources by name, e.g. ``("metrics", ...)``, ``("api", ...)``.
     :param websocket: MQTT over WebSocket, at ``/mqtt``, and at ``/`` for whoever asks for an upgrade.
     :param more: ``lets_in``, ``traffic`` and ``complaints`` of :class:`GuardedSite`.
@@ -215,7 +216,7 @@ def make_site(
         return Refusal(404, "not found")
 
     root = _Tree(index)
-    own: list[tuple[str, Resource]] = [("readyz", Readiness(trouble))]
+    own: list[tuple[str, Resource]] = [("readyz", Readiness(trouble, warning))]
     own.append(("healthz", Health()))  # type: ignore[no-untyped-call]
     for name, page in (*own, *pages):
         root.putChild(name.encode(), page)

@@ -150,6 +150,12 @@ class PresenceTests(HandlersCase):
         self.assertEqual(self.published[1], ("agent/disconnected", {"agent": {"uuid": "yyy"}}))
         self.assertEqual(self.store.entries[1], Departure("yyy"))
 
+    def test_agents_that_a_dead_daemon_left_are_announced_unless_they_have_come_here(self) -> None:
+        """Row 145."""
+        self.send(self.connected())
+        self.recorder.left_behind(["theirs", "yyy"])
+        self.assertEqual(self.published[1:], [("agent/disconnected", {"agent": {"uuid": "theirs"}})])
+
     def test_a_take_over_leaves_the_agent_connected(self) -> None:
         """row 25"""
         old = self.connected("same")

@@ -68,6 +68,14 @@ class RejectedTests(TestCase):
         nasty = str(self.reject(b"\x1b[2J\xff"))
         self.assertEqual(self.rejected("show", nasty).splitlines()[1], r"b'\x1b[2J\xff'")
 
+    def test_what_was_cut_is_said_and_never_replayed(self) -> None:
+        """Row 143."""
+        number = self.reject(self.message(("temp", 33)))
+        self.sql('UPDATE rejected_messages SET "fullSize" = 70000')
+        self.assertIn(" of 70000 bytes are kept", self.rejected("show", str(number)))
+        self.assertIn(" of 70000 bytes are kept", self.rejected("replay", code=1))
+        self.assertEqual(self.metrics(), [])
+
     def test_show_raw_gives_its_bytes_alone(self) -> None:
         self.assertEqual(self.rejected("show", "--raw", str(self.reject(b"Hello"))), "Hello")
 

@@ -1,6 +1,7 @@
 """The database of a daemon, until it is ready."""
 
 import shutil
+import time
 from collections.abc import Generator
 from typing import Any
 
@@ -9,8 +10,11 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
+from platziverse.agents.handlers import AgentHandlers
+from platziverse.agents.recorder import Recorder
 from platziverse.config import Config
 from platziverse.daemon.database import Database, Unusable
+from tests.agents.doubles import FakeClient, message, of_agent
 from tests.postgres.scratch import open_dir, scratch_server
 
 
@@ -54,6 +58,33 @@ class DatabaseTests(TestCase):
             yield deferLater(reactor, 0.01)
         self.assertIn(self.state_dir, database.store.state)
         self.successResultOf(database.drain())
+
+    @inlineCallbacks
+    def test_a_clock_that_is_behind_stores_nothing_in_the_past(self) -> Generator["Deferred[Any]", Any, None]:
+        """Row 142: not even what came before the database was there."""
+        server = scratch_server()
+        name = server.create()
+        config = Config(database=server.dsn(name), state_dir=self.state_dir)
+        database = Database(config, reactor, ours=lambda: time.time() - 3650 * 86_400.0)
+        self.addCleanup(database.stop)
+        recorder = Recorder(database.writer, lambda topic, payload: None, database.clock)
+        client = FakeClient("client")
+        recorder.client_connected(client)
+        sent = message(of_agent("yyy", f', "timestamp": {int(time.time() * 1000)}'.encode()))
+        saved = AgentHandlers(recorder).message(sent, client)
+        yield database.start()
+        yield saved
+        yield AgentHandlers(recorder).message(sent, client)
+        self.assertTrue(database.clock.warning)
+        rows = server.execute(
+            name,
+            """SELECT max(abs(extract(epoch FROM now() - "createdAt"))), count(*),
+            max(abs(extract(epoch FROM now() - "timestamp"))) FROM metrics""",
+        )
+        ((stored, count, measured),) = rows
+        self.assertLess(stored, 60)
+        self.assertLess(measured, 60)
+        self.assertEqual(count, 4)
 
     def test_two_daemons_do_not_share_a_state_directory(self) -> None:
         self.database("host=a")

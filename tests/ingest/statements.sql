@@ -8,8 +8,9 @@ WITH ticket AS (
     WITH ORDINALITY AS given (uuid, username, name, hostname, pid, connected, n)),
 upsert AS (
     INSERT INTO agents
-        (uuid, username, name, hostname, pid, connected, "createdAt", "updatedAt", "connectedBy")
-    SELECT uuid, username, name, hostname, pid, connected, now(), now(),
+        (id, uuid, username, name, hostname, pid, connected, "createdAt", "updatedAt", "connectedBy")
+    SELECT coalesce((SELECT id FROM agents WHERE agents.uuid = given.uuid), nextval('agents_id_seq')),
+        uuid, username, name, hostname, pid, connected, now(), now(),
         CASE WHEN connected THEN %(instance)s::uuid END
     FROM given WHERE EXISTS (SELECT FROM ticket) ORDER BY uuid
     ON CONFLICT (uuid) DO UPDATE SET username = excluded.username, name = excluded.name,
@@ -49,11 +50,12 @@ known_delivery AS (
         WITH ORDINALITY AS metric (message, type, value, number, n)
     JOIN fresh ON fresh.n = metric.message LEFT JOIN upserted ON upserted.n = fresh.agent
     ORDER BY metric.n), rejections AS (
-    INSERT INTO rejected_messages (topic, "clientId", payload, reason, "createdAt")
-    SELECT topic, client, decode(payload, 'hex'), reason, to_timestamp(arrived)
+    INSERT INTO rejected_messages
+        (topic, "clientId", payload, reason, "createdAt", "fullSize", "fullDigest")
+    SELECT topic, client, decode(payload, 'hex'), reason, to_timestamp(arrived), size, decode(digest, 'hex')
     FROM unnest(%(r_message)s::integer[], %(r_topic)s::text[], %(r_client)s::text[], %(r_payload)s::text[],
-        %(r_reason)s::text[], %(r_arrived)s::float8[])
-        WITH ORDINALITY AS rejected (message, topic, client, payload, reason, arrived, n)
+        %(r_reason)s::text[], %(r_arrived)s::float8[], %(r_size)s::integer[], %(r_digest)s::text[])
+        WITH ORDINALITY AS rejected (message, topic, client, payload, reason, arrived, size, digest, n)
     WHERE EXISTS (SELECT FROM ticket) AND (message = 0 OR message IN (SELECT n FROM fresh))
     ORDER BY n), releases AS (
     DELETE FROM qos2_messages
@@ -92,8 +94,9 @@ WITH ticket AS (
     WITH ORDINALITY AS given (uuid, username, name, hostname, pid, connected, n)),
 upsert AS (
     INSERT INTO agents
-        (uuid, username, name, hostname, pid, connected, "createdAt", "updatedAt", "connectedBy")
-    SELECT uuid, username, name, hostname, pid, connected, now(), now(),
+        (id, uuid, username, name, hostname, pid, connected, "createdAt", "updatedAt", "connectedBy")
+    SELECT coalesce((SELECT id FROM agents WHERE agents.uuid = given.uuid), nextval('agents_id_seq')),
+        uuid, username, name, hostname, pid, connected, now(), now(),
         CASE WHEN connected THEN %(instance)s::uuid END
     FROM given WHERE EXISTS (SELECT FROM ticket) ORDER BY uuid
     ON CONFLICT (uuid) DO UPDATE SET username = excluded.username, name = excluded.name,
@@ -119,11 +122,12 @@ WITH ticket AS (
     INSERT INTO ingest_batches AS known (writer, batch, "updatedAt") VALUES (%(writer)s, %(batch)s, now())
     ON CONFLICT (writer) DO UPDATE SET batch = excluded.batch, "updatedAt" = now()
     WHERE known.batch < excluded.batch RETURNING 1), rejections AS (
-    INSERT INTO rejected_messages (topic, "clientId", payload, reason, "createdAt")
-    SELECT topic, client, decode(payload, 'hex'), reason, to_timestamp(arrived)
+    INSERT INTO rejected_messages
+        (topic, "clientId", payload, reason, "createdAt", "fullSize", "fullDigest")
+    SELECT topic, client, decode(payload, 'hex'), reason, to_timestamp(arrived), size, decode(digest, 'hex')
     FROM unnest(%(r_message)s::integer[], %(r_topic)s::text[], %(r_client)s::text[], %(r_payload)s::text[],
-        %(r_reason)s::text[], %(r_arrived)s::float8[])
-        WITH ORDINALITY AS rejected (message, topic, client, payload, reason, arrived, n)
+        %(r_reason)s::text[], %(r_arrived)s::float8[], %(r_size)s::integer[], %(r_digest)s::text[])
+        WITH ORDINALITY AS rejected (message, topic, client, payload, reason, arrived, size, digest, n)
     WHERE EXISTS (SELECT FROM ticket) AND (message = 0)
     ORDER BY n) SELECT (SELECT count(*) FROM ticket), 0, NULL, NULL;
 -- departures and releases

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Sequence
 from contextlib import closing
+from hashlib import sha256
 from typing import Any
 from uuid import uuid4
 
@@ -129,6 +130,21 @@ class Tickets(StatementCase):
         self.assertEqual(execute(self.dsn, "SELECT count(*) FROM ingest_batches"), [(0,)])
 
 
+class Cutting(StatementCase):
+    def test_a_long_payload_is_cut_and_its_size_and_hash_are_kept(self) -> None:
+        """Row 143."""
+        self.statements = ReportStatements(uuid4(), kept_bytes=1000)
+        payloads = [b"x" * 1000, bytes(range(256)) * 4]
+        self.run_statement([rejection("long", payload) for payload in payloads], 1)
+        sql = """SELECT payload, "fullSize", "fullDigest" FROM rejected_messages ORDER BY id"""
+        rows = [
+            tuple(bytes(cell) if isinstance(cell, memoryview) else cell for cell in row)
+            for row in execute(self.dsn, sql)
+        ]
+        digest = sha256(payloads[1]).digest()
+        self.assertEqual(rows, [(payloads[0], None, None), (payloads[1][:1000], 1024, digest)])
+
+
 class Remembering(StatementCase):
     def test_a_known_agent_is_not_written(self) -> None:
         self.run_statement([report("1")], 1)
@@ -141,6 +157,14 @@ class Remembering(StatementCase):
         self.run_statement([report()], 1)
         self.run_statement([report(agent=Agent("a", "u", "new", "h", 2))], 2)
         self.assertEqual(execute(self.dsn, "SELECT name, pid FROM agents"), [("new", 2)])
+
+    def test_an_agent_that_reconnects_uses_up_no_number(self) -> None:
+        """Row 144: the sequence of the ids has 2^31 of them."""
+        for batch in range(1, 21):
+            self.run_statement([report(uuid="a"), report(uuid="b")], 2 * batch)
+            self.statements.known.clear()  # as after its connection has ended
+        self.run_statement([report(uuid="new")], 50)
+        self.assertEqual(execute(self.dsn, "SELECT id, uuid FROM agents ORDER BY id")[-1], (3, "new"))
 
     def test_an_agent_that_somebody_else_took_ends_the_batch(self) -> None:
         self.run_statement([report()], 1)

@@ -145,6 +145,17 @@ class Rounds(WriterCase):
         self.store.commit_all()
         self.assertEqual([len(written.entries) for written in self.store.writing], [2])
 
+    def test_what_is_not_committed_can_be_looked_at(self) -> None:
+        entries = [report("1"), report("2"), rejection()]
+        self.save(entries[0])
+        self.turn()
+        self.save(*entries[1:])
+        self.assertEqual(list(self.writer.unfinished()), entries)
+        self.store.commit_all()
+        self.assertEqual(list(self.writer.unfinished()), entries[1:])
+        self.store.commit_all()
+        self.assertEqual(list(self.writer.unfinished()), [])
+
     def test_a_deferred_fires_with_its_commit_and_not_before(self) -> None:
         (saved,) = self.save(report())
         self.turn()

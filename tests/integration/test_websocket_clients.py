@@ -17,7 +17,6 @@ from twisted.trial.unittest import SkipTest
 
 from tests.door.test_tls import write_certificate
 from tests.integration.daemon import PATIENCE, DaemonTestCase, Program, clean_environment, find_program
-from tests.ports import free_port
 
 HERE = Path(__file__).parent
 SCRIPT = HERE / "node_modules" / "mqtt" / "dist" / "mqtt.min.js"
@@ -71,8 +70,13 @@ class PortCase(DaemonTestCase):
         write_certificate(self.folder, "agent-7", ca)
         names = ("PLATZIVERSE_TLS_CERTIFICATE", "PLATZIVERSE_TLS_KEY", "PLATZIVERSE_TLS_CLIENT_CA")
         environ = {name: str(self.folder / file) for name, file in zip(names, self.files, strict=False)}
-        self.page_port = free_port()
-        environ["PLATZIVERSE_WEB_WEBSOCKET_ORIGINS"] = f"http://localhost:{self.page_port}"
+        self.told: queue.Queue[str] = queue.Queue()
+        self.pages = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Pages, self.told))
+        threading.Thread(target=self.pages.serve_forever, daemon=True).start()
+        self.addCleanup(self.pages.server_close)
+        self.addCleanup(self.pages.shutdown)
+        self.origin = f"http://localhost:{self.pages.server_address[1]}"
+        environ["PLATZIVERSE_WEB_WEBSOCKET_ORIGINS"] = self.origin
         self.server = self.daemon("--database", "host=/nonexistent dbname=x", environ=environ)
         self.port = self.server.port()
         self.addCleanup(self.all_is_well)
@@ -97,26 +101,21 @@ class PortCase(DaemonTestCase):
         output = self.succeeded("node", str(HERE / "websocket_client.js"), url, version, **extra)
         self.assertEqual(output, b"all received\n")
 
-    def browser(self, scheme: str, path: str) -> None:
+    def browser(self, scheme: str, path: str, origin: str = "", told: str = "received-012") -> None:
         program = find_program("chromium")
         if program is None or not SCRIPT.exists():
             raise SkipTest("Chromium or MQTT.js is not installed")
-        told: queue.Queue[str] = queue.Queue()
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", self.page_port), partial(Pages, told))
-        threading.Thread(target=server.serve_forever, daemon=True).start()
         broker = f"{scheme}://localhost:{self.port}{path}"
-        url = f"http://localhost:{self.page_port}/browser.html?{broker}"
+        url = f"{origin or self.origin}/browser.html?{broker}"
         options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
         options += ["--no-proxy-server", "--ignore-certificate-errors", "--disable-background-networking"]
         options += [f"--user-data-dir={self.folder / 'profile'}", "--remote-debugging-port=0"]
         chromium = Program(program, *options, url)
         try:
-            self.assertEqual(told.get(timeout=PATIENCE), "received-012", self.server.output)
+            self.assertEqual(self.told.get(timeout=PATIENCE), told, self.server.output)
         finally:
             os.killpg(chromium.process.pid, signal.SIGKILL)  # it leads a session, with its children
             chromium.kill()
-            server.shutdown()
-            server.server_close()
 
     def paho(self, transport: str, tls: bool) -> None:
         received: list[bytes | bytearray] = []
@@ -157,6 +156,11 @@ class TestPlain(PortCase):
     def test_chromium(self) -> None:
         self.browser("ws", "/mqtt")
         self.browser("ws", "/")
+
+    def test_chromium_does_not_let_a_foreign_page_in(self) -> None:
+        """Row 191: the same page, of an origin that is not listed."""
+        foreign = self.origin.replace("localhost", "127.0.0.1")
+        self.browser("ws", "/mqtt", foreign, "closed")
 
     def test_mqtt_js_over_tcp(self) -> None:
         self.mqtt_js("mqtt", "")

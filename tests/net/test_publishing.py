@@ -4,6 +4,7 @@ import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.defer import Deferred, fail
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.broker.interfaces import Client
@@ -27,6 +28,17 @@ class BreaksOnce:
             raise ZeroDivisionError
 
 
+class FailsAtTheSixth:
+    """A handler whose sixth answer is a failure."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, message: Publish, client: Client) -> "Deferred[object] | None":
+        self.calls += 1
+        return fail(ZeroDivisionError()) if self.calls == 6 else None
+
+
 class BreaksWhenTold:
     """An observer with a bug."""
 
@@ -47,11 +59,10 @@ def numbered(topic: str, count: int, payload: bytes = b"", qos: int = 1) -> list
 
 class Runs(SynchronousTestCase):
     def test_messages_after_the_one_that_closes_their_connection_are_not_handled(self) -> None:
-        """Its own queue overflows at the sixth; the five before it are acknowledged."""
-        harness = BrokerHarness(limits=Limits(max_inflight=2, max_queued_messages=3))
+        """The handler fails at the sixth; the five before it are acknowledged."""
+        harness = BrokerHarness({"t": FailsAtTheSixth()})
         watcher, client = harness.connect("watcher"), harness.connect("client")
         watcher.subscribe("t")
-        client.subscribe("t", 1)
         client.send(*numbered("t", 50))
         self.assertTrue(client.closed)
         acknowledged = [packet for packet in client.received() if isinstance(packet, Puback)]
@@ -74,10 +85,9 @@ class Runs(SynchronousTestCase):
     def test_who_has_ended_is_not_freed_by_the_store(self) -> None:
         """row 112: freeing one reader ends another, which waits as well"""
         store = Store()
-        limits = Limits(max_unfinished_total=4, max_unfinished=10, max_inflight=1, max_queued_messages=0)
-        harness = BrokerHarness({"t": store}, limits)
+        limits = Limits(max_unfinished_total=4, max_unfinished=10)
+        harness = BrokerHarness({"t": store, "other": lambda message, client: second.lose()}, limits)
         first, second = harness.connect("first"), harness.connect("second")
-        second.subscribe("other", 1)
         first.send(*numbered("t", 4), *numbered("other", 2))
         second.send(*numbered("t", 1))
         self.assertTrue(first.held)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from attrs import define
@@ -37,6 +38,8 @@ class FakeDatabase:
     state: str = "ready"
     refused: int = 0
     internal_errors: int = 0
+    apart: float | None = None
+    deleted: Mapping[str, int] = {}
 
 
 class MetricsCase(SynchronousTestCase):
@@ -62,6 +65,7 @@ class MetricsCase(SynchronousTestCase):
             self.database,
             self.observations,
             self.turns,
+            self.database,
         )
         self.page = MetricsPage(collector)
         self.site = make_site(self.clock, WebSettings(), lambda: "", [("metrics", self.page)])
@@ -131,6 +135,20 @@ class MetricsTests(MetricsCase):
         samples = self.samples()
         states = [samples[("platziverse_database_state", name)] for name in ("connecting", "ready", "away")]
         self.assertEqual(states, [0, 0, 1])
+
+    def test_the_difference_of_the_clocks_is_told_when_it_is_known(self) -> None:
+        """Row 140."""
+        self.assertNotIn(("platziverse_clock_difference_seconds",), self.samples())
+        self.database.apart = -61.5
+        self.assertEqual(self.samples()[("platziverse_clock_difference_seconds",)], -61.5)
+
+    def test_rejected_messages_that_were_deleted_are_counted(self) -> None:
+        """Row 143."""
+        self.database.deleted = {"keep_rejected_bytes": 7}
+        samples = self.samples()
+        deleted = "platziverse_rejected_messages_deleted_total"
+        found = [samples[(deleted, setting)] for setting in ("keep_rejected_days", "keep_rejected_bytes")]
+        self.assertEqual(found, [0, 7])
 
     def test_distributions_have_cumulative_buckets(self) -> None:
         self.observations.ack(0.002)

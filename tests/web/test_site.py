@@ -46,7 +46,7 @@ class Upgrade(Answer):
 class SiteCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.trouble = ""
+        self.trouble = self.warning = ""
         self.slow = Slow()
         self.build()
 
@@ -59,6 +59,7 @@ class SiteCase(SynchronousTestCase):
             lambda: self.trouble,
             pages,
             websocket=Upgrade(),
+            warning=lambda: self.warning,
             traffic=self.traffic,
             complaints=self.complaints,
         )
@@ -82,6 +83,15 @@ class HealthTests(SiteCase):
         response = self.connection().request("/readyz")
         self.assertEqual(response.status, 503)
         self.assertEqual(response.json, {"status": "not ready", "reason": "the database is away"})
+
+    def test_ready_with_a_warning_is_ready(self) -> None:
+        """Row 140: messages are stored whatever our clock says."""
+        self.assertEqual(self.connection().request("/readyz").json, {"status": "ready"})
+        self.warning = "the clock is 61 s ahead"
+        response = self.connection().request("/readyz")
+        self.assertEqual(
+            (response.status, response.json), (200, {"status": "ready", "warning": "the clock is 61 s ahead"})
+        )
 
 
 class TreeTests(SiteCase):

@@ -90,3 +90,82 @@ BEGIN
     DELETE FROM metrics_default WHERE "createdAt" < oldest;
     RETURN dropped;
 END $$;
+
+-- The days of keys that may be dropped: eight are kept.
+CREATE FUNCTION platziverse_old_days(moment timestamptz DEFAULT now()) RETURNS SETOF text LANGUAGE sql STABLE AS $$
+    SELECT relname::text FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+    WHERE inhparent = 'message_keys'::regclass AND relname ~ '^message_keys_\d{4}_\d\d_\d\d$'
+    AND right(relname, 10) < to_char(
+        date_trunc('day', least(moment, now()) AT TIME ZONE 'UTC') - interval '8 days', 'YYYY_MM_DD')
+    ORDER BY 1
+$$;
+
+-- Before this moment rejected messages are too old: no more than one day of them, so that a clock that is wrong for
+-- an hour costs one day and not all of them.
+CREATE FUNCTION platziverse_rejected_before(days integer, moment timestamptz DEFAULT now()) RETURNS timestamptz
+LANGUAGE sql STABLE AS $$
+    SELECT least(least(moment, now()) - make_interval(days => days), min("createdAt") + interval '1 day')
+    FROM rejected_messages
+$$;
+
+-- Forgets keys, QoS 2 messages and writers that have been silent for eight days, daemons after one, and rejected
+-- messages after keep_rejected_days (0: never). Returns how many rows; at most so many of each table.
+DROP FUNCTION platziverse_prune(timestamptz);
+CREATE FUNCTION platziverse_prune(
+    moment timestamptz DEFAULT now(), keep_rejected_days integer DEFAULT 90, most integer DEFAULT 1000000000
+) RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+    oldest timestamptz := (date_trunc('day', least(moment, now()) AT TIME ZONE 'UTC') - interval '8 days')
+        AT TIME ZONE 'UTC';
+    part text;
+    pruned integer := 0;
+    rows integer;
+BEGIN
+    FOR part IN SELECT platziverse_old_days(moment) LOOP
+        EXECUTE format('DROP TABLE %I', part);
+    END LOOP;
+    DELETE FROM message_keys_default WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM message_keys_default WHERE key < platziverse_first_key(oldest) LIMIT most));
+    GET DIAGNOSTICS rows = ROW_COUNT;
+    pruned := pruned + rows;
+    DELETE FROM ingest_batches WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM ingest_batches WHERE "updatedAt" < oldest LIMIT most));
+    GET DIAGNOSTICS rows = ROW_COUNT;
+    pruned := pruned + rows;
+    DELETE FROM qos2_messages WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM qos2_messages WHERE "createdAt" < oldest LIMIT most));
+    GET DIAGNOSTICS rows = ROW_COUNT;
+    pruned := pruned + rows;
+    DELETE FROM mqtt_daemons WHERE "seenAt" < least(moment, now()) - interval '1 day'
+        AND NOT EXISTS (SELECT FROM agents WHERE connected AND "connectedBy" = instance);
+    IF keep_rejected_days > 0 THEN
+        DELETE FROM rejected_messages WHERE ctid = ANY (ARRAY(
+            SELECT ctid FROM rejected_messages
+            WHERE "createdAt" < platziverse_rejected_before(keep_rejected_days, moment) LIMIT most));
+        GET DIAGNOSTICS rows = ROW_COUNT;
+        pruned := pruned + rows;
+    END IF;
+    RETURN pruned;
+END $$;
+
+-- The last of the rejected messages that have no room in so many bytes, counted from the newest; NULL: all have.
+CREATE FUNCTION platziverse_rejected_beyond(bytes bigint) RETURNS bigint LANGUAGE sql STABLE AS $$
+    SELECT id FROM (
+        SELECT id, sum(100 + octet_length(payload) + octet_length(topic) + octet_length("clientId")
+            + octet_length(reason)) OVER (ORDER BY id DESC) AS total
+        FROM rejected_messages
+    ) AS counted WHERE total > bytes ORDER BY id DESC LIMIT 1
+$$;
+
+-- Deletes agents that have gone before a moment and have no metrics any more: at most so many. Returns how many.
+CREATE FUNCTION platziverse_prune_agents(moment timestamptz, most integer) RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+    oldest timestamptz := platziverse_oldest_kept(moment);
+    rows integer;
+BEGIN
+    DELETE FROM agents WHERE id = ANY (ARRAY(
+        SELECT id FROM agents WHERE NOT connected AND "updatedAt" < oldest
+        AND NOT EXISTS (SELECT FROM metrics WHERE "agentId" = agents.id) LIMIT most FOR UPDATE SKIP LOCKED));
+    GET DIAGNOSTICS rows = ROW_COUNT;
+    RETURN rows;
+END $$;

@@ -1,0 +1,183 @@
+"""What is made ahead of time and what is deleted when it is old, over one connection.
+
+Old is what the clock of the database calls old, and only while ours agrees with it; see docs/adr/0082. What
+locks a table, a partition made or dropped, gets less than a tenth of a second, waiting included: a batch that
+comes meanwhile stands behind it for no longer. The rest is done in portions and locks nothing but old rows.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Generator
+from typing import Any, Final
+
+import psycopg2
+from attrs import frozen
+from psycopg2.extensions import QueryCanceledError
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from platziverse.postgres.clocks import APART
+from platziverse.postgres.connection import Connection, timed
+
+log = Logger("platziverse.store")
+
+#: In front of what locks a table. Tries of it in one run, and the seconds between them.
+_BRIEFLY: Final = "SET LOCAL lock_timeout = 50; SET LOCAL statement_timeout = 90;"
+TRIES, PAUSE = 3, 1.0
+#: In front of everything else; and rows of one portion.
+_LIMITS: Final = "SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '60s';"
+DEADLINE: Final = 60.0
+PORTION: Final = 5000
+
+_NOW: Final = "SELECT extract(epoch FROM clock_timestamp())"
+_MISSING: Final = "SELECT * FROM platziverse_missing_partitions()"
+_ADD: Final = "SELECT platziverse_add_partition(%s, %s, %s, %s, %s)"
+_OLD_DAYS: Final = "SELECT platziverse_old_days()"
+_OLD_MONTHS: Final = "SELECT platziverse_old_months(now() - make_interval(months => %s))"
+_DROP: Final = "DROP TABLE IF EXISTS {}"
+_PRUNE: Final = f"SELECT platziverse_prune(now(), 0, {PORTION})"
+_PRUNE_AGENTS: Final = f"SELECT platziverse_prune_agents(now() - make_interval(months => %s), {PORTION})"
+_OLDEST: Final = "SELECT platziverse_oldest_kept(now() - make_interval(months => %s))"
+_TOO_OLD: Final = "SELECT platziverse_rejected_before(%s)"
+_TOO_MANY: Final = """SELECT CASE WHEN pg_total_relation_size('rejected_messages') > %s
+    THEN platziverse_rejected_beyond(%s) END"""
+_DELETE: Final = """WITH gone AS (DELETE FROM {table} WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM {table} WHERE {column} {comparison} %s LIMIT {portion})) RETURNING 1)
+    SELECT count(*)::integer FROM gone"""
+_METRICS_BEFORE, _REJECTED_BEFORE, _REJECTED_UP_TO = (
+    _DELETE.format(table=table, column=column, comparison=comparison, portion=PORTION)
+    for table, column, comparison in (
+        ("metrics_default", '"createdAt"', "<"),
+        ("rejected_messages", '"createdAt"', "<"),
+        ("rejected_messages", "id", "<="),
+    )
+)
+
+_Steps = Generator["Deferred[Any]", Any, Any]
+
+
+@frozen
+class Kept:
+    """How long rows are kept; 0: for ever.
+
+    :param months: of metrics, besides the current one.
+    :param rejected_days: of rejected messages.
+    :param rejected_bytes: of rejected messages, the newest first.
+    """
+
+    months: int = 0
+    rejected_days: int = 90
+    rejected_bytes: int = 1 << 30
+
+
+class Pruning:
+    """One run.
+
+    :param wall_clock: returns seconds since the epoch, as this machine has them.
+    :param deleted: rejected messages that were deleted, by the setting that says so; added to.
+    """
+
+    def __init__(
+        self, connection: Connection, kept: Kept, wall_clock: Callable[[], float], deleted: "Counter[str]"
+    ) -> None:
+        self._connection, self._kept = connection, kept
+        self._wall_clock, self._deleted = wall_clock, deleted
+
+    @inlineCallbacks
+    def run(self) -> _Steps:
+        """Do all that is due.
+
+        :raises psycopg2.Error: the database is away, or somebody holds a lock.
+        """
+        for partition in (yield self._ask(_MISSING)):
+            yield self._briefly(_ADD, partition)
+        apart = yield self._apart()
+        if abs(apart) > APART:
+            text = (
+                "nothing old is deleted: our clock minus the database's is {apart:.0f} s; let NTP keep both"
+            )
+            log.warn(text, apart=apart)
+            return
+        for (part,) in (yield self._ask(_OLD_DAYS)):
+            yield self._briefly(_DROP.format(part))
+        yield self._in_portions(_PRUNE)
+        if self._kept.months:
+            yield self._old_metrics(self._kept.months)
+        if self._kept.rejected_days:
+            yield self._old_rejected(self._kept.rejected_days)
+        yield self.too_many_rejected()
+
+    @inlineCallbacks
+    def too_many_rejected(self) -> _Steps:
+        """Delete the oldest rejected messages that have no room in ``rejected_bytes``."""
+        most = self._kept.rejected_bytes
+        if not most:
+            return
+        # Down to nine tenths, so that it is not due again at once.
+        ((last,),) = yield self._ask(_TOO_MANY, (most, most * 9 // 10))
+        if last is None:
+            return
+        count = yield self._in_portions(_REJECTED_UP_TO, (last,))
+        self._deleted["keep_rejected_bytes"] += count
+        text = "{count} of the oldest rejected messages were deleted: they took more than keep_rejected_bytes"
+        log.warn(text, count=count)
+
+    @inlineCallbacks
+    def _old_metrics(self, months: int) -> _Steps:
+        ((oldest,),) = yield self._ask(_OLDEST, (months,))
+        parts = yield self._ask(_OLD_MONTHS, (months,))
+        for (part,) in parts:
+            yield self._briefly(_DROP.format(part))
+        rows = yield self._in_portions(_METRICS_BEFORE, (oldest,))
+        if parts or rows:
+            text = "{months} months of metrics and {rows} rows beside them were dropped: keep_months = {kept}"
+            log.info(text, months=len(parts), rows=rows, kept=months)
+        agents = yield self._in_portions(_PRUNE_AGENTS, (months,))
+        if agents:
+            text = "{agents} agents were deleted: gone for longer than keep_months, without metrics"
+            log.info(text, agents=agents)
+
+    @inlineCallbacks
+    def _old_rejected(self, days: int) -> _Steps:
+        ((before,),) = yield self._ask(_TOO_OLD, (days,))
+        count = yield self._in_portions(_REJECTED_BEFORE, (before,))
+        if count:
+            self._deleted["keep_rejected_days"] += count
+            text = "{count} rejected messages were deleted: older than keep_rejected_days = {days}"
+            log.info(text, count=count, days=days)
+
+    @inlineCallbacks
+    def _apart(self) -> _Steps:
+        """Seconds that our clock is ahead of that of the database."""
+        before = self._wall_clock()
+        ((theirs,),) = yield self._ask(_NOW)
+        return (before + self._wall_clock()) / 2 - float(theirs)
+
+    @inlineCallbacks
+    def _in_portions(self, sql: str, parameters: tuple[Any, ...] = ()) -> _Steps:
+        """Repeat a statement that fires with a number of rows until there are none; the sum."""
+        total, rows = 0, -1
+        while rows:
+            ((rows,),) = yield self._ask(sql, parameters)
+            total += rows
+        return total
+
+    @inlineCallbacks
+    def _briefly(self, sql: str, parameters: tuple[Any, ...] = ()) -> _Steps:
+        """Run a statement that locks a table, when it can be done at once."""
+        for left in reversed(range(TRIES)):
+            try:
+                yield self._run(_BRIEFLY + sql, parameters)
+                return
+            except (QueryCanceledError, psycopg2.errors.LockNotAvailable):
+                if not left:
+                    raise
+                yield deferLater(self._connection.reactor, PAUSE)
+
+    def _ask(self, sql: str, parameters: tuple[Any, ...] = ()) -> "Deferred[list[Any]]":
+        connection = self._connection
+        return timed(connection, connection.runQuery(_LIMITS + sql, parameters), DEADLINE)
+
+    def _run(self, sql: str, parameters: tuple[Any, ...]) -> "Deferred[None]":
+        connection = self._connection
+        return timed(connection, connection.runOperation(sql, parameters), DEADLINE)
