@@ -34,10 +34,13 @@ _MISSING: Final = "SELECT * FROM platziverse_missing_partitions()"
 _ADD: Final = "SELECT platziverse_add_partition(%s, %s, %s, %s, %s)"
 _OLD_DAYS: Final = "SELECT platziverse_old_days()"
 _OLD_MONTHS: Final = "SELECT platziverse_old_months(now() - make_interval(months => %s))"
+#: Ids of agents are integers, as the original's; from this share of them on somebody should know.
+_SPENT: Final = "SELECT coalesce(pg_sequence_last_value('agents_id_seq'), 0) / 2147483647.0"
+MANY: Final = 0.8
 _DROP: Final = "DROP TABLE IF EXISTS {}"
 _FORGET: Final = f"SELECT platziverse_forget(now(), {PORTION})"
-# A tenth: for each of them the trigger of the table looks for metrics.
-_AGENTS: Final = f"SELECT platziverse_prune_agents(now() - make_interval(months => %s), {PORTION // 10})"
+# Fewer: for each of them the trigger of the table looks for metrics.
+_AGENTS: Final = f"SELECT platziverse_prune_agents(now() - make_interval(months => %s), {PORTION // 25})"
 _OLDEST: Final = "SELECT platziverse_oldest_kept(now() - make_interval(months => %s))"
 _TOO_OLD: Final = "SELECT platziverse_rejected_before(%s)"
 _TOO_MANY: Final = """SELECT CASE WHEN pg_total_relation_size('rejected_messages') > %s
@@ -90,6 +93,7 @@ class Pruning:
 
         :raises psycopg2.Error: the database is away, or somebody holds a lock.
         """
+        yield self._spent()
         agree = yield self._agree()
         if agree:
             yield self._old_rows()
@@ -97,6 +101,14 @@ class Pruning:
             yield self._briefly(_ADD, partition)
         if agree:
             yield self._old_partitions()
+
+    @inlineCallbacks
+    def _spent(self) -> _Steps:
+        """Every agent has a number of its own, even one that comes once and never again."""
+        ((spent,),) = yield self._ask(_SPENT)
+        if spent > MANY:
+            text = "agents_id_seq has given out {percent:.0f} % of its numbers; docs/operations.rst says what to do"
+            log.warn(text, percent=100 * spent)
 
     @inlineCallbacks
     def _agree(self) -> _Steps:
