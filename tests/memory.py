@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
 
+from twisted.logger import Logger
+
 #: Behind these is the whole program.
-_BORDERS = (type, ModuleType, FunctionType, BuiltinFunctionType, CodeType, FrameType)
+_BORDERS = (Logger, type, ModuleType, FunctionType, BuiltinFunctionType, CodeType, FrameType)
 #: Small numbers are shared, so that counting them would say nothing.
 _SHARED = (int, float, type(None))
 

@@ -244,8 +244,6 @@ TWISTEDS = {
     "_internalReaders": "the waker of a reactor that was never run is closed by nobody",
     "_poller": "so is its epoll",
 }
-#: Rooms whose tests still use private names.
-STILL = {"agents", "broker", "ingest", "mqtt", "net"}
 
 
 def private_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -275,7 +273,6 @@ class PrivacyTests(SynchronousTestCase):
         found = [
             f"{path.relative_to(ROOT)}:{line}: {name}"
             for path in sorted(tests.rglob("*.py"))
-            if path.relative_to(tests).parts[0] not in STILL
             for line, name in private_names(ast.parse(path.read_text()))
         ]
         self.assertEqual(found, [])

@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
@@ -54,7 +54,7 @@ def instructions(path: Callable[[], None]) -> int:
 
 
 def monitored(path: Callable[[], None]) -> int:
-    count, monitoring = 0, sys.monitoring
+    count, monitoring = 0, sys.monitoring  # type: ignore[attr-defined]  # mypy looks as Python 3.10 does
     tool, event = monitoring.PROFILER_ID, monitoring.events.INSTRUCTION
 
     def counts(code: object, offset: int) -> None:
@@ -186,7 +186,7 @@ PATHS: Final = [name for name in vars(Paths) if name.startswith(("qos", "ingest"
 
 def cost(name: str) -> int:
     """Instructions for each message of a path, once its caches are filled."""
-    path, messages = getattr(Paths(), name)()
+    path, messages = cast("tuple[Callable[[], None], int]", getattr(Paths(), name)())
     path()
     path()
     return round(instructions(path) / messages)

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from platziverse.agents.model import InvalidReport
 from platziverse.agents.presence import Presence
 from tests.agents.doubles import FakeClient
-from tests.remembered import remembered
+from tests.memory import objects_kept
 
 
 class PresenceTests(SynchronousTestCase):
@@ -69,7 +69,7 @@ class PresenceTests(SynchronousTestCase):
             client = self.opened("same", number)
         self.assertEqual(self.presence.end(client, False), ["a"])
         self.assertEqual(self.presence.agents, 0)
-        self.assertEqual(remembered(self.presence), remembered(Presence(3)))
+        self.assertEqual(objects_kept(self.presence), objects_kept(Presence(3)))
 
     def test_a_message_after_the_end_does_not_bring_an_agent_back(self) -> None:
         """row 29: a Will handled late."""
@@ -148,5 +148,5 @@ class PresenceMachine(RuleBasedStateMachine):
             assert all(self.presence.is_connected(uuid) for uuid in spoken)
 
 
-class MachineTests(PresenceMachine.TestCase):  # type: ignore[name-defined,misc]
+class MachineTests(PresenceMachine.TestCase):  # type: ignore[valid-type,misc]
     settings = settings(max_examples=50, stateful_step_count=30, deadline=None)

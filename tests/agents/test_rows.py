@@ -6,6 +6,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail
 from twisted.trial.unittest import SynchronousTestCase
 
+from platziverse.agents.interfaces import Client as Sender
 from platziverse.agents.interfaces import Record
 from platziverse.agents.limits import AgentLimits
 from platziverse.agents.model import Agent, Departure, InvalidReport, Metric, Report
@@ -41,7 +42,7 @@ class RowCase(SynchronousTestCase):
     def may_speak_for(self, client: object, uuid: str, username: str) -> bool:
         return uuid != self.refused
 
-    def row(self, handler: Callable[[Publish, Client], Any]) -> RecordingRow:
+    def row(self, handler: Callable[[Publish, Sender], Any]) -> RecordingRow:
         return make_rows(lambda publish: {"d/+": handler}, self.publish, self.recorder)["d/+"]
 
     def send(self, given: Any, payload: bytes = b"x", topic: str = "d/1", **fields: Any) -> Any:
@@ -110,7 +111,7 @@ class Recording(RowCase):
         return make_rows(make, self.publish, self.recorder)["d"]
 
     def test_the_answer_waits_for_what_was_recorded_even_if_nothing_is_returned(self) -> None:
-        def forgets(record: Record, message: Publish, client: Client) -> None:
+        def forgets(record: Record, message: Publish, client: Sender) -> None:
             record(message, client, made("a"))
 
         self.store.hold()
@@ -147,7 +148,7 @@ class Recording(RowCase):
 
 class Rejecting(RowCase):
     def test_what_a_handler_cannot_read_is_kept_and_acknowledged(self) -> None:
-        def refuses(message: Publish, client: Client) -> Report:
+        def refuses(message: Publish, client: Sender) -> Report:
             raise InvalidReport("fields", "no number")
 
         message = Publish("d/1", b"x", 1, packet_id=1)
@@ -223,7 +224,7 @@ class Once(RowCase):
     def test_a_copy_waits_for_the_first_one_and_calls_no_handler(self) -> None:
         calls: list[Publish] = []
 
-        def counts(message: Publish, client: Client) -> Report:
+        def counts(message: Publish, client: Sender) -> Report:
             calls.append(message)
             return made()
 

@@ -4,7 +4,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.agents.model import Metric
 from platziverse.agents.vocabulary import Vocabulary
-from tests.remembered import remembered
+from platziverse.broker.limits import KIB
+from tests.memory import bytes_kept
 
 
 def metrics(*types: str) -> list[Metric]:
@@ -37,13 +38,13 @@ class VocabularyTests(SynchronousTestCase):
         for number in range(10_000):
             vocabulary.admit(f"agent {number}", metrics("a", "b", "c"))
             self.assertLessEqual(vocabulary.remembered, 100)
-        self.assertLess(remembered(vocabulary), 34 * 100)
+        self.assertLess(bytes_kept(vocabulary), 100 * KIB)
 
     def test_agents_without_metrics_are_not_remembered(self) -> None:
         vocabulary = Vocabulary(max_types=10, max_remembered=100)
         for number in range(1000):
             vocabulary.admit(f"agent {number}", [])
-        self.assertEqual(remembered(vocabulary), remembered(Vocabulary(max_types=10, max_remembered=100)))
+        self.assertEqual(bytes_kept(vocabulary), bytes_kept(Vocabulary(max_types=10, max_remembered=100)))
 
     def test_the_agent_silent_for_longest_is_forgotten_first(self) -> None:
         vocabulary = Vocabulary(max_types=1, max_remembered=2)

@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.broker.complaints import LINES, LINES_PER_HOST, WINDOW, Complaints
 from tests.logs import observe_log
+from tests.memory import objects_kept
 
 
 class ComplaintsTests(SynchronousTestCase):
@@ -38,10 +39,12 @@ class ComplaintsTests(SynchronousTestCase):
         self.assertIn("[2001:db8::1]:5", self.lines[-1])
 
     def test_many_hosts_do_not_fill_the_log_either(self) -> None:
-        for number in range(1000):
+        for number in range(LINES):
             self.warn(address=f"192.0.2.{number}:1")
-        self.assertEqual(len(self.lines), LINES)
-        self.assertLessEqual(len(self.complaints._hosts), LINES)
+        kept = objects_kept(self.complaints)
+        for number in range(LINES, 1000):
+            self.warn(address=f"192.0.2.{number}:1")
+        self.assertEqual((len(self.lines), objects_kept(self.complaints)), (LINES, kept))
 
     def test_a_cause_does_not_hide_the_others(self) -> None:
         for _ in range(50):

@@ -4,7 +4,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.broker.dispatcher import TopicDispatcher
-from platziverse.broker.interfaces import Answer, Client
+from platziverse.broker.interfaces import Answer, Client, Handler
 from platziverse.mqtt.errors import MalformedPacket
 from platziverse.mqtt.packets import Publish
 
@@ -35,10 +35,10 @@ class Dispatching(SynchronousTestCase):
 
     def test_several_handlers_are_all_waited_for(self) -> None:
         slow: Deferred[object] = Deferred()
-        dispatcher = TopicDispatcher(
-            {"t": lambda message, client: slow},
-            {"t": lambda message, client: succeed(1), "+": lambda *_: None},
-        )
+        quick: Deferred[object] = succeed(1)
+        one: dict[str, Handler] = {"t": lambda message, client: slow}
+        two: dict[str, Handler] = {"t": lambda message, client: quick, "+": lambda message, client: None}
+        dispatcher = TopicDispatcher(one, two)
         together = dispatcher.dispatch(Publish("t", b""), ONE)
         assert together is not None
         self.assertNoResult(together)

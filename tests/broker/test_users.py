@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from platziverse.broker.limits import Limits
 from platziverse.mqtt.packets import Connack, ConnectReturnCode, Packet
 from platziverse.testing import BrokerHarness, FakeClient
+from tests.memory import objects_kept
 
 ACCEPTED: list[Packet] = [Connack(False, ConnectReturnCode.ACCEPTED)]
 REFUSED: list[Packet] = [Connack(False, ConnectReturnCode.SERVER_UNAVAILABLE)]
@@ -55,7 +56,8 @@ class UserTests(SynchronousTestCase):
         self.assertFalse(other.closed)
 
     def test_nothing_stays_when_all_have_left(self) -> None:
+        before = objects_kept(self.harness.broker.clients.users)
         clients = [self.connect("a"), self.connect("a"), self.connect("b"), self.connect("c")]
         for client in clients:
             client.lose()
-        self.assertEqual(self.harness.broker.clients.users._counts, {})
+        self.assertEqual(objects_kept(self.harness.broker.clients.users), before)

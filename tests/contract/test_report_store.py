@@ -194,22 +194,22 @@ class InMemory(ReportStoreContract, TestCase):
     """Commits when the test says so."""
 
     def setUp(self) -> None:
-        self.store = MemoryStore()
+        self.store = self.memory = MemoryStore()
 
     def away(self) -> "Deferred[None]":
-        return maybeDeferred(self.store.hold)
+        return maybeDeferred(self.memory.hold)
 
     def back(self) -> "Deferred[None]":
-        return maybeDeferred(self.store.resume)
+        return maybeDeferred(self.memory.resume)
 
     def values(self) -> list[str]:
-        return [metric.value for saved in self.store.reports for metric in saved.metrics]
+        return [metric.value for saved in self.memory.reports for metric in saved.metrics]
 
     def reasons(self) -> list[str]:
-        return [saved.reason for saved in self.store.rejections]
+        return [saved.reason for saved in self.memory.rejections]
 
     def connected(self) -> set[str]:
-        return self.store.connected
+        return self.memory.connected
 
 
 class InPostgreSQL(ReportStoreContract, TestCase):
@@ -219,7 +219,7 @@ class InPostgreSQL(ReportStoreContract, TestCase):
     timeout = 30
 
     @inlineCallbacks
-    def setUp(self) -> Steps:
+    def setUp(self) -> Steps:  # type: ignore[override]  # trial waits for it
         self.dsn = cluster().database()
         instance = uuid4()
         self.postgres = PostgresStore(reactor, lambda: ReportStatements(instance))

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, cast
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import TestCase
 
 from platziverse.broker.interfaces import NetworkConnection
@@ -28,7 +28,8 @@ class SessionStoreContract:
     assertIsNot: Callable[..., None]
 
     def open(self, client_id: str, clean: bool) -> "Deferred[Opened]":
-        opened: Deferred[Opened] = maybeDeferred(self.store.open, client_id, clean)
+        answer = self.store.open(client_id, clean)
+        opened = answer if isinstance(answer, Deferred) else succeed(answer)
         return opened.addCallback(self._connected)
 
     def _connected(self, opened: Opened) -> Opened:
@@ -61,7 +62,7 @@ class SessionStoreContract:
     def test_a_persistent_session_is_resumed(self) -> "Deferred[Any]":
         """[MQTT-3.1.2-4] [MQTT-3.1.2-5]"""
 
-        def leave(opened: Opened) -> "Deferred[Opened]":
+        def leave(opened: Opened) -> "Deferred[None]":
             self.leave(opened[0], 0.0)
             self.assertEqual((self.store.absent, self.ended), (1, []))
             return self.open("one", False).addCallback(again, opened[0])
@@ -75,7 +76,7 @@ class SessionStoreContract:
     def test_clean_session_1_ends_what_was_kept(self) -> "Deferred[Any]":
         """[MQTT-3.1.2-6]"""
 
-        def leave(opened: Opened) -> "Deferred[Opened]":
+        def leave(opened: Opened) -> "Deferred[None]":
             self.leave(opened[0], 0.0)
             return self.open("one", True).addCallback(again, opened[0])
 

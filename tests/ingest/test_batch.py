@@ -13,7 +13,7 @@ class Halves(SynchronousTestCase):
         deferreds: list[Deferred[None]] = [Deferred() for _ in entries]
         settled: list[tuple[int, Outcome]] = []
         first, second = Batch(entries, deferreds, lambda *given: settled.append(given)).halves()
-        self.assertEqual(first.entries + second.entries, entries)
+        self.assertEqual([*first.entries, *second.entries], entries)
         second.committed(Outcome(1, 2, 0))
         self.assertEqual([deferred.called for deferred in deferreds], [False, False, True, True, True])
         self.assertEqual(settled, [(3, Outcome(1, 2, 0))])

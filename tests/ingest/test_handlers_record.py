@@ -29,7 +29,7 @@ def table(publish: object) -> Mapping[str, Any]:
 
 class HandlersRecord(StoreCase):
     @inlineCallbacks
-    def setUp(self) -> Steps:
+    def setUp(self) -> Steps:  # type: ignore[override]  # trial waits for it
         yield super().setUp()
         self.harness = recording_harness(table, store=self.writer, wall_clock=NOW)
 

@@ -88,6 +88,7 @@ class TheDataIsToBlame(RecoveryCase):
         """row 111"""
         (plain,) = self.recovery(rejection("ñ", topic="🐘")).next(Action.BAD_ROW, ERROR).instead or ()
         (entry,) = plain.entries
+        assert isinstance(entry, Rejection)
         self.assertEqual(entry, rejection("\\xf1", topic="\\U0001f418"))
         step = self.recovery(entry).next(Action.BAD_ROW, ERROR)
         self.assertEqual((step.instead, step.trouble, step.pause), (None, True, 60.0))

@@ -41,7 +41,7 @@ class StoreCase(TestCase):
     deadline = 2.0
 
     @inlineCallbacks
-    def setUp(self) -> Steps:
+    def setUp(self) -> Steps:  # type: ignore[override]  # trial waits for it
         self.server = self.make_server()
         self.dsn = self.server.database()
         self.states: list[str] = []  # as the log has them
@@ -295,10 +295,10 @@ class ServerGone(StoreCase):
             self.server.stop(number)
             yield deferLater(reactor, 0.5)
             self.server.start()
-            since = reactor.seconds()  # type: ignore[attr-defined]
+            since = reactor.seconds()
             while self.store.state != READY or self.writer.pending:
                 yield deferLater(reactor, 0.02)
-                self.assertLess(reactor.seconds() - since, 5, "not back within 5 s")  # type: ignore[attr-defined]
+                self.assertLess(reactor.seconds() - since, 5, "not back within 5 s")
 
         return fault
 

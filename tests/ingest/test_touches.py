@@ -10,7 +10,7 @@ from platziverse.ingest.kinds import Touch
 from platziverse.ingest.reports import KINDS
 from platziverse.ingest.touches import Touched, UnderWay
 from tests.ingest.entries import delivery, rejection, report
-from tests.remembered import remembered
+from tests.memory import objects_kept
 
 
 def touches(entry: Entry) -> Sequence[Touch]:
@@ -78,4 +78,4 @@ class AcrossShards(SynchronousTestCase):
         self.after(Forget("client"))
         self.under_way.finished(touches(report(delivery=delivery(1))))
         self.assertEqual(self.done, [Forget("client")])
-        self.assertEqual(remembered(self.under_way), remembered(UnderWay()))
+        self.assertEqual(objects_kept(self.under_way), objects_kept(UnderWay()))

@@ -129,7 +129,7 @@ class Trouble(WriterCase):
 
 class Rounds(WriterCase):
     def test_everything_of_one_turn_goes_in_one_batch(self) -> None:
-        entries = [report("1"), rejection(), Departure("a")]
+        entries: list[Entry] = [report("1"), rejection(), Departure("a")]
         self.save(*entries)
         self.assertEqual(self.store.writing, [])
         self.turn()
@@ -146,7 +146,7 @@ class Rounds(WriterCase):
         self.assertEqual([len(written.entries) for written in self.store.writing], [2])
 
     def test_what_is_not_committed_can_be_looked_at(self) -> None:
-        entries = [report("1"), report("2"), rejection()]
+        entries: list[Entry] = [report("1"), report("2"), rejection()]
         self.save(entries[0])
         self.turn()
         self.save(*entries[1:])

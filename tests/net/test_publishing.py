@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail
 from twisted.trial.unittest import SynchronousTestCase
 
-from platziverse.broker.interfaces import Client
+from platziverse.broker.interfaces import Client, Handler
 from platziverse.broker.limits import Limits
 from platziverse.broker.reasons import Reason
 from platziverse.mqtt.codec import encode
@@ -86,7 +86,9 @@ class Runs(SynchronousTestCase):
         """row 112: freeing one reader ends another, which waits as well"""
         store = Store()
         limits = Limits(max_unfinished_total=4, max_unfinished=10)
-        harness = BrokerHarness({"t": store, "other": lambda message, client: second.lose()}, limits)
+        second: FakeClient
+        table: dict[str, Handler] = {"t": store, "other": lambda message, client: second.lose()}
+        harness = BrokerHarness(table, limits)
         first, second = harness.connect("first"), harness.connect("second")
         first.send(*numbered("t", 4), *numbered("other", 2))
         second.send(*numbered("t", 1))

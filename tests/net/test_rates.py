@@ -6,7 +6,16 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.broker.limits import Limits
 from platziverse.mqtt.codec import encode
-from platziverse.mqtt.packets import Connect, Packet, Pingreq, Pingresp, Publish, Subscribe, Subscription
+from platziverse.mqtt.packets import (
+    Connect,
+    Packet,
+    Pingreq,
+    Pingresp,
+    Puback,
+    Publish,
+    Subscribe,
+    Subscription,
+)
 from platziverse.net.rates import AHEAD
 from platziverse.testing import BrokerHarness
 from tests.door.test_frames import BINARY, frame
@@ -31,7 +40,7 @@ class RateCase(SynchronousTestCase):
         watcher.received()
         harness.advance(AHEAD)
         sender.send(*[Publish("t", b"x" * size)] * publishes)
-        counts = []
+        counts: list[int] = []
         for _ in range(seconds):
             counts.append((counts[-1] if counts else 0) + len(watcher.received()))
             harness.advance(1)
@@ -104,7 +113,7 @@ class MessageRateTests(RateCase):
         for _ in range(30):
             answers += client.received()
             harness.advance(1)
-        self.assertEqual([answer.packet_id for answer in answers], list(range(1, 201)))  # type: ignore[attr-defined]
+        self.assertEqual(answers, [Puback(number) for number in range(1, 201)])
 
     def test_0_is_any_number(self) -> None:
         harness = self.harness(max_message_rate=0, max_byte_rate=0)

@@ -63,7 +63,7 @@ class Outage(SynchronousTestCase):
             AgentHandlers(self.recorder).table,
             Limits(**given),
             observers=[self.recorder],
-            store=writer,  # type: ignore[arg-type]
+            store=writer,
         )
         clock.clock = harness.clock
         self.harness, self.writer = harness, writer

@@ -127,7 +127,8 @@ class RealSockets(TestCase):
             self.addCleanup(port.stopListening)
             return deferToThread(self.run_all, port.getHost().port).addCallback(self.assertEqual, [])
 
-        return endpoint.listen(brokers).addCallback(listening)
+        listen: Deferred[Any] = endpoint.listen(brokers)
+        return listen.addCallback(listening)
 
     def run_all(self, port: int) -> list[str]:
         return [
