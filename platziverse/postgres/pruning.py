@@ -107,7 +107,7 @@ class Pruning:
         """Every agent has a number of its own, even one that comes once and never again."""
         ((spent,),) = yield self._ask(_SPENT)
         if spent > MANY:
-            text = "agents_id_seq has given out {percent:.0f} % of its numbers; docs/operations.rst says what to do"
+            text = "agents_id_seq has given out {percent:.0f} % of its numbers; see docs/operations.rst"
             log.warn(text, percent=100 * spent)
 
     @inlineCallbacks
