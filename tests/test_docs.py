@@ -44,7 +44,7 @@ def rows_of_limits() -> dict[str, str]:
 
 
 def meaning(text: str) -> object:
-    """The value that a cell like ``64 MiB``, ``100,000 / s``, ``0: half of the memory`` or ``true`` stands for."""
+    """The value that a cell like ``64 MiB``, ``100,000 / s``, ``0: half of it`` or ``true`` stands for."""
     number = re.match(r"([\d,.]+)(?: (KiB|MiB|GiB|days?|s)\b)?", text)
     if number is None:
         return {"true": True, "false": False}.get(text, text)
