@@ -164,6 +164,7 @@ class Patience(BackpressureCase):
             self.harness.advance(4)
             self.assertTrue(self.publisher.held)
             self.slow.take(FULL - 10)  # it is not behind any more, but neither has it caught up
+            self.harness.turn()
             self.assertFalse(self.publisher.held)
             for _ in range(30):
                 self.harness.advance(2)
