@@ -5,8 +5,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from attrs import frozen
 from twisted.trial.unittest import SynchronousTestCase
+
+from tests.rooms import ABOVE, ROOMS, Room, architecture, page
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "platziverse"
@@ -17,110 +18,6 @@ MAX_BODY = 25
 #: Longer than the rule on purpose, each with its reason.
 LONG_FILES: dict[str, str] = {}
 LONG_BODIES: dict[str, str] = {}
-
-
-@frozen
-class Room:
-    """What the modules of one package may import beside the standard library.
-
-    :param ours: prefixes of our own modules, the room itself included.
-    :param theirs: prefixes of other people's modules.
-    :param never: modules of the standard library that would break the room's promise.
-    """
-
-    ours: tuple[str, ...]
-    theirs: tuple[str, ...] = ()
-    never: tuple[str, ...] = ()
-
-
-DEFERRED = ("attrs", "twisted.internet.defer", "twisted.logger", "twisted.python.failure")
-
-ROOMS = {
-    "mqtt": Room(
-        ours=("platziverse.mqtt",),
-        theirs=("attrs", "msgspec"),
-        never=("logging", "time", "random", "secrets", "os", "socket", "threading", "datetime"),
-    ),
-    "broker": Room(
-        ours=("platziverse.broker", "platziverse.mqtt"),
-        theirs=(*DEFERRED, "twisted.internet.interfaces", "twisted.internet.task"),
-        never=("json", "socket", "time", "os", "logging"),
-    ),
-    "agents": Room(
-        ours=("platziverse.agents", "platziverse.mqtt.packets", "platziverse.broker.records"),
-        theirs=(*DEFERRED, "msgspec"),
-        never=("socket", "time", "os", "logging"),
-    ),
-    "ingest": Room(
-        ours=(
-            "platziverse.ingest",
-            "platziverse.postgres",
-            "platziverse.agents.model",
-            "platziverse.broker.records",
-        ),
-        theirs=("attrs", "twisted", "psycopg2", "msgspec"),
-    ),
-    "postgres": Room(
-        ours=("platziverse.postgres", "platziverse.agents.model"),
-        theirs=("attrs", "twisted", "txpostgres", "psycopg2", "msgspec", "zope.interface"),
-    ),
-    "embedded": Room(
-        ours=("platziverse.embedded", "platziverse.postgres.connection"),
-        theirs=("attrs", "twisted", "psycopg2", "zope.interface"),
-    ),
-    "net": Room(
-        ours=("platziverse.net", "platziverse.broker", "platziverse.mqtt"),
-        theirs=("attrs", "twisted", "zope.interface", "cryptography"),
-        never=("json",),
-    ),
-    "door": Room(
-        ours=(
-            "platziverse.door",
-            "platziverse.net",
-            "platziverse.broker.addresses",
-            "platziverse.broker.complaints",
-            "platziverse.broker.limits",
-            "platziverse.broker.traffic",
-        ),
-        theirs=("attrs", "twisted", "zope.interface", "wsproto", "OpenSSL", "cryptography"),
-        never=("json",),
-    ),
-    "bus": Room(
-        ours=("platziverse.bus", "platziverse.broker.ports"),
-        theirs=("attrs", "twisted"),
-    ),
-    "access": Room(
-        ours=(
-            "platziverse.access",
-            "platziverse.mqtt.topics",
-            "platziverse.mqtt.packets",
-            "platziverse.mqtt.errors",
-            "platziverse.broker.interfaces",
-            "platziverse.broker.addresses",
-        ),
-        theirs=("attrs", "twisted", "zope.interface", "argon2"),
-    ),
-    "web": Room(
-        ours=(
-            "platziverse.web",
-            "platziverse.broker.addresses",
-            "platziverse.broker.interfaces",
-            "platziverse.broker.traffic",
-            "platziverse.agents.interfaces",
-        ),
-        theirs=("attrs", "twisted", "zope.interface", "msgspec", "prometheus_client"),
-    ),
-}
-
-#: What stands above the rooms, and who of ours may import it.
-ABOVE = {
-    "platziverse.command": (),
-    "platziverse.daemon": ("platziverse.command", "platziverse.service"),
-    "platziverse.config": ("platziverse.command", "platziverse.daemon", "platziverse.service"),
-    "platziverse.settings": ("platziverse.command", "platziverse.daemon", "platziverse.config"),
-    "platziverse.service": (),
-    "platziverse.testing": (),
-}
 
 
 def modules() -> Iterator[tuple[str, Path, ast.Module]]:
@@ -206,6 +103,13 @@ class ImportTests(SynchronousTestCase):
         plugin = ROOT / "twisted" / "plugins" / "platziverse_plugin.py"
         names = list(imports(ast.parse(plugin.read_text())))
         self.assertEqual(names, ["twisted.application.service.ServiceMaker"])
+
+
+class PageTests(SynchronousTestCase):
+    maxDiff = None
+
+    def test_the_page_shows_the_tree_and_the_table_as_they_are(self) -> None:
+        self.assertEqual(page(), architecture(page()), "run make conformance")
 
 
 class LengthTests(SynchronousTestCase):

@@ -1,0 +1,1 @@
+"""Access: who may connect, and who may publish and subscribe to what."""

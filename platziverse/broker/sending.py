@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final, Protocol, TypeAlias
 
-from platziverse.broker.interfaces import NetworkConnection
+from platziverse.broker.interfaces import DROPPED, NetworkConnection
 from platziverse.broker.traffic import Traffic
 from platziverse.mqtt.codec import EncodedPublish
 from platziverse.mqtt.packets import Publish
@@ -114,7 +114,7 @@ class RetainedSending:
         encoded = EncodedPublish(message, retain=True)  # [MQTT-3.3.1-8]
         if qos:
             send(connection, encoded, qos)
-        elif not connection.offer(encoded.qos0):
+        elif connection.offer(encoded.qos0) == DROPPED:
             self._traffic.publish_dropped += 1
             return
         self._traffic.publish_sent[qos] += 1

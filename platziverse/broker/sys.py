@@ -1,6 +1,5 @@
 """SysTopics: the broker's own figures under ``$SYS/broker/``, named as Mosquitto names them."""
 
-from collections.abc import Callable, Mapping
 from math import exp
 from typing import Final
 
@@ -18,22 +17,13 @@ class SysTopics:
 
     :param version: of the daemon.
     :param interval: seconds; 0 switches the topics off.
-    :param extra: further figures of the daemon: Topic Name below ``$SYS/broker/`` → current value.
     """
 
-    def __init__(
-        self,
-        broker: Broker,
-        clock: IReactorTime,
-        version: str,
-        interval: float,
-        extra: Mapping[str, Callable[[], int]] | None = None,
-    ) -> None:
+    def __init__(self, broker: Broker, clock: IReactorTime, version: str, interval: float) -> None:
         self._broker = broker
         self._clock = clock
         self._version = version
         self._interval = interval
-        self._extra = dict(extra or {})
         self._began = clock.seconds()
         self._said: dict[str, str] = {}
         self._loads: dict[str, float] = {}
@@ -94,7 +84,6 @@ class SysTopics:
             "publish/messages/dropped": traffic.publish_dropped,
             "publish/bytes/received": sum(traffic.publish_bytes_received),
             "publish/bytes/sent": sum(traffic.publish_bytes_sent),
-            **{name: value() for name, value in self._extra.items()},
         }
 
     def _load_averages(self) -> dict[str, str]:

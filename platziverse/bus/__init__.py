@@ -1,0 +1,1 @@
+"""Bus: what daemons tell each other."""

@@ -1,0 +1,1 @@
+"""Command: the ``platziverse`` command line."""

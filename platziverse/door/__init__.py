@@ -1,0 +1,1 @@
+"""Door: how bytes come in: ports, TLS, WebSocket, the first byte that decides."""

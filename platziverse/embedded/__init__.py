@@ -1,0 +1,1 @@
+"""Embedded: the private PostgreSQL of a machine that has none."""

@@ -1,0 +1,1 @@
+"""Ingest: group commit. What arrives while a batch commits is the next batch."""

@@ -193,6 +193,9 @@ class PostgresStore:
             away = f" after {seconds:.1f} s" if before != CONNECTING else ""
             log.info("the database is ready{away}", away=away)
         elif before in (READY, CONNECTING):
-            log.warn("the database is {state}; nothing is acknowledged until it is back", state=state)
+            log.warn(
+                "the database is {state}; what has to be stored is not acknowledged until it is back",
+                state=state,
+            )
         else:
             log.info("the database is still {state}", state=state)

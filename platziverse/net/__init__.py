@@ -1,0 +1,1 @@
+"""Net: one client's connection, from CONNECT to its end."""

@@ -34,9 +34,13 @@ _MISSING: Final = "SELECT * FROM platziverse_missing_partitions()"
 _ADD: Final = "SELECT platziverse_add_partition(%s, %s, %s, %s, %s)"
 _OLD_DAYS: Final = "SELECT platziverse_old_days()"
 _OLD_MONTHS: Final = "SELECT platziverse_old_months(now() - make_interval(months => %s))"
+#: Ids of agents are integers, as the original's; from this share of them on somebody should know.
+_SPENT: Final = "SELECT coalesce(pg_sequence_last_value('agents_id_seq'), 0) / 2147483647.0"
+MANY: Final = 0.8
 _DROP: Final = "DROP TABLE IF EXISTS {}"
-_PRUNE: Final = f"SELECT platziverse_prune(now(), 0, {PORTION})"
-_PRUNE_AGENTS: Final = f"SELECT platziverse_prune_agents(now() - make_interval(months => %s), {PORTION})"
+_FORGET: Final = f"SELECT platziverse_forget(now(), {PORTION})"
+# Fewer: for each of them the trigger of the table looks for metrics.
+_AGENTS: Final = f"SELECT platziverse_prune_agents(now() - make_interval(months => %s), {PORTION // 25})"
 _OLDEST: Final = "SELECT platziverse_oldest_kept(now() - make_interval(months => %s))"
 _TOO_OLD: Final = "SELECT platziverse_rejected_before(%s)"
 _TOO_MANY: Final = """SELECT CASE WHEN pg_total_relation_size('rejected_messages') > %s
@@ -85,27 +89,65 @@ class Pruning:
 
     @inlineCallbacks
     def run(self) -> _Steps:
-        """Do all that is due.
+        """Do all that is due; what locks a table comes last, since a long reader keeps it from being done.
 
         :raises psycopg2.Error: the database is away, or somebody holds a lock.
         """
+        yield self._spent()
+        agree = yield self._agree()
+        if agree:
+            yield self._old_rows()
         for partition in (yield self._ask(_MISSING)):
             yield self._briefly(_ADD, partition)
-        apart = yield self._apart()
+        if agree:
+            yield self._old_partitions()
+
+    @inlineCallbacks
+    def _spent(self) -> _Steps:
+        """Every agent has a number of its own, even one that comes once and never again."""
+        ((spent,),) = yield self._ask(_SPENT)
+        if spent > MANY:
+            text = "agents_id_seq has given out {percent:.0f} % of its numbers; see docs/operations.rst"
+            log.warn(text, percent=100 * spent)
+
+    @inlineCallbacks
+    def _agree(self) -> _Steps:
+        """Whether our clock and that of the database do."""
+        before = self._wall_clock()
+        ((theirs,),) = yield self._ask(_NOW)
+        apart = (before + self._wall_clock()) / 2 - float(theirs)
         if abs(apart) > APART:
             text = (
                 "nothing old is deleted: our clock minus the database's is {apart:.0f} s; let NTP keep both"
             )
             log.warn(text, apart=apart)
-            return
-        for (part,) in (yield self._ask(_OLD_DAYS)):
-            yield self._briefly(_DROP.format(part))
-        yield self._in_portions(_PRUNE)
-        if self._kept.months:
-            yield self._old_metrics(self._kept.months)
+        return abs(apart) <= APART
+
+    @inlineCallbacks
+    def _old_rows(self) -> _Steps:
+        yield self._in_portions(_FORGET)
         if self._kept.rejected_days:
             yield self._old_rejected(self._kept.rejected_days)
         yield self.too_many_rejected()
+        if months := self._kept.months:
+            ((oldest,),) = yield self._ask(_OLDEST, (months,))
+            rows = yield self._in_portions(_METRICS_BEFORE, (oldest,))
+            agents = yield self._in_portions(_AGENTS, (months,))
+            if rows or agents:
+                text = (
+                    "{rows} metrics beside their months were deleted, and {agents} agents that have none and"
+                )
+                text += " have gone for as long: keep_months = {months}"
+                log.info(text, rows=rows, agents=agents, months=months)
+
+    @inlineCallbacks
+    def _old_partitions(self) -> _Steps:
+        for (part,) in (yield self._ask(_OLD_DAYS)):
+            yield self._briefly(_DROP.format(part))
+        if months := self._kept.months:
+            for (part,) in (yield self._ask(_OLD_MONTHS, (months,))):
+                yield self._briefly(_DROP.format(part))
+                log.info("{part} was dropped: keep_months = {months}", part=part, months=months)
 
     @inlineCallbacks
     def too_many_rejected(self) -> _Steps:
@@ -123,21 +165,6 @@ class Pruning:
         log.warn(text, count=count)
 
     @inlineCallbacks
-    def _old_metrics(self, months: int) -> _Steps:
-        ((oldest,),) = yield self._ask(_OLDEST, (months,))
-        parts = yield self._ask(_OLD_MONTHS, (months,))
-        for (part,) in parts:
-            yield self._briefly(_DROP.format(part))
-        rows = yield self._in_portions(_METRICS_BEFORE, (oldest,))
-        if parts or rows:
-            text = "{months} months of metrics and {rows} rows beside them were dropped: keep_months = {kept}"
-            log.info(text, months=len(parts), rows=rows, kept=months)
-        agents = yield self._in_portions(_PRUNE_AGENTS, (months,))
-        if agents:
-            text = "{agents} agents were deleted: gone for longer than keep_months, without metrics"
-            log.info(text, agents=agents)
-
-    @inlineCallbacks
     def _old_rejected(self, days: int) -> _Steps:
         ((before,),) = yield self._ask(_TOO_OLD, (days,))
         count = yield self._in_portions(_REJECTED_BEFORE, (before,))
@@ -145,13 +172,6 @@ class Pruning:
             self._deleted["keep_rejected_days"] += count
             text = "{count} rejected messages were deleted: older than keep_rejected_days = {days}"
             log.info(text, count=count, days=days)
-
-    @inlineCallbacks
-    def _apart(self) -> _Steps:
-        """Seconds that our clock is ahead of that of the database."""
-        before = self._wall_clock()
-        ((theirs,),) = yield self._ask(_NOW)
-        return (before + self._wall_clock()) / 2 - float(theirs)
 
     @inlineCallbacks
     def _in_portions(self, sql: str, parameters: tuple[Any, ...] = ()) -> _Steps:

@@ -1,0 +1,1 @@
+"""Web: HTTP on the shared port."""

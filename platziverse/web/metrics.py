@@ -118,6 +118,8 @@ class DaemonCollector:
         yield _counter(
             "protocol_errors", "Connections closed, by the statement they broke.", errors, ("reason",)
         )
+        unknown = traffic.unknown_acknowledgements
+        yield _counter("unknown_acknowledgements", "Of messages that were not in flight.", unknown)
         bugs = traffic.internal_errors + database.internal_errors
         yield _counter("internal_errors", "Bugs of the daemon.", bugs)
 

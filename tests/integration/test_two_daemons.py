@@ -53,9 +53,20 @@ class TwoDaemons(DaemonTestCase):
         # The second daemon has heard agent-0 after the first: it is the first's again with its next message.
         poll(lambda: execute(dsn, connected) == [("other",)], 10, "those who left are disconnected")
         first.stop(signal.SIGKILL)
-        self.daemon("--database", dsn, state_dir=state).ready()
+        survivor = self.daemon("--database", dsn, state_dir=state).ready()
         self.assertEqual(execute(dsn, connected), [("other",)])
         second.stop(signal.SIGKILL)
-        self.daemon("--database", dsn).ready()
-        self.assertEqual(execute(dsn, connected), [("other",)])
         agents[1].loop_stop()
+        self.the_dead_are_mourned(dsn, survivor)
+
+    def the_dead_are_mourned(self, dsn: str, port: int) -> None:
+        """Row 145: the state directory of the second daemon is gone with its container."""
+        heard: list[bytes] = []
+        dashboard = client(port, "dashboard")
+        dashboard.on_message = lambda client, userdata, message: heard.append(bytes(message.payload))
+        dashboard.subscribe("agent/disconnected", 1)
+        connected = "SELECT uuid FROM agents WHERE connected"
+        self.assertEqual(execute(dsn, connected), [("other",)])
+        poll(lambda: heard, 40, "the survivor tells that the agent has gone")
+        self.assertEqual((heard, execute(dsn, connected)), ([b'{"agent":{"uuid":"other"}}'], []))
+        dashboard.loop_stop()

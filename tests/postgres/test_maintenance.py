@@ -9,11 +9,13 @@ import psycopg2
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.task import deferLater
+from twisted.logger import formatEvent
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from platziverse.postgres.maintenance import Maintenance
 from platziverse.postgres.pruning import Kept
 from tests.ingest.entries import key
+from tests.logs import observe_log
 from tests.servers import MISSING, cluster, execute, holding
 
 Steps = Generator["Deferred[Any]", Any, None]
@@ -317,6 +319,18 @@ class Hourly(TestCase):
             yield self.assertFailure(running, psycopg2.errors.LockNotAvailable)
         self.assertLess(slowest, 0.5)  # 0.05 on a machine with nothing else to do
         self.assertNotIn(newest, self.months())
+
+    @inlineCallbacks
+    def test_numbers_that_run_out_are_told_in_time(self) -> Steps:
+        """Row 144."""
+        lines: list[str] = []
+        observe_log(self, lambda event: lines.append(formatEvent(event)))
+        execute(self.dsn, "SELECT setval('agents_id_seq', 1700000000)")
+        yield self.maintenance().run()
+        self.assertEqual(lines, [])
+        execute(self.dsn, "SELECT setval('agents_id_seq', 1800000000)")
+        yield self.maintenance().run()
+        self.assertEqual([line[:43] for line in lines], ["agents_id_seq has given out 84 % of its num"])
 
     @inlineCallbacks
     def test_it_begins_at_once_and_comes_again(self) -> Steps:

@@ -19,7 +19,7 @@ from platziverse.door.arrivals import Arrivals
 from platziverse.door.sniff import SniffingFactory
 from platziverse.ingest.reports import KINDS
 from platziverse.ingest.writer import BatchWriter
-from platziverse.mqtt.packets import Pingreq
+from platziverse.mqtt.packets import Pingreq, Puback
 from platziverse.testing import BrokerHarness
 from platziverse.web.histogram import Histogram
 from platziverse.web.metrics import DaemonCollector, MetricsPage, Observations
@@ -111,6 +111,7 @@ class MetricsTests(MetricsCase):
         client = self.harness.connect("one")
         client.publish("agent/message", COURSE, 1, 1)
         client.publish("agent/message", b"Hello", 1, 2)
+        client.send(Puback(7))
         self.harness.turn()
         samples = self.samples()
         expected = {
@@ -119,6 +120,7 @@ class MetricsTests(MetricsCase):
             ("platziverse_agents",): 1,
             ("platziverse_messages_total", "in", "1"): 2,
             ("platziverse_rejected_messages_total", "syntax"): 1,
+            ("platziverse_unknown_acknowledgements_total",): 1,
             ("platziverse_internal_errors_total",): 0,
             ("platziverse_database_state", "ready"): 1,
             ("platziverse_database_state", "away"): 0,

@@ -108,44 +108,47 @@ LANGUAGE sql STABLE AS $$
     FROM rejected_messages
 $$;
 
--- Forgets keys, QoS 2 messages and writers that have been silent for eight days, daemons after one, and rejected
--- messages after keep_rejected_days (0: never). Returns how many rows; at most so many of each table.
-DROP FUNCTION platziverse_prune(timestamptz);
-CREATE FUNCTION platziverse_prune(
-    moment timestamptz DEFAULT now(), keep_rejected_days integer DEFAULT 90, most integer DEFAULT 1000000000
-) RETURNS integer LANGUAGE plpgsql AS $$
+-- Forgets keys, QoS 2 messages and writers that have been silent for eight days, and daemons after one: at most so
+-- many rows of each table. Returns how many.
+CREATE FUNCTION platziverse_forget(moment timestamptz, most integer) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
     oldest timestamptz := (date_trunc('day', least(moment, now()) AT TIME ZONE 'UTC') - interval '8 days')
         AT TIME ZONE 'UTC';
-    part text;
-    pruned integer := 0;
+    forgotten integer := 0;
     rows integer;
 BEGIN
-    FOR part IN SELECT platziverse_old_days(moment) LOOP
-        EXECUTE format('DROP TABLE %I', part);
-    END LOOP;
     DELETE FROM message_keys_default WHERE ctid = ANY (ARRAY(
         SELECT ctid FROM message_keys_default WHERE key < platziverse_first_key(oldest) LIMIT most));
     GET DIAGNOSTICS rows = ROW_COUNT;
-    pruned := pruned + rows;
+    forgotten := forgotten + rows;
     DELETE FROM ingest_batches WHERE ctid = ANY (ARRAY(
         SELECT ctid FROM ingest_batches WHERE "updatedAt" < oldest LIMIT most));
     GET DIAGNOSTICS rows = ROW_COUNT;
-    pruned := pruned + rows;
+    forgotten := forgotten + rows;
     DELETE FROM qos2_messages WHERE ctid = ANY (ARRAY(
         SELECT ctid FROM qos2_messages WHERE "createdAt" < oldest LIMIT most));
     GET DIAGNOSTICS rows = ROW_COUNT;
-    pruned := pruned + rows;
+    forgotten := forgotten + rows;
     DELETE FROM mqtt_daemons WHERE "seenAt" < least(moment, now()) - interval '1 day'
         AND NOT EXISTS (SELECT FROM agents WHERE connected AND "connectedBy" = instance);
-    IF keep_rejected_days > 0 THEN
-        DELETE FROM rejected_messages WHERE ctid = ANY (ARRAY(
-            SELECT ctid FROM rejected_messages
-            WHERE "createdAt" < platziverse_rejected_before(keep_rejected_days, moment) LIMIT most));
-        GET DIAGNOSTICS rows = ROW_COUNT;
-        pruned := pruned + rows;
-    END IF;
-    RETURN pruned;
+    RETURN forgotten;
+END $$;
+
+-- For hands: all of that, days of keys, and rejected messages after keep_rejected_days. Returns how many days.
+DROP FUNCTION platziverse_prune(timestamptz);
+CREATE FUNCTION platziverse_prune(moment timestamptz DEFAULT now(), keep_rejected_days integer DEFAULT 90)
+RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+    part text;
+    dropped integer := 0;
+BEGIN
+    FOR part IN SELECT platziverse_old_days(moment) LOOP
+        EXECUTE format('DROP TABLE %I', part);
+        dropped := dropped + 1;
+    END LOOP;
+    PERFORM platziverse_forget(moment, 1000000000);
+    DELETE FROM rejected_messages WHERE "createdAt" < platziverse_rejected_before(keep_rejected_days, moment);
+    RETURN dropped;
 END $$;
 
 -- The last of the rejected messages that have no room in so many bytes, counted from the newest; NULL: all have.
@@ -165,7 +168,9 @@ DECLARE
 BEGIN
     DELETE FROM agents WHERE id = ANY (ARRAY(
         SELECT id FROM agents WHERE NOT connected AND "updatedAt" < oldest
-        AND NOT EXISTS (SELECT FROM metrics WHERE "agentId" = agents.id) LIMIT most FOR UPDATE SKIP LOCKED));
+        -- Not NOT EXISTS: that would read all metrics.
+        AND (SELECT true FROM metrics WHERE "agentId" = agents.id LIMIT 1) IS NULL
+        LIMIT most FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS rows = ROW_COUNT;
     RETURN rows;
 END $$;
