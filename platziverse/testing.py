@@ -154,7 +154,7 @@ class OpenAuthority:
 
 
 class BrokerHarness:
-    """A broker with its connections on a :class:`Clock`.
+    """A broker with its connections on a ``Clock``.
 
     :param table: the handler table.
     """

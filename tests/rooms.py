@@ -54,11 +54,11 @@ ROOMS = {
         theirs=("attrs", "twisted", "psycopg2", "msgspec"),
     ),
     "postgres": Room(
-        ours=("platziverse.postgres", "platziverse.agents.model"),
+        ours=("platziverse.postgres", "platziverse.agents.model", "platziverse.errors"),
         theirs=("attrs", "twisted", "txpostgres", "psycopg2", "msgspec", "zope.interface"),
     ),
     "embedded": Room(
-        ours=("platziverse.embedded", "platziverse.postgres.connection"),
+        ours=("platziverse.embedded", "platziverse.postgres.connection", "platziverse.errors"),
         theirs=("attrs", "twisted", "psycopg2", "zope.interface"),
     ),
     "net": Room(
@@ -74,6 +74,7 @@ ROOMS = {
             "platziverse.broker.complaints",
             "platziverse.broker.limits",
             "platziverse.broker.traffic",
+            "platziverse.errors",
         ),
         theirs=("attrs", "twisted", "zope.interface", "wsproto", "OpenSSL", "cryptography"),
         never=("json",),
@@ -85,6 +86,7 @@ ROOMS = {
     "access": Room(
         ours=(
             "platziverse.access",
+            "platziverse.errors",
             "platziverse.mqtt.topics",
             "platziverse.mqtt.packets",
             "platziverse.mqtt.errors",
@@ -98,6 +100,7 @@ ROOMS = {
             "platziverse.web",
             "platziverse.broker.addresses",
             "platziverse.broker.interfaces",
+            "platziverse.broker.ports",
             "platziverse.broker.traffic",
             "platziverse.agents.interfaces",
         ),

@@ -7,6 +7,7 @@ from attrs import fields
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.broker.limits import Limits
+from platziverse.config import Config, flat
 
 ROOT = Path(__file__).parent.parent
 LIMITS = ROOT / "docs" / "limits.rst"
@@ -20,6 +21,35 @@ class LimitsTests(SynchronousTestCase):
     def test_the_table_names_nothing_that_is_gone(self) -> None:
         rows = re.findall(r"^\| ``(\w+)``", LIMITS.read_text(), re.MULTILINE)
         self.assertEqual(set(rows) - {field.name for field in fields(Limits)}, set())
+
+    def test_the_column_of_defaults_is_true(self) -> None:
+        settings = flat(Config())
+        for name, text in rows_of_limits().items():
+            value = settings[name if "." in name else f"limits.{name}"]
+            self.assertEqual(meaning(text), value, f"{name}: {text}")
+
+
+def rows_of_limits() -> dict[str, str]:
+    """Each setting with the text of its default; a cell may have several lines."""
+    rows: list[list[str]] = []
+    for line in LIMITS.read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("+"):
+            rows.append(["", ""])
+        elif line.startswith("|") and rows:
+            rows[-1] = [f"{before} {cell}".strip() for before, cell in zip(rows[-1], cells[:2], strict=True)]
+    found = {re.sub(r"[` ]", "", name): text for name, text in rows if name.startswith("``")}
+    assert len(found) > 30, "the table has another form"
+    return found
+
+
+def meaning(text: str) -> object:
+    """The value that a cell like ``64 MiB``, ``100,000 / s``, ``0: half of it`` or ``true`` stands for."""
+    number = re.match(r"([\d,.]+)(?: (KiB|MiB|GiB|days?|s)\b)?", text)
+    if number is None:
+        return {"true": True, "false": False}.get(text, text)
+    units = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "day": 86_400, "days": 86_400}
+    return float(number[1].replace(",", "")) * units.get(number[2], 1)
 
 
 class PointersTests(SynchronousTestCase):

@@ -6,12 +6,14 @@ import tempfile
 from contextlib import suppress
 from typing import Final
 
+from platziverse.errors import Unusable
+
 #: Mode of the files written here; the second if it was so: root's file that the daemon's group reads.
 PRIVATE: Final = 0o600
 FOR_GROUP: Final = 0o640
 
 
-class AccessError(Exception):
+class AccessError(Unusable):
     """A file about access cannot be used; the text names the file, and the line where there is one."""
 
     def __init__(self, path: str, reason: str, line: int | None = None) -> None:

@@ -7,6 +7,14 @@ from twisted.internet.defer import Deferred
 from platziverse.agents.model import Entry, Report
 from platziverse.mqtt.packets import Publish
 
+__all__ = [
+    "Client",
+    "Publisher",
+    "Record",
+    "ReportStore",
+    "Warn",
+]
+
 
 class ReportStore(Protocol):
     """Commits entries; the firing of a Deferred *is* the acknowledgement."""

@@ -39,7 +39,7 @@ class InvalidReport(Exception):
 
     :param kind: one word to count by: size, encoding, syntax, depth, duplicate, fields, metrics, agents,
         types, binding or login.
-    :param reason: one line that names the path, e.g. ``"Expected `int` - at `$.agent.pid`"``; never more of
+    :ivar reason: one line that names the path, e.g. ``"Expected `int` - at `$.agent.pid`"``; never more of
         the payload than a key.
     """
 
@@ -73,9 +73,9 @@ class Metric(Struct, gc=False):
 class Rejection:
     """A message, or one metric of it, that can never become rows, kept with its bytes.
 
-    :param payload: the raw bytes of the whole message.
-    :param reason: what is wrong, in one line, naming the path, e.g. ``"Expected `int` - at `$.agent.pid`"``.
-    :param arrived: seconds since the epoch, wall clock.
+    :ivar payload: the raw bytes of the whole message.
+    :ivar reason: what is wrong, in one line, naming the path, e.g. ``"Expected `int` - at `$.agent.pid`"``.
+    :ivar arrived: seconds since the epoch, wall clock.
     """
 
     topic: str
@@ -96,7 +96,7 @@ class Report(Struct, gc=False):
 
     :param measured: the agent's own time, seconds since the epoch; ``None`` when it gave none.
     :param measured_adjusted: the agent's time was unusable, ``measured`` is the time of arrival.
-    :param arrived: time of arrival, seconds since the epoch, wall clock.
+    :ivar arrived: time of arrival, seconds since the epoch, wall clock.
     :param key: 16 bytes that recognise a redelivery, or ``None`` when the message has no usable timestamp.
     :param rejections: what could not be used of this message, in the same transaction: empty, or one
         Rejection that names every unusable metric (one for each would multiply the bytes of the message).

@@ -9,15 +9,28 @@ from twisted.internet.defer import Deferred
 from platziverse.broker.reasons import Reason
 from platziverse.mqtt.packets import Connect, Publish
 
+__all__ = [
+    "DROPPED",
+    "FULL",
+    "SERVER",
+    "TAKEN",
+    "Answer",
+    "Authority",
+    "Client",
+    "ClientObserver",
+    "Handler",
+    "NetworkConnection",
+]
+
 
 @frozen
 class Client:
     """Who is at the other end of one Network Connection; a new one for every connection.
 
-    :param number: counts the connections of this process; a take-over has a higher one.
-    :param address: peer address for logs, e.g. ``"127.0.0.1:51234"``.
-    :param persistent: the Session outlives the connection (Clean Session 0).
-    :param since: seconds since the epoch, wall clock.
+    :ivar number: counts the connections of this process; a take-over has a higher one.
+    :ivar address: peer address for logs, e.g. ``"127.0.0.1:51234"``.
+    :ivar persistent: the Session outlives the connection (Clean Session 0).
+    :ivar since: seconds since the epoch, wall clock.
     """
 
     client_id: str

@@ -12,18 +12,17 @@ import msgspec
 from attrs import asdict
 from cryptography import x509
 
-from platziverse.access.files import AccessError, mode_problem, writable_by_everyone
+from platziverse.access.files import mode_problem, writable_by_everyone
 from platziverse.access.passwords import PasswordFile
 from platziverse.broker.limits import Limits
 from platziverse.command.checkdatabase import check_database
 from platziverse.command.findings import ERROR, OK, WARNING, Finding
 from platziverse.config import Config, config_file
-from platziverse.daemon.database import Unusable
 from platziverse.daemon.extensions import load_handler
 from platziverse.daemon.front import server_certificate
 from platziverse.daemon.logins import access_rules, files, who_may_connect
 from platziverse.daemon.machine import open_files, raise_open_files
-from platziverse.settings import ConfigError
+from platziverse.errors import Unusable
 
 #: A certificate that ends sooner is a warning.
 SOON: Final = timedelta(days=30)
@@ -55,7 +54,7 @@ def run(config: Config, options: argparse.Namespace) -> int:
     return _shown(found, options.json)
 
 
-def refused(error: ConfigError, options: argparse.Namespace) -> int:
+def refused(error: Unusable, options: argparse.Namespace) -> int:
     """The configuration itself cannot be read."""
     return _shown([Finding("configuration", ERROR, str(error))], options.json)
 
@@ -107,7 +106,7 @@ def _content(config: Config, name: str, file: str) -> Iterator[Finding]:
             yield Finding(name, OK, file)
         else:
             yield Finding(name, OK, file)
-    except AccessError as error:
+    except Unusable as error:
         yield Finding(name, ERROR, str(error))
 
 

@@ -8,9 +8,9 @@ from platziverse.command.findings import ERROR, OK, WARNING, Finding
 from platziverse.command.rejected import connected, find_dsn
 from platziverse.config import Config, without_secrets
 from platziverse.embedded.binaries import system_dirs, wheel_dirs
+from platziverse.errors import Unusable
 from platziverse.postgres.clocks import APART
 from platziverse.postgres.migrate import read_steps
-from platziverse.settings import ConfigError
 
 #: What the daemon does with its tables, and with the sequences of their ids.
 TABLES: Final = {
@@ -56,7 +56,7 @@ def check_database(config: Config, clock: Callable[[], float]) -> Iterator[Findi
     """
     try:
         dsn = find_dsn(config)
-    except ConfigError as error:
+    except Unusable as error:
         yield _embedded(str(error))
         return
     try:
@@ -64,7 +64,7 @@ def check_database(config: Config, clock: Callable[[], float]) -> Iterator[Findi
             yield from _server(cursor, dsn)
             yield from _tables(cursor, config)
             yield _clock(cursor, clock)
-    except ConfigError as error:
+    except Unusable as error:
         yield Finding("database", ERROR, f"{error}; is it running, and is the connection string right?")
 
 

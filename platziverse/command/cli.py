@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from platziverse import __version__
 from platziverse.command import check, explain, passwd, rejected
 from platziverse.config import load
-from platziverse.settings import ConfigError
+from platziverse.errors import Unusable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -16,11 +16,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = load(options.config, {"database": options.database} if options.database else {})
         return int(options.run(config, options))
-    except ConfigError as error:
+    except Unusable as error:
         return int(options.refused(error, options))
 
 
-def _refused(error: ConfigError, options: argparse.Namespace) -> int:
+def _refused(error: Unusable, options: argparse.Namespace) -> int:
     print(f"platziverse: {error}", file=sys.stderr)
     return 1
 

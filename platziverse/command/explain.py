@@ -6,10 +6,10 @@ from typing import Final
 
 from platziverse.access.acl import AccessRules, Decision
 from platziverse.access.authority import explain
-from platziverse.access.files import AccessError
 from platziverse.agents.recorder import ANNOUNCEMENTS
 from platziverse.config import Config
 from platziverse.daemon.logins import access_rules, has_logins
+from platziverse.errors import Unusable
 from platziverse.mqtt.errors import MalformedPacket
 from platziverse.mqtt.topics import check_topic_filter
 from platziverse.settings import ConfigError
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
 
 
-def refused(error: ConfigError, options: argparse.Namespace) -> int:
+def refused(error: Unusable, options: argparse.Namespace) -> int:
     """There is no answer."""
     print(f"platziverse: {error}", file=sys.stderr)
     return 2
@@ -69,5 +69,3 @@ def _rules(config: Config, options: argparse.Namespace) -> AccessRules | None:
         return AccessRules.load(options.file) if options.file else access_rules(config.access)
     except MalformedPacket as error:
         raise ConfigError(f"{options.topic!r} is no topic: {error.reason}") from None
-    except AccessError as error:
-        raise ConfigError(str(error)) from None

@@ -40,13 +40,10 @@ def run(config: Config, options: argparse.Namespace) -> int:
     if options.list == (options.user is not None):
         options.parser.error("name one USER, or say --list")
     path = _path(config, options)
-    try:
-        if path:
-            _in_file(path, options)
-        else:
-            _in_table(find_dsn(config), options)
-    except AccessError as error:
-        raise ConfigError(str(error)) from None
+    if path:
+        _in_file(path, options)
+    else:
+        _in_table(find_dsn(config), options)
     return 0
 
 

@@ -15,7 +15,7 @@ from platziverse.agents.model import InvalidReport
 from platziverse.agents.payload import parse
 from platziverse.config import Config
 from platziverse.embedded.cluster import local_dsn, locate
-from platziverse.embedded.places import SYSTEM_HOME, EmbeddedError
+from platziverse.embedded.places import SYSTEM_HOME
 from platziverse.mqtt.packets import Publish
 from platziverse.postgres.replay import replay
 from platziverse.settings import ConfigError
@@ -56,16 +56,13 @@ class Row:
 def find_dsn(config: Config) -> str:
     """Connection string of the daemon's database, configured or embedded and running.
 
-    :raises ConfigError: there is none.
+    :raises Unusable: there is none.
     """
     if config.database:
         return config.database
-    try:
-        started_once = os.path.isdir(os.path.join(config.state_dir, "postgres"))
-        cluster = locate(config.state_dir, SYSTEM_HOME) if started_once else None
-        server = cluster.pid_file() if cluster and cluster.running() else None
-    except EmbeddedError as error:
-        raise ConfigError(str(error)) from None
+    started_once = os.path.isdir(os.path.join(config.state_dir, "postgres"))
+    cluster = locate(config.state_dir, SYSTEM_HOME) if started_once else None
+    server = cluster.pid_file() if cluster and cluster.running() else None
     if not server:
         raise ConfigError(
             f"no embedded database runs in {config.state_dir}; start the daemon, or name --database"

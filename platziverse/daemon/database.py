@@ -16,16 +16,16 @@ from platziverse.agents.model import move
 from platziverse.config import Config, without_secrets
 from platziverse.daemon.machine import memory
 from platziverse.daemon.process import within
-from platziverse.daemon.statedir import Instance, InstanceError
-from platziverse.embedded.places import EmbeddedError
+from platziverse.daemon.statedir import Instance
 from platziverse.embedded.server import EmbeddedPostgres
+from platziverse.errors import Unusable
 from platziverse.ingest.reports import KINDS, ReportStatements
 from platziverse.ingest.store import READY, PostgresStore
 from platziverse.ingest.writer import BatchWriter
 from platziverse.postgres.clocks import WallClock
 from platziverse.postgres.lease import Lease
 from platziverse.postgres.maintenance import Maintenance
-from platziverse.postgres.migrate import SchemaError, migrate
+from platziverse.postgres.migrate import migrate
 from platziverse.postgres.presence import reset_presence
 from platziverse.postgres.pruning import Kept
 from platziverse.postgres.reader import Reader
@@ -43,10 +43,6 @@ HOPELESS: Final = re.compile(
     "password authentication failed|no password supplied|no pg_hba.conf entry"
     '|(database|role) ".*" does not exist'
 )
-
-
-class Unusable(Exception):
-    """There will be no service without somebody's help; one line that says what to do."""
 
 
 class Database:
@@ -71,10 +67,7 @@ class Database:
         ours: Callable[[], float] = time.time,
     ) -> None:
         self._config, self._reactor = config, reactor
-        try:
-            self.instance = Instance(config.state_dir)
-        except InstanceError as error:
-            raise Unusable(str(error)) from None
+        self.instance = Instance(config.state_dir)
         self._embedded = None if config.database else _embedded(config, reactor)
         ingest = config.ingest
         self.store = PostgresStore(
@@ -106,11 +99,8 @@ class Database:
         :raises Unusable: waiting would not help.
         :raises Stopped: ``stop`` was called meanwhile.
         """
-        try:
-            dsn: str = self._config.database or (yield self._embedded.start())  # type: ignore[union-attr]
-            yield self.store.start(dsn)
-        except (EmbeddedError, SchemaError) as error:
-            raise Unusable(str(error)) from None
+        dsn: str = self._config.database or (yield self._embedded.start())  # type: ignore[union-attr]
+        yield self.store.start(dsn)
 
     @inlineCallbacks
     def _prepare(self, dsn: str) -> Generator["Deferred[Any]", Any, None]:

@@ -14,7 +14,7 @@ from platziverse.agents.interfaces import Publisher
 from platziverse.agents.recorder import Recorder
 from platziverse.agents.rows import MakeRows, make_rows
 from platziverse.broker.interfaces import Handler
-from platziverse.daemon.database import Unusable
+from platziverse.errors import Unusable
 from platziverse.mqtt.topics import check_topic_filter
 
 _OURS: Final = str(Path(__file__).parent.parent)

@@ -3,11 +3,11 @@
 from typing import Any
 
 from platziverse.config import Tls
-from platziverse.daemon.database import Unusable
 from platziverse.daemon.listening import CannotListen
 from platziverse.door.arrivals import Arrivals
 from platziverse.door.sniff import SniffingFactory
 from platziverse.door.tls import CertificateError, ServerCertificate
+from platziverse.errors import Unusable
 from platziverse.net.factory import MQTTFactory
 from platziverse.web.site import GuardedSite
 

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 
 from platziverse.door.crowd import Crowd
 from platziverse.door.port import guard
+from platziverse.errors import Unusable
 
 #: Twisted's 50 is too few for a fleet that reconnects at once.
 BACKLOG: Final = 1024
@@ -33,7 +34,7 @@ HINTS: Final = {
 }
 
 
-class CannotListen(Exception):
+class CannotListen(Unusable):
     """One line that names the listener and says what to do."""
 
 

@@ -6,7 +6,7 @@ from platziverse.access.acl import AccessRules
 from platziverse.access.files import mode_problem, writable_by_everyone
 from platziverse.access.passwords import PasswordFile, UserTable
 from platziverse.config import Access, Config, holds_secret
-from platziverse.daemon.database import Unusable
+from platziverse.errors import Unusable
 
 #: Who may connect, where there are logins and where there are none.
 WHO: Final = {

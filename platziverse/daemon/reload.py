@@ -8,13 +8,11 @@ from twisted.logger import Logger
 
 from platziverse.access.acl import AccessRules
 from platziverse.access.authority import AccessAuthority
-from platziverse.access.files import AccessError
 from platziverse.access.passwords import PasswordFile
 from platziverse.config import Config, flat, log_levels
-from platziverse.daemon.database import Unusable
 from platziverse.daemon.front import Front, server_certificate
 from platziverse.door.tls import ServerCertificate
-from platziverse.settings import ConfigError
+from platziverse.errors import Unusable
 
 log = Logger("platziverse.reload")
 
@@ -61,7 +59,7 @@ class Reload:
         """Whether the new settings are in force; the log has one line about it."""
         try:
             fresh = self._read()
-        except (ConfigError, Unusable, AccessError, OSError) as error:
+        except (Unusable, OSError) as error:
             log.error("Not reloaded, everything stays as it was: {reason}", reason=str(error))
             return False
         except Exception:

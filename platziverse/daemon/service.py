@@ -14,7 +14,6 @@ from twisted.python.threadpool import ThreadPool
 
 from platziverse import __version__
 from platziverse.access.authority import AccessAuthority
-from platziverse.access.files import AccessError
 from platziverse.access.passwords import PasswordChecker, UserTable
 from platziverse.agents.handlers import AgentHandlers
 from platziverse.agents.recorder import ANNOUNCEMENTS, Recorder
@@ -26,7 +25,7 @@ from platziverse.broker.reasons import Reason
 from platziverse.broker.sys import SysTopics
 from platziverse.config import Access, Config, Options, config_file, log_levels
 from platziverse.daemon.banner import say_limits, say_listening, say_ready
-from platziverse.daemon.database import GRACE, Database, Unusable
+from platziverse.daemon.database import GRACE, Database
 from platziverse.daemon.extensions import handler_rows
 from platziverse.daemon.front import Front
 from platziverse.daemon.listening import CannotListen, Listeners, divided
@@ -49,6 +48,7 @@ from platziverse.door.arrivals import Arrivals
 from platziverse.door.crowd import Crowd
 from platziverse.door.upgrade import WebSocketResource
 from platziverse.embedded.server import Stopped
+from platziverse.errors import Unusable
 from platziverse.net.factory import MQTTFactory
 from platziverse.net.shared import Shared
 from platziverse.web.api import Api
@@ -287,10 +287,7 @@ class Daemon(Service):
 
 def _authority(access: Access, reactor: Any, pool: ThreadPool, database: UserTable) -> AccessAuthority:
     """:raises Unusable: a file says nothing, or cannot be read; that must never mean "open"."""
-    try:
-        tables = user_tables(access, database)
-        checker = PasswordChecker(tables, reactor, pool) if tables else None
-        rules = access_rules(access)
-    except AccessError as error:
-        raise Unusable(str(error)) from None
+    tables = user_tables(access, database)
+    checker = PasswordChecker(tables, reactor, pool) if tables else None
+    rules = access_rules(access)
     return AccessAuthority(reactor, checker, rules, access.anonymous, access.binding, ANNOUNCEMENTS)

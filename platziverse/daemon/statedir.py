@@ -4,10 +4,11 @@ import fcntl
 import os
 import uuid
 
-from platziverse.embedded.places import EmbeddedError, make_state_dir, write_private
+from platziverse.embedded.places import make_state_dir, write_private
+from platziverse.errors import Unusable
 
 
-class InstanceError(Exception):
+class InstanceError(Unusable):
     """The state directory cannot be used; one line that says why."""
 
 
@@ -30,8 +31,6 @@ class Instance:
             else:
                 message = f"cannot use the state directory {state_dir}: {error.strerror}"
             raise InstanceError(message) from error
-        except EmbeddedError as error:
-            raise InstanceError(str(error)) from error
 
     def release(self) -> None:
         """Let another daemon have the state directory; the end of the process does so too."""

@@ -25,6 +25,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from platziverse.broker.complaints import Complaints
+from platziverse.errors import Unusable
 from platziverse.net.deadlines import LINGER
 from platziverse.net.peer import format_peer
 
@@ -41,7 +42,7 @@ MAX_BARREN: Final = 64 * 1024
 RECORD_OVERHEAD: Final = 64
 
 
-class CertificateError(Exception):
+class CertificateError(Unusable):
     """A certificate, a key or a CA file cannot be used; the text names the file and the reason."""
 
 

@@ -15,13 +15,15 @@ from typing import Final
 
 from attrs import frozen
 
+from platziverse.errors import Unusable
+
 #: Where root's embedded database goes when its state directory is closed to others.
 SYSTEM_HOME: Final = "/var/lib/platziverse"
 #: sockaddr_un holds 108 bytes with the final NUL; PostgreSQL adds ``/.s.PGSQL.65535.lock``, its client less.
 LONGEST_SOCKET_DIR: Final = 107 - len("/.s.PGSQL.65535")
 
 
-class EmbeddedError(Exception):
+class EmbeddedError(Unusable):
     """The embedded PostgreSQL cannot run; one line that says what to do."""
 
 

@@ -9,6 +9,27 @@ from typing import Final, TypeAlias
 
 from msgspec import Struct
 
+__all__ = [
+    "SUBSCRIPTION_REFUSED",
+    "Connack",
+    "Connect",
+    "ConnectReturnCode",
+    "Disconnect",
+    "Packet",
+    "Pingreq",
+    "Pingresp",
+    "Puback",
+    "Pubcomp",
+    "Publish",
+    "Pubrec",
+    "Pubrel",
+    "Suback",
+    "Subscribe",
+    "Subscription",
+    "Unsuback",
+    "Unsubscribe",
+]
+
 #: Return code of a SUBACK for a Subscription that was refused. [MQTT-3.9.3-2]
 SUBSCRIPTION_REFUSED: Final = 0x80
 

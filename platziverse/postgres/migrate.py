@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
+from platziverse.errors import Unusable
 from platziverse.postgres.connection import Connection, DeadlinePassed, connect, force_close, timed
 from platziverse.postgres.sqlstate import Action, classify, one_line
 
@@ -44,7 +45,7 @@ _STATE: Final = """SELECT coalesce((SELECT max(version) FROM platziverse_schema)
 _Steps = Generator["Deferred[Any]", Any, Any]
 
 
-class SchemaError(Exception):
+class SchemaError(Unusable):
     """The tables cannot be brought to our version; one line that says why. Nothing was changed."""
 
 

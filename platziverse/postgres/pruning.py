@@ -118,7 +118,7 @@ class Pruning:
         apart = (before + self._wall_clock()) / 2 - float(theirs)
         if abs(apart) > APART:
             text = (
-                "nothing old is deleted: our clock minus the database's is {apart:.0f} s; let NTP keep both"
+                "nothing old is deleted: our clock is {apart:+.0f} s from the database's; let NTP keep both"
             )
             log.warn(text, apart=apart)
         return abs(apart) <= APART
@@ -134,10 +134,8 @@ class Pruning:
             rows = yield self._in_portions(_METRICS_BEFORE, (oldest,))
             agents = yield self._in_portions(_AGENTS, (months,))
             if rows or agents:
-                text = (
-                    "{rows} metrics beside their months were deleted, and {agents} agents that have none and"
-                )
-                text += " have gone for as long: keep_months = {months}"
+                text = "{rows} metrics beside their months were deleted, and {agents} agents that have none"
+                text += " and have gone for as long: keep_months = {months}"
                 log.info(text, rows=rows, agents=agents, months=months)
 
     @inlineCallbacks

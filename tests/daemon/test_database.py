@@ -13,7 +13,8 @@ from twisted.trial.unittest import TestCase
 from platziverse.agents.handlers import AgentHandlers
 from platziverse.agents.recorder import Recorder
 from platziverse.config import Config
-from platziverse.daemon.database import Database, Unusable
+from platziverse.daemon.database import Database
+from platziverse.errors import Unusable
 from tests.agents.doubles import FakeClient, message, of_agent
 from tests.postgres.scratch import open_dir, scratch_server
 

@@ -8,8 +8,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.agents.recorder import Recorder
 from platziverse.broker.interfaces import Client
-from platziverse.daemon.database import Unusable
 from platziverse.daemon.extensions import handler_rows, load_handler
+from platziverse.errors import Unusable
 from platziverse.ingest.memory import MemoryStore
 from platziverse.mqtt.packets import Publish
 

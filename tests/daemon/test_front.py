@@ -6,10 +6,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 
 from platziverse.config import Tls
-from platziverse.daemon.database import Unusable
 from platziverse.daemon.front import Front, server_certificate
 from platziverse.daemon.listening import CannotListen
 from platziverse.door.arrivals import Arrivals
+from platziverse.errors import Unusable
 from platziverse.testing import BrokerHarness
 from platziverse.web.settings import WebSettings
 from platziverse.web.site import GuardedSite

@@ -10,8 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from platziverse.access.files import AccessError
 from platziverse.access.passwords import PasswordFile
 from platziverse.config import Access, Config, Tls
-from platziverse.daemon.database import Unusable
 from platziverse.daemon.logins import files, mode_warnings, user_tables, who_may_connect
+from platziverse.errors import Unusable
 from tests.access.test_passwords import HASHED
 
 

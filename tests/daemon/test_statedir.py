@@ -13,7 +13,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from platziverse.daemon.statedir import Instance, InstanceError
+from platziverse.daemon.statedir import Instance
+from platziverse.errors import Unusable
 from tests.postgres.scratch import open_dir
 
 Steps = Generator["Deferred[Any]", Any, None]
@@ -52,7 +53,7 @@ class TheStateDirectory(SynchronousTestCase):
     def test_a_second_daemon_is_refused_in_one_line(self) -> None:
         """Row 128: a double start."""
         self.instance()
-        error = self.assertRaises(InstanceError, Instance, self.state_dir)
+        error = self.assertRaises(Unusable, Instance, self.state_dir)
         self.assertIn("another daemon is using the state directory", str(error))
 
     def test_the_lock_ends_with_the_process_that_held_it(self) -> None:
@@ -66,7 +67,7 @@ class TheStateDirectory(SynchronousTestCase):
         ) as daemon:
             assert daemon.stdout is not None
             theirs = daemon.stdout.readline().strip()
-            self.assertRaises(InstanceError, Instance, self.state_dir)
+            self.assertRaises(Unusable, Instance, self.state_dir)
             daemon.kill()
         self.assertEqual(str(self.instance().id), theirs)
 
@@ -84,5 +85,5 @@ class TheStateDirectory(SynchronousTestCase):
 
     def test_a_state_directory_that_cannot_be_made_is_one_line(self) -> None:
         Path(self.dir, "deep").write_text("")
-        error = self.assertRaises(InstanceError, Instance, self.state_dir)
+        error = self.assertRaises(Unusable, Instance, self.state_dir)
         self.assertIn("cannot create the directory", str(error))

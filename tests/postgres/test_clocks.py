@@ -1,8 +1,10 @@
 """Which time is stored when clocks disagree, or are set."""
 
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from platziverse.postgres.clocks import WallClock, steady
+from platziverse.postgres.clocks import APART, WallClock, steady
 
 DAY = 86_400.0
 NOW = 1_800_000_000.0
@@ -73,3 +75,40 @@ class WallClockCase(SynchronousTestCase):
     def test_the_steady_clock_goes_on(self) -> None:
         before = steady()
         self.assertLess(before, steady() + 1e-9)
+
+
+class Whatever(SynchronousTestCase):
+    @given(
+        begin=st.floats(-10 * 365 * DAY, 10 * 365 * DAY),
+        steps=st.lists(
+            st.tuples(
+                st.floats(0.0, 5.0),
+                st.sampled_from(["stamp", "compare", "set"]),
+                st.one_of(st.floats(-100.0, 100.0), st.floats(-10 * 365 * DAY, 10 * 365 * DAY)),
+            ),
+            max_size=50,
+        ),
+    )
+    def test_what_waits_has_the_time_of_the_database_whoever_sets_our_clock(
+        self, begin: float, steps: list[tuple[float, str, float]]
+    ) -> None:
+        """Row 142: two minutes at most, one of them until the clocks are compared for the first time."""
+        truth, ours = NOW, NOW + begin
+        stamps: list[list[float]] = []
+
+        def move(seconds: float) -> None:
+            for stamp in stamps:
+                stamp[0] += seconds
+
+        clock = WallClock(move, lambda: ours, lambda: truth - NOW)
+        for seconds, action, error in [*steps, (0.0, "compare", 0.0)]:
+            truth, ours = truth + seconds, ours + seconds
+            if action == "stamp":
+                stamps.append([clock(), truth])
+            elif action == "set":
+                ours = truth + error
+            else:
+                clock.compare(truth, clock.ours())
+                self.assertLessEqual(abs(clock() - truth), APART + 1e-3)
+                for stamp, true in stamps:
+                    self.assertLessEqual(abs(stamp - true), 2 * APART + 1e-3)

@@ -20,7 +20,7 @@ CREATE TABLE mqtt_daemons (
     address text
 ) WITH (fillfactor = 20);
 
--- The partitions that a moment needs and that are not there: as platziverse_add_partition takes them.
+-- The partitions that a moment needs and that are not there, as platziverse_add_partition takes them.
 CREATE FUNCTION platziverse_missing_partitions(moment timestamptz DEFAULT now())
 RETURNS TABLE (parent text, part text, key text, lower text, upper text) LANGUAGE sql STABLE AS $$
     SELECT * FROM (
@@ -40,7 +40,7 @@ $$;
 
 -- The months of metrics that may be dropped: they ended before a moment, which is never later than now, and at
 -- least as many months that have rows remain as lie between that moment and now. So a clock that is years ahead
--- costs nothing, whoever's it is; see docs/adr/0082.
+-- costs one month at most, whoever's it is; see docs/adr/0082.
 CREATE FUNCTION platziverse_old_months(moment timestamptz) RETURNS SETOF text LANGUAGE plpgsql STABLE AS $$
 DECLARE
     today timestamp := date_trunc('month', now() AT TIME ZONE 'UTC');
@@ -139,6 +139,7 @@ DROP FUNCTION platziverse_prune(timestamptz);
 CREATE FUNCTION platziverse_prune(moment timestamptz DEFAULT now(), keep_rejected_days integer DEFAULT 90)
 RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
+    rejected timestamptz := platziverse_rejected_before(keep_rejected_days, moment);
     part text;
     dropped integer := 0;
 BEGIN
@@ -147,7 +148,7 @@ BEGIN
         dropped := dropped + 1;
     END LOOP;
     PERFORM platziverse_forget(moment, 1000000000);
-    DELETE FROM rejected_messages WHERE "createdAt" < platziverse_rejected_before(keep_rejected_days, moment);
+    DELETE FROM rejected_messages WHERE "createdAt" < rejected;
     RETURN dropped;
 END $$;
 

@@ -1,44 +1,19 @@
-"""The configuration: one frozen class, read from the command line, the environment and a TOML file.
-
-Command line > environment (``PLATZIVERSE_*``, then the original's ``DB_*``) > file > defaults. No other
-module reads settings from the environment; of the rooms this one needs only the classes of their settings.
-"""
+"""The configuration as attrs classes: every setting, with its default and its check."""
 
 import os
 import re
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from attrs import Attribute, asdict, field, frozen
+from attrs import Attribute, field, frozen
 from attrs.validators import ge, in_, le
 from psycopg2 import ProgrammingError
-from psycopg2.extensions import make_dsn, parse_dsn
+from psycopg2.extensions import parse_dsn
 from twisted.logger import InvalidLogLevelError, LogLevel
-from twisted.python import usage
-from typed_settings import load_settings
-from typed_settings.converters import TSConverter
-from typed_settings.loaders import Loader
 
-from platziverse import __version__
 from platziverse.agents.limits import AgentLimits
 from platziverse.broker.limits import Limits
-from platziverse.settings import ConfigError, EnvironmentLoader, GivenLoader, TomlLoader
+from platziverse.config.dsn import SECRETS, without_secrets
 from platziverse.web.settings import WebSettings
-
-#: Connection parameters that are never shown, and what is shown in their place.
-SECRETS: Final = ("password", "sslpassword", "passfile", "oauth_client_secret")
-
-
-def holds_secret(config: "Config") -> bool:
-    """Whether a password stands in the configuration itself."""
-    return any(key in SECRETS and key != "passfile" for key in parse_dsn(config.database))
-
-
-def without_secrets(dsn: str) -> str:
-    """``dsn`` in keyword form, without its passwords; fit for a log."""
-    shown = {key: value for key, value in parse_dsn(dsn).items() if key not in SECRETS}
-    return make_dsn(**shown) if dsn else ""
 
 
 def _is_dsn(_: Any, __: "Attribute[str]", value: str) -> None:
@@ -188,97 +163,6 @@ class Config:
     sys: Sys = field(factory=Sys)
 
 
-def _original(environ: Mapping[str, str]) -> dict[str, str]:
-    """The database of the original's variables, with its defaults, if any of them is set."""
-    defaults = {"DB_HOST": "localhost", "DB_NAME": "platziverse", "DB_USER": "platzi", "DB_PASS": "platzi"}
-    if not defaults.keys() & environ.keys():
-        return {}
-    host, name, user, password = (environ.get(key, default) for key, default in defaults.items())
-    return {"database": make_dsn(host=host, dbname=name, user=user, password=password)}
-
-
-def config_file(path: str | None = None, environ: Mapping[str, str] | None = None) -> str | None:
-    """The TOML file that :func:`load` reads with the same arguments, if any."""
-    return path or (os.environ if environ is None else environ).get("PLATZIVERSE_CONFIG")
-
-
-def load(
-    path: str | None = None,
-    given: Mapping[str, Any] | None = None,
-    environ: Mapping[str, str] | None = None,
-) -> Config:
-    """The configuration in force.
-
-    :param path: the TOML file; ``None``: the one that ``PLATZIVERSE_CONFIG`` names, if any.
-    :param given: from the command line, by dotted name, e.g. ``{"listen": ["tcp:1883"]}``.
-    :param environ: the environment; ``None``: that of the process.
-    :raises ConfigError: one line that names the source, the key and what to do.
-    """
-    environ = os.environ if environ is None else environ
-    path = config_file(path, environ)
-    loaders: list[Loader] = [TomlLoader(Path(path))] if path else []
-    loaders.append(GivenLoader("environment", _original(environ)))
-    loaders.append(EnvironmentLoader("PLATZIVERSE_", environ, reserved=("CONFIG",)))
-    loaders.append(GivenLoader("command line", given or {}))
-    return load_settings(Config, loaders, converter=TSConverter())
-
-
-def shown(config: Config) -> str:
-    """All settings as lines ``section.key = value``, without secrets."""
-    values = flat(config) | {"database": without_secrets(config.database)}
-    return "\n".join(f"{name} = {value!r}" for name, value in values.items())
-
-
-def flat(config: Config) -> dict[str, object]:
-    """All settings by dotted name; the secrets too."""
-    found: dict[str, object] = {}
-    for key, value in asdict(config).items():
-        if isinstance(value, dict):
-            found |= {f"{key}.{name}": item for name, item in value.items()}
-        else:
-            found[key] = value
-    return found
-
-
-class Options(usage.Options):
-    """The command line of ``twistd platziverse``; ``config`` holds the outcome."""
-
-    optParameters = [
-        ["config", "c", None, "TOML file with settings; see examples/platziverse.toml"],
-        ["database", None, None, "connection string of PostgreSQL; default: an embedded one"],
-        ["state-dir", None, None, "directory of the embedded database"],
-        ["log-level", None, None, "e.g. warn, or info,mqtt=debug"],
-        ["log-format", None, None, "text or json"],
-    ]
-    optFlags = [["check", None, "validate the configuration, print it without secrets, and exit"]]
-
-    config: Config
-    #: Reads the same sources again. :raises ConfigError:
-    read: Callable[[], Config]
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self["listen"] = []
-
-    def opt_listen(self, endpoint: str) -> None:
-        """Twisted endpoint to listen on, e.g. tcp:1883 (may be repeated)"""
-        self["listen"].append(endpoint)
-
-    def opt_version(self) -> None:
-        """Print the version and exit"""
-        raise SystemExit(print(f"platziverse {__version__}"))
-
-    def postOptions(self) -> None:
-        """Load the configuration; what is wrong with it ends the process with one line."""
-        names = ("listen", "database", "state-dir", "log-level", "log-format")
-        given = {name.replace("-", "_"): self[name] for name in names if self[name]}
-        path = config_file(self["config"])
-        path = os.path.abspath(path) if path else None  # twistd may go elsewhere
-        self.read = lambda: load(path, given)
-        try:
-            self.config = self.read()
-        except ConfigError as error:
-            raise SystemExit(f"platziverse: {error}") from None
-        if self["check"]:
-            print(shown(self.config))
-            raise SystemExit(0)
+def holds_secret(config: "Config") -> bool:
+    """Whether a password stands in the configuration itself."""
+    return any(key in SECRETS and key != "passfile" for key in parse_dsn(config.database))

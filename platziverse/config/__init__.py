@@ -1,0 +1,27 @@
+"""Config: one frozen class, read from the command line, the environment and a TOML file.
+
+Command line > environment (``PLATZIVERSE_*``, then the original's ``DB_*``) > file > defaults. No other
+module reads settings from the environment; of the rooms this one needs only the classes of their settings.
+"""
+
+from platziverse.config.dsn import without_secrets
+from platziverse.config.load import config_file, flat, load, shown
+from platziverse.config.model import Access, Config, Embedded, Ingest, Sys, Tls, holds_secret, log_levels
+from platziverse.config.options import Options
+
+__all__ = [
+    "Access",
+    "Config",
+    "Embedded",
+    "Ingest",
+    "Options",
+    "Sys",
+    "Tls",
+    "config_file",
+    "flat",
+    "holds_secret",
+    "load",
+    "log_levels",
+    "shown",
+    "without_secrets",
+]

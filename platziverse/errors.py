@@ -1,0 +1,5 @@
+"""Unusable: the base of what stops a start, a reload or a command with one line for its user."""
+
+
+class Unusable(Exception):
+    """Something that was configured cannot be used. The text is one line that says what, and what to do."""
