@@ -21,6 +21,9 @@ class Narrow:
         self.offered += 1
         return TAKEN if self.offered == 1 else DROPPED
 
+    def soon(self, call: Any) -> None:
+        """There is no next turn."""
+
 
 class AtQoS0(SynchronousTestCase):
     def test_what_the_connection_drops_is_counted_as_dropped_and_not_as_sent(self) -> None:
