@@ -100,6 +100,7 @@ ROOMS = {
             "platziverse.web",
             "platziverse.broker.addresses",
             "platziverse.broker.interfaces",
+            "platziverse.broker.ports",
             "platziverse.broker.traffic",
             "platziverse.agents.interfaces",
         ),

@@ -10,8 +10,9 @@ from msgspec import Raw
 from twisted.internet.defer import Deferred
 from twisted.web.server import Request
 
+from platziverse.broker.ports import SessionStore
 from platziverse.web.answers import Answer, HTTPError, segments, text_of
-from platziverse.web.interfaces import ReadStore, Row, Sessions
+from platziverse.web.interfaces import ReadStore, Row
 
 DEFAULT_LIMIT: Final = 20
 MAX_LIMIT: Final = 1000
@@ -35,7 +36,7 @@ class Api(Answer):
 
     has_parts = True
 
-    def __init__(self, store: ReadStore, sessions: Sessions) -> None:
+    def __init__(self, store: ReadStore, sessions: SessionStore) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._store = store
         self._sessions = sessions

@@ -122,6 +122,8 @@ class DaemonCollector:
         yield _counter("unknown_acknowledgements", "Of messages that were not in flight.", unknown)
         bugs = traffic.internal_errors + database.internal_errors
         yield _counter("internal_errors", "Bugs of the daemon.", bugs)
+        suspended = self._connections.deadlines.suspensions
+        yield _counter("suspensions", "Times that the process seems to have been suspended.", suspended)
 
     def _queues(self) -> Iterator[Metric]:
         flow = self._connections.flow

@@ -5,6 +5,7 @@ import tracemalloc
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from platziverse.mqtt.codec import encode
 from platziverse.mqtt.decoder import PacketDecoder
 from platziverse.mqtt.errors import MalformedPacket
 from platziverse.mqtt.packets import (
@@ -27,7 +28,7 @@ from platziverse.mqtt.packets import (
     Unsubscribe,
 )
 from platziverse.mqtt.readers import TopicNames, topic_names
-from platziverse.mqtt.topics import CACHED_TOPIC_LENGTH, CACHED_TOPICS
+from platziverse.mqtt.topics import CACHED_TOPIC_LENGTH, CACHED_TOPICS, MAX_FILTERS
 
 #: First byte → right content and the packet it is. Every other first byte is malformed with any content.
 RIGHT: dict[int, tuple[bytes, Packet]] = {
@@ -100,6 +101,37 @@ class EveryFirstByte(SynchronousTestCase):
             with self.assertRaises(MalformedPacket, msg=f"{first:02x}") as caught:
                 decode(first, content[:at] + b"\0\0" + content[at + 2 :])
             self.assertEqual(caught.exception.statement, "MQTT-2.3.1-1")
+
+    def test_values_that_the_standard_forbids_are_malformed(self) -> None:
+        for first, content, statement in (
+            (0x10, b"\0\4MQTX\4\2\0\0\0\1c", "MQTT-3.1.2-1"),
+            (0x10, b"\0\4MQTT\4\3\0\0\0\1c", "MQTT-3.1.2-3"),
+            (0x10, b"\0\4MQTT\4\x0a\0\0\0\1c", "MQTT-3.1.2-11"),
+            (0x10, b"\0\4MQTT\4\x22\0\0\0\1c", "MQTT-3.1.2-11"),
+            (0x10, b"\0\4MQTT\4\x1e\0\0\0\1c", "MQTT-3.1.2-14"),
+            (0x10, b"\0\4MQTT\4\x42\0\0\0\1c\0\1p", "MQTT-3.1.2-22"),
+            (0x20, b"\2\0", "3.2.2"),
+            (0x20, b"\0\6", "3.2.2"),
+            (0x82, b"\0\7\0\1f\3", "MQTT-3-8.3-4"),
+            (0x82, b"\0\7", "MQTT-3.8.3-3"),
+            (0x90, b"\0\7\3", "MQTT-3.9.3-2"),
+            (0x90, b"\0\7", "MQTT-3.8.4-5"),
+            (0xA2, b"\0\7", "MQTT-3.10.3-2"),
+        ):
+            with self.assertRaises(MalformedPacket, msg=f"{first:02x} {content.hex()}") as caught:
+                decode(first, content)
+            self.assertEqual(caught.exception.statement, statement)
+
+    def test_so_many_topic_filters_and_no_more(self) -> None:
+        """Row 46."""
+        for count in (MAX_FILTERS, MAX_FILTERS + 1):
+            decoder = PacketDecoder(1 << 20)
+            decoder.connected(1 << 20, 4)
+            decoder.feed(encode(Unsubscribe(7, ["f"] * count)))
+            if count > MAX_FILTERS:
+                self.assertRaises(MalformedPacket, decoder.next_packet)
+            else:
+                self.assertEqual(decoder.next_packet(), Unsubscribe(7, ["f"] * count))
 
     def test_reasons_quote_the_client_safely(self) -> None:
         """rows 21 and 127"""
