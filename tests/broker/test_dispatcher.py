@@ -3,11 +3,10 @@
 from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from platziverse.broker.dispatcher import Destinations, TopicDispatcher
+from platziverse.broker.dispatcher import TopicDispatcher
 from platziverse.broker.interfaces import Answer, Client, Handler
 from platziverse.mqtt.errors import MalformedPacket
 from platziverse.mqtt.packets import Publish
-from platziverse.mqtt.topics import CACHED_TOPIC_LENGTH, CACHED_TOPICS
 
 ONE = Client("one", 1)
 
@@ -59,16 +58,3 @@ class Dispatching(SynchronousTestCase):
     def test_a_wrong_topic_filter_is_an_error_at_once(self) -> None:
         with self.assertRaises(MalformedPacket):
             TopicDispatcher({"a#": lambda *_: None})
-
-
-class TopicNames(SynchronousTestCase):
-    def test_the_handlers_of_so_many_topic_names_are_remembered_and_no_more(self) -> None:
-        """Row 53."""
-        handler: Handler = lambda message, client: None  # noqa: E731
-        destinations = Destinations(TopicDispatcher({"#": handler}), lambda topic: topic == "mine")
-        for number in range(CACHED_TOPICS + 10):
-            self.assertEqual(destinations[f"topic/{number}"], (handler,))
-        self.assertEqual(len(destinations), 10)
-        self.assertIsNone(destinations["mine"])
-        self.assertEqual(destinations["x" * (CACHED_TOPIC_LENGTH + 1)], (handler,))
-        self.assertEqual(len(destinations), 11)
