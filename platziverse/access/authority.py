@@ -24,8 +24,10 @@ from platziverse.mqtt.packets import Connect, ConnectReturnCode
 
 log = Logger()
 
-#: Decisions remembered for deliveries and publishes; all are forgotten when there are more.
-REMEMBERED: Final = 65_536
+#: Bytes of the decisions that are remembered for deliveries and publishes; all are forgotten when it is more.
+REMEMBERED: Final = 16 * 1024 * 1024
+#: Bytes of one beside its texts, of which each character may take four.
+_VERDICT: Final = 256
 
 #: Seconds between two lines about logins that cannot be checked, however many there are.
 QUIET: Final = 10.0
@@ -104,6 +106,7 @@ class AccessAuthority:
         self.rules = rules
         self.restricts = rules is not None
         self._verdicts.clear()
+        self._remembered = 0
 
     def use_password_file(self, users: PasswordFile) -> None:
         """These users take the place of those of the password file; whoever is connected stays so."""
@@ -221,11 +224,17 @@ class AccessAuthority:
         verdict = self._verdicts.get(key)
         if verdict is None:
             assert self.rules is not None
-            if len(self._verdicts) >= REMEMBERED:
-                self._verdicts.clear()
             verdict = self.rules.decide(Subject(client.client_id, client.username), topic, access).allowed
-            self._verdicts[key] = verdict
+            self._remember(key, verdict)
         return verdict
+
+    def _remember(self, key: tuple[int, str, str | None, str], verdict: bool) -> None:
+        size = _VERDICT + sum(4 * len(text) for text in key[1:] if isinstance(text, str))
+        self._remembered += size
+        if self._remembered > REMEMBERED:
+            self._verdicts.clear()
+            self._remembered = size
+        self._verdicts[key] = verdict
 
     def may_speak_for(self, client: Client, agent_uuid: str, agent_username: str) -> bool:
         """The client may report as this agent."""

@@ -19,9 +19,11 @@ Outgoing: TypeAlias = "tuple[EncodedPublish, int]"
 #: In place of an in-flight QoS 2 message once PUBREC has come: only its PUBREL is outstanding.
 _RELEASED: Final = None
 
-#: Bytes that a Session takes, and each Subscription, Packet Identifier and waiting message, roughly.
+#: Bytes that a Session takes, and each Subscription, each level of its Topic Filter, Packet Identifier and
+#: waiting message, roughly.
 _OWN: Final = 2048
-_SUBSCRIPTION: Final = 512
+_SUBSCRIPTION: Final = 256
+_LEVEL: Final = 512
 _IDENTIFIER: Final = 128
 _ENTRY: Final = 256
 
@@ -128,7 +130,9 @@ class Session(Receiving):
     @property
     def memory(self) -> int:
         """Bytes that it takes, roughly and at most: a message that waits for several counts for each."""
-        size = _OWN + _SUBSCRIPTION * len(self.subscriptions)
+        size = _OWN + _SUBSCRIPTION * len(self.subscriptions) + _LEVEL * self.levels
+        if self.will is not None:
+            size += _ENTRY + len(self.will.payload)
         if not (self._inflight or self._queue or self._awaiting_pubrel):
             return size
         if self._awaiting_pubrel:

@@ -39,6 +39,10 @@ class Sessions:
         """The Session of this client, connected or not."""
         return self._by_id.get(client_id)
 
+    def longest_absent(self) -> list[Session]:
+        """Return the Sessions of absent clients, those absent longest first."""
+        return [self._by_id[client_id] for client_id in self._absent]
+
     def open(self, client_id: str, clean: bool) -> tuple[Session, bool]:
         """The Session to go on with, and whether it was there before (Session Present)."""
         session = self._by_id.get(client_id)

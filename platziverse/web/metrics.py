@@ -143,6 +143,13 @@ class DaemonCollector:
         held, slow = traffic.receiver_holds, traffic.receivers_too_slow
         yield _counter("receiver_holds", "Times that a full queue began to hold its publishers.", held)
         yield _counter("receivers_too_slow", "Times that one had held them for long enough.", slow)
+        partials, shed = traffic.partials_dropped, traffic.sessions_shed
+        yield _counter(
+            "partials_dropped", "Connections closed as incomplete packets took too much.", partials
+        )
+        yield _counter("sessions_shed", "Sessions of absent clients ended as memory was short.", shed)
+        waiting = self._connections.partials.total
+        yield _gauge("partial_bytes", "Bytes of packets that are not complete or not handled yet.", waiting)
         dropped = traffic.receivers_dropped
         yield _counter("receivers_dropped", "Slow receivers let go as memory was short.", dropped)
 
