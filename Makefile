@@ -26,7 +26,7 @@ run: $(VENV)/installed
 	@exec $(BIN)/twistd -n --pidfile= platziverse $(ARGS)
 
 # make test ARGS=...         everything that has to pass; ARGS=-n0 in one process, ARGS='-k puback' some of it
-test: tools lint $(NODE)/.package-lock.json
+test: tools lint $(if $(strip $(ARGS)),,coverage) $(NODE)/.package-lock.json
 	@exec $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 # make quick ARGS=...        what needs no database and no socket, in a few seconds
@@ -37,7 +37,7 @@ quick: $(VENV)/installed-test
 coverage: $(VENV)/installed-test
 	@for room in $(PURE); do \
 	    COVERAGE_FILE=$(VENV)/coverage $(BIN)/python -m pytest -q tests/$$room --cov=platziverse.$$room \
-	        --cov-report=term-missing:skip-covered --cov-fail-under=100 || exit 1; \
+	        --hypothesis-profile=ci --cov-report=term-missing:skip-covered --cov-fail-under=100 || exit 1; \
 	done
 
 # make test-all ARGS=...     the tests on every Python from 3.10 to 3.14 that is here; the others are named

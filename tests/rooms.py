@@ -40,7 +40,12 @@ ROOMS = {
         never=("json", "socket", "time", "os", "logging"),
     ),
     "agents": Room(
-        ours=("platziverse.agents", "platziverse.mqtt.packets", "platziverse.broker.records"),
+        ours=(
+            "platziverse.agents",
+            "platziverse.mqtt.memo",
+            "platziverse.mqtt.packets",
+            "platziverse.broker.records",
+        ),
         theirs=(*DEFERRED, "msgspec"),
         never=("socket", "time", "os", "logging"),
     ),
@@ -86,6 +91,7 @@ ROOMS = {
     "access": Room(
         ours=(
             "platziverse.access",
+            "platziverse.mqtt.memo",
             "platziverse.errors",
             "platziverse.mqtt.topics",
             "platziverse.mqtt.packets",

@@ -1,7 +1,7 @@
 """AccessAuthority: logins through twisted.cred, and access rules, behind the broker's port ``Authority``."""
 
 from collections.abc import Collection
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from attrs import frozen
 from twisted.cred.checkers import AllowAnonymousAccess
@@ -20,14 +20,17 @@ from platziverse.access.delays import LoginDelays
 from platziverse.access.passwords import LoginsUnavailable, PasswordChecker, PasswordFile
 from platziverse.broker.interfaces import Client
 from platziverse.mqtt.errors import ConnectRefused
+from platziverse.mqtt.memo import Memo
 from platziverse.mqtt.packets import Connect, ConnectReturnCode
 
 log = Logger()
 
-#: Bytes of the decisions that are remembered for deliveries and publishes; all are forgotten when it is more.
-REMEMBERED: Final = 16 * 1024 * 1024
-#: Bytes of one beside its texts, of which each character may take four.
-_VERDICT: Final = 256
+#: May this client, by Client Identifier and user name, read or write (the first one) this Topic Name?
+Question: TypeAlias = tuple[int, str, str | None, str]
+
+#: Answers remembered for deliveries and publishes, and characters of a question that is.
+REMEMBERED: Final = 16_384
+LONGEST_QUESTION: Final = 512
 
 #: Seconds between two lines about logins that cannot be checked, however many there are.
 QUIET: Final = 10.0
@@ -64,6 +67,11 @@ def is_servers_own(topic: str, announcements: Collection[str]) -> bool:
     return topic in announcements or topic[:1] == "$"
 
 
+def _is_short(question: Question, _: bool) -> int:
+    client_id, username, topic = question[1:]
+    return len(client_id) + len(username or "") + len(topic) <= LONGEST_QUESTION
+
+
 def _host(address: str) -> str:
     return address.rpartition(":")[0].strip("[]") or address
 
@@ -95,7 +103,7 @@ class AccessAuthority:
         self._announcements = frozenset(announcements)
         self._delays = LoginDelays(clock)
         self._portal = Portal(Realm(), [AllowAnonymousAccess(), *([checker] if checker is not None else [])])
-        self._verdicts: dict[tuple[int, str, str | None, str], bool] = {}
+        self._verdicts: Memo[Question, bool] = Memo(self._decide, REMEMBERED, _is_short)
         #: How many logins have failed.
         self.failures = 0
         self._quiet_until = 0.0
@@ -106,7 +114,6 @@ class AccessAuthority:
         self.rules = rules
         self.restricts = rules is not None
         self._verdicts.clear()
-        self._remembered = 0
 
     def use_password_file(self, users: PasswordFile) -> None:
         """These users take the place of those of the password file; whoever is connected stays so."""
@@ -220,21 +227,12 @@ class AccessAuthority:
         return self.rules is None or self._verdict(READ, client, topic)
 
     def _verdict(self, access: int, client: Client, topic: str) -> bool:
-        key = (access, client.client_id, client.username, topic)
-        verdict = self._verdicts.get(key)
-        if verdict is None:
-            assert self.rules is not None
-            verdict = self.rules.decide(Subject(client.client_id, client.username), topic, access).allowed
-            self._remember(key, verdict)
-        return verdict
+        return self._verdicts[access, client.client_id, client.username, topic]
 
-    def _remember(self, key: tuple[int, str, str | None, str], verdict: bool) -> None:
-        size = _VERDICT + sum(4 * len(text) for text in key[1:] if isinstance(text, str))
-        self._remembered += size
-        if self._remembered > REMEMBERED:
-            self._verdicts.clear()
-            self._remembered = size
-        self._verdicts[key] = verdict
+    def _decide(self, question: Question) -> bool:
+        access, client_id, username, topic = question
+        assert self.rules is not None
+        return self.rules.decide(Subject(client_id, username), topic, access).allowed
 
     def may_speak_for(self, client: Client, agent_uuid: str, agent_username: str) -> bool:
         """The client may report as this agent."""

@@ -1,12 +1,12 @@
 """Wrong passwords slow their sender down; nobody is ever shut out."""
 
-from collections import OrderedDict
 from typing import Final
 
 from attrs import define
 from twisted.internet.interfaces import IReactorTime
 
 from platziverse.broker.addresses import neighbourhood
+from platziverse.mqtt.memo import Recent
 
 #: Failures that anyone may have before it counts.
 FREE: Final = 3
@@ -35,7 +35,7 @@ class LoginDelays:
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._records: OrderedDict[str, _Record] = OrderedDict()
+        self._records: Recent[str, _Record] = Recent(REMEMBERED)
 
     def wait(self, host: str) -> float | None:
         """Seconds until an attempt of ``host`` may be looked at; ``None``: too many are waiting already."""
@@ -53,13 +53,11 @@ class LoginDelays:
         """Note a failure."""
         now = self._clock.seconds()
         host = neighbourhood(host)
-        record = self._records.pop(host, None)
+        record = self._records.get(host)
         if record is None or now - record.last >= FORGIVEN:
             record = _Record()
         record.failures += 1
         record.last = now
         if record.failures == FREE:
             record.free_at = now + FIRST
-        self._records[host] = record
-        if len(self._records) > REMEMBERED:
-            self._records.popitem(last=False)
+        self._records.put(host, record)

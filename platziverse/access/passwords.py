@@ -4,7 +4,6 @@ Checking one costs some 20 ms of a processor on purpose, and happens in a thread
 """
 
 import os
-from collections import OrderedDict
 from collections.abc import Mapping
 from hashlib import blake2b
 from hmac import compare_digest
@@ -21,6 +20,7 @@ from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
 from platziverse.access.files import AccessError, read_lines, replace_file
+from platziverse.mqtt.memo import Recent
 
 #: 19 MiB, two passes, one lane: OWASP's recommendation; a login of every agent of a fleet must be bearable.
 HASHER: Final = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
@@ -160,7 +160,7 @@ class PasswordChecker:
         # An unknown user costs what a known one does.
         self._decoy = HASHER.hash(os.urandom(16))
         self._key = os.urandom(32)
-        self._right: OrderedDict[str, bytes] = OrderedDict()
+        self._right: Recent[str, bytes] = Recent(REMEMBERED)
 
     def use_password_file(self, users: PasswordFile) -> None:
         """Ask these instead of the file's users of before."""
@@ -179,11 +179,11 @@ class PasswordChecker:
         username, password = credentials.username.decode(), credentials.password
         hashed = yield self._find(username)
         proof = blake2b(f"{hashed}\0".encode() + password, key=self._key).digest()
-        if not compare_digest(self._right.get(username, b""), proof):
+        if not compare_digest(self._right.get(username) or b"", proof):
             right = yield self._verify(hashed or self._decoy, password)
             if hashed is None or not right:
                 raise UnauthorizedLogin("wrong user name or password")
-            self._remember(username, proof)
+            self._right.put(username, proof)
         return credentials.username
 
     def _verify(self, hashed: str, password: bytes) -> "Deferred[bool]":
@@ -197,12 +197,6 @@ class PasswordChecker:
         if self._reactor.seconds() - asked > PATIENCE:
             raise LoginsUnavailable("too many logins at a time")
         return verify(hashed, password)
-
-    def _remember(self, username: str, proof: bytes) -> None:
-        self._right.pop(username, None)
-        self._right[username] = proof
-        if len(self._right) > REMEMBERED:
-            self._right.popitem(last=False)
 
     @inlineCallbacks
     def _find(self, username: str) -> "Any":

@@ -82,20 +82,11 @@ def _read_quickly(payload: bytes, max_metrics: int) -> _Message | None:
             strings -= 1
         else:
             return None
-    # An unknown key, or one that came twice, is a string too many. Escapes hide quotes, NUL and keys.
+    # An unknown key, or one that came twice, is a string too many. Escapes hide quotes, NUL and keys. Without
+    # either every string has been decoded, and is UTF-8.
     if payload.count(b'"') != 2 * strings or b"\\" in payload:
         return None
-    if not payload.isascii() and not _is_text(payload):
-        return None
     return message
-
-
-def _is_text(payload: bytes) -> bool:
-    try:
-        payload.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def use_time(report: Report, milliseconds: int | float, hashed: bytes) -> None:

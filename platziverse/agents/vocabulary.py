@@ -1,9 +1,9 @@
 """Vocabulary: which types of metric each agent has sent."""
 
-from collections import OrderedDict
 from typing import Final
 
 from platziverse.agents.model import Metric
+from platziverse.mqtt.memo import Recent
 
 #: Types remembered in all, some 20 MiB at most.
 MAX_REMEMBERED: Final = 200_000
@@ -21,27 +21,26 @@ class Vocabulary:
 
     def __init__(self, max_types: int, max_remembered: int = MAX_REMEMBERED) -> None:
         self._max_types = max_types
-        self._max_remembered = max_remembered
-        self._types: OrderedDict[str, set[str]] = OrderedDict()
-        #: Types remembered of all agents.
-        self.remembered = 0
+        self._types: Recent[str, frozenset[str]] = Recent(max_remembered, len)
+
+    @property
+    def remembered(self) -> int:
+        """How many types of all agents together are remembered."""
+        return self._types.weight
 
     def admit(self, uuid: str, metrics: list[Metric]) -> "tuple[list[Metric], list[Metric]]":
         """The metrics whose types the agent may send, the same list if it is all of them, and the others."""
         if not metrics:
             return metrics, []
-        known = self._types.get(uuid)
-        if known is None:
-            known = self._types[uuid] = set()
-        else:
-            self._types.move_to_end(uuid)
+        known = self._types.touch(uuid) or frozenset()
         for metric in metrics:
             if metric.type not in known:
-                return self._learn(known, metrics)
+                return self._learn(uuid, set(known), metrics)
         return metrics, []
 
-    def _learn(self, known: set[str], metrics: list[Metric]) -> "tuple[list[Metric], list[Metric]]":
-        before = len(known)
+    def _learn(
+        self, uuid: str, known: set[str], metrics: list[Metric]
+    ) -> "tuple[list[Metric], list[Metric]]":
         others = []
         for metric in metrics:
             if metric.type in known:
@@ -50,9 +49,7 @@ class Vocabulary:
                 known.add(metric.type)
             else:
                 others.append(metric)
-        self.remembered += len(known) - before
-        while self.remembered > self._max_remembered and len(self._types) > 1:
-            self.remembered -= len(self._types.popitem(last=False)[1])
+        self._types.put(uuid, frozenset(known))
         if not others:
             return metrics, others
         return [metric for metric in metrics if metric.type in known], others

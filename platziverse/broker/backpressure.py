@@ -67,8 +67,6 @@ class Backpressure:
 
     def _look_again(self, receiver: Session, slow: Slow) -> None:
         slow.check = None
-        if not slow.holds:
-            return
         left = slow.patience(self._clock.seconds())
         if left > 0:
             slow.check = self._clock.callLater(left, self._look_again, receiver, slow)

@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 from platziverse.broker.backpressure import Backpressure
 from platziverse.broker.clients import Clients, log_failure
 from platziverse.broker.complaints import Complaints
-from platziverse.broker.dispatcher import Destinations, Handlers, TopicDispatcher, call, joined
+from platziverse.broker.dispatcher import Handlers, TopicDispatcher, call, joined
 from platziverse.broker.interfaces import (
     SERVER,
     Answer,
@@ -28,6 +28,7 @@ from platziverse.broker.sessions import Sessions
 from platziverse.broker.subscribing import Subscribing
 from platziverse.broker.subscriptions import SubscriptionTree
 from platziverse.broker.traffic import Traffic
+from platziverse.mqtt.memo import Memo
 from platziverse.mqtt.packets import Connect, Publish, Subscription
 
 
@@ -66,7 +67,8 @@ class Broker:
         self._router = Router(authority, self.traffic, backpressure)
         self._dispatcher = dispatcher
         self._match = self.subscriptions.match
-        self._destinations = Destinations(dispatcher, authority.reserved)
+        # A table never changes, and nor does what is reserved.
+        self._destinations = Memo(self._find_destination)
         self._clock = clock
 
     # -- connections -----------------------------------------------------------------------------
@@ -117,9 +119,13 @@ class Broker:
             return self._publish_retained(message, client, handlers)
         if receivers := self._match(topic):  # [MQTT-3.3.2-3]
             owed = self._router.route(message, receivers, client)
-            if owed is not None:
+            if owed is not None:  # pragma: no cover: no receiver in memory owes anything
                 return joined(owed, call(handlers, message, client))
         return call(handlers, message, client) if handlers else None
+
+    def _find_destination(self, topic: str) -> Handlers | None:
+        """Return the handlers of a Topic Name, or ``None`` if no client may ever publish there."""
+        return None if self.authority.reserved(topic) else self._dispatcher.handlers(topic)
 
     def _publish_retained(self, message: Publish, client: Client, handlers: Handlers) -> Answer:
         kept = self.retained.set(message, client)

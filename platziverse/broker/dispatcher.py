@@ -1,6 +1,6 @@
 """TopicDispatcher: the handler table, Topic Filter → handler."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias, cast
 
 from twisted.internet.defer import Deferred, DeferredList, FirstError
@@ -9,7 +9,7 @@ from twisted.python.failure import Failure
 from platziverse.broker.interfaces import Answer, Client, Handler
 from platziverse.broker.subscriptions import SubscriptionTree
 from platziverse.mqtt.packets import Publish
-from platziverse.mqtt.topics import CACHED_TOPIC_LENGTH, CACHED_TOPICS, check_topic_filter
+from platziverse.mqtt.topics import check_topic_filter
 
 #: The handlers of one Topic Name.
 Handlers: TypeAlias = tuple[Handler, ...]
@@ -36,30 +36,6 @@ class TopicDispatcher:
     def dispatch(self, message: Publish, client: Client) -> Answer:
         """Hand over a message; the answer is that of ``call``."""
         return call(self.handlers(message.topic), message, client)
-
-
-class Destinations(dict[str, "Handlers | None"]):
-    """Topic Name → the handlers of what clients publish there; ``None`` where no client may.
-
-    It never changes, so a hit is one look into a dict.
-
-    :param reserved: see ``Authority``.
-    """
-
-    __slots__ = ("_dispatcher", "_reserved")
-
-    def __init__(self, dispatcher: TopicDispatcher, reserved: Callable[[str], bool]) -> None:
-        super().__init__()
-        self._dispatcher = dispatcher
-        self._reserved = reserved
-
-    def __missing__(self, topic: str) -> "Handlers | None":
-        found = None if self._reserved(topic) else self._dispatcher.handlers(topic)
-        if len(topic) <= CACHED_TOPIC_LENGTH:
-            if len(self) >= CACHED_TOPICS:
-                self.clear()
-            self[topic] = found
-        return found
 
 
 def call(handlers: Handlers, message: Publish, client: Client) -> Answer:

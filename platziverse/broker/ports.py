@@ -30,8 +30,8 @@ class SessionStore(Protocol):
     def get(self, client_id: str) -> Session | None:
         """Return the Session of this client, connected or not."""
 
-    def longest_absent(self) -> list[Session]:
-        """Return the Sessions of absent clients, those absent longest first."""
+    def longest_absent(self) -> Session | None:
+        """Return the Session whose client has been absent longest."""
 
     def open(self, client_id: str, clean: bool) -> "Opened | Deferred[Opened]":
         """Resume the client's Session, or begin one; ``clean`` ends the one that is there first."""

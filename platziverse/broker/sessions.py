@@ -1,11 +1,11 @@
 """Sessions: every Session by Client Identifier, those of absent clients until they expire."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
 from platziverse.broker.interfaces import Authority
 from platziverse.broker.limits import Limits
 from platziverse.broker.session import Session
+from platziverse.mqtt.memo import Recent
 
 
 class Sessions:
@@ -22,7 +22,8 @@ class Sessions:
         self._authority = authority
         self._ended = ended
         self._by_id: dict[str, Session] = {}
-        self._absent: OrderedDict[str, float] = OrderedDict()
+        # Since when.
+        self._absent: Recent[str, float] = Recent(limits.max_absent_sessions)
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -39,9 +40,10 @@ class Sessions:
         """The Session of this client, connected or not."""
         return self._by_id.get(client_id)
 
-    def longest_absent(self) -> list[Session]:
-        """Return the Sessions of absent clients, those absent longest first."""
-        return [self._by_id[client_id] for client_id in self._absent]
+    def longest_absent(self) -> Session | None:
+        """Return the Session whose client has been absent longest."""
+        oldest = self._absent.oldest()
+        return self._by_id[oldest[0]] if oldest is not None else None
 
     def open(self, client_id: str, clean: bool) -> tuple[Session, bool]:
         """The Session to go on with, and whether it was there before (Session Present)."""
@@ -49,7 +51,7 @@ class Sessions:
         if session is not None and (clean or not session.persistent):  # [MQTT-3.1.4-3]
             self.end(session)  # [MQTT-3.1.2-6]
             session = None
-        self._absent.pop(client_id, None)
+        self._absent.forget(client_id)
         if session is not None:
             return session, True  # [MQTT-3.1.2-4]
         session = self._by_id[client_id] = Session(client_id, not clean, self._limits, self._authority)
@@ -63,24 +65,20 @@ class Sessions:
         if not session.persistent:
             self.end(session)
             return
-        self._absent[session.client_id] = now  # [MQTT-3.1.2-5]
-        while len(self._absent) > self._limits.max_absent_sessions:
-            self.end(self._by_id[next(iter(self._absent))])
+        for client_id in self._absent.put(session.client_id, now):  # [MQTT-3.1.2-5]
+            self.end(self._by_id[client_id])
 
     def end(self, session: Session) -> None:
         """Give the Session up with everything in it."""
         del self._by_id[session.client_id]
-        self._absent.pop(session.client_id, None)
+        self._absent.forget(session.client_id)
         self._ended(session)
 
     def expire(self, now: float) -> int:
         """End the Sessions whose client has been absent too long; returns how many."""
         expiry = self._limits.session_expiry
         count = 0
-        while expiry and self._absent:
-            client_id, since = next(iter(self._absent.items()))
-            if since + expiry > now:
-                break
-            self.end(self._by_id[client_id])
+        while expiry and (oldest := self._absent.oldest()) is not None and oldest[1] + expiry <= now:
+            self.end(self._by_id[oldest[0]])
             count += 1
         return count

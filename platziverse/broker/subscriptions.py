@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterator
 from sys import getsizeof
 from typing import Final, Generic, TypeAlias, TypeVar
 
-from platziverse.mqtt.topics import CACHED_TOPIC_LENGTH
+from platziverse.mqtt.memo import Memo, is_short
 
 H = TypeVar("H")
 
 #: Everyone who gets the message, each once, with the highest QoS of the holder's matching filters.
 Match: TypeAlias = "tuple[tuple[H, int], ...]"
 
-#: The cache of matches is dropped when it takes more than about this many bytes: 100,000 usual topics.
+#: Bytes that remembered matches take at most, roughly: 100,000 usual topics.
 CACHE_SIZE: Final = 32 * 1024 * 1024
-#: Bytes of a place in the cache beside the Topic Name, and of each receiver.
+#: Bytes of a remembered match beside the Topic Name, and of each receiver.
 _PLACE: Final = 160
 _RECEIVER: Final = 64
 
@@ -32,55 +32,23 @@ class _Level(Generic[H]):
         self.holders: dict[H, int] = {}
 
 
-class _Cache(dict[str, "Match[H]"]):
-    """Topic Name → who gets it. A hit is one look into a dict, without a call in Python.
-
-    :param collect: finds out, at the first time.
-    """
-
-    __slots__ = ("_collect", "size")
-
-    def __init__(self, collect: "Callable[[str], Match[H]]") -> None:
-        super().__init__()
-        self._collect = collect
-        #: Bytes, roughly.
-        self.size = 0
-
-    def __missing__(self, topic: str) -> "Match[H]":
-        found = self._collect(topic)
-        if len(topic) <= CACHED_TOPIC_LENGTH:
-            self.size += (size := _size(topic, found))
-            if self.size > CACHE_SIZE:
-                self.clear()
-                self.size = size
-            self[topic] = found
-        return found
-
-    def forget(self, topic_filter: str) -> None:
-        """The holders of this filter have changed."""
-        if _has_wildcard(topic_filter):
-            self.clear()
-            self.size = 0
-        elif (found := self.pop(topic_filter, None)) is not None:
-            self.size -= _size(topic_filter, found)
-
-
 class SubscriptionTree(Generic[H]):
-    """Topic Filter → {holder: QoS}; ``match`` is cached per Topic Name.
+    """Topic Filter → {holder: QoS}. What ``match`` has found is remembered by Topic Name.
 
     Wildcards are supported [MQTT-3.8.3-2]; all else is compared as it is [MQTT-4.7.3-4].
 
-    :ivar match: who gets a message with the Topic Name it is called with.
+    :param memory: bytes that remembered matches may take, roughly.
+    :ivar match: returns who gets a message with the Topic Name that it is called with.
     """
 
-    __slots__ = ("_cache", "_count", "_exact", "_root", "match")
+    __slots__ = ("_count", "_exact", "_memo", "_root", "match")
 
-    def __init__(self) -> None:
+    def __init__(self, memory: int = CACHE_SIZE) -> None:
         self._exact: dict[str, dict[H, int]] = {}
         self._root: _Level[H] = _Level()
-        self._cache: _Cache[H] = _Cache(self.find)
+        self._memo: Memo[str, Match[H]] = Memo(self.find, memory, _size)
         self._count = 0
-        self.match: Callable[[str], Match[H]] = self._cache.__getitem__
+        self.match: Callable[[str], Match[H]] = self._memo.__getitem__
 
     def __len__(self) -> int:
         """The number of Subscriptions."""
@@ -100,7 +68,7 @@ class SubscriptionTree(Generic[H]):
             holders = self._exact.setdefault(topic_filter, {})
         self._count += holder not in holders
         holders[holder] = qos
-        self._cache.forget(topic_filter)
+        self._forget(topic_filter)
 
     def remove(self, topic_filter: str, holder: H) -> bool:
         """Unsubscribe; the filter is compared character by character [MQTT-3.10.4-1].
@@ -118,8 +86,15 @@ class SubscriptionTree(Generic[H]):
             if level.holders or level.children:
                 break
             del parent.children[name]
-        self._cache.forget(topic_filter)
+        self._forget(topic_filter)
         return True
+
+    def _forget(self, topic_filter: str) -> None:
+        """Its holders have changed: forget the matches that this may concern."""
+        if _has_wildcard(topic_filter):
+            self._memo.clear()
+        else:
+            self._memo.forget(topic_filter)
 
     def _path(self, topic_filter: str) -> "list[tuple[_Level[H], _Level[H], str]]":
         """(level, its parent, its name) from the root down; empty if there is no such wildcard filter."""
@@ -171,7 +146,7 @@ class SubscriptionTree(Generic[H]):
 
 
 def _size(topic: str, found: "Match[H]") -> int:
-    return getsizeof(topic) + _PLACE + _RECEIVER * len(found)
+    return getsizeof(topic) + _PLACE + _RECEIVER * len(found) if is_short(topic, found) else 0
 
 
 def _has_wildcard(topic_filter: str) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from struct import Struct, pack
 from typing import Any, Final
 
+from platziverse.mqtt.memo import Memo
 from platziverse.mqtt.packets import (
     Connack,
     Connect,
@@ -21,7 +22,6 @@ from platziverse.mqtt.packets import (
     Unsuback,
     Unsubscribe,
 )
-from platziverse.mqtt.topics import CACHED_TOPIC_LENGTH, CACHED_TOPICS
 
 #: Answers that never change.
 PINGRESP: Final = b"\xd0\x00"
@@ -74,19 +74,13 @@ _FIRST: Final = tuple(bytes((first,)) for first in range(256))
 _HEADERS: Final = tuple(bytes((0x30, length)) for length in range(128))
 
 
-class _Topics(dict[str, bytes]):
-    """Topic Name → its bytes behind their length, remembered for those that come again and again."""
-
-    def __missing__(self, topic: str) -> bytes:
-        encoded = _text(topic)
-        if len(encoded) <= CACHED_TOPIC_LENGTH:
-            if len(self) >= CACHED_TOPICS:
-                self.clear()
-            self[topic] = encoded
-        return encoded
+def _text(text: str | bytes) -> bytes:
+    data = text.encode() if isinstance(text, str) else text
+    return _UINT16(len(data)) + data
 
 
-_TOPICS: Final = _Topics()
+#: Topic Name → its bytes behind their length.
+_TOPICS: Final = Memo(_text)
 
 
 def encode_at_qos0(message: Publish) -> bytes:
@@ -130,11 +124,6 @@ class EncodedPublish:
         """The whole packet at QoS 1 or 2."""
         first = self._first | qos << 1 | dup << 3
         return _FIRST[first] + self._head + _UINT16(packet_id) + self._message.payload
-
-
-def _text(text: str | bytes) -> bytes:
-    data = text.encode() if isinstance(text, str) else text
-    return _UINT16(len(data)) + data
 
 
 def _packet(first: int, body: bytes) -> bytes:

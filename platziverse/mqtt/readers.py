@@ -1,10 +1,10 @@
 """Readers: the numbers, texts and Topic Names that packets of every version consist of (section 1.5)."""
 
-from functools import lru_cache
-from typing import Final
+from functools import lru_cache, partial
 
 from platziverse.mqtt.errors import MalformedPacket
-from platziverse.mqtt.topics import CACHED_TOPIC_LENGTH, CACHED_TOPICS, check_topic_name
+from platziverse.mqtt.memo import Memo
+from platziverse.mqtt.topics import check_topic_name
 
 
 class Body:
@@ -88,26 +88,16 @@ def check_levels(topic: str, max_levels: int) -> None:
         raise MalformedPacket(f"a Topic Name of more than {max_levels} levels", "4.7.1.1")
 
 
-class TopicNames(dict[bytes, str]):
-    """Raw bytes → Topic Name, remembered for those that come again and again.
+@lru_cache(maxsize=8)
+def topic_names(max_levels: int) -> Memo[bytes, str]:
+    """Return the memo from raw bytes to Topic Names; all decoders with this limit on levels share one.
 
-    Both the number of entries and the length of each are bounded, so the bytes are as well.
+    Looking into it raises :class:`MalformedPacket` for no Topic Name, and for one of too many levels.
     """
-
-    def __init__(self, max_levels: int) -> None:
-        super().__init__()
-        self._max_levels = max_levels
-
-    def __missing__(self, data: bytes) -> str:
-        """:raises MalformedPacket: it is no Topic Name, or has too many levels."""
-        topic = decode_topic(data)
-        check_levels(topic, self._max_levels)
-        if len(data) <= CACHED_TOPIC_LENGTH:
-            if len(self) >= CACHED_TOPICS:
-                self.clear()
-            self[data] = topic
-        return topic
+    return Memo(partial(_topic_name, max_levels))
 
 
-#: One for each limit on levels, shared by all decoders with that limit.
-topic_names: Final = lru_cache(maxsize=8)(TopicNames)
+def _topic_name(max_levels: int, data: bytes) -> str:
+    topic = decode_topic(data)
+    check_levels(topic, max_levels)
+    return topic

@@ -182,9 +182,7 @@ class Pressure:
         :return: bytes in use after that.
         """
         broker, before = self._broker, self._broker.traffic.sessions_shed
-        for session in broker.sessions.longest_absent():
-            if used < self.budget * HIGH:
-                break
+        while used >= self.budget * HIGH and (session := broker.sessions.longest_absent()) is not None:
             used -= _size(session)
             broker.traffic.sessions_shed += 1
             broker.sessions.end(session)

@@ -67,10 +67,10 @@ class Channel(HTTPChannel):
         more = b"".join(self._dataBuffer)
         self._dataBuffer: list[bytes] = []
         super().requestDone(request)  # type: ignore[no-untyped-call]
-        if more and not self._leaving:
+        if (more or self._buffer) and not self._leaving:
             self._handlingRequest = True
             self.setRawMode()  # type: ignore[no-untyped-call]
-            self._dataBuffer.append(more)
+            self._dataBuffer += [more] if more else []
             cast(Any, self).callLater(0, self._begin_next)
 
     def _begin_next(self) -> None:

@@ -17,7 +17,7 @@ from platziverse.broker.interfaces import Client
 from platziverse.mqtt.errors import ConnectRefused
 from platziverse.mqtt.packets import Connect, ConnectReturnCode
 from tests.access.test_passwords import HASHED, SECRET, SlowTable, Threads, make_checker
-from tests.memory import objects_kept
+from tests.memory import bytes_kept, objects_kept
 
 LOCAL, REMOTE = "127.0.0.1:40000", "192.0.2.7:40000"
 ANA = Client("c1", 1, username="ana")
@@ -196,6 +196,15 @@ class TestDelays(AuthorityCase):
 
 
 class TestRules(AuthorityCase):
+    def test_long_questions_are_not_remembered(self) -> None:
+        """As many as are remembered would take gigabytes."""
+        authority = self.authority(users=False, rules=RULES)
+        empty = bytes_kept(authority)
+        for number in range(50):
+            self.assertTrue(authority.may_receive(ANA, f"mine/{number}" + "x" * 10_000))
+            self.assertFalse(authority.may_publish(Client("c", 1, username="x" * 10_000 + str(number)), "a"))
+        self.assertLess(bytes_kept(authority), empty + 50_000)
+
     def test_without_rules_everything_but_the_servers_own(self) -> None:
         authority = self.authority()
         self.assertFalse(authority.restricts)

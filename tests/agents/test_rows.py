@@ -251,6 +251,25 @@ class Once(RowCase):
         self.assertEqual(self.store.stored, 2)
         self.assertEqual((mine.key, mine.arrived), (None, 0.0))
 
+    def test_a_report_that_is_no_text_is_a_rejection(self) -> None:
+        self.send(made("\ud800"))
+        self.assertIn("not UTF-8", self.reasons()[0])
+
+    def test_a_metric_that_cannot_be_used_is_a_rejection_beside_the_others(self) -> None:
+        self.send(Report(made().agent, [Metric("t", "1"), Metric("t\0", "2")], measured=NOW))
+        (report,) = self.store.reports
+        self.assertEqual(report.metrics, [Metric("t", "1")])
+        self.assertEqual(len(self.reasons()), 1)
+
+
+class Making(RowCase):
+    def test_a_handler_that_is_no_function_is_an_error(self) -> None:
+        self.assertRaises(TypeError, make_rows, lambda publish: {"d": 5}, self.publish, self.recorder)
+
+    def test_a_function_whose_parameters_nobody_knows_gets_no_record(self) -> None:
+        make = {self.publish: {"d": lambda message, client: None}}.pop  # written in C
+        self.assertEqual(list(make_rows(make, self.publish, self.recorder)), ["d"])
+
 
 class BehindABroker(SynchronousTestCase):
     def setUp(self) -> None:

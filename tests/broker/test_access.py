@@ -5,6 +5,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from platziverse.broker.interfaces import Client
 from platziverse.broker.limits import Limits
 from platziverse.mqtt.packets import Puback, Publish, Suback
+from platziverse.mqtt.topics import CACHED_TOPIC_LENGTH, CACHED_TOPICS
 from platziverse.testing import BrokerHarness, FakeClient, OpenAuthority
 
 
@@ -29,6 +30,34 @@ class Rules(OpenAuthority):
 
     def may_receive(self, client: Client, topic: str) -> bool:
         return client.client_id not in self.deaf
+
+
+class Reserving(OpenAuthority):
+    """Notes what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def reserved(self, topic: str) -> bool:
+        self.asked.append(topic)
+        return super().reserved(topic)
+
+
+class Reserved(SynchronousTestCase):
+    def test_whose_a_topic_is_is_asked_once(self) -> None:
+        """Row 53: the answers for so many Topic Names are remembered, and no more."""
+        authority = Reserving()
+        client = BrokerHarness(authority=authority).connect("one")
+        for topic in ("t", "$SYS/x", "t", "$SYS/x"):
+            client.publish(topic, b"")
+        self.assertEqual(authority.asked, ["t", "$SYS/x"])
+        for _ in range(2):
+            client.publish("x" * (CACHED_TOPIC_LENGTH + 1), b"")
+        self.assertEqual(len(authority.asked), 4)
+        for number in range(CACHED_TOPICS):
+            client.publish(f"t/{number}", b"")
+        client.publish("t", b"")
+        self.assertEqual(authority.asked[-1], "t")
 
 
 class Asking(SynchronousTestCase):

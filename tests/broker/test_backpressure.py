@@ -157,6 +157,39 @@ class Patience(BackpressureCase):
         self.assertEqual((self.publisher.held, self.slow.client.closed), (False, False))
         self.assertEqual((self.traffic.receivers_too_slow, self.traffic.receiver_holds), (1, 1))
 
+    def test_times_of_more_than_a_minute_ago_count_no_more(self) -> None:
+        self.publish(21)
+        for _ in range(3):
+            self.publish(FULL - 10)
+            self.harness.advance(4)
+            self.assertTrue(self.publisher.held)
+            self.slow.take(FULL - 10)  # it is not behind any more, but neither has it caught up
+            self.harness.turn()
+            self.assertFalse(self.publisher.held)
+            for _ in range(30):
+                self.harness.advance(2)
+                self.publish(1)
+                self.slow.take(1)
+        self.assertEqual((self.traffic.receivers_too_slow, self.traffic.receiver_holds), (0, 3))
+
+    def test_whoever_has_taken_nothing_when_a_publisher_comes_holds_nobody(self) -> None:
+        self.publish(FULL + 9)
+        for number in range(2):  # a Will: nobody is there who could be held
+            self.harness.connect(f"gone-{number}", will=Publish("t", b"", 1)).lose()
+        self.harness.advance(6)
+        self.assertEqual(self.traffic.receivers_too_slow, 0)
+        self.publish(1)
+        self.assertEqual((self.publisher.held, self.traffic.receivers_too_slow), (False, 1))
+
+    def test_what_a_connection_has_no_room_for_counts_as_well(self) -> None:
+        self.slow.client.subscribe("zero", 0)
+        self.publish(FULL + 11)
+        self.slow.client.stop_reading()
+        self.slow.client.send(*[Puback(number) for number in range(1, 11)])
+        [session] = [one for one in self.harness.broker.sessions if one.client_id == "slow"]
+        self.assertTrue(self.publisher.held)
+        self.assertEqual(session.queued, FULL + 1)
+
     def test_it_recovers_when_it_has_caught_up(self) -> None:
         self.publish(FULL + 50)
         self.harness.advance(6)

@@ -4,6 +4,7 @@ from typing import Any
 
 from twisted.internet.task import Clock
 from twisted.logger import formatEvent
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.broker.complaints import LINES, LINES_PER_HOST, WINDOW, Complaints
@@ -69,3 +70,10 @@ class ComplaintsTests(SynchronousTestCase):
         self.complaints.stop()
         self.assertIn("1 more like this", self.lines[-1])
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_a_bug_is_told_with_its_traceback_within_the_same_limits(self) -> None:
+        for _ in range(LINES_PER_HOST + 1):
+            failure = Failure(ZeroDivisionError("no"))
+            self.complaints.fail("bug", failure, "Bug: with {address}", address="192.0.2.1:5")
+        self.assertEqual(self.lines, ["platziverse.net Bug: with 192.0.2.1:5"] * LINES_PER_HOST)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), LINES_PER_HOST)

@@ -1,4 +1,4 @@
-"""SubscriptionTree against a naive oracle, and its cache."""
+"""SubscriptionTree against a naive oracle, and what it remembers."""
 
 import contextlib
 import tracemalloc
@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from platziverse.broker import subscriptions
 from platziverse.broker.subscriptions import SubscriptionTree
 from platziverse.mqtt.errors import MalformedPacket
 from platziverse.mqtt.topics import check_topic_filter, matches
@@ -84,10 +83,9 @@ class Matching(SynchronousTestCase):
         tree.remove(deep, "client")
 
 
-class Cache(SynchronousTestCase):
-    def test_the_cache_is_bounded(self) -> None:
-        self.patch(subscriptions, "CACHE_SIZE", 5000)
-        tree: SubscriptionTree[str] = SubscriptionTree()
+class Memory(SynchronousTestCase):
+    def test_what_is_remembered_is_bounded(self) -> None:
+        tree: SubscriptionTree[str] = SubscriptionTree(memory=5000)
         tree.add("#", "client", 0)
         empty = bytes_kept(tree)
         for number in range(100):
@@ -95,10 +93,9 @@ class Cache(SynchronousTestCase):
             self.assertLessEqual(bytes_kept(tree), empty + 2 * 5000)
         self.assertIs(tree.match("topic/99"), tree.match("topic/99"))
 
-    def test_the_books_of_the_cache_balance(self) -> None:
+    def test_the_books_of_the_memory_balance(self) -> None:
         """What was forgotten one by one takes no room: as many topics as ever are remembered together."""
-        self.patch(subscriptions, "CACHE_SIZE", 5000)
-        tree: SubscriptionTree[str] = SubscriptionTree()
+        tree: SubscriptionTree[str] = SubscriptionTree(memory=5000)
         tree.add("#", "everything", 0)
         for number in range(1000):
             tree.match(f"topic/{number}")
@@ -107,10 +104,9 @@ class Cache(SynchronousTestCase):
         found = [tree.match(f"topic/{number}") for number in range(5)]
         self.assertTrue(all(tree.match(f"topic/{number}") is found[number] for number in range(5)))
 
-    def test_the_cache_is_bounded_in_bytes_whatever_the_topics_are_like(self) -> None:
+    def test_it_is_bounded_in_bytes_whatever_the_topics_are_like(self) -> None:
         """Row 53: as measured, with long Topic Names of characters that take four bytes each."""
-        self.patch(subscriptions, "CACHE_SIZE", 2 * 1024 * 1024)
-        tree: SubscriptionTree[str] = SubscriptionTree()
+        tree: SubscriptionTree[str] = SubscriptionTree(memory=2 * 1024 * 1024)
         for holder in ("one", "two", "three"):
             tree.add("#", holder, 0)
         for topic in ("{}", "\N{GRINNING FACE}" * 250 + "{}"):
@@ -122,7 +118,7 @@ class Cache(SynchronousTestCase):
             self.assertLess(taken, 3 * 1024 * 1024)
             self.assertGreater(taken, 1024 * 1024 // 4)
 
-    def test_long_topic_names_are_not_cached(self) -> None:
+    def test_long_topic_names_are_not_remembered(self) -> None:
         tree: SubscriptionTree[str] = SubscriptionTree()
         tree.match("x" * 60_000)
         self.assertEqual(objects_kept(tree), objects_kept(SubscriptionTree()))

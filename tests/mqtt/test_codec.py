@@ -14,6 +14,7 @@ from platziverse.mqtt.codec import (
 )
 from platziverse.mqtt.decoder import PacketDecoder
 from platziverse.mqtt.packets import Connect, Packet, Publish
+from platziverse.mqtt.topics import CACHED_TOPICS
 from tests.mqtt.strategies import IDS, PACKETS, QOS, publishes
 
 
@@ -45,6 +46,13 @@ class RoundTrip(SynchronousTestCase):
         numbered = Publish(message.topic, message.payload, qos, retain, dup, packet_id)
         self.assertEqual([decoder.next_packet() for _ in range(3)], [zero, numbered, zero])
         self.assertEqual(encoded.size, len(message.topic.encode()) + 2 + len(message.payload))
+
+    def test_any_number_of_topic_names_is_encoded(self) -> None:
+        """Row 34: so many are remembered, and then others."""
+        for number in range(CACHED_TOPICS + 10):
+            encoded = EncodedPublish(Publish(f"topic/{number}", b""))
+        self.assertEqual(encoded.topic, f"topic/{CACHED_TOPICS + 9}")
+        self.assertTrue(encoded.qos0.endswith(encoded.topic.encode()))
 
 
 class Lengths(SynchronousTestCase):

@@ -5,6 +5,7 @@ import tracemalloc
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from platziverse.mqtt.codec import encode
 from platziverse.mqtt.decoder import PacketDecoder
 from platziverse.mqtt.errors import MalformedPacket
 from platziverse.mqtt.packets import (
@@ -26,8 +27,8 @@ from platziverse.mqtt.packets import (
     Unsuback,
     Unsubscribe,
 )
-from platziverse.mqtt.readers import TopicNames, topic_names
-from platziverse.mqtt.topics import CACHED_TOPIC_LENGTH, CACHED_TOPICS
+from platziverse.mqtt.readers import topic_names
+from platziverse.mqtt.topics import MAX_FILTERS
 
 #: First byte → right content and the packet it is. Every other first byte is malformed with any content.
 RIGHT: dict[int, tuple[bytes, Packet]] = {
@@ -101,6 +102,37 @@ class EveryFirstByte(SynchronousTestCase):
                 decode(first, content[:at] + b"\0\0" + content[at + 2 :])
             self.assertEqual(caught.exception.statement, "MQTT-2.3.1-1")
 
+    def test_values_that_the_standard_forbids_are_malformed(self) -> None:
+        for first, content, statement in (
+            (0x10, b"\0\4MQTX\4\2\0\0\0\1c", "MQTT-3.1.2-1"),
+            (0x10, b"\0\4MQTT\4\3\0\0\0\1c", "MQTT-3.1.2-3"),
+            (0x10, b"\0\4MQTT\4\x0a\0\0\0\1c", "MQTT-3.1.2-11"),
+            (0x10, b"\0\4MQTT\4\x22\0\0\0\1c", "MQTT-3.1.2-11"),
+            (0x10, b"\0\4MQTT\4\x1e\0\0\0\1c", "MQTT-3.1.2-14"),
+            (0x10, b"\0\4MQTT\4\x42\0\0\0\1c\0\1p", "MQTT-3.1.2-22"),
+            (0x20, b"\2\0", "3.2.2"),
+            (0x20, b"\0\6", "3.2.2"),
+            (0x82, b"\0\7\0\1f\3", "MQTT-3-8.3-4"),
+            (0x82, b"\0\7", "MQTT-3.8.3-3"),
+            (0x90, b"\0\7\3", "MQTT-3.9.3-2"),
+            (0x90, b"\0\7", "MQTT-3.8.4-5"),
+            (0xA2, b"\0\7", "MQTT-3.10.3-2"),
+        ):
+            with self.assertRaises(MalformedPacket, msg=f"{first:02x} {content.hex()}") as caught:
+                decode(first, content)
+            self.assertEqual(caught.exception.statement, statement)
+
+    def test_so_many_topic_filters_and_no_more(self) -> None:
+        """Row 46."""
+        for count in (MAX_FILTERS, MAX_FILTERS + 1):
+            decoder = PacketDecoder(1 << 20)
+            decoder.connected(1 << 20, 4)
+            decoder.feed(encode(Unsubscribe(7, ["f"] * count)))
+            if count > MAX_FILTERS:
+                self.assertRaises(MalformedPacket, decoder.next_packet)
+            else:
+                self.assertEqual(decoder.next_packet(), Unsubscribe(7, ["f"] * count))
+
     def test_reasons_quote_the_client_safely(self) -> None:
         """rows 21 and 127"""
         for content in (b"\0\5a\n\xffbc", b"\0\4a\r\n#", b"\0\4a\0\nb", b"\0\xc8" + b"\xff" * 200):
@@ -112,25 +144,12 @@ class EveryFirstByte(SynchronousTestCase):
 
 class Remembering(SynchronousTestCase):
     def test_a_topic_name_that_comes_again_is_the_same_object(self) -> None:
-        topics = TopicNames(200)
+        topics = topic_names(200)
         self.assertIs(topics[b"a/b"], topics[b"a/b"])
 
-    def test_their_number_is_bounded(self) -> None:
-        """row 34"""
-        topics = TopicNames(200)
-        for number in range(CACHED_TOPICS + 10):
-            self.assertEqual(topics[b"%d" % number], str(number))
-            self.assertLessEqual(len(topics), CACHED_TOPICS)
-
-    def test_long_ones_are_not_remembered(self) -> None:
-        """row 34"""
-        topics = TopicNames(200)
-        self.assertEqual(topics[b"x" * CACHED_TOPIC_LENGTH], "x" * CACHED_TOPIC_LENGTH)
-        self.assertEqual(topics[b"x" * 65_535], "x" * 65_535)
-        self.assertEqual(len(topics), 1)
-
     def test_bad_ones_are_refused_every_time(self) -> None:
-        topics = TopicNames(2)
+        topic_names.cache_clear()
+        topics = topic_names(2)
         for bad in (b"", b"#", b"a/+", b"\xff", b"a\0", b"a/b/c"):
             for _ in range(2):
                 self.assertRaises(MalformedPacket, topics.__getitem__, bad)

@@ -33,6 +33,17 @@ class Rules(SynchronousTestCase):
         else:
             self.assertTrue(good, text)
 
+    def test_a_wildcard_does_not_match_the_servers_own_topics(self) -> None:
+        """[MQTT-4.7.2-1]"""
+        for topic_filter in ("#", "+/x", "+/#"):
+            self.assertFalse(matches(topic_filter, "$SYS/x"))
+        self.assertTrue(matches("$SYS/#", "$SYS/x"))
+
+    def test_what_no_topic_name_may_be(self) -> None:
+        for bad in ("", "a/#", "+", "a+", "a\0b"):
+            with self.assertRaises(MalformedPacket, msg=repr(bad)):
+                check_topic_name(bad)
+
     @given(TOPIC_NAMES)
     def test_a_topic_name_is_a_filter_that_matches_itself(self, topic: str) -> None:
         check_topic_name(topic)

@@ -175,6 +175,8 @@ class Pruned(SynchronousTestCase):
         """Row 143."""
         for days in 400, 89, 1:
             self.reject(days)
+        execute(self.dsn, "SELECT platziverse_prune(now(), 0)")
+        self.assertEqual(self.rejected(), ["400", "89", "1"])
         execute(self.dsn, "SELECT platziverse_prune()")
         self.assertEqual(self.rejected(), ["89", "1"])
 

@@ -212,6 +212,7 @@ class ReadingTests(SiteCase):
                 connection = self.connection()
                 for segment in segments:
                     connection.send(segment)
+                self.clock.advance(0)
                 found = connection.responses()
                 self.assertEqual([response.status for response in found], [200, 400], stray)
                 self.assertTrue(connection.closed)
@@ -279,7 +280,6 @@ class ReadingTests(SiteCase):
         connection = self.connection()
         connection.send(b"GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n" * 5)
         self.assertEqual(len(connection.responses()), 1)
-        self.assertEqual(len(self.clock.getDelayedCalls()), 2, "its timeout, and the next request")
         self.clock.advance(0)
         self.assertEqual([response.status for response in connection.responses()], [200] * 4)
         self.assertEqual(connection.request("/page").status, 200)

@@ -134,7 +134,8 @@ BEGIN
     RETURN forgotten;
 END $$;
 
--- For hands: all of that, days of keys, and rejected messages after keep_rejected_days. Returns how many days.
+-- For hands: all of that, days of keys, and rejected messages after keep_rejected_days (0: never). Returns how many
+-- days of keys.
 DROP FUNCTION platziverse_prune(timestamptz);
 CREATE FUNCTION platziverse_prune(moment timestamptz DEFAULT now(), keep_rejected_days integer DEFAULT 90)
 RETURNS integer LANGUAGE plpgsql AS $$
@@ -148,7 +149,7 @@ BEGIN
         dropped := dropped + 1;
     END LOOP;
     PERFORM platziverse_forget(moment, 1000000000);
-    DELETE FROM rejected_messages WHERE "createdAt" < rejected;
+    DELETE FROM rejected_messages WHERE keep_rejected_days > 0 AND "createdAt" < rejected;
     RETURN dropped;
 END $$;
 

@@ -6,6 +6,8 @@ from platziverse.broker.interfaces import Answer, Client
 from platziverse.broker.limits import Limits
 from platziverse.mqtt.codec import encode
 from platziverse.mqtt.packets import (
+    Connack,
+    ConnectReturnCode,
     Pingreq,
     Pingresp,
     Puback,
@@ -185,6 +187,41 @@ class QoS(SynchronousTestCase):
             client.publish("t", b"", qos, 9)
             client.send(wrong)
             self.assertTrue(client.closed, (qos, wrong))
+
+    def test_puback_behind_pubrec_is_a_violation(self) -> None:
+        """[MQTT-4.3.3-1]"""
+        client = BrokerHarness().connect()
+        client.subscribe("t", 2)
+        client.publish("t", b"", 2, 9)
+        client.send(Pubrec(1))
+        self.assertEqual(client.received()[-1], Pubrel(1))
+        client.send(Puback(1))
+        self.assertTrue(client.closed)
+
+    def test_pubcomp_makes_room_for_what_waits(self) -> None:
+        harness = BrokerHarness(limits=Limits(max_inflight=1))
+        client = harness.connect()
+        client.subscribe("t", 2)
+        for number in (1, 2):
+            harness.connect("sender").publish("t", b"%d" % number, 2, number)
+        self.assertEqual(client.received(), [Publish("t", b"1", 2, packet_id=1)])
+        client.send(Pubrec(1), Pubcomp(1))
+        self.assertEqual(client.received(), [Pubrel(1), Publish("t", b"2", 2, packet_id=2)])
+
+    def test_each_receiver_has_the_lower_of_both_qos_and_the_absent_nothing_at_qos_0(self) -> None:
+        """[MQTT-3.8.4-6] [MQTT-4.3.1-1]"""
+        harness = BrokerHarness()
+        low, high = harness.connect("low"), harness.connect("high")
+        low.subscribe("t", 0)
+        high.subscribe("t", 2)
+        away = harness.connect("away", clean_session=False)
+        away.subscribe("t", 0)
+        away.lose()
+        harness.connect("sender").publish("t", b"x", 1, 5)
+        self.assertEqual(low.received(), [Publish("t", b"x")])
+        self.assertEqual(high.received(), [Publish("t", b"x", 1, packet_id=1)])
+        again = harness.connect("away", clean_session=False)
+        self.assertEqual(again.connack, [Connack(True, ConnectReturnCode.ACCEPTED)])
 
     def test_a_message_is_received_once_at_every_qos(self) -> None:
         """[MQTT-2.3.1-5] [MQTT-4.6.0-6]"""

@@ -1,5 +1,7 @@
 """What a Session keeps while its client is away, and what it gives back."""
 
+from itertools import pairwise
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.broker.limits import Limits
@@ -66,6 +68,36 @@ class Sessions(SynchronousTestCase):
         again = harness.connect("one", clean_session=False)
         payloads = [packet.payload for packet in again.connack if isinstance(packet, Publish)]
         self.assertEqual(payloads, [b"0", b"1", b"2"])
+
+    def test_a_clean_session_begins_anew(self) -> None:
+        """[MQTT-3.1.2-6] [MQTT-3.1.4-3]"""
+        harness = BrokerHarness()
+        harness.connect("one", clean_session=False).subscribe("t", 1)
+        harness.connect("one").lose()
+        self.assertEqual((len(harness.broker.sessions), len(harness.broker.subscriptions)), (0, 0))
+
+    def test_the_client_that_has_been_absent_longest_makes_room(self) -> None:
+        harness = BrokerHarness(limits=Limits(max_absent_sessions=2))
+        for name in ("one", "two", "three"):
+            harness.connect(name, clean_session=False).lose()
+        self.assertEqual([session.client_id for session in harness.broker.sessions], ["two", "three"])
+
+    def test_what_a_session_takes_of_the_memory_is_known(self) -> None:
+        """Row 126."""
+        harness = BrokerHarness(limits=Limits(max_inflight=1))
+        client, sender = harness.connect("one", clean_session=False), harness.connect("sender")
+        [session] = [session for session in harness.broker.sessions if session.client_id == "one"]
+        taken = [session.memory]
+        client.subscribe("t", 1)
+        taken.append(session.memory)
+        for number in (1, 2):  # one in flight, one that waits
+            sender.publish("t", b"x" * 1000, 1, number)
+            taken.append(session.memory)
+        client.publish("u", b"", 2, 7)
+        taken.append(session.memory)
+        grown = [later - earlier for earlier, later in pairwise(taken)]
+        self.assertTrue(all(0 < size < 2000 for size in grown), grown)
+        self.assertTrue(all(size > 1000 for size in grown[1:3]), grown)
 
     def test_an_absent_session_expires(self) -> None:
         harness = BrokerHarness(limits=Limits(session_expiry=100))

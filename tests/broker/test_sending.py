@@ -1,0 +1,39 @@
+"""RetainedSending: Retained Messages for a client that may have no room for them."""
+
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from platziverse.broker.interfaces import DROPPED, SERVER, TAKEN
+from platziverse.broker.retained import RetainedMessages
+from platziverse.broker.sending import RetainedSending
+from platziverse.broker.traffic import Traffic
+from platziverse.mqtt.packets import Publish
+
+
+class Narrow:
+    """A connection that takes the first PUBLISH at QoS 0 and no other."""
+
+    def __init__(self) -> None:
+        self.offered = 0
+
+    def offer(self, data: bytes) -> int:
+        self.offered += 1
+        return TAKEN if self.offered == 1 else DROPPED
+
+    def soon(self, call: Any) -> None:
+        """There is no next turn."""
+
+
+class AtQoS0(SynchronousTestCase):
+    def test_what_the_connection_drops_is_counted_as_dropped_and_not_as_sent(self) -> None:
+        retained, traffic = RetainedMessages(10, 1000), Traffic()
+        for topic in ("a", "b", "c"):
+            retained.set(Publish(topic, b"xx", 0, True), SERVER)
+        sending = RetainedSending(retained, traffic, lambda topic: True)
+        sending.add("#", 1)
+        connection: Any = Narrow()
+        sending.pump(connection, lambda _: True, lambda *_: None, lambda: None)
+        self.assertEqual((connection.offered, bool(sending)), (3, False))
+        self.assertEqual((traffic.publish_sent[0], traffic.publish_bytes_sent[0]), (1, 2))
+        self.assertEqual(traffic.publish_dropped, 2)

@@ -1,0 +1,18 @@
+"""Traffic: what is counted under a reason."""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from platziverse.broker.traffic import Traffic
+
+
+class Reasons(SynchronousTestCase):
+    def test_each_reason_has_its_own_count(self) -> None:
+        traffic = Traffic()
+        for reason in ("total", "address", "total"):
+            traffic.connection_refused(reason)
+            traffic.connect_refused(reason)
+            traffic.protocol_error(reason)
+        counted = {"total": 2, "address": 1}
+        self.assertEqual(
+            (traffic.connections_refused, traffic.connects_refused, traffic.protocol_errors), (counted,) * 3
+        )
