@@ -12,6 +12,8 @@ from platziverse.broker.interfaces import Answer, Client
 from platziverse.broker.session import Session
 from platziverse.mqtt.packets import Publish
 
+__all__ = ["FrameReceiver", "MessageBus", "Opened", "RetainedStore", "Session", "SessionStore"]
+
 #: A Session to go on with, and whether it was there before (Session Present).
 Opened: TypeAlias = tuple[Session, bool]
 

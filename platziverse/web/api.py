@@ -14,8 +14,7 @@ from msgspec import Raw
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.web.server import Request
 
-from platziverse.broker.ports import SessionStore
-from platziverse.broker.session import Session
+from platziverse.broker.ports import Session, SessionStore
 from platziverse.web.answers import Answer, HTTPError, segments, text_of
 from platziverse.web.interfaces import ReadStore, Row
 
