@@ -69,6 +69,7 @@ class DaemonCollector:
         yield from self._messages()
         yield from self._errors()
         yield from self._queues()
+        yield from self._memory()
         yield from self._ingest()
         yield from self._store()
 
@@ -136,6 +137,8 @@ class DaemonCollector:
             inflight += session.inflight
         yield _gauge("queued_messages", "Messages that wait for their receivers.", waiting)
         yield _gauge("inflight_messages", "Messages sent and not yet acknowledged.", inflight)
+
+    def _memory(self) -> Iterator[Metric]:
         memory, traffic = self._connections.pressure, self._broker.traffic
         yield _gauge("memory_used_bytes", "Bytes of sessions and messages, estimated.", memory.used)
         yield _gauge("memory_budget_bytes", "What they may take: limits.max_memory.", memory.budget)
