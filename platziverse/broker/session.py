@@ -13,9 +13,11 @@ from platziverse.broker.slow import Slow
 from platziverse.mqtt.codec import EncodedPublish
 from platziverse.mqtt.packets import Publish
 
-#: Bytes that a Session takes, and each Subscription, Packet Identifier and waiting message, roughly.
+#: Bytes that a Session takes, and each Subscription, each level of its Topic Filter, Packet Identifier and
+#: waiting message, roughly.
 _OWN: Final = 2048
-_SUBSCRIPTION: Final = 512
+_SUBSCRIPTION: Final = 256
+_LEVEL: Final = 512
 _IDENTIFIER: Final = 128
 _ENTRY: Final = 256
 
@@ -95,7 +97,7 @@ class Session(Receiving):
         self.subscriptions[topic_filter] = qos
 
     def unsubscribe(self, topic_filter: str) -> bool:
-        """Forget a Subscription, and Retained Messages still to be sent for it; return whether it was there."""
+        """Forget a Subscription, and Retained Messages still to be sent for it; return if it was there."""
         if self.subscriptions.pop(topic_filter, None) is None:
             return False
         self.levels -= topic_filter.count("/") + 1
@@ -117,8 +119,10 @@ class Session(Receiving):
 
     @property
     def memory(self) -> int:
-        """Bytes that it takes, roughly and at most: a message that waits for several Sessions counts for each."""
-        size = _OWN + _SUBSCRIPTION * len(self.subscriptions)
+        """Bytes that it takes, roughly and at most: what waits for several Sessions counts for each."""
+        size = _OWN + _SUBSCRIPTION * len(self.subscriptions) + _LEVEL * self.levels
+        if self.will is not None:
+            size += _ENTRY + len(self.will.payload)
         if self._awaiting_pubrel:
             size += _IDENTIFIER * len(self._awaiting_pubrel)
         if self._outgoing is not None and self._outgoing.inflight:

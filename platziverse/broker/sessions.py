@@ -40,6 +40,11 @@ class Sessions:
         """Return the Session of this client, connected or not; ``None`` if there is none."""
         return self._by_id.get(client_id)
 
+    def longest_absent(self) -> Session | None:
+        """Return the Session whose client has been absent longest."""
+        oldest = self._absent.oldest()
+        return self._by_id[oldest[0]] if oldest is not None else None
+
     def open(self, client_id: str, clean: bool) -> tuple[Session, bool]:
         """Return the Session to go on with, and whether it was there before (Session Present).
 

@@ -87,7 +87,7 @@ class SysTopics:
         }
 
     def _load_averages(self) -> dict[str, str]:
-        """Return exponential averages per minute, as Mosquitto computes them: topic below $SYS/broker → figure."""
+        """Return exponential averages per minute by topic, computed as Mosquitto does."""
         traffic = self._broker.traffic
         now = {
             "messages/received": traffic.messages_received,
