@@ -1,30 +1,25 @@
 """Session: what the broker remembers of a client, on both sides of a lost connection."""
 
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import Final, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Final
 
 from platziverse.broker.interfaces import DROPPED, FULL, TAKEN, Authority, Client, NetworkConnection
 from platziverse.broker.limits import USUAL_LEVELS, Limits
+from platziverse.broker.outgoing import Entry, Outgoing
 from platziverse.broker.receiving import Receiving
 from platziverse.broker.sending import RetainedSending
 from platziverse.broker.slow import Slow
-from platziverse.mqtt.codec import EncodedPublish, encode_pubrel
-from platziverse.mqtt.errors import ProtocolViolation
+from platziverse.mqtt.codec import EncodedPublish
 from platziverse.mqtt.packets import Publish
 
-#: An outgoing message with the QoS it is delivered at.
-Outgoing: TypeAlias = "tuple[EncodedPublish, int]"
-
-#: In place of an in-flight QoS 2 message once PUBREC has come: only its PUBREL is outstanding.
-_RELEASED: Final = None
-
-#: Bytes that a Session takes, and each Subscription, Packet Identifier and waiting message, roughly.
+#: Bytes that a Session takes, and each Subscription, each level of its Topic Filter, Packet Identifier and
+#: waiting message, roughly.
 _OWN: Final = 2048
-_SUBSCRIPTION: Final = 512
+_SUBSCRIPTION: Final = 256
+_LEVEL: Final = 512
 _IDENTIFIER: Final = 128
 _ENTRY: Final = 256
-
 
 #: How far beyond its limits a queue grows by messages whose publishers cannot be held: Wills, the server's
 #: own, and those of clients that are full themselves.
@@ -32,7 +27,7 @@ OVERFULL: Final = 2
 
 
 class Session(Receiving):
-    """Subscriptions, in-flight messages and queue of one Client Identifier.
+    """A Session has the Subscriptions of one Client Identifier, and the messages that are on their way to it.
 
     :param persistent: kept when the connection ends (Clean Session 0).
     :param authority: asked again before what has waited is sent.
@@ -40,8 +35,7 @@ class Session(Receiving):
 
     __slots__ = (
         "_authority",
-        "_inflight",
-        "_last_id",
+        "_outgoing",
         "_queue",
         "_sending",
         "client",
@@ -78,17 +72,15 @@ class Session(Receiving):
         #: From a full queue on until the client has caught up.
         self.slow: Slow | None = None
         self._authority = authority
-        self._last_id = 0
-        # In the order of sending, which is the order of sending again. [MQTT-4.6.0-1]
-        self._inflight: dict[int, Outgoing | None] = {}
         # Made when first needed: an idle client costs as little as possible.
-        self._queue: deque[Outgoing] | None = None
+        self._outgoing: Outgoing | None = None
+        self._queue: deque[Entry] | None = None
         self._sending: RetainedSending | None = None
 
     # -- subscriptions ---------------------------------------------------------------------------
 
     def has_room_for(self, topic_filter: str) -> bool:
-        """Whether a Subscription with this Topic Filter is within the limits."""
+        """Return whether a Subscription with this Topic Filter is within the limits."""
         if topic_filter in self.subscriptions:
             return True
         limits, levels = self._limits, topic_filter.count("/") + 1
@@ -105,7 +97,7 @@ class Session(Receiving):
         self.subscriptions[topic_filter] = qos
 
     def unsubscribe(self, topic_filter: str) -> bool:
-        """Forget a Subscription, and Retained Messages still to be sent for it; whether there was one."""
+        """Forget a Subscription, and Retained Messages still to be sent for it; return if it was there."""
         if self.subscriptions.pop(topic_filter, None) is None:
             return False
         self.levels -= topic_filter.count("/") + 1
@@ -123,18 +115,18 @@ class Session(Receiving):
     @property
     def inflight(self) -> int:
         """Messages sent whose acknowledgement has not come."""
-        return len(self._inflight)
+        return len(self._outgoing.inflight) if self._outgoing is not None else 0
 
     @property
     def memory(self) -> int:
-        """Bytes that it takes, roughly and at most: a message that waits for several counts for each."""
-        size = _OWN + _SUBSCRIPTION * len(self.subscriptions)
-        if not (self._inflight or self._queue or self._awaiting_pubrel):
-            return size
+        """Bytes that it takes, roughly and at most: what waits for several Sessions counts for each."""
+        size = _OWN + _SUBSCRIPTION * len(self.subscriptions) + _LEVEL * self.levels
+        if self.will is not None:
+            size += _ENTRY + len(self.will.payload)
         if self._awaiting_pubrel:
             size += _IDENTIFIER * len(self._awaiting_pubrel)
-        if self._inflight:
-            size += sum(_ENTRY + entry[0].size for entry in self._inflight.values() if entry)
+        if self._outgoing is not None and self._outgoing.inflight:
+            size += _ENTRY * len(self._outgoing.inflight) + self._outgoing.size
         if self._queue:
             size += _ENTRY * len(self._queue) + self.queued_bytes
         return size
@@ -145,14 +137,16 @@ class Session(Receiving):
         :return: ``TAKEN``; ``FULL`` when it has filled the queue; ``DROPPED`` when it, or an older one
             instead of it, was dropped.
         """
-        connection = self.connection
+        connection, outgoing = self.connection, self._outgoing
+        if outgoing is None:
+            outgoing = self._outgoing = Outgoing()
         if (
             connection is not None
             and not self._queue
-            and len(self._inflight) < self._limits.max_inflight
+            and len(outgoing.inflight) < self._limits.max_inflight
             and not connection.congested
         ):
-            self._send(connection, message, qos)
+            outgoing.send(connection, message, qos)
             return TAKEN
         return self._enqueue(message, qos)
 
@@ -165,13 +159,9 @@ class Session(Receiving):
         self.pump()
 
     def _send(self, connection: NetworkConnection, message: EncodedPublish, qos: int) -> None:
-        inflight = self._inflight
-        packet_id = self._last_id + 1
-        if packet_id > 65_535 or packet_id in inflight:
-            packet_id = self._free_id()
-        self._last_id = packet_id
-        inflight[packet_id] = (message, qos)
-        connection.send(message.with_id(qos, packet_id))
+        if self._outgoing is None:
+            self._outgoing = Outgoing()
+        self._outgoing.send(connection, message, qos)
 
     def _enqueue(self, message: EncodedPublish, qos: int) -> int:
         queue = self._queue
@@ -192,13 +182,17 @@ class Session(Receiving):
         return FULL
 
     def is_beyond(self, messages: int, size: int) -> bool:
-        """Return whether a full queue takes no more: nobody is held for it any more, or could be."""
+        """Return whether a full queue takes no more, as nobody is held for it any more, or could be.
+
+        :param messages: how many there are in the queue.
+        :param size: bytes of their Topic Names and payloads, the new one included.
+        """
         limits, slow = self._limits, self.slow
         if slow is not None and slow.too_slow:
             return True
         return messages >= OVERFULL * limits.max_queued_messages or size > OVERFULL * limits.max_queued_bytes
 
-    def _make_room(self, queue: "deque[Outgoing]", message: EncodedPublish, qos: int) -> int:
+    def _make_room(self, queue: "deque[Entry]", message: EncodedPublish, qos: int) -> int:
         """Drop the newest or the oldest message of an absent client."""
         limits = self._limits
         if limits.queue_drop == "oldest" and message.size <= limits.max_queued_bytes and queue:
@@ -238,87 +232,47 @@ class Session(Receiving):
             self.pump()
 
     def _may_get(self, message: EncodedPublish) -> bool:
-        """The rules may have changed while the message waited."""
+        """Return whether the client may still get it: the rules may have changed while it waited."""
         authority, client = self._authority, self.client
         if not authority.restricts or client is None:
             return True
         return authority.may_receive(client, message.topic)
 
     def _has_room(self, connection: NetworkConnection) -> bool:
-        return len(self._inflight) < self._limits.max_inflight and not connection.congested
+        return self.inflight < self._limits.max_inflight and not connection.congested
 
-    def _free_id(self) -> int:
-        packet_id = self._last_id
-        while True:
-            packet_id = packet_id + 1 if packet_id < 65_535 else 1  # never 0 [MQTT-2.3.1-1]
-            if packet_id not in self._inflight:  # [MQTT-2.3.1-2] [MQTT-2.3.1-4]
-                return packet_id
-
-    def puback(self, packet_ids: Iterable[int]) -> int:
-        """The client owns these QoS 1 messages.
-
-        :return: how many of the Packet Identifiers were not in flight.
-        :raises ProtocolViolation: the message in flight is one of QoS 2.
-        """
-        inflight, unknown = self._inflight, 0
-        for packet_id in packet_ids:
-            entry = inflight.get(packet_id, _RELEASED)
-            if entry is _RELEASED:
-                self._refuse_if_present(packet_id, "PUBACK")
-                unknown += 1
-                continue
-            if entry[1] != 1:
-                raise ProtocolViolation(f"PUBACK for a QoS 2 message, packet id {packet_id}", "MQTT-4.3.3-1")
-            del inflight[packet_id]
+    def puback(self, packet_ids: Sequence[int]) -> int:
+        """Take note that the client owns these QoS 1 messages; see :meth:`Outgoing.puback`."""
+        if self._outgoing is None:
+            return len(packet_ids)
+        unknown = self._outgoing.puback(packet_ids)
         if self._queue or self._sending:
             self.pump()
         return unknown
 
     def pubrec(self, packet_id: int) -> bool:
-        """The client owns a QoS 2 message. False if it is unknown: PUBREL is due all the same.
+        """Take note that the client owns a QoS 2 message; see :meth:`Outgoing.pubrec`."""
+        return self._outgoing is not None and self._outgoing.pubrec(packet_id)
 
-        :raises ProtocolViolation: the message in flight is one of QoS 1.
-        """
-        known = packet_id in self._inflight
-        if known:
-            entry = self._inflight[packet_id]
-            if entry is not _RELEASED and entry[1] != 2:
-                raise ProtocolViolation(f"PUBREC for a QoS 1 message, packet id {packet_id}", "MQTT-4.3.2-1")
-            self._inflight[packet_id] = _RELEASED  # keeps its place in the order
-        return known
-
-    def pubcomp(self, packet_id: int) -> bool:
-        """The Packet Identifier is free again. False if it was not in flight.
-
-        :raises ProtocolViolation: PUBREC has not come yet.
-        """
-        if self._inflight.get(packet_id, _RELEASED) is not _RELEASED:
-            raise ProtocolViolation(f"PUBCOMP before PUBREC, packet id {packet_id}", "MQTT-4.3.3-1")
-        if packet_id not in self._inflight:
-            return False
-        del self._inflight[packet_id]
+    def pubcomp(self, packet_ids: Sequence[int]) -> int:
+        """Take note that these Packet Identifiers are free again; see :meth:`Outgoing.pubcomp`."""
+        if self._outgoing is None:
+            return len(packet_ids)
+        unknown = self._outgoing.pubcomp(packet_ids)
         if self._queue or self._sending:
             self.pump()
-        return True
-
-    def _refuse_if_present(self, packet_id: int, what: str) -> None:
-        if packet_id in self._inflight:
-            raise ProtocolViolation(f"{what} after PUBREC, packet id {packet_id}", "MQTT-4.3.3-1")
+        return unknown
 
     def resume(self) -> None:
-        """After a reconnect: everything in flight again, in its order, then what waits. [MQTT-4.4.0-1]"""
+        """After a reconnect: send everything in flight again, then what waits. [MQTT-4.4.0-1]"""
         connection = self.connection
         assert connection is not None
-        for packet_id, entry in self._inflight.items():
-            if entry is _RELEASED:
-                connection.send(encode_pubrel(packet_id))
-            else:
-                message, qos = entry
-                connection.send(message.with_id(qos, packet_id, dup=True))  # [MQTT-3.3.1-1]
+        if self._outgoing is not None:
+            self._outgoing.send_again(connection)
         self.pump()
 
     def pause(self) -> None:
-        """The connection is gone."""
+        """Note that the connection is gone."""
         self.connection = None
         if self.slow is not None:
             self.slow.release()

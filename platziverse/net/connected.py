@@ -110,11 +110,9 @@ class Connected:
         return len(run)
 
     def pubcomp(self, run: list[Pubcomp]) -> int:
-        """Nothing is answered."""
-        session, traffic = self.session, self.outbox.shared.traffic
-        for packet in run:
-            if not session.pubcomp(packet.packet_id):
-                traffic.unknown_acknowledgements += 1
+        """All at once, as PUBACK."""
+        unknown = self.session.pubcomp([packet.packet_id for packet in run])
+        self.outbox.shared.traffic.unknown_acknowledgements += unknown
         return len(run)
 
     def subscribe(self, run: list[Subscribe]) -> int:

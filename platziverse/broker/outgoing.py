@@ -1,0 +1,109 @@
+"""Outgoing: the messages that were sent to one client and that it has not acknowledged."""
+
+from collections.abc import Sequence
+from typing import Final, TypeAlias
+
+from platziverse.broker.interfaces import NetworkConnection
+from platziverse.mqtt.codec import EncodedPublish, encode_pubrel
+from platziverse.mqtt.errors import ProtocolViolation
+
+#: A message with the QoS that it is delivered at.
+Entry: TypeAlias = "tuple[EncodedPublish, int]"
+
+#: In place of a QoS 2 message once PUBREC has come: only its PUBREL is outstanding.
+_RELEASED: Final = None
+
+
+class Outgoing:
+    """The half of a Session that sends at QoS 1 and 2; how much may be in flight is its owner's business.
+
+    :ivar inflight: Packet Identifier → message, in the order of sending, which is the order of sending
+        again [MQTT-4.6.0-1]; ``None`` once PUBREC has come.
+    """
+
+    __slots__ = ("_last_id", "inflight")
+
+    def __init__(self) -> None:
+        self.inflight: dict[int, Entry | None] = {}
+        self._last_id = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of Topic Names and payloads in flight."""
+        return sum(entry[0].size for entry in self.inflight.values() if entry)
+
+    def send(self, connection: NetworkConnection, message: EncodedPublish, qos: int) -> None:
+        """Send a message under a Packet Identifier of its own."""
+        inflight = self.inflight
+        packet_id = self._last_id + 1
+        if packet_id > 65_535 or packet_id in inflight:
+            packet_id = self._free_id()
+        self._last_id = packet_id
+        inflight[packet_id] = (message, qos)
+        connection.send(message.with_id(qos, packet_id))
+
+    def _free_id(self) -> int:
+        packet_id = self._last_id
+        while True:
+            packet_id = packet_id + 1 if packet_id < 65_535 else 1  # never 0 [MQTT-2.3.1-1]
+            if packet_id not in self.inflight:  # [MQTT-2.3.1-2] [MQTT-2.3.1-4]
+                return packet_id
+
+    def send_again(self, connection: NetworkConnection) -> None:
+        """After a reconnect: send everything in flight again, in its order. [MQTT-4.4.0-1]"""
+        for packet_id, entry in self.inflight.items():
+            if entry is _RELEASED:
+                connection.send(encode_pubrel(packet_id))
+            else:
+                message, qos = entry
+                connection.send(message.with_id(qos, packet_id, dup=True))  # [MQTT-3.3.1-1]
+
+    def puback(self, packet_ids: Sequence[int]) -> int:
+        """Forget these QoS 1 messages, which the client owns now.
+
+        :return: how many of the Packet Identifiers were not in flight.
+        :raises ProtocolViolation: the message in flight is one of QoS 2.
+        """
+        inflight, unknown = self.inflight, 0
+        for packet_id in packet_ids:
+            entry = inflight.get(packet_id, _RELEASED)
+            if entry is _RELEASED:
+                if packet_id in inflight:
+                    raise ProtocolViolation(f"PUBACK after PUBREC, packet id {packet_id}", "MQTT-4.3.3-1")
+                unknown += 1
+                continue
+            if entry[1] != 1:
+                raise ProtocolViolation(f"PUBACK for a QoS 2 message, packet id {packet_id}", "MQTT-4.3.3-1")
+            del inflight[packet_id]
+        return unknown
+
+    def pubrec(self, packet_id: int) -> bool:
+        """Forget a QoS 2 message, which the client owns now, but not its Packet Identifier.
+
+        :return: whether it was in flight; PUBREL is due all the same.
+        :raises ProtocolViolation: the message in flight is one of QoS 1.
+        """
+        inflight = self.inflight
+        if packet_id not in inflight:
+            return False
+        entry = inflight[packet_id]
+        if entry is not _RELEASED and entry[1] != 2:
+            raise ProtocolViolation(f"PUBREC for a QoS 1 message, packet id {packet_id}", "MQTT-4.3.2-1")
+        inflight[packet_id] = _RELEASED  # keeps its place in the order
+        return True
+
+    def pubcomp(self, packet_ids: Sequence[int]) -> int:
+        """Free the Packet Identifiers of these QoS 2 messages.
+
+        :return: how many of them were not in flight.
+        :raises ProtocolViolation: the PUBREC of one has not come yet.
+        """
+        inflight, unknown = self.inflight, 0
+        for packet_id in packet_ids:
+            if packet_id not in inflight:
+                unknown += 1
+                continue
+            if inflight[packet_id] is not _RELEASED:
+                raise ProtocolViolation(f"PUBCOMP before PUBREC, packet id {packet_id}", "MQTT-4.3.3-1")
+            del inflight[packet_id]
+        return unknown
