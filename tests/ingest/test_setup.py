@@ -106,8 +106,8 @@ CHANGES: Final = {
     ),
     "a view in the place of a table": (
         (
-            "ALTER TABLE metrics RENAME TO kept; CREATE VIEW metrics AS SELECT * FROM kept WHERE value = 'never'"
-            " WITH CHECK OPTION"
+            "ALTER TABLE metrics RENAME TO kept;"
+            "CREATE VIEW metrics AS SELECT * FROM kept WHERE value = 'never' WITH CHECK OPTION"
         ),
         "DROP VIEW metrics; ALTER TABLE kept RENAME TO metrics",
         "metrics",
