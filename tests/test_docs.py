@@ -78,8 +78,8 @@ class ChangelogTests(SynchronousTestCase):
         """So two branches that add theirs are merged without a conflict."""
         bullets = [line for line in self.lines if line.startswith("* ")]
         others = [line for line in self.lines if line.startswith(" ")]
-        self.assertEqual(others, [])
-        self.assertEqual(len(bullets), len(set(bullets)))
+        self.assertEqual(others, [], "put these into the section of their kind, one line each")
+        self.assertEqual(sorted(set(bullets)), sorted(bullets))
 
 
 class PointersTests(SynchronousTestCase):
