@@ -364,7 +364,8 @@ CONSTRAINTS = """SELECT conrelid::regclass::text, conname, pg_get_constraintdef(
 TRIGGERS = "SELECT tgrelid::regclass::text, pg_get_triggerdef(oid) FROM pg_trigger ORDER BY 1, 2"
 FUNCTIONS = "SELECT oid::regprocedure::text FROM pg_proc WHERE proname ~ '^platziverse_' ORDER BY 1"
 KEPT = """INSERT INTO message_keys SELECT platziverse_first_key(now());
-    INSERT INTO rejected_messages (topic, "clientId", payload, reason, "createdAt") VALUES ('', '', '', '', now());
+    INSERT INTO rejected_messages (topic, "clientId", payload, reason, "createdAt")
+    VALUES ('', '', '', '', now());
     INSERT INTO mqtt_users (username, "passwordHash") VALUES ('platzi', '$argon2')"""
 INDEXES = "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1, 2"
 
