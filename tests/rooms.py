@@ -104,6 +104,7 @@ ROOMS = {
     "web": Room(
         ours=(
             "platziverse.web",
+            "platziverse.times",
             "platziverse.broker.addresses",
             "platziverse.broker.interfaces",
             "platziverse.broker.ports",
