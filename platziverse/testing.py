@@ -22,6 +22,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.python.failure import Failure
 
+from platziverse.access.authority import is_servers_own
 from platziverse.agents.handlers import AgentHandlers
 from platziverse.agents.interfaces import ReportStore
 from platziverse.agents.recorder import ANNOUNCEMENTS, Recorder
@@ -138,7 +139,7 @@ class OpenAuthority:
 
     def reserved(self, topic: str) -> bool:
         """Return whether no client may ever publish to ``topic``."""
-        return topic in ANNOUNCEMENTS or topic[0] == "$"
+        return is_servers_own(topic, ANNOUNCEMENTS)
 
     def may_publish(self, client: Client, topic: str) -> bool:
         """Return whether it is not the server's own."""

@@ -24,7 +24,7 @@ log = Logger()
 
 
 class Clients:
-    """The clients of one broker.
+    """Clients knows who is connected, and opens and leaves their Sessions.
 
     :param publish: publishes a Will; see ``Broker.publish``.
     :param wall_clock: seconds since the epoch, for ``Client.since``.
