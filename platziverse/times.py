@@ -30,8 +30,13 @@ def read_time(text: str) -> datetime:
 
 
 def milliseconds(number: int | float) -> int | float:
-    """Return the milliseconds since the epoch that ``number`` means in seconds, ms, µs or ns."""
+    """Return the milliseconds since the epoch that ``number`` means in seconds, ms, µs or ns.
+
+    NaN stands for what is no time in any of them.
+    """
     size = abs(number)
+    if size >= _SECONDS * 1_000_000_000:
+        return float("nan")
     if size < _SECONDS:
         return number * 1000
     if size < _SECONDS * 1000:

@@ -43,6 +43,7 @@ ROOMS = {
     "agents": Room(
         ours=(
             "platziverse.agents",
+            "platziverse.times",
             "platziverse.mqtt.memo",
             "platziverse.mqtt.packets",
             "platziverse.broker.records",
