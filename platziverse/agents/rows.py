@@ -1,4 +1,4 @@
-"""Rows of the handler table that record: what becomes of the Reports that other people's handlers make.
+"""Rows: those of the handler table that record the Reports of other people's handlers.
 
 A handler records a message by returning Reports, or a Deferred of them, or by calling ``record``. Its Reports
 say who measured, what, and when; the rest, that is arrival, source, key and delivery, is added here.
@@ -29,7 +29,7 @@ MakeRows: TypeAlias = Callable[..., Mapping[str, GivenHandler]]
 
 
 def make_rows(make: MakeRows, publish: Publisher, recorder: Recorder) -> "dict[str, RecordingRow]":
-    """The rows that ``make`` makes: Topic Filter → handler.
+    """Return the rows that ``make`` makes: Topic Filter → handler.
 
     :raises TypeError: a handler is no function.
     """
@@ -49,7 +49,7 @@ def _wants_record(make: MakeRows) -> bool:
 
 
 class Recording:
-    """Records for the handlers of one table.
+    """A Recording records for the handlers of one table.
 
     :ivar recorded: the answers of ``record`` to the handler that is running; ``None`` while none is.
     """
@@ -85,7 +85,7 @@ class Recording:
 
 
 class RecordingRow:
-    """One handler of the table, whose Reports are recorded.
+    """A RecordingRow is one handler of the table, whose Reports are recorded.
 
     A message that comes again while its first copy is being stored waits for that one; the handler is not
     called for it.
@@ -96,7 +96,10 @@ class RecordingRow:
         self._redeliveries = Redeliveries()
 
     def __call__(self, message: Publish, client: Client, /) -> "Deferred[Any] | None":
-        """``None`` when there is nothing to wait for; see :class:`~platziverse.broker.interfaces.Handler`."""
+        """Call the handler; return ``None`` when there is nothing to wait for.
+
+        See :class:`~platziverse.broker.interfaces.Handler`.
+        """
         outlives = client.persistent and message.packet_id is not None
         if outlives:
             answer = self._redeliveries.find(message, client)
@@ -132,7 +135,10 @@ class RecordingRow:
         return [*recorded, given]
 
     def _saved(self, given: Any, message: Publish, client: Client, arrived: float) -> "Deferred[Any] | None":
-        """:raises TypeError: a handler has returned neither ``None`` nor Reports."""
+        """Save the Reports that the handler has returned, or given to ``record``.
+
+        :raises TypeError: it has returned neither ``None`` nor Reports.
+        """
         if given is None:
             return None
         reports = reports_in(given)
@@ -154,7 +160,7 @@ class RecordingRow:
 
 
 def reports_in(given: object) -> list[Report] | None:
-    """The Reports that a handler has returned: one, or a list or tuple of them; ``None``: neither."""
+    """Return the Reports that a handler has returned, one or a list or tuple; ``None``: it is neither."""
     if isinstance(given, Report):
         return [given]
     if isinstance(given, list | tuple) and all(isinstance(report, Report) for report in given):
@@ -165,10 +171,10 @@ def reports_in(given: object) -> list[Report] | None:
 def completed(
     report: Report, number: int, message: Publish, client: Client, arrived: float, limits: AgentLimits
 ) -> Report:
-    """A handler's Report, read like an ``agent/message`` and with all that the handler does not know.
+    """Return a handler's Report, read like an ``agent/message``, with all that the handler does not know.
 
-    :param number: of the Report in its message, from 0: it is a part of the key.
-    :raises InvalidReport: nothing of it can become rows.
+    :param number: of the Report in its message, from 0, which is a part of the key.
+    :raises InvalidReport: no part of it can become rows.
     """
     check_size(message.payload, limits)
     try:
