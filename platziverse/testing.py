@@ -23,6 +23,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.python.failure import Failure
 
+from platziverse.access.authority import is_servers_own
 from platziverse.agents.handlers import AgentHandlers
 from platziverse.agents.interfaces import ReportStore
 from platziverse.agents.recorder import ANNOUNCEMENTS, Recorder
@@ -140,7 +141,7 @@ class OpenAuthority:
 
     def reserved(self, topic: str) -> bool:
         """Return whether no client may ever publish to ``topic``."""
-        return topic in ANNOUNCEMENTS or topic[0] == "$"
+        return is_servers_own(topic, ANNOUNCEMENTS)
 
     def may_publish(self, client: Client, topic: str) -> bool:
         """Return whether it is not the server's own."""

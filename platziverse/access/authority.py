@@ -29,7 +29,7 @@ log = Logger()
 Question: TypeAlias = tuple[int, str, str | None, str]
 
 #: Answers remembered for deliveries and publishes, and characters of a question that is.
-REMEMBERED: Final = 65_536
+REMEMBERED: Final = 16_384
 LONGEST_QUESTION: Final = 512
 
 #: Seconds between two lines about logins that cannot be checked, however many there are.

@@ -10,7 +10,7 @@ FORWARDED: Final = (b"Forwarded", b"X-Forwarded-For", b"X-Real-IP", b"Via")
 
 @lru_cache(maxsize=4096)
 def parsed(host: str) -> IPv4Address | IPv6Address | None:
-    """The IP address that ``host`` is, IPv4 within IPv6 as IPv4, or ``None`` when it is a name."""
+    """Return the IP address that ``host`` is, IPv4 within IPv6 as IPv4; ``None`` when it is a name."""
     try:
         address = ip_address(host.partition("%")[0])
     except ValueError:
@@ -20,7 +20,7 @@ def parsed(host: str) -> IPv4Address | IPv6Address | None:
 
 @lru_cache(maxsize=4096)
 def neighbourhood(host: str) -> str:
-    """Who is counted together: an IPv4 address, or the 64 bits of an IPv6 network that one site has."""
+    """Return the part that is counted together: an IPv4 address, or the 64 bits of a site's IPv6 network."""
     address = parsed(host)
     if address is None:
         return host
@@ -30,7 +30,7 @@ def neighbourhood(host: str) -> str:
 
 
 def is_local(peer: str | None, own: str | None) -> bool:
-    """Whether a client is on this machine, for every protocol alike.
+    """Return whether a client is on this machine, for every protocol alike.
 
     It is if it comes through a Unix socket, over loopback, or from the address that it has connected to.
 

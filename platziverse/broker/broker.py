@@ -153,16 +153,15 @@ class Broker:
     def announce(self, topic: str, payload: bytes, retain: bool = False) -> None:
         """Publish a message of the server's own at QoS 0; handlers get it as well."""
         message = Publish(topic, payload, 0, retain)
-        if retain:
-            self.retained.set(message, SERVER)
-        self._router.route(message, self._match(topic), SERVER)
+        kept = self.retained.set(message, SERVER) if retain else None
+        owed = self._router.route(message, self._match(topic), SERVER)
+        handled: Answer = None
         try:
-            answer = self._dispatcher.dispatch(message, SERVER)
+            handled = self._dispatcher.dispatch(message, SERVER)
         except Exception:  # whoever caused the announcement has no part in it
             self.clients.break_down(SERVER)
-        else:
-            if answer is not None:
-                answer.addErrback(log_failure, SERVER)
+        if (answer := joined(kept, owed, handled)) is not None:
+            answer.addErrback(log_failure, SERVER)
 
     def received(self, session: Session, packet_id: int) -> Answer:
         """Note that PUBREC came. PUBREL waits for the returned Deferred, if there is one."""

@@ -1,6 +1,7 @@
 """Clients: who is connected, and what becomes of a Session, a Will and the observers when that changes."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 from uuid import uuid4
 
 from twisted.internet.defer import Deferred
@@ -23,7 +24,7 @@ log = Logger()
 
 
 class Clients:
-    """The clients of one broker.
+    """Clients knows who is connected, and opens and leaves their Sessions.
 
     :param publish: publishes a Will; see ``Broker.publish``.
     :param wall_clock: seconds since the epoch, for ``Client.since``.
@@ -50,13 +51,16 @@ class Clients:
         self._publish = publish
         self._clock, self._wall_clock = clock, wall_clock
         self._connections = 0
+        # Client Identifier → fires when the Session of the last CONNECT under way is there, or is not.
+        self._opening: dict[str, Deferred[None]] = {}
 
     def connect(
         self, packet: Connect, connection: NetworkConnection, address: str, username: str | None
     ) -> "Opened | Deferred[Opened]":
         """Begin or resume the client's Session.
 
-        An older connection of the same Client Identifier is closed first [MQTT-3.1.4-2].
+        An older connection of the same Client Identifier is closed first [MQTT-3.1.4-2]. One whose Session is
+        still being opened is waited for, so that the last one to come is the one that stays.
 
         :raises ConnectRefused: this client may not publish its Will, or there are too many of its user.
         """
@@ -68,11 +72,36 @@ class Clients:
         if will is not None and not self._authority.may_publish(client, will.topic):
             reason = f"its Will may not be published to {will.topic!r:.100}"
             raise ConnectRefused(ConnectReturnCode.NOT_AUTHORIZED, reason, "3.1.2.5")
+        before = self._opening.get(client_id)
+        if before is None:
+            opened = self._open(client, connection, will)
+            if not isinstance(opened, Deferred):
+                return opened
+        else:
+            opened = Deferred()
+            before.addCallback(lambda _: self._open(client, connection, will)).chainDeferred(opened)
+        done = self._opening[client_id] = Deferred()
+        return opened.addBoth(self._opened, client_id, done)
+
+    def _open(
+        self, client: Client, connection: NetworkConnection, will: Publish | None
+    ) -> "Opened | Deferred[Opened]":
         self._make_room(client)
-        opened = self._sessions.open(client_id, packet.clean_session)
-        if isinstance(opened, Deferred):
-            return opened.addCallback(self._begin, client, connection, will)
-        return self._begin(opened, client, connection, will)
+        opened = self._sessions.open(client.client_id, not client.persistent)
+        if not isinstance(opened, Deferred):
+            return self._begin(opened, client, connection, will)
+        return opened.addCallbacks(self._begin, self._not_opened, (client, connection, will), {}, (client,))
+
+    def _not_opened(self, failure: Failure, client: Client) -> Failure:
+        self.users.leave(client.username)
+        return failure
+
+    def _opened(self, result: "Opened | Failure", client_id: str, done: "Deferred[None]") -> Any:
+        if self._opening[client_id] is done:
+            del self._opening[client_id]
+        else:  # the next CONNECT has its turn, which is one of the reactor: many would need a deep stack
+            self._clock.callLater(0, done.callback, None)
+        return result
 
     def _make_room(self, client: Client) -> None:
         """End the connection of whoever has this Client Identifier now.

@@ -15,7 +15,9 @@ WINDOW: Final = 10.0
 
 
 class Complaints:
-    """A misbehaving fleet must not fill the disk, and one host must not hide what the others do.
+    """Complaints writes log lines about clients, only so many of one cause and of one host.
+
+    So a misbehaving fleet does not fill the disk, and one host does not hide what the others do.
 
     :param clock: steady time.
     :param room: where the lines say they come from.
@@ -54,7 +56,7 @@ class Complaints:
         return True
 
     def stop(self) -> None:
-        """Tell what is left to tell."""
+        """Say how many lines were left out in the window that is open."""
         if self._window is not None:
             self._window.cancel()
             self._end_window()

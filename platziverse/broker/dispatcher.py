@@ -16,7 +16,7 @@ Handlers: TypeAlias = tuple[Handler, ...]
 
 
 class TopicDispatcher:
-    """Hands a message to every handler whose Topic Filter matches.
+    """A TopicDispatcher hands a message to every handler whose Topic Filter matches.
 
     :param tables: each maps Topic Filters to handlers; a filter may stand in several of them.
     :param together: what makes of the handlers of one Topic Name those that are called.
@@ -36,19 +36,20 @@ class TopicDispatcher:
                 self._handlers.add(topic_filter, handler, 0)
 
     def handlers(self, topic: str) -> Handlers:
-        """Those whose Topic Filter matches; always the same ones."""
+        """Return the handlers whose Topic Filter matches ``topic``; the same ones each time."""
         found = tuple(handler for handler, _ in self._handlers.find(topic))
         return self._together(found) if self._together is not None else found
 
     def dispatch(self, message: Publish, client: Client) -> Answer:
-        """Hand over a message; the answer is that of ``call``."""
+        """Call the handlers of this message; see :func:`call`."""
         return call(self.handlers(message.topic), message, client)
 
 
 def call(handlers: Handlers, message: Publish, client: Client) -> Answer:
-    """``None`` when nothing has to be waited for, else a Deferred that fires when all handlers are done.
+    """Call each of ``handlers``.
 
-    The Deferred errbacks when a handler failed.
+    :return: ``None`` when nothing has to be waited for, else a Deferred that fires when all handlers are
+        done, or fails as the first of them that does.
     """
     return joined(*[handler(message, client) for handler in handlers])
 

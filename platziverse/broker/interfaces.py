@@ -121,21 +121,20 @@ class Authority(Protocol):
     def login(
         self, connect: Connect, address: str, certificate_user: str | None, near: bool
     ) -> "Deferred[str | None] | None":
-        """User name of the client (``None``: anonymous) through a Deferred, or ``None`` for
-        "as it says in CONNECT, at once".
+        """Find out who the client is.
 
         :param certificate_user: the name in the client's certificate, if it showed one.
         :param near: the client is on this machine.
-
-        The Deferred errbacks with :class:`ConnectRefused` when the login fails.
+        :return: ``None``: its user name is what CONNECT says. Otherwise a Deferred of the user name, or of
+            ``None`` for an anonymous client, that errbacks with :class:`ConnectRefused` when the login fails.
         """
 
     def reserved(self, topic: str) -> bool:
-        """Whether no client may ever publish there: the answer may be remembered."""
+        """Return whether no client may ever publish to ``topic``; the answer never changes."""
 
     def may_publish(self, client: Client, topic: str) -> bool: ...
 
     def may_subscribe(self, client: Client, topic_filter: str) -> bool: ...
 
     def may_receive(self, client: Client, topic: str) -> bool:
-        """Asked at every delivery, so that a reload also ends old Subscriptions' rights."""
+        """Return whether it may; asked at every delivery, so that new rules end old Subscriptions' rights."""

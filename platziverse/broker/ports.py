@@ -12,6 +12,8 @@ from platziverse.broker.interfaces import Answer, Client
 from platziverse.broker.session import Session
 from platziverse.mqtt.packets import Publish
 
+__all__ = ["FrameReceiver", "MessageBus", "Opened", "RetainedStore", "Session", "SessionStore"]
+
 #: A Session to go on with, and whether it was there before (Session Present).
 Opened: TypeAlias = tuple[Session, bool]
 
@@ -29,6 +31,9 @@ class SessionStore(Protocol):
 
     def get(self, client_id: str) -> Session | None:
         """Return the Session of this client, connected or not."""
+
+    def longest_absent(self) -> Session | None:
+        """Return the Session whose client has been absent longest."""
 
     def open(self, client_id: str, clean: bool) -> "Opened | Deferred[Opened]":
         """Resume the client's Session, or begin one; ``clean`` ends the one that is there first."""

@@ -11,7 +11,10 @@ Waiter: TypeAlias = Callable[[bool], None]
 
 
 class Receiving:
-    """The half of a Session that receives; of QoS 0 and 1 there is nothing to remember."""
+    """The half of a Session that receives: it recognises QoS 2 messages that come again.
+
+    Of QoS 0 and 1 there is nothing to remember.
+    """
 
     __slots__ = ("_awaiting_pubrel", "_limits")
 
@@ -21,9 +24,9 @@ class Receiving:
         self._awaiting_pubrel: dict[int, float | list[Waiter]] | None = None
 
     def receive(self, packet_id: int, now: float) -> bool:
-        """A QoS 2 PUBLISH came. True when it is new and has to be routed. [MQTT-4.3.3-2]
+        """Note a QoS 2 PUBLISH; return whether it is new and has to be routed. [MQTT-4.3.3-2]
 
-        :param now: seconds; identifiers that were never released expire.
+        :param now: steady time in seconds; Packet Identifiers that were never released expire.
         :raises ProtocolViolation: too many await their PUBREL.
         """
         awaiting = self._awaiting_pubrel
@@ -45,7 +48,10 @@ class Receiving:
                 del awaiting[packet_id]
 
     def stored(self, packet_id: int, now: float) -> None:
-        """The QoS 2 message may be answered with PUBREC; so may its repetitions."""
+        """Note that the QoS 2 message may be answered with PUBREC; so may its repetitions.
+
+        :param now: steady time in seconds.
+        """
         awaiting = self._awaiting_pubrel
         waiters = awaiting.get(packet_id) if awaiting else None
         if awaiting is not None and isinstance(waiters, list):
@@ -54,14 +60,14 @@ class Receiving:
                 waiter(True)
 
     def failed(self, packet_id: int) -> None:
-        """The QoS 2 message could not be stored: a later repetition is a new message."""
+        """Note that the QoS 2 message could not be stored: a later repetition is a new message."""
         waiters = self._awaiting_pubrel.pop(packet_id, None) if self._awaiting_pubrel else None
         if isinstance(waiters, list):
             for waiter in waiters:
                 waiter(False)
 
     def when_stored(self, packet_id: int, waiter: Waiter) -> None:
-        """Call ``waiter`` once the repeated message is stored; perhaps at once."""
+        """Call ``waiter`` once a message that has come again is stored, or has failed; perhaps at once."""
         state = self._awaiting_pubrel.get(packet_id) if self._awaiting_pubrel else None
         if isinstance(state, list):
             state.append(waiter)
@@ -69,7 +75,7 @@ class Receiving:
             waiter(True)
 
     def release(self, packet_id: int) -> bool:
-        """PUBREL came. False when the Packet Identifier was not known: PUBCOMP is due all the same.
+        """Note that PUBREL came; return whether the Packet Identifier was known. PUBCOMP is due anyway.
 
         :raises ProtocolViolation: PUBREC has not been sent yet.
         """

@@ -18,10 +18,14 @@ class _Level:
 
 
 class RetainedMessages:
-    """Bounded in number, in bytes (Topic Name plus payload), and in levels of Topic Names.
+    """RetainedMessages keeps the last message of each Topic Name, in memory.
 
-    :param max_messages: above it a message for a new Topic Name is delivered but not kept.
+    It is bounded in number, in bytes (Topic Names and payloads) and in levels of Topic Names.
+
+    :param max_messages: when there are so many, a message for a further Topic Name is not kept.
     :param max_bytes: likewise.
+    :ivar bytes: of Topic Names and payloads together.
+    :ivar refused: messages that were not kept because of a limit.
     """
 
     def __init__(self, max_messages: int, max_bytes: int) -> None:
@@ -32,7 +36,6 @@ class RetainedMessages:
         self._publishers: dict[str, Client] = {}
         self.bytes = 0
         self._levels = 0
-        #: Messages that were not kept because of a limit.
         self.refused = 0
 
     def __len__(self) -> int:
@@ -91,19 +94,19 @@ class RetainedMessages:
             self._levels -= 1
 
     def get(self, topic: str) -> Publish | None:
-        """What is kept for this topic."""
+        """Return the message kept for this topic, or ``None``."""
         return self._by_topic.get(topic)
 
     def may_match(self, topic_filter: str) -> bool:
-        """False when nothing matches for certain; immediate."""
+        """Return ``False`` only when nothing matches for certain; never a long search."""
         return topic_filter in self._by_topic or "+" in topic_filter or "#" in topic_filter
 
     def publisher(self, topic: str) -> Client:
-        """Who published what is kept for this topic. :raises KeyError: nothing is."""
+        """Return who published the message kept for this topic. :raises KeyError: there is none."""
         return self._publishers[topic]
 
     def match(self, topic_filter: str) -> list[Publish]:
-        """The messages whose Topic Name matches, in no particular order."""
+        """Return the messages whose Topic Name matches, in no particular order."""
         if "+" not in topic_filter and "#" not in topic_filter:
             message = self._by_topic.get(topic_filter)
             return [] if message is None else [message]

@@ -1,4 +1,4 @@
-"""Router: gives a message to everyone who subscribed, encoded once."""
+"""Router: hands a message to every Session that has subscribed to its topic, encoded once for all."""
 
 from collections.abc import Sequence
 
@@ -12,10 +12,11 @@ from platziverse.mqtt.packets import Publish
 
 
 class Router:
-    """Knows how to deliver, and asks the Authority where it has to.
+    """A Router delivers, counts what it has delivered, and leaves out who may not receive.
 
-    :param traffic: where deliveries are counted.
-    :param backpressure: asked about receivers that are full.
+    :param authority: asked about every receiver, while there are rules.
+    :param traffic: counts deliveries.
+    :param backpressure: decides what a full receiver means for the publisher.
     """
 
     def __init__(self, authority: Authority, traffic: Traffic, backpressure: Backpressure) -> None:
@@ -24,12 +25,14 @@ class Router:
         self._backpressure = backpressure
 
     def route(self, message: Publish, receivers: "Match[Session]", client: Client) -> Answer:
-        """Give the message to every receiver once, at the lower of both QoS. [MQTT-3.8.4-6]
+        """Hand the message to every receiver once, at the lower of both QoS. [MQTT-3.8.4-6]
 
-        At once, so that every topic is an ordered one [MQTT-4.6.0-5] [MQTT-4.6.0-6].
+        This happens at once, so that messages of one topic keep their order [MQTT-4.6.0-5] [MQTT-4.6.0-6].
 
+        :param receivers: Sessions with the QoS of their Subscription.
         :param client: the publisher, who is held for receivers that are full.
-        :return: what the acknowledgement waits for: nothing, as every receiver is in memory.
+        :return: ``None``, as nothing is owed by a receiver in memory; or a Deferred that the
+            acknowledgement waits for.
         """
         if self._authority.restricts:
             receivers = self._permitted(receivers, message.topic)
@@ -63,7 +66,10 @@ class Router:
     def _offer(
         self, data: bytes, size: int, receivers: "Sequence[tuple[Session, int]]", client: Client
     ) -> None:
-        """To everyone at QoS 0; RETAIN is 0 for established Subscriptions [MQTT-3.3.1-9]."""
+        """Send ``data``, a whole PUBLISH at QoS 0. RETAIN is 0: the Subscriptions are old [MQTT-3.3.1-9].
+
+        :param size: bytes of its payload.
+        """
         count = 0
         for session, _ in receivers:
             connection = session.connection

@@ -13,7 +13,7 @@ MayGet: TypeAlias = Callable[[str], bool]
 
 
 class RetainedLookup(Protocol):
-    """What is asked of the Retained Messages."""
+    """The part of ``RetainedStore`` that is needed here."""
 
     def get(self, topic: str) -> Publish | None: ...
 
@@ -26,10 +26,13 @@ LOOKUP_STEPS: Final = 50
 
 
 class RetainedSending:
-    """What waits are Topic Filters, each of them once, and Topic Names of the one under way.
+    """A RetainedSending looks up the Retained Messages of new Subscriptions while the client takes them.
 
-    So neither many Subscriptions nor a client that does not read make it large; and a message is never
-    older than what the client has got meanwhile.
+    It remembers Topic Filters, each of them once, and the Topic Names that match the one under way, but no
+    messages. So neither many Subscriptions nor a client that does not read make it large; and a message is
+    never older than what the client has got meanwhile.
+
+    :param may_get: whether the Session may get the message of a Topic Name now.
     """
 
     __slots__ = (
@@ -59,7 +62,7 @@ class RetainedSending:
         return bool(self._names or self._filters)
 
     def add(self, topic_filter: str, qos: int) -> None:
-        """Send what matches this filter, from the beginning; at most at this QoS."""
+        """Begin anew to send what matches this filter, at most at this QoS."""
         self.discard(topic_filter)
         self._filters[topic_filter] = qos
 
@@ -70,7 +73,7 @@ class RetainedSending:
             self._names = []
 
     def rest(self) -> None:
-        """The others have had their turn."""
+        """Note that the others have had their turn, so that more may be sent in this one."""
         self._steps, self._resting = STEPS, False
 
     def pump(
@@ -95,7 +98,7 @@ class RetainedSending:
             connection.soon(rested)
 
     def _next(self) -> Publish | None:
-        """The next message; ``None``: a filter was looked up, or the message is not there any more."""
+        """Return the next message, or ``None``: a filter was looked up instead, or the message is gone."""
         if self._names:
             message = self._retained.get(self._names.pop())
             return message if message is not None and self._may_get(message.topic) else None

@@ -13,9 +13,11 @@ from platziverse.broker.slow import Slow
 from platziverse.mqtt.codec import EncodedPublish
 from platziverse.mqtt.packets import Publish
 
-#: Bytes that a Session takes, and each Subscription, Packet Identifier and waiting message, roughly.
+#: Bytes that a Session takes, and each Subscription, each level of its Topic Filter, Packet Identifier and
+#: waiting message, roughly.
 _OWN: Final = 2048
-_SUBSCRIPTION: Final = 512
+_SUBSCRIPTION: Final = 256
+_LEVEL: Final = 512
 _IDENTIFIER: Final = 128
 _ENTRY: Final = 256
 
@@ -25,7 +27,7 @@ OVERFULL: Final = 2
 
 
 class Session(Receiving):
-    """Subscriptions, in-flight messages and queue of one Client Identifier.
+    """A Session has the Subscriptions of one Client Identifier, and the messages that are on their way to it.
 
     :param persistent: kept when the connection ends (Clean Session 0).
     :param authority: asked again before what has waited is sent.
@@ -78,7 +80,7 @@ class Session(Receiving):
     # -- subscriptions ---------------------------------------------------------------------------
 
     def has_room_for(self, topic_filter: str) -> bool:
-        """Whether a Subscription with this Topic Filter is within the limits."""
+        """Return whether a Subscription with this Topic Filter is within the limits."""
         if topic_filter in self.subscriptions:
             return True
         limits, levels = self._limits, topic_filter.count("/") + 1
@@ -95,7 +97,7 @@ class Session(Receiving):
         self.subscriptions[topic_filter] = qos
 
     def unsubscribe(self, topic_filter: str) -> bool:
-        """Forget a Subscription, and Retained Messages still to be sent for it; whether there was one."""
+        """Forget a Subscription, and Retained Messages still to be sent for it; return if it was there."""
         if self.subscriptions.pop(topic_filter, None) is None:
             return False
         self.levels -= topic_filter.count("/") + 1
@@ -117,8 +119,10 @@ class Session(Receiving):
 
     @property
     def memory(self) -> int:
-        """Bytes that it takes, roughly and at most: a message that waits for several counts for each."""
-        size = _OWN + _SUBSCRIPTION * len(self.subscriptions)
+        """Bytes that it takes, roughly and at most: what waits for several Sessions counts for each."""
+        size = _OWN + _SUBSCRIPTION * len(self.subscriptions) + _LEVEL * self.levels
+        if self.will is not None:
+            size += _ENTRY + len(self.will.payload)
         if self._awaiting_pubrel:
             size += _IDENTIFIER * len(self._awaiting_pubrel)
         if self._outgoing is not None and self._outgoing.inflight:
@@ -178,7 +182,11 @@ class Session(Receiving):
         return FULL
 
     def is_beyond(self, messages: int, size: int) -> bool:
-        """Return whether a full queue takes no more: nobody is held for it any more, or could be."""
+        """Return whether a full queue takes no more, as nobody is held for it any more, or could be.
+
+        :param messages: how many there are in the queue.
+        :param size: bytes of their Topic Names and payloads, the new one included.
+        """
         limits, slow = self._limits, self.slow
         if slow is not None and slow.too_slow:
             return True
@@ -224,7 +232,7 @@ class Session(Receiving):
             self.pump()
 
     def _may_get(self, message: EncodedPublish) -> bool:
-        """The rules may have changed while the message waited."""
+        """Return whether the client may still get it: the rules may have changed while it waited."""
         authority, client = self._authority, self.client
         if not authority.restricts or client is None:
             return True
@@ -264,7 +272,7 @@ class Session(Receiving):
         self.pump()
 
     def pause(self) -> None:
-        """The connection is gone."""
+        """Note that the connection is gone."""
         self.connection = None
         if self.slow is not None:
             self.slow.release()

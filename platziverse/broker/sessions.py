@@ -22,7 +22,7 @@ class Sessions:
         self._authority = authority
         self._ended = ended
         self._by_id: dict[str, Session] = {}
-        # Since when.
+        # Client Identifier → when its connection ended, the longest ago first.
         self._absent: Recent[str, float] = Recent(limits.max_absent_sessions)
 
     def __len__(self) -> int:
@@ -37,11 +37,19 @@ class Sessions:
         return len(self._absent)
 
     def get(self, client_id: str) -> Session | None:
-        """The Session of this client, connected or not."""
+        """Return the Session of this client, connected or not; ``None`` if there is none."""
         return self._by_id.get(client_id)
 
+    def longest_absent(self) -> Session | None:
+        """Return the Session whose client has been absent longest."""
+        oldest = self._absent.oldest()
+        return self._by_id[oldest[0]] if oldest is not None else None
+
     def open(self, client_id: str, clean: bool) -> tuple[Session, bool]:
-        """The Session to go on with, and whether it was there before (Session Present)."""
+        """Return the Session to go on with, and whether it was there before (Session Present).
+
+        :param clean: a Session that is there is ended first.
+        """
         session = self._by_id.get(client_id)
         if session is not None and (clean or not session.persistent):  # [MQTT-3.1.4-3]
             self.end(session)  # [MQTT-3.1.2-6]
@@ -53,7 +61,7 @@ class Sessions:
         return session, False  # [MQTT-3.2.2-1] [MQTT-3.2.2-3]
 
     def leave(self, session: Session, now: float) -> None:
-        """The connection of this Session is gone: keep it for its time, or end it.
+        """Keep a Session whose connection is gone for its time, or end it.
 
         :param now: seconds of any steady clock.
         """
@@ -64,13 +72,16 @@ class Sessions:
             self.end(self._by_id[client_id])
 
     def end(self, session: Session) -> None:
-        """Give the Session up with everything in it."""
+        """Give a Session up with everything in it."""
         del self._by_id[session.client_id]
         self._absent.forget(session.client_id)
         self._ended(session)
 
     def expire(self, now: float) -> int:
-        """End the Sessions whose client has been absent too long; returns how many."""
+        """End the Sessions whose client has been absent too long; return how many.
+
+        :param now: seconds of the clock that ``leave`` is told.
+        """
         expiry = self._limits.session_expiry
         count = 0
         while expiry and (oldest := self._absent.oldest()) is not None and oldest[1] + expiry <= now:

@@ -14,7 +14,10 @@ from platziverse.mqtt.packets import SUBSCRIPTION_REFUSED, Subscription
 
 
 class Subscribing:
-    """Changes the Subscriptions of Sessions, and the tree that messages are routed by, together."""
+    """Subscribing changes the Subscriptions of Sessions and the tree that messages are routed by, together.
+
+    :param tree: Topic Filter → the Sessions that have subscribed.
+    """
 
     def __init__(
         self,

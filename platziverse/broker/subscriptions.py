@@ -1,4 +1,4 @@
-"""SubscriptionTree: which holders of a Topic Filter want a message with this Topic Name.
+"""SubscriptionTree: who holds a Topic Filter that matches a Topic Name.
 
 It serves Sessions and topic handlers alike. Filters without a wildcard live in a plain dict; the
 others in a tree of levels that is walked level by level, never recursively.
@@ -51,7 +51,7 @@ class SubscriptionTree(Generic[H]):
         self.match: Callable[[str], Match[H]] = self._memo.__getitem__
 
     def __len__(self) -> int:
-        """The number of Subscriptions."""
+        """Return the number of Subscriptions."""
         return self._count
 
     def add(self, topic_filter: str, holder: H, qos: int) -> None:
@@ -97,7 +97,7 @@ class SubscriptionTree(Generic[H]):
             self._memo.forget(topic_filter)
 
     def _path(self, topic_filter: str) -> "list[tuple[_Level[H], _Level[H], str]]":
-        """(level, its parent, its name) from the root down; empty if there is no such wildcard filter."""
+        """Return (level, its parent, its name) from the root down; nothing if there is no such filter."""
         path: list[tuple[_Level[H], _Level[H], str]] = []
         if not _has_wildcard(topic_filter):
             return path
@@ -111,7 +111,7 @@ class SubscriptionTree(Generic[H]):
         return path
 
     def find(self, topic: str) -> "Match[H]":
-        """What ``match`` finds out at the first time."""
+        """Return who gets a message with this Topic Name, without looking into what is remembered."""
         best: dict[H, int] = dict(self._exact.get(topic, ()))
         for holders in self._wildcard_holders(topic):
             for holder, qos in holders.items():

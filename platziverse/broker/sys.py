@@ -13,7 +13,7 @@ LOADS: Final = (1, 5, 15)
 
 
 class SysTopics:
-    """Publishes what has changed, every ``interval`` seconds.
+    """SysTopics publishes the figures that have changed, every ``interval`` seconds.
 
     :param version: of the daemon.
     :param interval: seconds; 0 switches the topics off.
@@ -87,7 +87,7 @@ class SysTopics:
         }
 
     def _load_averages(self) -> dict[str, str]:
-        """Exponential averages per minute, as Mosquitto computes them."""
+        """Return exponential averages per minute by topic, computed as Mosquitto does."""
         traffic = self._broker.traffic
         now = {
             "messages/received": traffic.messages_received,

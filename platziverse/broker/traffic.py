@@ -36,6 +36,10 @@ class Traffic:
     receiver_holds: int = 0
     #: How often a receiver had held them for long enough, so that its messages were dropped.
     receivers_too_slow: int = 0
+    #: Connections closed because incomplete packets took too much memory.
+    partials_dropped: int = 0
+    #: Sessions of absent clients that were ended because memory was short.
+    sessions_shed: int = 0
     #: Receivers disconnected because memory was short.
     receivers_dropped: int = 0
     connects_accepted: int = 0

@@ -6,9 +6,9 @@ from platziverse.mqtt.packets import ConnectReturnCode
 
 
 class Users:
-    """Clients without a user name are not counted.
+    """Users counts the connected clients of each user name; clients without one are not counted.
 
-    :param most: clients with the same one; 0: any number.
+    :param most: clients that may have the same user name; 0: any number.
     """
 
     def __init__(self, most: int) -> None:
@@ -16,10 +16,11 @@ class Users:
         self._counts: dict[str, int] = {}
 
     def enter(self, name: str | None, leaving: Client | None = None) -> None:
-        """One more, in the place of the client that is ``leaving``, which ``leave`` will be called for.
+        """Count one more client.
 
-        :raises ConnectRefused: there are too many. "Server unavailable", as it may be better later: "not
-            authorized" sounds final, and is what banning tools look for.
+        :param leaving: whom it takes the place of, if anybody's; ``leave`` is called for that one later.
+        :raises ConnectRefused: there are too many of this user. The return code is "server unavailable", as
+            it may be better later: "not authorized" sounds final, and is what banning tools look for.
         """
         if name is None:
             return
@@ -31,7 +32,7 @@ class Users:
         self._counts[name] = count + 1
 
     def leave(self, name: str | None) -> None:
-        """One less."""
+        """Count one client less."""
         if name is None:
             return
         count = self._counts[name] - 1

@@ -1,11 +1,13 @@
-"""Wills that were published and that no handler has finished yet: nobody is there who could be held back."""
+"""UnfinishedWills: those that handlers still work on. Their clients are gone and cannot be held back."""
 
 from twisted.internet.defer import Deferred
 
 
 class UnfinishedWills:
-    """:ivar count: how many there are.
-    :ivar bytes: of their payloads.
+    """UnfinishedWills counts the Wills that were published and whose handlers have not finished.
+
+    :ivar count: how many there are.
+    :ivar bytes: of their payloads together.
     """
 
     def __init__(self) -> None:

@@ -106,5 +106,8 @@ class Statements(Protocol):
     def stale(self) -> None:
         """The database has changed behind our back: what is remembered must not be relied on."""
 
+    def trial(self) -> Sequence[object]:
+        """Entries that any database with our tables takes; for one transaction that is rolled back."""
+
     def instead(self, entry: object, reason: str) -> "Sequence[object] | None":
         """As ``instead`` of the entry's kind."""

@@ -8,7 +8,8 @@ from typing import Final
 from attrs import frozen
 
 from platziverse.ingest.batch import Batch
-from platziverse.postgres.sqlstate import Action, one_line
+from platziverse.postgres.connection import DeadlinePassed
+from platziverse.postgres.sqlstate import Action, ConnectFailed, one_line
 
 #: Tries at once after a conflict, and tries before an unknown error is taken for a bad row.
 TRIES: Final = 3
@@ -39,7 +40,7 @@ class Step:
         committed; ``None``: the same batch again.
     :param pause: seconds to wait before.
     :param trouble: the database is to blame, so somebody should know.
-    :param refused: the database refused this one entry for its data.
+    :param refused: the database refused this one entry, for its data if it takes others.
     :param anew: the connection is of no use any more.
     """
 
@@ -86,7 +87,14 @@ class Recovery:
             return Step(pause=self._setup_pause, trouble=True, anew=True)
         if action in (Action.RETRY, Action.STALE) and again:
             return Step()
-        return Step(pause=self._backoff.next(), trouble=True, anew=action is Action.RECONNECT)
+        if action is Action.RECONNECT:
+            return Step(pause=self._backoff.next(), trouble=not self._may_be_idle(error), anew=True)
+        return Step(pause=self._backoff.next(), trouble=True)
+
+    def _may_be_idle(self, error: BaseException) -> bool:
+        """Whether the connection may have been cut while it was idle: then another is as good."""
+        first = self._seen[Action.RECONNECT] == 1
+        return first and not isinstance(error, ConnectFailed | DeadlinePassed)
 
     def _narrow(self, error: BaseException) -> Step:
         if len(self._batch.entries) > 1:

@@ -18,6 +18,10 @@ _Steps = Generator["Deferred[Any]", Any, Any]
 
 #: Batches under one name in ``ingest_batches``: a row updated for ever is slow while a long transaction runs.
 BATCHES_PER_NAME: Final = 1000
+#: The SQLSTATE of a trial that the tables pass, and SQL that ends it with that: nothing of it is left.
+FITS: Final = "PV002"
+TAKE_BACK: Final = f"""; SET CONSTRAINTS ALL IMMEDIATE; DO $$ BEGIN
+    RAISE EXCEPTION 'a trial of the tables: they take what they should' USING ERRCODE = '{FITS}'; END $$"""
 NOTHING: Final = Batch([], [], lambda entries, outcome: None)
 
 
@@ -65,8 +69,7 @@ class Slot:
     def keep_connected(self) -> None:
         """Connect, if there is no connection and nothing else to do."""
         if not self.connected and not self._turn.locked:
-            if self.connection is not None:
-                self._database.in_trouble(self, "the connection was lost", Action.RECONNECT)
+            # Nobody waits for it: no trouble, unless no other can be made.
             self._turn.run(self._reconnect).addErrback(Failure.trap, StoreStopped)
 
     def stop(self) -> "Deferred[Any]":
@@ -105,6 +108,8 @@ class Slot:
                     return instead
             except Exception as error:
                 step = self._after(error, recovery)
+                if step.refused:
+                    step = yield self._judge(error, step, recovery)
             else:
                 self._done(batch, statement, answer)
                 return ()
@@ -180,18 +185,35 @@ class Slot:
         self._database.well(self)
         batch.committed(self._statements.committed(statement, answer))
 
-    def _after(self, error: Exception, recovery: Recovery) -> Step:
-        """Decide what comes after a failure, and close the connection if it is of no use."""
+    @inlineCallbacks
+    def _judge(
+        self, error: Exception, step: Step, recovery: Recovery
+    ) -> Generator["Deferred[Any]", Any, Step]:
+        """``step``, if the tables take good entries, so that the refused one is to blame; else another."""
+        trial = self._statements.build(self._statements.trial(), str(uuid4()), 1)
+        try:
+            yield self._ask(trial.sql + TAKE_BACK, trial.parameters)
+        except Exception as refusal:
+            if getattr(refusal, "pgcode", None) != FITS:
+                return self._after(refusal, recovery, innocent=True)
+        self._database.was_refused(error)
+        return step
+
+    def _after(self, error: Exception, recovery: Recovery, innocent: bool = False) -> Step:
+        """Decide what comes after a failure, and close the connection if it is of no use.
+
+        :param innocent: what failed was good for certain.
+        """
         if self._database.stopped:
             return Step()
         action = classify(error, closed=not self.connected)
+        if innocent and action in (Action.BAD_ROW, Action.UNKNOWN):
+            action = Action.SETUP
         step = recovery.next(action, error)
         if action is Action.STALE:
             self._statements.stale()
         if step.anew:
             self._close()
-        if step.refused:
-            self._database.was_refused(error)
         if step.trouble:
             self._database.in_trouble(self, one_line(error), action)
         return step

@@ -22,7 +22,8 @@ _Steps = Generator["Deferred[Any]", Any, Any]
 CONNECTING: Final = "connecting"
 READY: Final = "ready"
 _LOOK: Final = """SELECT current_setting('transaction_read_only') = 'on',
-    current_setting('synchronous_commit') IN ('on', 'remote_apply'), current_setting('fsync') = 'on'"""
+    current_setting('synchronous_commit') IN ('on', 'remote_apply'), current_setting('fsync') = 'on',
+    current_setting('array_nulls') = 'on'"""
 
 
 class PostgresStore:
@@ -48,7 +49,7 @@ class PostgresStore:
         slots: int = 2,
         prepare: Callable[[str], "Deferred[Any]"] | None = None,
         deadline: float = 10.0,
-        setup_pause: float = 60.0,
+        setup_pause: float = 3.0,
         bound: bool = False,
     ) -> None:
         self.reactor = reactor
@@ -117,7 +118,7 @@ class PostgresStore:
         yield self._preparing.run(self._prepare_once)
         connection: Connection = yield connect(self.dsn, self.reactor, self.deadline, client_encoding="UTF8")
         try:
-            ((read_only, synchronous, fsync),) = yield timed(
+            ((read_only, synchronous, fsync, nulls),) = yield timed(
                 connection, connection.runQuery(_LOOK), self.deadline
             )
             if read_only:
@@ -125,7 +126,7 @@ class PostgresStore:
         except Exception:
             force_close(connection)
             raise
-        self._check(synchronous, fsync)
+        self._check(synchronous, fsync, nulls)
         return connection
 
     @inlineCallbacks
@@ -144,9 +145,13 @@ class PostgresStore:
             raise
         self._prepared = True
 
-    def _check(self, synchronous: bool, fsync: bool) -> None:
+    def _check(self, synchronous: bool, fsync: bool, nulls: bool) -> None:
         """An acknowledgement is a promise about the disk: insist on it as far as a client can."""
-        self.prefix = self._limits if synchronous else f"{self._limits}SET LOCAL synchronous_commit = on;"
+        self.prefix = self._limits
+        if not nulls:
+            self.prefix += "SET LOCAL array_nulls = on;"
+        if not synchronous:
+            self.prefix += "SET LOCAL synchronous_commit = on;"
         if not synchronous:
             self._warn_once("the database has synchronous_commit off; it is switched on for our batches")
         if not fsync:

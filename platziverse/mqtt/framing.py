@@ -48,6 +48,12 @@ class Framing:
         self._end = len(self._data)
         self.has_more = self._end > 0
 
+    def clear(self) -> None:
+        """Forget all bytes: nothing more is read from the stream."""
+        self._data, self.partial = b"", None
+        self._position = self._end = 0
+        self.has_more = False
+
     def _long_length(self, start: int) -> tuple[int, int]:
         """A Remaining Length of two to four bytes, and where it ends; (1, end) while it is incomplete."""
         data = self._data

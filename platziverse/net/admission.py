@@ -58,7 +58,7 @@ class Admission:
         if len(connect.client_id.encode()) > shared.limits.max_client_id_bytes:
             rejected = ConnectReturnCode.IDENTIFIER_REJECTED  # [MQTT-3.1.3-5] [MQTT-3.1.3-9]
             raise ConnectRefused(rejected, "its Client Identifier is too long", "3.1.3.1")
-        if refusal := shared.pressure.refusal():
+        if refusal := shared.pressure.refusal(connect.client_id):
             raise ConnectRefused(ConnectReturnCode.SERVER_UNAVAILABLE, refusal)
         transport = connection.transport
         user, near = certificate_user(transport), is_near(transport)

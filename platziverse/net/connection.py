@@ -231,6 +231,7 @@ class Connection(Protocol):
             self.outbox.send(farewell)
         taken = self.outbox.shut(text)
         self.reading.end()
+        self._decoder.clear()
         self.transport.unregisterProducer()
         if taken:
             self.allow(LINGER)

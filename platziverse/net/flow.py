@@ -24,6 +24,8 @@ class Reader(Protocol):
 
     #: Publishes of this connection that are not finished; owned by :class:`FlowControl`.
     unfinished: int
+    #: Bytes in its decoder; owned by :class:`Partials`.
+    waiting: int
 
     def hold_reading(self, why: int) -> None: ...
 

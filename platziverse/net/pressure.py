@@ -4,7 +4,7 @@ Nothing is counted while messages pass. The Sessions are looked at every five se
 of the budget on, and some in each turn of the reactor.
 """
 
-from collections.abc import Collection, Generator
+from collections.abc import Callable, Collection, Generator
 from itertools import islice
 from typing import Any, Final, Protocol
 
@@ -57,6 +57,7 @@ class Pressure:
 
     :param connections: the open Network Connections.
     :param store: what waits there; ``None``: nothing but unfinished publishes.
+    :param waiting: bytes of what is counted elsewhere: incomplete packets.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Pressure:
         connections: Collection[object],
         clock: IReactorTime,
         store: Backlog | None = None,
+        waiting: Callable[[], int] = int,
     ) -> None:
         #: Bytes; 0: no limit.
         self.budget = broker.limits.max_memory
@@ -73,6 +75,7 @@ class Pressure:
         self._flow = flow
         self._store = store
         self._connections = connections
+        self._waiting = waiting
         self._clock = clock
         self._sampling = LoopingCall(self._begin)
         self._sampling.clock = clock
@@ -83,10 +86,13 @@ class Pressure:
         #: Memory is short.
         self.refusing = False
 
-    def refusal(self) -> str:
-        """Why no CONNECT is accepted now; empty: it is."""
-        if self.refusing:
-            return "memory is short"
+    def refusal(self, client_id: str = "") -> str:
+        """Return why no CONNECT of this client is accepted now; empty: it is.
+
+        Whoever has a Session may always come: it takes memory already, and frees some when it is served.
+        """
+        if self.refusing and self._broker.sessions.get(client_id) is None:
+            return "memory is short (max_memory)"
         limits, wills = self._broker.limits, self._broker.clients.unfinished_wills
         flow, store = self._flow, self._store
         unfinished, size = flow.unfinished + wills.count, flow.unfinished_bytes + wills.bytes
@@ -141,7 +147,7 @@ class Pressure:
                 if size >= LEAST:
                     large.append((size, session))
             yield
-        used += CONNECTION * len(self._connections)
+        used += CONNECTION * len(self._connections) + self._waiting()
         used += broker.retained.bytes + RETAINED * len(broker.retained)
         wills, waiting = (
             broker.clients.unfinished_wills,
@@ -152,6 +158,8 @@ class Pressure:
         self._judge(used, large)
 
     def _judge(self, used: int, large: list[tuple[int, Session]]) -> None:
+        if used >= self.budget * HIGH:
+            used = self._shed(used)
         self.used = used
         refusing = used >= self.budget * HIGH
         if refusing != self.refusing:
@@ -167,6 +175,20 @@ class Pressure:
             size, session = large.pop()
             used -= size
             self._drop(session, size)
+
+    def _shed(self, used: int) -> int:
+        """End Sessions of absent clients, those absent longest first, until newcomers may be let in again.
+
+        :return: bytes in use after that.
+        """
+        broker, before = self._broker, self._broker.traffic.sessions_shed
+        while used >= self.budget * HIGH and (session := broker.sessions.longest_absent()) is not None:
+            used -= _size(session)
+            broker.traffic.sessions_shed += 1
+            broker.sessions.end(session)
+        if shed := broker.traffic.sessions_shed - before:
+            log.warn("Memory is short (max_memory): {count} Sessions of absent clients ended", count=shed)
+        return used
 
     def _drop(self, session: Session, size: int) -> None:
         """The client learns by Session Present 0 that what waited for it is lost."""

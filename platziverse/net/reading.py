@@ -33,6 +33,7 @@ class Reading:
         "paid",
         "partial_since",
         "unfinished",
+        "waiting",
     )
 
     def __init__(self, shared: Shared, source: Source) -> None:
@@ -41,7 +42,7 @@ class Reading:
         self._source: Source | None = source
         #: Why nothing is read: bits of :mod:`platziverse.net.flow`.
         self.holds = 0
-        self.unfinished = 0
+        self.unfinished = self.waiting = 0
         # Counted up from 0, not down from what is allowed: small numbers take no memory of their own.
         self.packets = self.bytes = 0
         self.paid = (0.0, 0.0)
@@ -84,6 +85,8 @@ class Reading:
         """Read nothing more, ever."""
         self.holds |= CLOSED
         self._source = None
+        if self.waiting:
+            self._shared.partials.note(self, 0)
         pacing, self._pacing = self._pacing, None
         if pacing is not None and pacing.active():
             pacing.cancel()
@@ -97,6 +100,8 @@ class Reading:
 
     def note_partial(self, pending: int, progress: bool) -> None:
         """Note how much of an incomplete packet has come, and whether that of another is complete now."""
+        if pending != self.waiting:
+            self._shared.partials.note(self, pending)
         if not pending:
             self.partial_since = 0.0
         elif progress or not self.partial_since:

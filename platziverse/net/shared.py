@@ -14,6 +14,7 @@ from platziverse.net.deadlines import Deadlines
 from platziverse.net.flapping import Flapping
 from platziverse.net.flow import STOPPING, FlowControl, Reader
 from platziverse.net.flushes import Flushes
+from platziverse.net.partials import Partials
 from platziverse.net.pressure import Backlog, Pressure
 from platziverse.net.rates import Rates
 
@@ -26,6 +27,10 @@ class Open(Protocol):
     @property
     def address(self) -> str:
         """Of its peer, for logs."""
+
+    @property
+    def client_id(self) -> str:
+        """As far as it is known."""
 
     @property
     def reading(self) -> Reader: ...
@@ -59,11 +64,15 @@ class Shared:
         self.flapping = Flapping(broker.limits)
         self.complaints = Complaints(clock, "net")
         self.rates = Rates(broker.limits)
+        connections: set[Open] = set()
+        self.partials = Partials(broker.limits.max_memory, connections, broker.traffic, self.complaints)
         #: Connections from now on tell the log which packets come and go.
         self.tracing = False
         #: Every open Network Connection, also those that have not sent CONNECT yet.
-        self.connections: set[Open] = set()
-        self.pressure = Pressure(broker, self.flow, self.connections, clock, store)
+        self.connections = connections
+        self.pressure = Pressure(
+            broker, self.flow, self.connections, clock, store, lambda: self.partials.total
+        )
         self.deadlines.start()
 
     def hold_all(self) -> None:

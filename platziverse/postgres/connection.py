@@ -5,7 +5,7 @@ is used anywhere: what takes too long loses its connection.
 """
 
 from collections.abc import Generator
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import psycopg2
 from psycopg2.extensions import QueryCanceledError, make_dsn, parse_dsn
@@ -17,6 +17,16 @@ from txpostgres import txpostgres
 from zope.interface import implementer
 
 T = TypeVar("T")
+
+
+#: Signs of life keep what is idle in the memory of firewalls, and tell soon what has been forgotten.
+_DEFAULTS: Final = {
+    "application_name": "platziverse",
+    "target_session_attrs": "read-write",
+    "keepalives_idle": "30",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+}
 
 
 class DeadlinePassed(psycopg2.OperationalError):
@@ -119,8 +129,7 @@ def connect(
     :raises psycopg2.OperationalError: refused, unreachable, or (``DeadlinePassed``) too late.
     """
     since = reactor.seconds()
-    defaults = {"application_name": "platziverse", "target_session_attrs": "read-write"}
-    given = {**defaults, **parse_dsn(dsn), **parameters}
+    given = {**_DEFAULTS, **parse_dsn(dsn), **parameters}
     given = yield _with_addresses(given, reactor, deadline)
     connection = Connection(reactor=reactor)
     left = max(0.1, deadline - (reactor.seconds() - since))

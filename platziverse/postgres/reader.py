@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator, Sequence
 from datetime import datetime, timezone
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import psycopg2
 from twisted.internet.defer import Deferred, DeferredSemaphore, fail, inlineCallbacks
@@ -23,8 +23,7 @@ def _columns(names: Sequence[str]) -> str:
     return ", ".join(_ISO.format(f'"{name}"') if name.endswith("At") else f'"{name}"' for name in names)
 
 
-_AGENTS: Final = f"SELECT {_columns(_AGENT)} FROM agents WHERE connected ORDER BY id"
-_AGENTS_OF: Final = f"SELECT {_columns(_AGENT)} FROM agents WHERE connected AND username = %s ORDER BY id"
+_AGENTS: Final = f"SELECT {_columns(_AGENT)} FROM agents WHERE id > %s"
 _ONE: Final = f"SELECT {_columns(_AGENT)} FROM agents WHERE uuid = %s"
 # A subquery where the original joins: the agent is one row, and the index answers in its own order.
 _ID: Final = "(SELECT id FROM agents WHERE uuid = %s)"
@@ -65,11 +64,21 @@ class Reader:
         self._busy: set[Connection] = set()
         self._stopped = False
 
-    def agents(self, username: str | None) -> "Deferred[list[dict[str, Any]]]":
-        """The connected agents, all or of one username."""
-        if username is None:
-            return self._ask(_AGENT, _AGENTS)
-        return self._ask(_AGENT, _AGENTS_OF, username)
+    def agents(
+        self,
+        username: str | None = None,
+        connected: bool | None = True,
+        after: int = 0,
+        limit: int = 1000,
+    ) -> "Deferred[list[dict[str, Any]]]":
+        """The first ``limit`` agents with an id above ``after``, all or of one username, in order of id."""
+        sql, values = _AGENTS, cast("list[object]", [after])
+        if connected is not None:
+            sql += " AND connected" if connected else " AND NOT connected"
+        if username is not None:
+            sql += " AND username = %s"
+            values.append(username)
+        return self._ask(_AGENT, sql + " ORDER BY id LIMIT %s", *values, limit)
 
     def agent(self, uuid: str) -> "Deferred[dict[str, Any] | None]":
         """One agent."""

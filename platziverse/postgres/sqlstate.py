@@ -7,6 +7,9 @@ from typing import Final
 import psycopg2
 from psycopg2.extensions import QueryCanceledError
 
+#: Where an error of the server names what it is about.
+_OBJECTS: Final = ("table_name", "column_name", "constraint_name", "context")
+
 
 class ConnectFailed(Exception):
     """There is no connection; the cause says why."""
@@ -23,9 +26,9 @@ class Action(Enum):
     PAUSE = auto()
     #: It took too long: in halves.
     HALVE = auto()
-    #: Some row is wrong: find it.
+    #: Some row may be wrong: find it, and try whether the tables take others.
     BAD_ROW = auto()
-    #: Rights, tables or logins are wrong, which no data is to blame for: alarm, and again after a long pause.
+    #: Rights, tables or logins are wrong, which no data is to blame for: alarm, and again after a pause.
     SETUP = auto()
     #: Agents are no longer as we left them: again, without relying on memory.
     STALE = auto()
@@ -33,7 +36,8 @@ class Action(Enum):
     UNKNOWN = auto()
 
 
-#: The longest prefix of a SQLSTATE decides.
+#: The longest prefix of a SQLSTATE decides. Only class 22 is about values, and even that is not believed
+#: before a trial; what constraints, triggers and sequences refuse is the fault of who made them: ADR 0085.
 POLICY: Final = {
     "08": Action.RECONNECT,
     "57P01": Action.RECONNECT,  # admin shutdown
@@ -52,10 +56,21 @@ POLICY: Final = {
     "58": Action.PAUSE,
     "57014": Action.HALVE,
     "22": Action.BAD_ROW,
-    "23": Action.BAD_ROW,
-    "42804": Action.BAD_ROW,
-    "42846": Action.BAD_ROW,
-    "42": Action.SETUP,  # tables, columns, rights: all others of this class are about the statement
+    "2200H": Action.SETUP,  # a sequence has no numbers left
+    "22P02": Action.SETUP,  # the literals are ours, and not read as they were written
+    "23": Action.SETUP,  # we write into every column what its type takes, and have no CHECK
+    "23505": Action.RETRY,  # on a key that we generate: each try takes the next number
+    "23P99": Action.BAD_ROW,  # our own: the agent belongs to another username
+    "0A": Action.SETUP,
+    "2F": Action.SETUP,
+    "38": Action.SETUP,
+    "39": Action.SETUP,
+    "42": Action.SETUP,  # tables, columns, types, rights
+    "44": Action.SETUP,
+    "HV": Action.SETUP,
+    "P0": Action.SETUP,  # a trigger of somebody else raises
+    "XX001": Action.SETUP,  # a damaged table or index
+    "XX002": Action.SETUP,
     "28": Action.SETUP,
     "3D": Action.SETUP,
     "3F": Action.SETUP,
@@ -79,6 +94,8 @@ def classify(error: BaseException, closed: bool = False) -> Action:
     if isinstance(error, QueryCanceledError):
         return Action.HALVE  # 57014, as ``timed`` passes it on; the server said so, thus it is not committed
     state: str | None = getattr(error, "pgcode", None)
+    if state == "23514" and not error.diag.constraint_name:  # type: ignore[attr-defined]
+        return Action.RETRY  # no partition takes the row: one is being attached or detached
     if state is not None:
         found = (POLICY.get(state[:length]) for length in (5, 2))
         return next((action for action in found if action is not None), Action.UNKNOWN)
@@ -104,5 +121,9 @@ def one_line(error: BaseException) -> str:
     """What went wrong, for a log line or a reason."""
     if isinstance(error, ConnectFailed) and error.__cause__ is not None:
         error = error.__cause__
-    said = getattr(getattr(error, "diag", None), "message_primary", None) or str(error)
+    diag = getattr(error, "diag", None)
+    said = getattr(diag, "message_primary", None) or str(error)
+    named = [name for name in (getattr(diag, field, None) for field in _OBJECTS) if name and name not in said]
+    if named:
+        said = f"{said} ({'; '.join(named)})"
     return " ".join(said.split()) or type(error).__name__

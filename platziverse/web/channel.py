@@ -21,6 +21,10 @@ class Channel(HTTPChannel):
     totalHeadersSize = MAX_HEADERS_SIZE
     maxHeaders = MAX_HEADERS
     _leaving = False
+    #: The client does not take what it was sent.
+    _full = False
+    #: Requests wait until it does.
+    _resting = False
     #: A request line has come, and its request is not answered.
     _within = False
 
@@ -30,6 +34,9 @@ class Channel(HTTPChannel):
     def dataReceived(self, data: bytes) -> None:
         """See at its first byte what can never become a request: it has no line that ends."""
         super().dataReceived(data)  # type: ignore[no-untyped-call]
+        self._refuse_what_is_none()
+
+    def _refuse_what_is_none(self) -> None:
         first = self._buffer.lstrip(b"\r\n")[:1]
         if first and not first.isalpha() and not self._within and not self._leaving:
             cast(Any, self.transport).write(_NO_REQUEST)
@@ -51,9 +58,42 @@ class Channel(HTTPChannel):
             super().lineReceived(line)  # type: ignore[no-untyped-call]
 
     def requestDone(self, request: Any) -> None:
-        """The next one may begin."""
+        """Answer a request that came right behind this one in the next turn, as others have to get theirs.
+
+        Nor before the client takes what it was sent: one that pipelines requests and reads no answer would
+        fill the memory. Until then what comes is kept behind it, as while a request is answered.
+        """
         self._within = False
+        more = b"".join(self._dataBuffer)
+        self._dataBuffer: list[bytes] = []
         super().requestDone(request)  # type: ignore[no-untyped-call]
+        if (more or self._buffer) and not self._leaving:
+            self._handlingRequest = True
+            self.setRawMode()  # type: ignore[no-untyped-call]
+            self._dataBuffer += [more] if more else []
+            cast(Any, self).callLater(0, self._begin_next)
+
+    def _begin_next(self) -> None:
+        self._resting = self._full
+        if self._leaving or self._resting or self.transport is None:
+            return
+        self._handlingRequest = False
+        data, self._dataBuffer = b"".join(self._dataBuffer), []
+        self.setLineMode(data)  # type: ignore[no-untyped-call]
+        self._refuse_what_is_none()
+
+    def pauseProducing(self) -> None:
+        """The client takes less than it is sent."""
+        self._full = True
+        super().pauseProducing()  # type: ignore[no-untyped-call]
+
+    def resumeProducing(self) -> None:
+        """It has taken it."""
+        self._full = False
+        super().resumeProducing()  # type: ignore[no-untyped-call]
+        if self._resting:
+            self._resting = False
+            cast(Any, self).callLater(0, self._begin_next)
 
     def rawDataReceived(self, data: bytes) -> None:
         """What follows a refused request is not looked at."""

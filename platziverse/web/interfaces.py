@@ -31,8 +31,13 @@ class Complaints(Protocol):
 class ReadStore(Protocol):
     """What the API asks the database. Every Deferred errbacks with ``Unavailable`` when it is away."""
 
-    def agents(self, username: str | None) -> "Deferred[list[Row]]":
-        """The connected agents, all or of one username."""
+    def agents(
+        self, username: str | None, connected: bool | None, after: int, limit: int
+    ) -> "Deferred[list[Row]]":
+        """The first ``limit`` agents with an id above ``after``, all or of one username, in order of id.
+
+        :param connected: whether they are; ``None``: either.
+        """
 
     def agent(self, uuid: str) -> "Deferred[Row | None]":
         """One agent, connected or not."""
@@ -95,6 +100,13 @@ class Deadlines(Protocol):
     def suspensions(self) -> int: ...
 
 
+class Partials(Protocol):
+    """Bytes of incomplete packets."""
+
+    @property
+    def total(self) -> int: ...
+
+
 class Connections(Protocol):
     """The network side: ``Shared`` of net."""
 
@@ -104,6 +116,8 @@ class Connections(Protocol):
     def deadlines(self) -> Deadlines: ...
     @property
     def flow(self) -> Flow: ...
+    @property
+    def partials(self) -> Partials: ...
     @property
     def pressure(self) -> Pressure: ...
 

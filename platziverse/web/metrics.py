@@ -69,6 +69,7 @@ class DaemonCollector:
         yield from self._messages()
         yield from self._errors()
         yield from self._queues()
+        yield from self._memory()
         yield from self._ingest()
         yield from self._store()
 
@@ -136,6 +137,8 @@ class DaemonCollector:
             inflight += session.inflight
         yield _gauge("queued_messages", "Messages that wait for their receivers.", waiting)
         yield _gauge("inflight_messages", "Messages sent and not yet acknowledged.", inflight)
+
+    def _memory(self) -> Iterator[Metric]:
         memory, traffic = self._connections.pressure, self._broker.traffic
         yield _gauge("memory_used_bytes", "Bytes of sessions and messages, estimated.", memory.used)
         yield _gauge("memory_budget_bytes", "What they may take: limits.max_memory.", memory.budget)
@@ -143,6 +146,13 @@ class DaemonCollector:
         held, slow = traffic.receiver_holds, traffic.receivers_too_slow
         yield _counter("receiver_holds", "Times that a full queue began to hold its publishers.", held)
         yield _counter("receivers_too_slow", "Times that one had held them for long enough.", slow)
+        partials, shed = traffic.partials_dropped, traffic.sessions_shed
+        yield _counter(
+            "partials_dropped", "Connections closed as incomplete packets took too much.", partials
+        )
+        yield _counter("sessions_shed", "Sessions of absent clients ended as memory was short.", shed)
+        waiting = self._connections.partials.total
+        yield _gauge("partial_bytes", "Bytes of packets that are not complete or not handled yet.", waiting)
         dropped = traffic.receivers_dropped
         yield _counter("receivers_dropped", "Slow receivers let go as memory was short.", dropped)
 

@@ -1,5 +1,6 @@
 """Clients: who watches them, what a handler does to those who have gone, and Sessions that come late."""
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
@@ -14,6 +15,7 @@ from platziverse.broker.ports import Opened
 from platziverse.broker.reasons import Reason
 from platziverse.broker.sessions import Sessions
 from platziverse.broker.traffic import Traffic
+from platziverse.mqtt.errors import ConnectRefused
 from platziverse.mqtt.packets import Connect, Pubcomp, Publish, Pubrec, Pubrel
 from platziverse.testing import BrokerHarness, OpenAuthority
 from tests.logs import observe_log
@@ -122,26 +124,87 @@ class Gone(SynchronousTestCase):
 class LateSessions(Sessions):
     """Sessions of a store that has to ask somebody."""
 
-    answers: "list[tuple[Deferred[Opened], Opened]]" = []
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.asked: list[Callable[[], None]] = []
+        self.asking: list[Deferred[Opened]] = []
 
     def open(self, client_id: str, clean: bool) -> Any:
         answer: Deferred[Opened] = Deferred()
-        self.answers = [*self.answers, (answer, super().open(client_id, clean))]
+        self.asking.append(answer)
+        self.asked.append(lambda: answer.callback(super(LateSessions, self).open(client_id, clean)))
         return answer
 
 
+class Far:
+    """A connection of a client."""
+
+    def __init__(self) -> None:
+        self.closed: Reason | None = None
+
+    def close(self, reason: Reason, text: str) -> None:
+        self.closed = reason
+
+
 class Late(SynchronousTestCase):
-    def test_a_client_is_connected_when_its_session_is_there(self) -> None:
-        limits, authority, clock = Limits(), OpenAuthority(), Clock()
-        sessions = LateSessions(limits, authority, lambda session: None)
-        clients = Clients(
-            sessions, authority, Traffic(), limits, [], lambda message, client: None, clock, clock.seconds
+    def setUp(self) -> None:
+        limits, authority = Limits(max_connections_per_user=1), OpenAuthority()
+        self.clock = Clock()
+        self.sessions = LateSessions(limits, authority, lambda session: None)
+        self.clients = Clients(
+            self.sessions,
+            authority,
+            Traffic(),
+            limits,
+            [],
+            lambda message, client: None,
+            self.clock,
+            self.clock.seconds,
         )
-        connection: Any = object()
-        opened = clients.connect(Connect("one"), connection, "192.0.2.1:1", None)
+
+    def connect(self, clean: bool = True, username: str = "ana") -> "tuple[Any, Deferred[Opened]]":
+        connection: Any = Far()
+        opened = self.clients.connect(Connect("one", clean), connection, "192.0.2.1:1", username)
         assert isinstance(opened, Deferred)
-        self.assertEqual(clients.connected, 0)
-        [(answer, found)] = sessions.answers
-        answer.callback(found)
+        return connection, opened
+
+    def test_a_client_is_connected_when_its_session_is_there(self) -> None:
+        connection, opened = self.connect()
+        self.assertEqual(self.clients.connected, 0)
+        self.sessions.asked[0]()
         session, present = self.successResultOf(opened)
-        self.assertEqual((session.connection, present, clients.connected), (connection, False, 1))
+        self.assertEqual((session.connection, present, self.clients.connected), (connection, False, 1))
+
+    def test_a_session_that_cannot_be_opened_leaves_no_trace(self) -> None:
+        _, opened = self.connect()
+        self.sessions.asking[0].errback(RuntimeError("away"))
+        self.failureResultOf(opened, RuntimeError)
+        self.connect()  # the only one that ana may have
+        self.sessions.asked[1]()
+        self.assertEqual(self.clients.connected, 1)
+
+    def test_of_many_with_one_client_identifier_the_last_one_stays(self) -> None:
+        """Row 24. [MQTT-3.1.4-2]"""
+        for clean in (True, False):
+            connects = [self.connect(clean=clean) for _ in range(300)]
+            for _ in connects:
+                self.assertEqual(len(self.sessions.asked), 1)
+                self.sessions.asked.pop()()
+                self.clock.advance(0)
+            self.assertEqual({connection.closed for connection, _ in connects[:-1]}, {Reason.TAKEN_OVER})
+            connection, opened = connects[-1]
+            session, present = self.successResultOf(opened)
+            self.assertEqual((connection.closed, session.connection, present), (None, connection, not clean))
+            self.assertIs(self.sessions.get("one"), session)
+            self.assertEqual((self.clients.connected, len(self.sessions)), (1, 1))
+
+    def test_one_that_is_refused_holds_up_nobody_behind_it(self) -> None:
+        """Row 24."""
+        self.clients.users.enter("bob")  # on a connection of his own, and he may have one
+        first, second, third = self.connect(), self.connect(username="bob"), self.connect()
+        self.sessions.asked[0]()
+        self.clock.advance(0)
+        self.failureResultOf(second[1], ConnectRefused)
+        self.sessions.asked[1]()
+        self.assertIs(self.successResultOf(third[1])[0].connection, third[0])
+        self.assertIs(first[0].closed, Reason.TAKEN_OVER)

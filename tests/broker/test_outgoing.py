@@ -83,7 +83,7 @@ class Sending(SynchronousTestCase):
         self.assertEqual(list(self.outgoing.inflight), list(model))
 
     def test_a_packet_identifier_in_flight_is_passed_over(self) -> None:
-        """And 0 is none. [MQTT-2.3.1-1] [MQTT-2.3.1-2]"""
+        """Row 63: and 0 is none. [MQTT-2.3.1-1] [MQTT-2.3.1-2]"""
         for number in range(65_535):
             self.outgoing.send(self.connection, message(number), 1)
             if number != 1:

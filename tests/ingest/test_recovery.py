@@ -45,8 +45,10 @@ class RecoveryCase(SynchronousTestCase):
 class TheDatabaseIsToBlame(RecoveryCase):
     def test_a_lost_connection_means_the_same_batch_over_a_new_one(self) -> None:
         """row 105"""
-        step = self.recovery(report(), report()).next(Action.RECONNECT, ERROR)
-        self.assertEqual((step.instead, step.anew, step.trouble, step.pause), (None, True, True, 0.05))
+        recovery = self.recovery(report(), report())
+        step = recovery.next(Action.RECONNECT, ERROR)
+        self.assertEqual((step.instead, step.anew, step.trouble, step.pause), (None, True, False, 0.05))
+        self.assertTrue(recovery.next(Action.RECONNECT, ERROR).trouble)
 
     def test_a_conflict_is_tried_again_at_once_three_times(self) -> None:
         """row 109"""

@@ -14,7 +14,7 @@ from platziverse.ingest.batch import Batch, Outcome
 from platziverse.ingest.errors import StoreStopped
 from platziverse.ingest.recovery import Backoff
 from platziverse.ingest.reports import ReportStatements
-from platziverse.ingest.slot import BATCHES_PER_NAME, Slot
+from platziverse.ingest.slot import BATCHES_PER_NAME, FITS, TAKE_BACK, Slot
 from platziverse.postgres.sqlstate import Action
 from tests.ingest.entries import rejection, report
 
@@ -38,6 +38,7 @@ class FakeConnection:
         self.reactor = reactor
         self.closed = 0
         self.statements: list[dict[str, Any]] = []
+        self.trials, self.refuses_trials = 0, ""
         self.answer: Deferred[list[Any]] | None = None
         self._cursors: list[Any] = []
 
@@ -45,6 +46,9 @@ class FakeConnection:
         return None if self.closed else self
 
     def runQuery(self, sql: str, parameters: dict[str, Any]) -> "Deferred[list[Any]]":
+        if sql.endswith(TAKE_BACK):
+            self.trials += 1
+            return fail(Coded(self.refuses_trials or FITS))
         self.statements.append(parameters)
         self.answer = Deferred()
         return self.answer
@@ -299,6 +303,20 @@ class Refusing(SlotCase):
         self.successResultOf(saved)
         self.assertEqual(self.outcomes, [Outcome()])
 
+    def test_nothing_is_rejected_while_the_tables_refuse_good_entries_too(self) -> None:
+        """Row 153: a column that somebody has made shorter, say."""
+        _, (saved,) = self.write(report())
+        for code in "22001", "XX000", "23502":
+            self.connection.refuses_trials = code
+            self.connection.fails(Coded("22001"))
+            self.advance(60)
+        self.assertNoResult(saved)
+        self.assertEqual(self.database.refused, [])
+        self.assertEqual(self.database.said[0], ("error 22001", Action.SETUP))
+        self.connection.commits(fresh=1)
+        self.successResultOf(saved)
+        self.assertEqual(self.outcomes, [Outcome(stored=1)])
+
     def commit_but(self, is_bad: Callable[[dict[str, Any]], bool], error: Exception) -> int:
         """Answer everything, with ``error`` what is bad; returns the number of statements."""
         count = 0
@@ -344,10 +362,10 @@ class Refusing(SlotCase):
         """row 111"""
         _, (saved,) = self.write(rejection("plain"))
         for _ in range(5):
-            self.connection.fails(Coded("23514"))
+            self.connection.fails(Coded("22P05"))
             self.advance(60)
         self.assertNoResult(saved)
-        self.assertEqual(self.database.said[-1], ("error 23514", Action.BAD_ROW))
+        self.assertEqual(self.database.said[-1], ("error 22P05", Action.BAD_ROW))
         self.connection.commits()
         self.successResultOf(saved)
 
@@ -365,7 +383,24 @@ class Idle(SlotCase):
         self.connection.close()
         self.slot.keep_connected()
         self.assertEqual(len(self.database.connections), 2)
-        self.assertEqual(self.database.said[1:], [("the connection was lost", Action.RECONNECT), None])
+        self.assertEqual(self.database.said, [None, None])
+
+    def test_a_connection_lost_while_idle_is_no_trouble_for_the_next_batch_either(self) -> None:
+        """Row 158."""
+        _, (saved,) = self.write(report())
+        self.connection.fails(psycopg2.OperationalError("server closed the connection unexpectedly"))
+        self.advance(0.05)
+        self.connection.commits(fresh=1)
+        self.successResultOf(saved)
+        self.assertEqual(self.database.said, [None])
+
+    def test_a_connection_that_cannot_be_made_anew_is_trouble(self) -> None:
+        """Row 158."""
+        self.slot.keep_connected()
+        self.connection.close()
+        self.database.refuses = psycopg2.OperationalError("Connection refused")
+        self.slot.keep_connected()
+        self.assertEqual(self.database.said, [None, ("Connection refused", Action.RECONNECT)])
 
     def test_a_batch_waits_while_an_idle_slot_connects(self) -> None:
         self.database.refuses = psycopg2.OperationalError("Connection refused")

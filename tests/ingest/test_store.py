@@ -147,7 +147,7 @@ class Data(StoreCase):
         self.assertTrue(self.store.state.startswith("away: "), self.store.state)
         self.execute("ALTER TABLE rejected_messages DROP CONSTRAINT no")
         yield saved
-        self.assertEqual(self.execute("SELECT reason FROM rejected_messages"), [("\\xf1",)])
+        self.assertEqual(self.execute("SELECT reason FROM rejected_messages"), [("ñ",)])
         self.assertEqual(self.store.state, READY)
 
     @inlineCallbacks
@@ -274,11 +274,13 @@ class Away(StoreCase):
 
     @inlineCallbacks
     def test_idle_connections_are_made_anew(self) -> Steps:
+        """Row 158: quietly."""
+        yield deferLater(reactor, 0.5)  # the other slot is connecting
         self.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {OTHERS}")
         yield deferLater(reactor, 1.5)
         self.assertEqual(self.execute(f"SELECT count(*) FROM pg_stat_activity WHERE {OTHERS}"), [(2,)])
         self.assertEqual(self.store.state, READY)
-        self.assertIn("away: the connection was lost", self.states)
+        self.assertEqual(self.states, [])
 
 
 class ServerGone(StoreCase):

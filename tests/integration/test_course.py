@@ -4,6 +4,7 @@ import json
 import shlex
 import subprocess
 
+from tests.crash.waiting import poll
 from tests.integration.daemon import PATIENCE, Daemon, DaemonTestCase
 
 MESSAGE = (
@@ -47,7 +48,7 @@ class CourseTests(DaemonTestCase):
             json.loads(subscriber.wait_for("^agent/disconnected (.*)")[1]), {"agent": {"uuid": "yyy"}}
         )
         kept = {"received": 2, "stored": 1, "duplicates": 0, "rejected": 1, "pending": 0}
-        self.assertEqual(daemon.books(), kept)
+        poll(lambda: daemon.books() == kept, PATIENCE, "the commit of what came at QoS 0")
         self.assertEqual(daemon.stop(), 0)
         self.assertEqual(len([line for line in daemon.lines if " warn " in line]), 1, daemon.output)
         self.assertNotIn("Traceback", daemon.output)

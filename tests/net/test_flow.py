@@ -10,7 +10,7 @@ from platziverse.net.flow import FlowControl
 
 class Reader:
     def __init__(self) -> None:
-        self.unfinished = 0
+        self.unfinished = self.waiting = 0
         self.held = False
 
     def hold_reading(self, why: int) -> None:

@@ -42,10 +42,25 @@ class PressureCase(SynchronousTestCase):
             self.harness.turn()
         sender.lose()
 
-    def newcomer(self) -> ConnectReturnCode:
-        connack = self.harness.connect("newcomer").connack[0]
+    def newcomer(self, name: str = "newcomer") -> ConnectReturnCode:
+        connack = self.harness.connect(name).connack[0]
         assert isinstance(connack, Connack)
         return connack.return_code
+
+
+class AbsentTests(PressureCase):
+    def test_those_absent_longest_make_room_for_newcomers(self) -> None:
+        """Row 171: nobody could come in for as long as a Session is kept."""
+        self.start(4 * MIB)
+        for number in range(9):
+            self.receiver(f"absent-{number}", clean=False).lose()
+            self.fill(f"absent-{number}", 0.1)
+        self.harness.advance(5.1)
+        self.assertEqual(self.newcomer(), ConnectReturnCode.ACCEPTED)
+        kept = {session.client_id for session in self.harness.broker.sessions}
+        self.assertNotIn("absent-0", kept)
+        self.assertIn("absent-8", kept)
+        self.assertLess(self.traffic.sessions_shed, 4)
 
 
 class RefusalTests(PressureCase):
@@ -58,9 +73,12 @@ class RefusalTests(PressureCase):
         self.assertEqual(self.newcomer(), ConnectReturnCode.ACCEPTED)
         self.fill("slow", 0.15)
         self.harness.advance(5.1)
-        self.assertEqual(self.newcomer(), ConnectReturnCode.SERVER_UNAVAILABLE)
+        self.assertEqual(self.newcomer("another"), ConnectReturnCode.SERVER_UNAVAILABLE)
         self.assertEqual(self.traffic.connects_refused, {"server_unavailable": 1})
         self.assertFalse(slow.closed)
+        self.assertEqual(
+            self.newcomer(), ConnectReturnCode.ACCEPTED, "it takes over what takes memory already"
+        )
         slow.lose()
         self.harness.advance(5.1)
         self.assertEqual(self.newcomer(), ConnectReturnCode.ACCEPTED)
@@ -131,7 +149,7 @@ class DropTests(PressureCase):
         self.receiver("absent", clean=False).lose()
         self.fill("absent", 1.1)
         self.harness.advance(5.1)
-        self.assertEqual(self.traffic.receivers_dropped, 1)
+        self.assertEqual((self.traffic.sessions_shed, self.traffic.receivers_dropped), (1, 0))
         self.harness.advance(5.1)
         again = self.harness.connect("absent", clean_session=False)
         self.assertEqual(again.connack, [Connack(False, ConnectReturnCode.ACCEPTED)])
@@ -228,7 +246,7 @@ class BugTests(PressureCase):
         self.harness.advance(5.1)
         self.fill("two", 0.6)
         self.harness.advance(5.1)
-        self.assertEqual(self.traffic.receivers_dropped, 2)
+        self.assertEqual(self.traffic.sessions_shed, 2)
 
     def test_without_a_budget_nothing_is_looked_at(self) -> None:
         harness = BrokerHarness()

@@ -35,8 +35,11 @@ class TableStore:
         self.asked.append(question)
         return fail(Unavailable("refused")) if self.away else succeed(rows)
 
-    def agents(self, username: str | None) -> "Deferred[list[Row]]":
-        return self._answer((username,), [AGENT] if username in (None, "platzi") else [])
+    def agents(
+        self, username: str | None, connected: bool | None, after: int, limit: int
+    ) -> "Deferred[list[Row]]":
+        known = username in (None, "platzi") and connected is not False and after < 1
+        return self._answer((username, connected, after, limit), [AGENT] if known else [])
 
     def agent(self, uuid: str) -> "Deferred[Row | None]":
         return self._answer((uuid,), AGENT if uuid == "yyy" else None)
@@ -133,7 +136,25 @@ class ApiTests(SynchronousTestCase):
             "from=" + "9" * 15,
         ):
             self.assertEqual(self.error(f"/api/metrics/yyy/temp?{query}")[0], 400, query)
-        self.assertEqual(self.error("/api/agents?limit=1"), (400, "unknown parameter limit"))
+        self.assertEqual(self.error("/api/agents?from=1"), (400, "unknown parameter from"))
+        for query in ("limit=0", "limit=1001", "after=-1", "after=x", "connected=yes"):
+            self.assertEqual(self.error(f"/api/agents?{query}")[0], 400, query)
+
+    def test_lists_have_pages(self) -> None:
+        """Row 181: a fleet in one answer held the reactor for half a second."""
+        for number in range(5):
+            self.harness.connect(f"client-{number}")
+        names, path = [], "/api/clients?limit=2"
+        for _ in range(3):
+            response = self.get(path)
+            names += [row["id"] for row in response.json]
+            path = response.headers.get("link", "").partition(">")[0].lstrip("<")
+        self.assertEqual((names, path), ([f"client-{number}" for number in range(5)], ""))
+        response = self.get("/api/agents?limit=1&connected=all")
+        self.assertEqual(response.headers["link"], '</api/agents?limit=1&connected=all&after=1>; rel="next"')
+        self.assertEqual(self.get("/api/agents?limit=1&connected=all&after=1").json, [])
+        self.assertEqual(self.store.asked[-1], (None, None, 1, 1))
+        self.assertEqual(self.get("/api/agents?connected=false").json, [])
 
     @given(st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30)), st.integers(-1439, 1439))
     def test_any_time_is_understood(self, moment: datetime, offset: int) -> None:

@@ -212,6 +212,7 @@ class ReadingTests(SiteCase):
                 connection = self.connection()
                 for segment in segments:
                     connection.send(segment)
+                self.clock.advance(0)
                 found = connection.responses()
                 self.assertEqual([response.status for response in found], [200, 400], stray)
                 self.assertTrue(connection.closed)
@@ -221,6 +222,7 @@ class ReadingTests(SiteCase):
         connection.send(b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n")
         connection.send(b"\xc0\x00")
         self.slow.waiting[0].callback([1])
+        self.clock.advance(0)
         self.assertEqual([response.status for response in connection.responses()], [200, 400])
         self.assertTrue(connection.closed)
 
@@ -269,7 +271,34 @@ class ReadingTests(SiteCase):
         self.assertEqual(connection.transport.producerState, "paused")
         self.slow.waiting[0].callback([1])
         self.assertEqual([response.json for response in connection.responses()], [[1]])
+        self.assertEqual(len(self.slow.waiting), 1)
+        self.clock.advance(0)
         self.assertEqual(len(self.slow.waiting), 2)
+
+    def test_one_pipelined_request_is_answered_in_a_turn(self) -> None:
+        """Row 182: 400 of them held the reactor for 15 s."""
+        connection = self.connection()
+        connection.send(b"GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n" * 5)
+        self.assertEqual(len(connection.responses()), 1)
+        self.clock.advance(0)
+        self.assertEqual([response.status for response in connection.responses()], [200] * 4)
+        self.assertEqual(connection.request("/page").status, 200)
+
+    def test_whoever_reads_no_answer_gets_no_further_ones(self) -> None:
+        """Row 173: 19 KB of requests took 741 MB."""
+        connection = self.connection()
+        connection.send(b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100)
+        connection.channel.pauseProducing()
+        self.slow.waiting[0].callback([1])
+        self.clock.advance(1)
+        self.assertEqual((len(connection.responses()), len(self.slow.waiting)), (1, 1))
+        connection.channel.resumeProducing()
+        self.clock.advance(0)
+        self.assertEqual(len(self.slow.waiting), 2)
+        connection.channel.pauseProducing()
+        self.slow.waiting[1].callback([1])
+        self.clock.advance(31)
+        self.assertTrue(connection.closed)
 
     def test_an_answer_for_a_client_that_has_gone_goes_nowhere(self) -> None:
         connection = self.connection()
