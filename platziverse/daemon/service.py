@@ -9,6 +9,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import ILogObserver, Logger, LogLevel
+from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
@@ -175,10 +176,10 @@ class Daemon(Service):
         self.recorder.left_behind(uuids)
 
     def setServiceParent(self, parent: Any) -> None:
-        """Give the application our log, unless twistd was told to log elsewhere."""
+        """Give the application, if the parent is one, our log, unless twistd was told to log elsewhere."""
         super().setServiceParent(parent)  # type: ignore[no-untyped-call]
         levels = log_levels(self.config.log_level)
-        if (target := log_target(sys.argv[1:])) is not None:
+        if isinstance(parent, Componentized) and (target := log_target(sys.argv[1:])) is not None:
             try:
                 self.log = open_log(target, self.config.log_format, levels)
             except OSError as error:

@@ -3,6 +3,7 @@
 Their length needs no check: it is sent in two bytes [MQTT-4.7.3-3].
 """
 
+import re
 from collections.abc import Sized
 from typing import Final
 
@@ -11,6 +12,10 @@ from platziverse.mqtt.errors import MalformedPacket
 #: Bounds of the Topic Names that the codec remembers: their number, and the bytes of each.
 CACHED_TOPICS: Final = 16_384
 CACHED_TOPIC_LENGTH: Final = 256
+#: Control characters, and what is no character: many clients close their connection when they get one in a
+#: Topic Name, at each reconnect if it is retained. Section 1.5.3 lets a Server close the publisher's instead.
+_NO_CHARACTERS: Final = "".join(chr(plane << 16 | 0xFFFE) + chr(plane << 16 | 0xFFFF) for plane in range(17))
+_CONTROL: Final = re.compile(f"[\x01-\x1f\x7f-\x9f\ufdd0-\ufdef{_NO_CHARACTERS}]")
 #: Topic Filters of one SUBSCRIBE or UNSUBSCRIBE; reading more would hold everybody up.
 MAX_FILTERS: Final = 10_000
 
@@ -23,6 +28,8 @@ def check_topic_name(topic: str) -> None:
         raise MalformedPacket(f"a wildcard in Topic Name {topic!r:.100}", "MQTT-3.3.2-2")
     if "\0" in topic:
         raise MalformedPacket("a NUL in a Topic Name", "MQTT-4.7.3-2")
+    if not topic.isprintable() and (found := _CONTROL.search(topic)) is not None:
+        raise MalformedPacket(f"U+{ord(found[0]):04X} in Topic Name {topic!r:.100}", "1.5.3")
 
 
 def check_topic_filter(topic_filter: str) -> None:
