@@ -10,6 +10,7 @@ from attrs import frozen
 ROOT: Final = Path(__file__).parent.parent
 PACKAGE: Final = ROOT / "platziverse"
 PAGE: Final = ROOT / "docs" / "architecture.rst"
+DECISIONS: Final = ROOT / "docs" / "adr"
 
 
 @frozen
@@ -125,6 +126,16 @@ ABOVE = {
 }
 
 
+INDEX_HEAD: Final = """\
+=========
+Decisions
+=========
+
+Each page is a decision that someone may want to undo: what was decided, because of what, and what it costs.
+They are numbered by subject, so numbers are missing. ``make conformance`` writes this index.
+"""
+
+
 def page() -> str:
     """The text of the page."""
     return PAGE.read_text(encoding="utf-8")
@@ -142,13 +153,20 @@ def architecture(text: str) -> str:
     return text
 
 
+def decisions() -> str:
+    """The index of the pages of decisions, by their titles."""
+    pages = sorted(path for path in DECISIONS.glob("*.rst") if path.stem != "README")
+    titles = {path.name: path.read_text(encoding="utf-8").partition("\n")[0] for path in pages}
+    lines = [f"* `{title.replace('`', '')} <{name}>`_" for name, title in titles.items()]
+    return "\n".join([INDEX_HEAD, *lines]) + "\n"
+
+
 def tree() -> str:
     """Each room with its purpose and its modules."""
     lines = ["::", "", "    platziverse/"]
     for folder in sorted(path.parent for path in PACKAGE.glob("*/__init__.py")):
-        purpose = (ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or "").partition(": ")[
-            2
-        ]
+        text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
+        purpose = text.partition("\n\n")[0].partition(": ")[2]
         lines.append(f"      {folder.name + '/':<11} {purpose.replace('``', '')}")
         names = " ".join(sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__"))
         lines += [f"                  {line}" for line in _wrapped(names)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.rooms import ABOVE, ROOMS, Room, architecture, page
+from tests.rooms import ABOVE, DECISIONS, ROOMS, Room, architecture, decisions, page
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "platziverse"
@@ -110,6 +110,19 @@ class PageTests(SynchronousTestCase):
 
     def test_the_page_shows_the_tree_and_the_table_as_they_are(self) -> None:
         self.assertEqual(page(), architecture(page()), "run make conformance")
+
+    def test_the_index_of_decisions_names_every_page(self) -> None:
+        index = (DECISIONS / "README.rst").read_text(encoding="utf-8")
+        self.assertEqual(index, decisions(), "run make conformance")
+
+    def test_decisions_are_numbered_as_their_files_and_say_why(self) -> None:
+        pages = [path for path in DECISIONS.glob("*.rst") if path.stem != "README"]
+        numbers = [path.name[:4] for path in pages]
+        self.assertEqual(len(numbers), len(set(numbers)))
+        for path in pages:
+            text = path.read_text(encoding="utf-8")
+            self.assertEqual(text[:5], f"{path.name[:4]} ", path.name)
+            self.assertEqual([part for part in ("**Decided", "**Because") if part not in text], [], path.name)
 
 
 class LengthTests(SynchronousTestCase):

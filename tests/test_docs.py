@@ -6,6 +6,7 @@ from pathlib import Path
 from attrs import fields
 from twisted.trial.unittest import SynchronousTestCase
 
+from platziverse import __version__
 from platziverse.broker.limits import Limits
 from platziverse.config import Config, flat
 
@@ -50,6 +51,35 @@ def meaning(text: str) -> object:
         return {"true": True, "false": False}.get(text, text)
     units = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "day": 86_400, "days": 86_400}
     return float(number[1].replace(",", "")) * units.get(number[2], 1)
+
+
+class ChangelogTests(SynchronousTestCase):
+    """The form of https://keepachangelog.com."""
+
+    maxDiff = None
+
+    def setUp(self) -> None:
+        text = (ROOT / "CHANGELOG.rst").read_text()
+        self.releases = re.findall(r"^(.+)\n=+\n\n(?=\w)", text, re.MULTILINE)[1:]
+        self.lines = [line for line in text.partition("\nUnreleased\n")[2].splitlines()[1:] if line]
+
+    def test_unreleased_comes_first_then_releases_with_their_dates(self) -> None:
+        unreleased, newest, *_ = self.releases
+        self.assertEqual(unreleased, "Unreleased")
+        self.assertRegex(newest, rf"^{re.escape(__version__)} - \d{{4}}-\d\d-\d\d$")
+        self.assertEqual([one for one in self.releases[1:] if not re.match(r"[\d.]+ - [\d-]{10}$", one)], [])
+
+    def test_changes_are_in_the_sections_of_their_kind(self) -> None:
+        kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+        headings = [line for line, rule in zip(self.lines, self.lines[1:], strict=False) if rule[:3] == "---"]
+        self.assertEqual(set(headings) - kinds, set())
+
+    def test_a_bullet_is_one_line_and_stands_once(self) -> None:
+        """So two branches that add theirs are merged without a conflict."""
+        bullets = [line for line in self.lines if line.startswith("* ")]
+        others = [line for line in self.lines if line.startswith(" ")]
+        self.assertEqual(others, [], "put these into the section of their kind, one line each")
+        self.assertEqual(sorted(set(bullets)), sorted(bullets))
 
 
 class PointersTests(SynchronousTestCase):

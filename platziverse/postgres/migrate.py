@@ -1,7 +1,8 @@
 """Brings the tables of a database to the version this daemon writes.
 
 Every file ``schema/NNN*.sql`` is one step, applied once, in order, in one transaction with the row of
-``platziverse_schema`` that remembers it. The tables of the original become ours within the first step.
+``platziverse_schema`` that remembers it. The tables of the original become ours within the first step, and
+once more when the setup of the original has dropped ours and made its own; see docs/adr/0086.
 """
 
 import importlib.resources
@@ -28,6 +29,8 @@ log = Logger("platziverse.store")
 LOCK: Final = (0x706C6174, 0x7A697665)
 #: The files that surround ``001.sql`` when the tables of the original are there.
 ASIDE, CONVERT = "original-aside.sql", "original-convert.sql"
+#: And those that surround all steps when only agents and metrics have to be made again.
+REMADE_ASIDE, REMADE_HOME = "remade-aside.sql", "remade-home.sql"
 
 #: What has nothing to do with the tables.
 _ANOTHER_TIME: Final = (Action.RECONNECT, Action.RETRY, Action.PAUSE, Action.HALVE)
@@ -41,6 +44,10 @@ _MAKE_VERSIONS: Final = """CREATE TABLE platziverse_schema (
 )"""
 _STATE: Final = """SELECT coalesce((SELECT max(version) FROM platziverse_schema), 0),
     array_remove(ARRAY[to_regclass('agents')::text, to_regclass('metrics')::text], NULL)"""
+#: Of agents and metrics: those that are there, and those that have a column which only ours have.
+PRESENT: Final = """SELECT count(to_regclass(name)), count(*) FILTER (WHERE EXISTS (
+        SELECT FROM pg_attribute WHERE attrelid = to_regclass(name) AND attname = ours AND NOT attisdropped))
+    FROM (VALUES ('agents', 'connectedBy'), ('metrics', 'timestampAdjusted')) AS wanted (name, ours)"""
 
 _Steps = Generator["Deferred[Any]", Any, Any]
 
@@ -117,8 +124,37 @@ def _next_step(
     missing = [step for step in steps if step.version > version]
     if missing:
         yield _apply(connection, missing[0], _surrounded(missing[0], schema, version, present), deadline)
+    elif version:
+        yield _look_again(connection, schema, steps, deadline)
     yield timed(connection, connection.runOperation("COMMIT"), deadline)
     return None if missing else version
+
+
+@inlineCallbacks
+def _look_again(connection: Connection, schema: "Traversable", steps: list[Step], deadline: float) -> _Steps:
+    """Convert agents and metrics once more, if they are those of the original in spite of our version."""
+    ((present, ours),) = yield timed(connection, connection.runQuery(PRESENT), 30)
+    if ours == 2:
+        return
+    if present < 2 or ours:
+        raise SchemaError(
+            "agents or metrics is gone or somebody else's; restore both, or drop both and let"
+            " the setup of the original make them"
+        )
+    log.warn(
+        "the setup of the original has dropped agents and metrics and made its own; converting them again"
+    )
+    yield timed(connection, connection.runOperation(_remade(schema, steps)), deadline)
+    log.info("agents and metrics are ours again; all other tables are as they were")
+
+
+def _remade(schema: "Traversable", steps: list[Step]) -> str:
+    """SQL that turns agents and metrics of the original into ours, and leaves all other tables alone."""
+    first, *others = (step.sql for step in steps)
+    aside, hidden, convert, home = (
+        (schema / name).read_text(encoding="utf-8") for name in (ASIDE, REMADE_ASIDE, CONVERT, REMADE_HOME)
+    )
+    return "\n;\n".join([aside, hidden, first, convert, *others, home])
 
 
 @inlineCallbacks

@@ -1,10 +1,10 @@
 """``python -m tests.conformance`` writes docs/conformance.rst and docs/bad-inputs.rst anew.
 
-And the tree and the table of docs/architecture.rst.
+And the tree and the table of docs/architecture.rst, and the index of docs/adr.
 """
 
 from tests.conformance.marks import ROOT, in_code, in_tests, rows, rows_in_tests, statements
-from tests.rooms import PAGE, architecture, page
+from tests.rooms import DECISIONS, PAGE, architecture, decisions, page
 
 DOCUMENT = ROOT / "docs/conformance.rst"
 BAD_INPUTS = ROOT / "docs/bad-inputs.rst"
@@ -62,3 +62,4 @@ if __name__ == "__main__":
     DOCUMENT.write_text(document(), encoding="utf-8")
     BAD_INPUTS.write_text(bad_inputs(), encoding="utf-8")
     PAGE.write_text(architecture(page()), encoding="utf-8")
+    (DECISIONS / "README.rst").write_text(decisions(), encoding="utf-8")

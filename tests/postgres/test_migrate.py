@@ -48,6 +48,42 @@ class DatabaseCase(TestCase):
         return directory
 
 
+class MadeAgain(DatabaseCase):
+    """Row 156: the setup of the original, run after us, drops agents and metrics and makes its own."""
+
+    def setup_of_the_original(self) -> None:
+        self.execute(f"DROP TABLE IF EXISTS agents CASCADE; DROP TABLE IF EXISTS metrics CASCADE; {ORIGINAL}")
+
+    @inlineCallbacks
+    def test_the_tables_are_converted_again_and_nothing_else_is_touched(self) -> Steps:
+        yield migrate(self.dsn, reactor)
+        before = [self.execute(look) for look in (COLUMNS, CONSTRAINTS, INDEXES, TRIGGERS, FUNCTIONS)]
+        self.execute(KEPT)
+        self.setup_of_the_original()
+        self.execute(NEW_AGENT)
+        self.execute(NEW_METRIC)
+        self.assertEqual((yield migrate(self.dsn, reactor)), KNOWN)
+        after = [self.execute(look) for look in (COLUMNS, CONSTRAINTS, INDEXES, TRIGGERS, FUNCTIONS)]
+        self.assertEqual(after, before)
+        self.assertEqual(self.execute("SELECT value FROM metrics"), [("1001",)])
+        for table in "message_keys", "rejected_messages", "mqtt_users":
+            self.assertEqual(self.execute(f"SELECT count(*) FROM {table}"), [(1,)], table)
+        self.assertEqual(self.execute("SELECT nspname FROM pg_namespace WHERE nspname ~ 'platziverse'"), [])
+        self.execute("DELETE FROM agents")
+        self.assertEqual(self.execute('SELECT count(*) FROM metrics WHERE "agentId" IS NULL'), [(1,)])
+        self.assertEqual((yield migrate(self.dsn, reactor)), KNOWN)
+
+    @inlineCallbacks
+    def test_the_tables_are_not_made_again_while_somebody_restores_them(self) -> Steps:
+        """Else the restore would find them there."""
+        yield migrate(self.dsn, reactor)
+        self.execute("DROP TABLE agents, metrics")
+        error = yield self.assertFailure(migrate(self.dsn, reactor), SchemaError)
+        self.assertIn("agents or metrics is gone", str(error))
+        self.setup_of_the_original()
+        self.assertEqual((yield migrate(self.dsn, reactor)), KNOWN)
+
+
 class AnEmptyDatabase(DatabaseCase):
     @inlineCallbacks
     def test_the_first_run_makes_the_tables_and_the_second_changes_nothing(self) -> Steps:
@@ -325,6 +361,12 @@ COLUMNS = """SELECT table_name, column_name, data_type, is_nullable, column_defa
     FROM information_schema.columns WHERE table_schema = 'public' ORDER BY 1, ordinal_position"""
 CONSTRAINTS = """SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
     WHERE connamespace = 'public'::regnamespace ORDER BY 1, 2"""
+TRIGGERS = "SELECT tgrelid::regclass::text, pg_get_triggerdef(oid) FROM pg_trigger ORDER BY 1, 2"
+FUNCTIONS = "SELECT oid::regprocedure::text FROM pg_proc WHERE proname ~ '^platziverse_' ORDER BY 1"
+KEPT = """INSERT INTO message_keys SELECT platziverse_first_key(now());
+    INSERT INTO rejected_messages (topic, "clientId", payload, reason, "createdAt")
+    VALUES ('', '', '', '', now());
+    INSERT INTO mqtt_users (username, "passwordHash") VALUES ('platzi', '$argon2')"""
 INDEXES = "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1, 2"
 
 NEW_AGENT = """INSERT INTO "agents"
