@@ -43,6 +43,7 @@ ROOMS = {
     "agents": Room(
         ours=(
             "platziverse.agents",
+            "platziverse.times",
             "platziverse.mqtt.memo",
             "platziverse.mqtt.packets",
             "platziverse.broker.records",
@@ -105,6 +106,7 @@ ROOMS = {
     "web": Room(
         ours=(
             "platziverse.web",
+            "platziverse.times",
             "platziverse.broker.addresses",
             "platziverse.broker.interfaces",
             "platziverse.broker.ports",

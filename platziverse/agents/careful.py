@@ -9,6 +9,7 @@ from msgspec import DecodeError, Raw, ValidationError
 from msgspec.json import Decoder
 
 from platziverse.agents.model import MAX_REASON, Agent, InvalidReport, Metric
+from platziverse.times import milliseconds_of
 
 MAX_DEPTH: Final = 16
 #: Bytes of one value.
@@ -31,7 +32,14 @@ class _Message:
 
 _decode: Final = Decoder(_Message).decode
 _decode_metric: Final = Decoder(Metric).decode
-_decode_timestamp: Final = Decoder(int | float | None).decode
+_decode_timestamp: Final = Decoder(int | float | str | None).decode
+
+#: A string, or one of the words that programs write where JSON has no number. None is within a string.
+_WORD: Final = re.compile(
+    rb'"(?:[^"\\]+|\\.)*"?|(?<![\w.])[-+]?(?:nan|inf|infinity)(?![\w.])', re.DOTALL | re.IGNORECASE
+)
+#: What such a word is replaced by, so that the rest can be read: a text that is refused as a value.
+_NO_NUMBER: Final = "\x01no number: "
 
 
 def read_carefully(payload: bytes, max_metrics: int) -> "tuple[Agent, list[Metric], int | float | None, str]":
@@ -43,6 +51,7 @@ def read_carefully(payload: bytes, max_metrics: int) -> "tuple[Agent, list[Metri
     """
     _check_text(payload)
     _check_depth(payload)
+    payload = _WORD.sub(_quoted, payload)
     try:
         message = _decode(payload)
     except ValidationError as error:
@@ -60,6 +69,11 @@ def read_carefully(payload: bytes, max_metrics: int) -> "tuple[Agent, list[Metri
     if problems and not metrics:
         raise InvalidReport("metrics", problems)
     return agent, metrics, _read_timestamp(message.timestamp), problems
+
+
+def _quoted(found: "re.Match[bytes]") -> bytes:
+    word = found[0]
+    return word if word.startswith(b'"') else b'"\\u0001no number: %b"' % word
 
 
 def _check_text(payload: bytes) -> None:
@@ -124,6 +138,8 @@ def _read_metric(raw: Raw) -> Metric:
     metric = _decode_metric(raw)
     value: Any = metric.value
     metric.value = value = value if isinstance(value, str) else number_text(value)
+    if value.startswith(_NO_NUMBER):
+        raise ValueError(f"{value[1:]} - at `$.value`")
     if "\0" in metric.type:
         raise ValueError("NUL - at `$.type`")
     if "\0" in value:
@@ -135,10 +151,10 @@ def _read_metric(raw: Raw) -> Metric:
 
 def _read_timestamp(raw: Raw) -> int | float | None:
     try:
-        timestamp: int | float | None = _decode_timestamp(raw)
-    except DecodeError:
+        timestamp: int | float | str | None = _decode_timestamp(raw)
+        return milliseconds_of(timestamp) if isinstance(timestamp, str) else timestamp
+    except (DecodeError, ValueError, OverflowError):
         return float("nan")
-    return timestamp
 
 
 def number_text(value: int | float) -> str:

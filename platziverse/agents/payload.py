@@ -15,12 +15,11 @@ from platziverse.agents.careful import number_text, read_carefully
 from platziverse.agents.limits import AgentLimits
 from platziverse.agents.model import Agent, InvalidReport, Metric, Rejection, Report
 from platziverse.mqtt.packets import Publish
+from platziverse.times import milliseconds
 
 #: How far an agent's clock may be behind and ahead of ours, in seconds.
 PAST: Final = 7 * 86_400.0
 FUTURE: Final = 600.0
-#: A timestamp below it is in seconds: as milliseconds it would be before 1973.
-_SECONDS: Final = 1e11
 
 _EXACT: Final = 2**53
 _LONG: Final = 1024
@@ -58,7 +57,7 @@ def parse(message: Publish, client_id: str, arrived: float, limits: AgentLimits 
         report = Report(found.agent, found.metrics, arrived, source)
     if timestamp is not None:
         # The payload names the agent: its hash is one over agent and payload.
-        use_time(report, timestamp * 1000 if -_SECONDS < timestamp < _SECONDS else timestamp, payload)
+        use_time(report, milliseconds(timestamp), payload)
     return report
 
 

@@ -58,6 +58,8 @@ class Recorder:
         self.rejected: Counter[str] = Counter()
         #: Messages stored without some of their metrics.
         self.partly_rejected = 0
+        #: Messages whose ``timestamp`` was not usable, so that the time of their arrival was stored.
+        self.times_adjusted = 0
         self._sessions = EndedSessions(store, self._not_saved)
         self._vocabulary = Vocabulary(self.limits.max_types)
         self._warn = warn
@@ -134,6 +136,8 @@ class Recorder:
         uuid = report.agent.uuid
         if not known:
             self._hear(report.agent, client)
+        if report.measured_adjusted:
+            self._note_adjusted(report, client)
         for rejection in report.rejections:
             self.partly_rejected += 1
             self._complain(client, report.source.topic, rejection.reason)
@@ -155,6 +159,17 @@ class Recorder:
     def _hear(self, agent: Agent, client: Client) -> None:
         if self.presence.heard(client, agent.uuid):
             self._publish(CONNECTED, _connected(agent))
+
+    def _note_adjusted(self, report: Report, client: Client) -> None:
+        self.times_adjusted += 1
+        self._warn(
+            "timestamp",
+            "The timestamp of a message of {address} {client_id!r} to {topic!r} is not used, as it is no time"
+            " from 7 days ago to 10 minutes from now; the time of its arrival is stored",
+            address=client.address,
+            client_id=client.client_id,
+            topic=report.source.topic,
+        )
 
     def _complain(self, client: Client, topic: str, reason: str) -> None:
         self._warn(

@@ -40,7 +40,7 @@ class Limits:
     #: Largest Control Packet before CONNECT was accepted.
     max_connect_size: int = field(default=64 * KIB, validator=ge(128))
     #: Largest Control Packet afterwards.
-    max_packet_size: int = field(default=1 * MIB, validator=ge(128))
+    max_packet_size: int = field(default=16 * MIB, validator=ge(128))
     max_topic_levels: int = field(default=200, validator=ge(1))
     #: PUBLISHes of one connection that its client may not; with so many it is closed. 0 is any number.
     max_denied_publishes: int = field(default=1000, validator=ge(0))
@@ -67,7 +67,7 @@ class Limits:
     max_unfinished_total: int = field(default=20_000, validator=ge(1))
     max_unfinished_bytes: int = field(default=64 * MIB, validator=ge(1))
     #: Subscriptions of one client, with at most ``USUAL_LEVELS`` times as many levels.
-    max_subscriptions: int = field(default=1000, validator=ge(1))
+    max_subscriptions: int = field(default=100_000, validator=ge(1))
     max_filters_per_subscribe: int = field(default=1000, validator=ge(1))
     #: Retained Messages; likewise.
     max_retained_messages: int = field(default=10_000, validator=ge(0))

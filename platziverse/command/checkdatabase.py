@@ -4,13 +4,17 @@ import importlib.resources
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+import psycopg2
+
 from platziverse.command.findings import ERROR, OK, WARNING, Finding
 from platziverse.command.rejected import connected, find_dsn
 from platziverse.config import Config, without_secrets
 from platziverse.embedded.binaries import system_dirs, wheel_dirs
 from platziverse.errors import Unusable
 from platziverse.postgres.clocks import APART
-from platziverse.postgres.migrate import read_steps
+from platziverse.postgres.migrate import PRESENT, read_steps
+from platziverse.postgres.objects import differences
+from platziverse.postgres.sqlstate import one_line
 
 #: What the daemon does with its tables, and with the sequences of their ids.
 TABLES: Final = {
@@ -90,7 +94,8 @@ def _server(cursor: Any, dsn: str) -> Iterator[Finding]:
 
 
 def _tables(cursor: Any, config: Config) -> Iterator[Finding]:
-    known = read_steps(importlib.resources.files("platziverse.postgres") / "schema")[-1].version
+    steps = read_steps(importlib.resources.files("platziverse.postgres") / "schema")
+    known = steps[-1].version
     ((ours, agents, may_change),) = _rows(cursor, _TABLES)
     version = 0
     wanted = {**TABLES, **USERS} if config.access.database_users else TABLES
@@ -99,9 +104,11 @@ def _tables(cursor: Any, config: Config) -> Iterator[Finding]:
             yield Finding("rights", ERROR, "SELECT on platziverse_schema is missing; GRANT it")
             return
         ((version,),) = _rows(cursor, _VERSION)
-    yield _schema(version, known, agents and not ours, may_change)
-    if version == known:
+    made_again = version == known and _rows(cursor, PRESENT)[0] == (2, 0)
+    yield _schema(version, known, made_again or (agents and not ours), may_change)
+    if version == known and not made_again:
         yield from _rights(cursor, wanted)
+        yield _objects(cursor, [step.sql for step in steps])
 
 
 def _schema(version: int, known: int, original: bool, may_change: bool) -> Finding:
@@ -109,7 +116,7 @@ def _schema(version: int, known: int, original: bool, may_change: bool) -> Findi
     if version > known:
         text = f"version {version}, this platziverse knows {known}; install a newer one"
         return Finding(name, ERROR, text)
-    if version == known:
+    if version == known and not original:
         return Finding(name, OK, f"version {version}")
     if not may_change:
         text = f"version {version}, not {known}; this role must own the tables and CREATE in their schema"
@@ -120,6 +127,19 @@ def _schema(version: int, known: int, original: bool, may_change: bool) -> Findi
     if version:
         return Finding(name, WARNING, f"version {version}; the next start makes it {known}")
     return Finding(name, OK, "no tables yet; the start makes them")
+
+
+def _objects(cursor: Any, steps: list[str]) -> Finding:
+    """Whether tables, columns, constraints, indexes, triggers, functions and partitions are what we make."""
+    name = "tables"
+    try:
+        found = differences(cursor, steps)
+    except psycopg2.Error as error:
+        text = f"not compared: {one_line(error)}; run it as a role that may CREATE schemas in the database"
+        return Finding(name, OK, text)
+    if not found:
+        return Finding(name, OK, "as this platziverse makes them")
+    return Finding(name, ERROR, "; ".join(found))
 
 
 def _rights(cursor: Any, wanted: dict[str, tuple[str, ...]]) -> Iterator[Finding]:

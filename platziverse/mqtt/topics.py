@@ -3,6 +3,7 @@
 Their length needs no check: it is sent in two bytes [MQTT-4.7.3-3].
 """
 
+import re
 from collections.abc import Sized
 from typing import Final
 
@@ -11,22 +12,34 @@ from platziverse.mqtt.errors import MalformedPacket
 #: Bounds of the Topic Names that the codec remembers: their number, and the bytes of each.
 CACHED_TOPICS: Final = 16_384
 CACHED_TOPIC_LENGTH: Final = 256
+#: Control characters, and what is no character: many clients close their connection when they get one in a
+#: Topic Name, at each reconnect if it is retained. Section 1.5.3 lets a Server close the publisher's instead.
+_NO_CHARACTERS: Final = "".join(chr(plane << 16 | 0xFFFE) + chr(plane << 16 | 0xFFFF) for plane in range(17))
+_CONTROL: Final = re.compile(f"[\x01-\x1f\x7f-\x9f\ufdd0-\ufdef{_NO_CHARACTERS}]")
 #: Topic Filters of one SUBSCRIBE or UNSUBSCRIBE; reading more would hold everybody up.
 MAX_FILTERS: Final = 10_000
 
 
 def check_topic_name(topic: str) -> None:
-    """:raises MalformedPacket: ``topic`` is no Topic Name."""
+    """Check a Topic Name.
+
+    :raises MalformedPacket: ``topic`` is no Topic Name.
+    """
     if not topic:
         raise MalformedPacket("an empty Topic Name", "MQTT-4.7.3-1")
     if "+" in topic or "#" in topic:  # [MQTT-4.7.1-1]
         raise MalformedPacket(f"a wildcard in Topic Name {topic!r:.100}", "MQTT-3.3.2-2")
     if "\0" in topic:
         raise MalformedPacket("a NUL in a Topic Name", "MQTT-4.7.3-2")
+    if not topic.isprintable() and (found := _CONTROL.search(topic)) is not None:
+        raise MalformedPacket(f"U+{ord(found[0]):04X} in Topic Name {topic!r:.100}", "1.5.3")
 
 
 def check_topic_filter(topic_filter: str) -> None:
-    """:raises MalformedPacket: ``topic_filter`` is no Topic Filter."""
+    """Check a Topic Filter.
+
+    :raises MalformedPacket: ``topic_filter`` is no Topic Filter.
+    """
     if not topic_filter:
         raise MalformedPacket("an empty Topic Filter", "MQTT-4.7.3-1")
     if "\0" in topic_filter:
@@ -41,13 +54,19 @@ def check_topic_filter(topic_filter: str) -> None:
 
 
 def check_count(topic_filters: Sized) -> None:
-    """:raises MalformedPacket: there are more than one packet may have."""
+    """Check how many Topic Filters a packet has.
+
+    :raises MalformedPacket: there are more than ``MAX_FILTERS``.
+    """
     if len(topic_filters) > MAX_FILTERS:
         raise MalformedPacket(f"more than {MAX_FILTERS} Topic Filters in one packet", "4.8")
 
 
 def matches(topic_filter: str, topic: str) -> bool:
-    """Whether this Topic Filter wants messages with this Topic Name; the definition, not the fast way."""
+    """Return whether a Topic Filter matches a Topic Name: the definition, slow and plain.
+
+    The broker's way is :class:`~platziverse.broker.subscriptions.SubscriptionTree`; tests compare the two.
+    """
     if topic.startswith("$") and topic_filter[:1] in ("+", "#"):  # [MQTT-4.7.2-1]
         return False
     wanted, levels = topic_filter.split("/"), topic.split("/")

@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.web.server import Request
 
 from platziverse.broker.ports import Session, SessionStore
+from platziverse.times import read_time
 from platziverse.web.answers import Answer, HTTPError, segments, text_of
 from platziverse.web.interfaces import ReadStore, Row
 
@@ -31,9 +32,6 @@ LAST_MOMENT: Final = 253_370_764_800_000
 #: Longest uuid or type there can be.
 _LONGEST: Final = 255
 
-_TIME: Final = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d+))?(?:([Zz])|([+ -])(\d\d:\d\d))", re.ASCII
-)
 _DOCUMENT: Final = "openapi.json"
 
 
@@ -160,12 +158,7 @@ def _time(query: dict[str, str], name: str) -> datetime | None:
     try:
         if re.fullmatch(r"\d{1,15}", text, re.ASCII) and int(text) <= LAST_MOMENT:
             return datetime.fromtimestamp(int(text) / 1000, timezone.utc)
-        if match := _TIME.fullmatch(text):
-            day, time, fraction, _, sign, offset = match.groups()
-            # A plus that was not quoted has become a blank; seconds may be leap seconds.
-            zone = "+00:00" if sign is None else f"{sign.replace(' ', '+')}{offset}"
-            time = time.replace(":60", ":59") if time.endswith(":60") else time
-            return datetime.fromisoformat(f"{day}T{time}.{(fraction or '').ljust(6, '0')[:6]}{zone}")
+        return read_time(text)
     except (ValueError, OverflowError, OSError):
         pass
     raise HTTPError(400, f"{name} must be a time like 2026-11-24T04:07:00Z or milliseconds since the epoch")

@@ -161,6 +161,8 @@ class DaemonCollector:
         note = " received = stored + duplicates + rejected + pending."
         yield _counter("ingest_received", "Messages given to the store." + note, writer.received)
         yield _counter("ingest_stored", "Messages whose metrics are in the tables.", writer.stored)
+        adjusted = handlers.times_adjusted
+        yield _counter("timestamps_adjusted", "Messages stored with the time of their arrival.", adjusted)
         yield _counter("ingest_duplicates", "Messages that were stored before.", writer.duplicates)
         yield _counter("ingest_rejected", "Messages kept in rejected_messages.", writer.rejected)
         yield _gauge("ingest_pending", "Messages not yet committed.", writer.pending)

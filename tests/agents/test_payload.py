@@ -275,6 +275,15 @@ class SingleMetricTests(SynchronousTestCase):
         self.assertEqual(report.metrics, [Metric("temp", "33")])
         self.assertIn("out of range - at `$.metrics[0].value`", report.rejections[0].reason)
 
+    def test_a_bare_word_costs_its_own_metric_alone(self) -> None:
+        """Row 238: Python's json.dumps writes NaN, other programs other words; JSON has none of them."""
+        for word in ("NaN", "nan", "-nan", "Infinity", "-Infinity", "inf", "+inf", "-inf", "INF"):
+            values = ((word, "bad"), ("2", "good"), ('"inf"', "nan"))
+            metrics = ", ".join(f'{{"type": "{name}", "value": {value}}}' for value, name in values)
+            report = read(edited(metrics=["@"]).replace(b'"@"', metrics.encode()))
+            self.assertEqual(report.metrics, [Metric("good", "2"), Metric("nan", "inf")], word)
+            self.assertIn(f"no number: {word} - at `$.metrics[0].value`", report.rejections[0].reason)
+
     def test_many_bad_metrics_make_one_rejection(self) -> None:
         """row 102: a thousand copies of the payload would be a thousandfold amplification."""
         report = read(edited(metrics=[{"type": "good", "value": 1}, *[0] * 999]))
@@ -296,6 +305,25 @@ class TimestampTests(SynchronousTestCase):
         report = self.at(1_511_128_000_000)
         self.assertEqual((report.measured, report.measured_adjusted), (1_511_128_000.0, False))
 
+    def test_times_as_devices_write_them_are_understood(self) -> None:
+        """Row 239: nanoseconds, microseconds, ISO 8601, and digits in quotes."""
+        for literal in (
+            "1511128000",
+            "1511128000000",
+            "1511128000000000",
+            "1511128000000000000",
+            '"1511128000"',
+            '"1511128000000"',
+            '" 1511128000.000 "',
+            '"2017-11-19T21:46:40Z"',
+            '"2017-11-19T21:46:40"',
+            '"2017-11-19 21:46:40.000000000+00:00"',
+            '"2017-11-19T22:46:40+0100"',
+        ):
+            report = self.at(literal)
+            self.assertEqual((report.measured, report.measured_adjusted), (1_511_128_000.0, False), literal)
+            self.assertIsNotNone(report.key, literal)
+
     def test_fractions_and_seconds_are_understood(self) -> None:
         """row 99"""
         self.assertEqual(self.at(1_511_128_000_000.5).measured, 1_511_128_000.0005)
@@ -314,14 +342,18 @@ class TimestampTests(SynchronousTestCase):
     def test_what_cannot_be_right_becomes_the_time_of_arrival(self) -> None:
         """row 99"""
         literals = (
-            "1511128000000000",
+            "1511128000000000000000000",
             "-1",
             "0",
             "1e18",
             "1" + "0" * 400,
             "1e400",
             "9e99",
-            '"1511128000000"',
+            '"1511128000000 ms"',
+            '"2017-11-19T21:46:40+99:00"',
+            '"2017-13-19T21:46:40Z"',
+            "NaN",
+            "-inf",
         )
         for literal in (*literals, '"now"', "true", "[]", '{"a": 1}', "9" * 5000):
             report = self.at(literal)

@@ -87,6 +87,36 @@ class OurDatabaseTests(DatabaseCheckCase):
         self.assertEqual({level for level, _ in found.values()}, {OK}, found)
         self.assertEqual(found["schema"], (OK, f"version {KNOWN}"))
 
+    def test_every_object_that_is_not_as_we_make_it_is_named(self) -> None:
+        """Row 157: the version alone would say that all is well."""
+        for change, named in (
+            ("ALTER TABLE metrics ALTER COLUMN type TYPE varchar(3)", "metrics.type is character varying(3)"),
+            ("ALTER TABLE metrics ADD CONSTRAINT site_known CHECK (value = 'never')", "site_known"),
+            ("ALTER TABLE metrics ADD COLUMN site text NOT NULL", "metrics.site is not ours"),
+            ("ALTER TABLE metrics DETACH PARTITION metrics_default", "metrics_default is detached"),
+            ("DROP INDEX agents_connected_idx", "index agents_connected_idx is missing"),
+            ("DROP FUNCTION platziverse_prune_agents", "function platziverse_prune_agents"),
+            ("ALTER TABLE agents DISABLE TRIGGER agent_deleted", "trigger agent_deleted of agents is off"),
+            ("DROP TABLE rejected_messages", "column rejected_messages.id is missing"),
+        ):
+            self.execute(change)
+            level, text = self.found()["tables"]
+            self.assertEqual(level, ERROR)
+            self.assertIn(named, text)
+        left = self.server.execute(self.name, "SELECT to_regnamespace('platziverse_expected')")
+        self.assertEqual(left, [(None,)])
+
+    def test_tables_that_the_original_has_made_again_are_announced(self) -> None:
+        """Row 156."""
+        self.execute(f"DROP TABLE agents CASCADE; DROP TABLE metrics CASCADE; {ORIGINAL}")
+        level, text = self.found()["schema"]
+        self.assertEqual(level, WARNING)
+        self.assertIn("the start converts them", text)
+
+    def test_what_somebody_adds_for_reading_is_no_difference(self) -> None:
+        self.execute("CREATE INDEX mine ON metrics (type); ALTER TABLE agents ADD COLUMN room text")
+        self.assertEqual(self.found()["tables"], (OK, "as this platziverse makes them"))
+
     def test_older_and_newer_tables_are_told_apart(self) -> None:
         """Row 113."""
         self.execute(f"UPDATE platziverse_schema SET version = 901 WHERE version = {KNOWN}")

@@ -27,7 +27,9 @@ IDS = st.integers(1, 65_535)
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
 BINARY = st.binary(max_size=300)
 LEVELS = st.text(st.characters(exclude_characters="\0/+#", exclude_categories=["Cs"]), max_size=6)
-TOPIC_NAMES = st.lists(LEVELS, min_size=1, max_size=5).map("/".join).filter(bool)
+#: In a Topic Name nothing controls, and everything is a character.
+NAMES = st.text(st.characters(exclude_characters="/+#", exclude_categories=["Cs", "Cc", "Cn"]), max_size=6)
+TOPIC_NAMES = st.lists(NAMES, min_size=1, max_size=5).map("/".join).filter(bool)
 TOPIC_FILTERS = (
     st.tuples(st.lists(LEVELS | st.just("+"), max_size=4), st.sampled_from([["#"], ["+"], ["x"]]))
     .map(lambda parts: "/".join(parts[0] + parts[1]))

@@ -24,6 +24,8 @@ BAD_TEXTS = {
     "a code point above U+10FFFF": b"\xf4\x90\x80\x80",
     "UTF-16": "a".encode("utf-16"),
 }
+#: Texts that are none of a Topic Name: many clients close their connection when they get one.
+STRANGE_TEXTS = {"control characters": "a\x01\x1f\x7fb", "U+FFFE": "a\ufffeb"}
 GOOD_TEXTS = {
     "one letter": "a",
     "23 letters": "x" * 23,
@@ -32,8 +34,7 @@ GOOD_TEXTS = {
     "four bytes": "\U0001f600",
     "a BOM in front": "\ufeffa",
     "a BOM inside": "a\ufeffb",
-    "control characters": "a\x01\x1f\x7fb",
-    "U+FFFE": "a\ufffeb",
+    **STRANGE_TEXTS,
     "a quote": "'; drop table metrics; --",
     "a colon": ":",
     "dots": "../..",
