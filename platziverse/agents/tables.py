@@ -15,6 +15,8 @@ from platziverse.agents.rows import GivenHandler, Recording, RecordingRow, Toget
 from platziverse.mqtt.packets import Publish
 from platziverse.mqtt.topics import check_topic_name
 
+__all__ = ["MakeRows", "Tables"]
+
 #: Makes rows of the table: called with ``publish``, and with ``record``, ``clock`` and ``on_stop`` if it has
 #: parameters of these names.
 MakeRows: TypeAlias = Callable[..., Mapping[str, GivenHandler]]
