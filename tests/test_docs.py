@@ -82,6 +82,25 @@ class ChangelogTests(SynchronousTestCase):
         self.assertEqual(sorted(set(bullets)), sorted(bullets))
 
 
+#: A path with a folder, in any of the documents.
+PATH = re.compile(r"``((?:[\w.-]+/)+)([\w.-]*\.py)?``")
+#: What a reader takes such a path to begin at.
+FOLDERS = (ROOT, ROOT / "platziverse", ROOT / "tests")
+
+
+class PathsTests(SynchronousTestCase):
+    maxDiff = None
+
+    def test_every_file_and_room_that_a_document_names_is_there(self) -> None:
+        found = [
+            f"{document.relative_to(ROOT)}: {folder}{name}"
+            for document in (*ROOT.glob("*.rst"), *(ROOT / "docs").rglob("*.rst"))
+            for folder, name in PATH.findall(document.read_text())
+            if not any((start / folder / name).exists() for start in FOLDERS)
+        ]
+        self.assertEqual(found, [])
+
+
 class PointersTests(SynchronousTestCase):
     def test_the_readme_begins_with_what_is_promised(self) -> None:
         first = (ROOT / "README.rst").read_text().split("\n\n")[1]

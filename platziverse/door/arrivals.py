@@ -13,13 +13,13 @@ class Arrival(Protocol):
     """A connection from which nothing has been read."""
 
     def proceed(self) -> bool:
-        """Its turn has come. ``False`` when it has gone meanwhile."""
+        """Begin to read: its turn has come. Return ``False`` when it has gone meanwhile."""
 
 
 class Arrivals:
-    """Who comes within the rate goes on at once, the others wait.
+    """Arrivals lets connections within a rate go on at once, and the others when their turn has come.
 
-    :param rate: per second; 0: nobody waits.
+    :param rate: connections per second; 0: none ever waits.
     :param clock: steady time, and ``callLater``.
     """
 
@@ -34,7 +34,7 @@ class Arrivals:
         return len(self._waiting)
 
     def come(self, arrival: Arrival) -> bool:
-        """Whether ``arrival`` may go on now; otherwise ``proceed`` will be called."""
+        """Return whether ``arrival`` may go on now; if not, its ``proceed`` is called when its turn comes."""
         if not self._interval:
             return True
         if not self._waiting:

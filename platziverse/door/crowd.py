@@ -13,13 +13,16 @@ NOWHERE = ""
 
 
 def origin(address: IAddress | None) -> str:
-    """What connections from this address are counted as."""
+    """Return the name under which connections from this address are counted; see :func:`neighbourhood`."""
     host = getattr(address, "host", None)
     return neighbourhood(host) if isinstance(host, str) else NOWHERE
 
 
 class Crowd:
-    """Counts sockets, whatever they speak, from their accept until they are closed."""
+    """A Crowd counts sockets, whatever they speak, from their accept until they are closed.
+
+    :ivar total: how many are open.
+    """
 
     def __init__(self, limits: Limits, traffic: Traffic, complaints: Complaints) -> None:
         self._most = limits.max_connections
@@ -30,28 +33,32 @@ class Crowd:
         self.total = 0
 
     def admits(self, address: IAddress, origin: str) -> bool:
-        """Whether one more may come in; if not, that is counted and logged."""
+        """Return whether one more connection may come in; a refusal is counted and logged.
+
+        :param address: for the log.
+        :param origin: under which it would be counted; see :func:`origin`.
+        """
         if self._most and self.total >= self._most:
             return self._refuse("total", address, "there are too many connections")
         return self.admits_origin(address, origin)
 
     def admits_origin(self, address: IAddress, origin: str) -> bool:
-        """The same for one that is counted already, and whose address a proxy has told now."""
+        """Return whether one more may come from ``origin``; its socket is counted in the total already."""
         if origin and self._most_of_one and self._by_origin.get(origin, 0) >= self._most_of_one:
             return self._refuse("address", address, "there are too many connections from its address")
         return True
 
     def entered(self) -> None:
-        """One more socket."""
+        """Count one more socket."""
         self.total += 1
 
     def came_from(self, origin: str) -> None:
-        """It is one of these."""
+        """Count one of the sockets as coming from ``origin``."""
         if origin:
             self._by_origin[origin] = self._by_origin.get(origin, 0) + 1
 
     def left(self, origin: str) -> None:
-        """The socket is closed."""
+        """Count one socket less: it is closed."""
         self.total -= 1
         count = self._by_origin.get(origin, 0)
         if count > 1:

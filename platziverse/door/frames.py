@@ -1,7 +1,7 @@
-"""The frames of a WebSocket, as a byte stream in both directions.
+"""Frames: those of a WebSocket, turned into a byte stream and back.
 
 wsproto judges every frame but the commonest: a whole short binary message is unmasked here, in an eighth
-of the time. A property test holds the two against each other; docs/adr/0020 has the figures.
+of the time. A property test compares the two ways; docs/adr/0020 has the figures.
 """
 
 import struct
@@ -31,7 +31,7 @@ IDLE_RATE: Final = 5.0
 
 
 def binary_message(data: bytes) -> bytes:
-    """One binary message in one frame, from server to client: never masked."""
+    """Return ``data`` as one binary message in one frame from server to client, which is never masked."""
     size = len(data)
     if size < 126:
         return bytes((WHOLE_BINARY, size)) + data
@@ -45,9 +45,12 @@ _ONES: Final = tuple(int.from_bytes(b"\1\0\0\0" * words, "little") for words in 
 
 
 def unmask(frame: bytes) -> bytes:
-    """The payload of a frame without its header: four bytes of mask, and what they mask.
+    """Return the payload of a frame.
 
-    All of it XOR the mask repeated, as one long number; of which the mask itself is nought.
+    All of ``frame`` is taken as one long number, and XOR with the repeated mask is one operation on it; the
+    mask itself becomes zeros, which are cut off. It takes an eighth of wsproto's time: ADR 0020.
+
+    :param frame: the frame without its header: four bytes of mask, then the masked payload.
     """
     size = len(frame)
     words = (size + 3) >> 2
@@ -60,7 +63,10 @@ def unmask(frame: bytes) -> bytes:
 
 
 def unmask_all(masked: list[bytes], masks: list[bytes]) -> bytes:
-    """What several frames hold, joined. ``masks`` are as long as what they are for."""
+    """Return the payloads of several frames, joined.
+
+    :param masks: for each of ``masked`` its mask, repeated to the same length.
+    """
     data = b"".join(masked)
     number = int.from_bytes(data, "little") ^ int.from_bytes(b"".join(masks), "little")
     return number.to_bytes(len(data), "little")
@@ -68,20 +74,23 @@ def unmask_all(masked: list[bytes], masks: list[bytes]) -> bytes:
 
 @frozen
 class Ended:
-    """Nothing more is read. ``code`` is for the Close frame to send; ``None``: the client's was answered."""
+    """Ended says why nothing more is read from a WebSocket.
+
+    :ivar code: of the Close frame to send; ``None``: the client has sent its own, which was answered.
+    """
 
     code: int | None
     reason: str
 
 
 class FrameReader:
-    """Turns the frames of a client into the bytes of its binary messages.
+    """A FrameReader turns the frames of a client into the bytes of its binary messages.
 
-    Borders of frames and messages mean nothing [MQTT-6.0.0-2]. What is held back is an incomplete header
-    or an incomplete short frame; of a long one, whatever has come is passed on.
+    Where frames and messages end means nothing [MQTT-6.0.0-2]. Only an incomplete header and an incomplete
+    short frame are held back; of a long frame all that has come is passed on.
 
-    :param max_message: bytes of a message, in one frame or in several.
-    :param seconds: steady time, asked for Pings and other frames that carry nothing.
+    :param max_message: most bytes of a message, in one frame or in several.
+    :param seconds: returns steady time; called for Pings and other frames that carry nothing.
     """
 
     def __init__(self, max_message: int, seconds: Callable[[], float]) -> None:
@@ -102,7 +111,10 @@ class FrameReader:
         self.ended: Ended | None = None
 
     def feed(self, data: bytes) -> bytes:
-        """Take bytes of the network, return those of binary messages; then see ``answers`` and ``ended``."""
+        """Take bytes of the network, and return those of binary messages.
+
+        Afterwards ``answers`` has bytes to send, and ``ended`` is set if nothing more is read.
+        """
         if self._held:
             data = self._held + data
             self._held = b""
@@ -119,13 +131,16 @@ class FrameReader:
         return taken[0] if len(taken) == 1 else b"".join(taken)
 
     def close(self, code: int, reason: str = "") -> bytes:
-        """Our Close frame; empty when one has been sent before."""
+        """Return the bytes of our Close frame; none when one has been sent before."""
         if self._connection.state is not ConnectionState.OPEN:
             return b""
         return self._connection.send(CloseConnection(code, reason or None))
 
     def _take_short(self, data: bytes, start: int, end: int) -> int:
-        """Take the whole binary messages below 126 bytes that follow here, and return where they end."""
+        """Take the whole binary messages below 126 bytes that follow, and return where they end.
+
+        They are unmasked together, in one operation for all: see :func:`unmask_all`.
+        """
         masked: list[bytes] = []
         masks: list[bytes] = []
         most = MASKED | min(125, self._max_message)
@@ -141,7 +156,7 @@ class FrameReader:
         return start
 
     def _take_frame(self, data: bytes, start: int, end: int) -> int:
-        """Take the frame that begins here and return where it ends; ``start`` when more bytes are needed."""
+        """Take the frame that begins at ``start``; return its end, or ``start`` if more bytes are needed."""
         if end - start < 2:
             return start
         size = data[start + 1] & 0x7F
@@ -167,7 +182,11 @@ class FrameReader:
         return stop
 
     def _begin(self, first: int, size: int, header_size: int) -> None:
-        """A frame that wsproto is to judge begins here; judge what wsproto does not."""
+        """Begin a frame that wsproto judges; check here what wsproto lets pass.
+
+        :param first: its first byte.
+        :param size: bytes of its payload.
+        """
         opcode = first & 0x0F
         self._rest = header_size + size
         if opcode == TEXT:

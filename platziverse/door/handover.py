@@ -1,4 +1,4 @@
-"""Handing a connection from one protocol to another, so that the first costs nothing afterwards."""
+"""Handover: a connection passes from one protocol to another, and the first costs nothing afterwards."""
 
 from typing import Any
 
@@ -7,10 +7,12 @@ from twisted.protocols.policies import ProtocolWrapper
 
 
 def hand_over(transport: Any, protocol: IProtocol) -> None:
-    """Let ``transport`` deliver everything it receives from now on to ``protocol``, and its end too.
+    """Let ``transport`` deliver all that it receives from now on to ``protocol``, and its end too.
 
     Twisted's sockets look their protocol up for every read, so nothing stays in between. A layer such
-    as TLS is a :class:`ProtocolWrapper`; it calls what it wraps. ``makeConnection`` is the caller's.
+    as TLS is a :class:`ProtocolWrapper`, which calls the protocol that it wraps.
+
+    The caller calls ``makeConnection``.
     """
     if isinstance(transport, ProtocolWrapper):
         transport.wrappedProtocol = protocol

@@ -1,4 +1,4 @@
-"""The port of the door: what it needs of the room behind it."""
+"""Interfaces: the one port of the door, to the room behind it."""
 
 from typing import Any, Protocol
 
@@ -8,7 +8,7 @@ from platziverse.net.shared import Shared
 
 
 class MQTTSide(Protocol):
-    """What is needed of the ``MQTTFactory``. The protocols it builds can be given a deadline."""
+    """MQTTSide is the part of ``MQTTFactory`` that the door uses; deadlines can be set for its protocols."""
 
     shared: Shared
 

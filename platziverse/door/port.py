@@ -1,7 +1,8 @@
-"""Listening ports: a transport that sends at once and is counted, and a door that shuts when all is full.
+"""Port: transports that send at once and are counted, and a door that shuts when all is full.
 
-Twisted's ``write`` queues, arms the descriptor for writing, waits for a turn of the reactor and disarms
-it: two ``epoll_ctl`` and a turn for each small answer (14.6 instead of 9.4 µs per round trip).
+Twisted's ``write`` queues the bytes, arms the descriptor for writing, waits for a turn of the reactor and
+disarms it. That is two ``epoll_ctl`` and a turn for each small answer, 14.6 instead of 9.4 µs per round trip,
+so our transports try ``send`` first. They count in the transport as its end is the socket's: ADR 0046.
 """
 
 from functools import partial
@@ -18,9 +19,9 @@ from platziverse.door.crowd import NOWHERE, Crowd, origin
 
 
 class Counted:
-    """A socket that :class:`Crowd` counts until it is closed.
+    """A Counted is a socket that :class:`Crowd` counts until it is closed.
 
-    :param proxied: the address is that of a proxy, which will tell the client's; see ``reveal``.
+    :param proxied: its address is that of a proxy, which will tell the client's; see ``reveal``.
     """
 
     #: Connections of this kind have an address.
@@ -40,7 +41,10 @@ class Counted:
         crowd.came_from(place)
 
     def reveal(self, address: IAddress) -> bool:
-        """What the proxy told about where it comes from; ``False`` when there are too many from there."""
+        """Count the socket under the address of the client, which the proxy has told by now.
+
+        :return: ``False`` when there are too many from there, and it has to be closed.
+        """
         crowd = self._crowd
         if not self._proxied or crowd is None:
             return True
@@ -52,7 +56,7 @@ class Counted:
         return True
 
     def connectionLost(self, reason: Failure) -> None:
-        """The end of the socket."""
+        """Count the socket no more."""
         crowd, self._crowd = self._crowd, None
         if crowd is not None:
             crowd.left(self._origin)
@@ -60,10 +64,10 @@ class Counted:
 
 
 class ImmediateServer(Counted, tcp.Server):
-    """Tries ``send`` first, and queues what the kernel does not take."""
+    """An ImmediateServer tries ``send`` first, and queues what the kernel does not take."""
 
     def doRead(self) -> ConnectionDone | ConnectionLost | None:  # type: ignore[override]
-        """What Twisted's does, in one call less."""
+        """Read and deliver, as Twisted's method does, in one call less."""
         try:
             data = self.socket.recv(self.bufferSize)
         except BlockingIOError:
@@ -76,7 +80,7 @@ class ImmediateServer(Counted, tcp.Server):
         return None
 
     def write(self, data: bytes) -> None:
-        """Send or queue; errors come to light where Twisted looks for them, in the queued way."""
+        """Send or queue ``data``; an error of ``send`` shows again in Twisted's own, queued way."""
         if self.TLS or self.dataBuffer or self._tempDataBuffer or self.disconnecting or not self.connected:
             super().write(data)  # type: ignore[no-untyped-call]
             return
@@ -89,13 +93,13 @@ class ImmediateServer(Counted, tcp.Server):
 
 
 class CountedUnixServer(Counted, unix.Server):
-    """On a Unix socket."""
+    """A CountedUnixServer is a counted connection to a Unix socket."""
 
     has_address = False
 
 
 class Door:
-    """The factory of a port: asks before a connection costs more than its accept."""
+    """A Door is the factory of a port that asks before a connection costs more than its accept."""
 
     def __init__(self, factory: IProtocolFactory, crowd: Crowd, proxied: bool) -> None:
         self._factory = factory
@@ -104,7 +108,7 @@ class Door:
         self.doStart, self.doStop = factory.doStart, factory.doStop
 
     def buildProtocol(self, address: IAddress) -> IProtocol | None:
-        """``None``, and the port closes the socket at once, when there is no room."""
+        """Return a protocol; ``None``, on which the port closes the socket at once, when there is no room."""
         place = NOWHERE if self._proxied else origin(address)
         return self._factory.buildProtocol(address) if self._crowd.admits(address, place) else None
 

@@ -1,4 +1,4 @@
-"""The reactor of the daemon: Twisted's own for epoll, with a shorter way to the reads of our connections.
+"""Reactor: Twisted's own for epoll, with a shorter way to the reads of our connections.
 
 Twisted gives every event a log context, for ``log.msg`` of old; nothing of ours reads it. See docs/adr/0064.
 """
@@ -19,7 +19,7 @@ MAX_EVENTS: Final = 256
 
 
 class ServingReactor(EPollReactor):
-    """An ``EPollReactor`` that calls ``doRead`` of an :class:`ImmediateServer` itself.
+    """A ServingReactor is an ``EPollReactor`` that calls ``doRead`` of an :class:`ImmediateServer` itself.
 
     Every other event, and every other descriptor, goes Twisted's way.
     """
@@ -44,5 +44,8 @@ class ServingReactor(EPollReactor):
 
 
 def install() -> None:
-    """Make it the reactor of this process. :raises ReactorAlreadyInstalledError: there is one."""
+    """Make a ServingReactor the reactor of this process.
+
+    :raises ReactorAlreadyInstalledError: the process has a reactor already.
+    """
     installReactor(ServingReactor())  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""One port for MQTT, HTTP and TLS: the first byte of a connection decides.
+"""Sniff: one port for MQTT, HTTP and TLS, where the first byte of a connection decides.
 
 0x10 is the CONNECT of MQTT, a letter begins an HTTP request, 0x16 a TLS handshake; inside TLS the first
 byte decides again. Then the connection is handed over with that byte, as Twisted's haproxy wrapper does,
@@ -24,10 +24,10 @@ TLS_HANDSHAKE_BYTE: Final = 0x16
 
 
 class Sniffer(TwistedProtocol):
-    """Waits for one byte, then hands the connection over and is gone.
+    """A Sniffer waits for one byte, then hands the connection over and is gone.
 
-    :param until: inside TLS: when the peer must have sent that byte, in the time of ``factory.deadlines``.
-        ``None``: the CONNECT deadline, from now.
+    :param until: inside TLS, when the peer must have sent that byte, in the time of ``factory.deadlines``;
+        ``None``: not inside TLS, and the CONNECT deadline counts from now.
     """
 
     def __init__(self, factory: "SniffingFactory", addr: IAddress | None, until: float | None = None) -> None:
@@ -41,7 +41,7 @@ class Sniffer(TwistedProtocol):
         self.bucket = -1
 
     def connectionMade(self) -> None:
-        """Go on at once, or when those who came before have had their turn."""
+        """Wait for the first byte, at once or when the connections that came before have had their turn."""
         owner = self._owner
         owner.undecided.add(self)
         if self._inside_tls or owner.arrivals.come(self):
@@ -51,7 +51,7 @@ class Sniffer(TwistedProtocol):
             cast(Any, self.transport).pauseProducing()
 
     def proceed(self) -> bool:
-        """The turn of this connection has come; ``False`` if it has gone."""
+        """Wait for the first byte now: its turn has come. Return ``False`` if it has gone."""
         if self._done:
             return False
         self._await_byte()
@@ -59,14 +59,14 @@ class Sniffer(TwistedProtocol):
         return True
 
     def _await_byte(self) -> None:
-        """The clock runs from here, and does not start again at the hand-over."""
+        """Start the clock, which does not start again at the hand-over."""
         deadlines = self._owner.deadlines
         if self._until is None:
             self._until = deadlines.now + self._owner.limits.connect_deadline
         deadlines.add(self, self._until)
 
     def dataReceived(self, data: bytes) -> None:
-        """Decide; afterwards only transports that cannot change their protocol come here."""
+        """Decide by the first byte; later only a transport that cannot change its protocol comes here."""
         if self._inner is not None:
             self._inner.dataReceived(data)
         elif data and not self._done:
@@ -74,7 +74,7 @@ class Sniffer(TwistedProtocol):
             self._decide(data)
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
-        """Gone before it said anything, or before TLS was agreed on."""
+        """Forget a peer that has gone before it sent anything, or before TLS was agreed on."""
         if self._inner is not None:
             self._inner.connectionLost(reason)
         elif not self._done:
@@ -83,11 +83,11 @@ class Sniffer(TwistedProtocol):
                 self._complain("TLS handshake", f"no TLS handshake: {reason.getErrorMessage()}")
 
     def deadline_reached(self, now: float) -> None:
-        """The peer has been silent for too long."""
+        """Cut a peer that has been silent for too long."""
         self._refuse("silent", "nothing came in time", abort=True)
 
     def close(self) -> None:
-        """The daemon is stopping."""
+        """Cut the connection: the daemon is stopping."""
         self._settle()
         cast(Any, self.transport).abortConnection()
 
@@ -107,7 +107,7 @@ class Sniffer(TwistedProtocol):
             self._refuse("first byte", f"its first byte is 0x{first:02x}")
 
     def _may_come(self) -> bool:
-        """Behind a proxy it is known only now where the connection comes from."""
+        """Return whether there is room; behind a proxy the client's address is known only now."""
         reveal = getattr(self.transport, "reveal", None)
         return reveal is None or bool(reveal(cast(Any, self.transport).getPeer()))
 
@@ -153,13 +153,13 @@ class Sniffer(TwistedProtocol):
 
 
 class SniffingFactory(ServerFactory):
-    """A listener that takes MQTT, HTTP and TLS.
+    """A SniffingFactory is behind a listener that takes MQTT, HTTP and TLS.
 
     :param mqtt: the ``MQTTFactory``; its limits, counters and timer are used here as well.
     :param http: usually a ``twisted.web.server.Site``; ``None``: no HTTP here.
     :param certificate: of the server; ``None``: no TLS here.
-    :param plain: ``False``: nothing but TLS is accepted, and MQTT and HTTP inside it.
-    :param arrivals: who waits for their turn, of several listeners; ``None``: of this one alone.
+    :param plain: ``False``: nothing but TLS is accepted, with MQTT and HTTP inside it.
+    :param arrivals: connections that wait for their turn, of several listeners; ``None``: of this one.
     """
 
     noisy = False
@@ -197,14 +197,14 @@ class SniffingFactory(ServerFactory):
         super().doStart()  # type: ignore[no-untyped-call]
 
     def doStop(self) -> None:
-        """Stop them again."""
+        """Stop the factories behind it."""
         super().doStop()  # type: ignore[no-untyped-call]
         if self.http is not None:
             self.http.doStop()
         self.mqtt.doStop()
 
     def buildProtocol(self, addr: IAddress | None) -> Sniffer:
-        """One sniffer for one connection."""
+        """Make a sniffer for one connection."""
         sniffer = Sniffer(self, addr)
         sniffer.factory = self
         return sniffer

@@ -1,4 +1,4 @@
-"""TLS: the server's certificate, which can be replaced while clients are connected, and the layer itself."""
+"""TLS: the layer, and the server's certificate, which can be replaced while clients are connected."""
 
 import os
 from collections.abc import Callable
@@ -53,12 +53,15 @@ def _reason(error: Exception) -> str:
 
 
 class CreditingConnection(SSL.Connection):
-    """Notes how much of what came in was worth it."""
+    """A CreditingConnection notes how many bytes its records have brought.
+
+    :ivar credit: bytes of data since it was last set to 0, with ``RECORD_OVERHEAD`` for each record.
+    """
 
     credit = 0
 
     def recv(self, bufsiz: int, flags: int | None = None) -> bytes:
-        """The data of one record."""
+        """Return the data of one record, and credit it."""
         data = super().recv(bufsiz, flags)
         self.credit += len(data) + RECORD_OVERHEAD
         return data
@@ -66,15 +69,15 @@ class CreditingConnection(SSL.Connection):
 
 @implementer(IOpenSSLServerConnectionCreator)
 class ServerCertificate:
-    """The certificate, its key and the CA of the clients: read from files, and read again when they change.
+    """A ServerCertificate is read from files, with its key and the CA of the clients, again when they change.
 
-    New connections get the new one, open connections keep theirs.
+    New connections get the new certificate, open ones keep theirs.
 
     :param certificate: PEM file with the certificate and its chain.
     :param key: PEM file with the key, without pass phrase.
     :param client_ca: PEM file; clients may show a certificate signed by it. ``None``: none is asked for.
     :param require_client: clients must show one.
-    :raises CertificateError: on construction, when there is nothing usable to begin with.
+    :raises CertificateError: a file cannot be used, at construction.
     """
 
     def __init__(
@@ -91,11 +94,14 @@ class ServerCertificate:
         self._polling: LoopingCall | None = None
 
     def serverConnectionForTLS(self, protocol: Any) -> SSL.Connection:
-        """One more connection, with the certificate of now."""
+        """Make the TLS side of one more connection, with the certificate of now."""
         return CreditingConnection(self._context, None)
 
     def load(self) -> SSL.Context:
-        """Read the files without using them yet; see ``use``. :raises CertificateError:"""
+        """Read the files, without using them yet; see ``use``.
+
+        :raises CertificateError: one of them cannot be used.
+        """
         context = CertificateOptions(raiseMinimumTo=TLSVersion.TLSv1_2).getContext()
         context.set_options(SSL.OP_NO_RENEGOTIATION)
         context.set_alpn_select_callback(_choose_protocol)
@@ -110,18 +116,21 @@ class ServerCertificate:
         return context
 
     def use(self, context: SSL.Context) -> None:
-        """What ``load`` returned is for all connections to come."""
+        """Use what ``load`` has returned for all connections to come."""
         self._context = context
         self._seen = self._signature()
 
     def become(self, other: "ServerCertificate") -> None:
-        """The files and the certificate of ``other`` are for all connections to come."""
+        """Use the files and the certificate of ``other`` for all connections to come."""
         self.certificate, self.key, self.client_ca = other.certificate, other.key, other.client_ca
         self._require_client = other._require_client
         self._seen, self._context = other._seen, other._context
 
     def reload(self) -> None:
-        """Read the files again. :raises CertificateError: and the old certificate stays in use."""
+        """Read the files again, and use them.
+
+        :raises CertificateError: one of them cannot be used; the old certificate stays in use.
+        """
         self.use(self.load())
 
     def start(self, clock: IReactorTime, interval: float = POLL) -> None:
@@ -179,17 +188,17 @@ def _file_signature(path: str) -> tuple[int, int, int] | None:
 
 
 class TLSLayer(TLSMemoryBIOProtocol):
-    """TLS for one connection, with two things that Twisted leaves out.
+    """A TLSLayer is TLS for one connection, with two things that Twisted leaves out.
 
-    A peer that does not answer our close_notify is cut off. And a peer that keeps sending records
-    without data, such as TLS 1.3 KeyUpdates, is too: each costs us a key derivation and perhaps an answer.
+    A peer that does not answer our close_notify is cut off. So is a peer that keeps sending records
+    without data, such as TLS 1.3 KeyUpdates: each costs us a key derivation and perhaps an answer.
     """
 
     _barren = 0
     _lingering: IDelayedCall | None = None
 
     def dataReceived(self, data: bytes) -> None:
-        """Decrypt, and weigh what came against what it brought."""
+        """Decrypt, and cut a peer whose bytes bring too little data."""
         connection: CreditingConnection = self.getHandle()  # type: ignore[no-untyped-call]
         super().dataReceived(data)  # type: ignore[no-untyped-call]
         self._barren = max(0, self._barren + len(data) - connection.credit)
@@ -202,13 +211,13 @@ class TLSLayer(TLSMemoryBIOProtocol):
             self.abortConnection()  # type: ignore[no-untyped-call]
 
     def setTcpNoDelay(self, enabled: bool) -> None:
-        """Every TLS layer claims to be on TCP; on a Unix socket there is nothing to set."""
+        """Set it if the connection below is TCP: every TLS layer claims to be on TCP."""
         below: Any = self.transport
         if ITCPTransport.providedBy(below):
             below.setTcpNoDelay(enabled)
 
     def loseConnection(self) -> None:
-        """Close, and do not wait for ever until the peer agrees."""
+        """Close, and wait for the peer's close_notify for ``LINGER`` seconds at most."""
         super().loseConnection()  # type: ignore[no-untyped-call]
         if self.connected and self._lingering is None:
             self._lingering = cast(TLSFactory, self.factory).clock.callLater(LINGER, self._cut)
@@ -218,7 +227,7 @@ class TLSLayer(TLSMemoryBIOProtocol):
         self.abortConnection()  # type: ignore[no-untyped-call]
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
-        """The connection below has ended."""
+        """Stop waiting for the peer: the connection below has ended."""
         if self._lingering is not None:
             self._lingering.cancel()
             self._lingering = None
@@ -226,7 +235,7 @@ class TLSLayer(TLSMemoryBIOProtocol):
 
 
 class TLSFactory(TLSMemoryBIOFactory):
-    """Wraps protocols in TLS layers.
+    """A TLSFactory wraps protocols in TLS layers.
 
     :param wrapped: the factory of the listener, for its name.
     :param complaints: about clients that misuse TLS.
@@ -247,5 +256,5 @@ class TLSFactory(TLSMemoryBIOFactory):
         self.complaints = complaints
 
     def wrap(self, protocol: IProtocol) -> TLSLayer:
-        """A layer around ``protocol``; to be connected to the transport below."""
+        """Return a layer around ``protocol``, which is still to be connected to the transport below."""
         return TLSLayer(self, protocol)  # type: ignore[no-untyped-call]

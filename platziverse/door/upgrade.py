@@ -1,4 +1,4 @@
-"""The WebSocket handshake, as a resource of twisted.web that takes its connection over."""
+"""Upgrade: the WebSocket handshake, as a resource of twisted.web that takes its connection over."""
 
 import base64
 import binascii
@@ -27,14 +27,14 @@ UPGRADE_REQUIRED: Final = 426
 
 
 def wants_websocket(request: Request) -> bool:
-    """The request asks to be upgraded to a WebSocket."""
+    """Return whether the request asks to be upgraded to a WebSocket."""
     return b"websocket" in _tokens(request, b"Upgrade")
 
 
 class WebSocketResource(Resource):
-    """Upgrades a GET to a WebSocket that carries MQTT: a resource for ``/mqtt``, and for ``/`` likewise.
+    """A WebSocketResource upgrades a GET to a WebSocket that carries MQTT, at ``/mqtt`` and at ``/``.
 
-    Which pages may connect is decided before it is rendered.
+    :class:`~platziverse.web.guard.Guard` decides before whether the page of the request may do so.
 
     :param mqtt: the ``MQTTFactory``.
     """
@@ -44,7 +44,7 @@ class WebSocketResource(Resource):
         self._mqtt = mqtt
 
     def getChild(self, path: bytes, request: Request) -> Resource:
-        """``/mqtt/`` is ``/mqtt``."""
+        """Return this resource for ``/mqtt/``, and none for what is below it."""
         return self if not path else cast(Resource, notFound())
 
     def render(self, request: Request) -> bytes | int:
@@ -92,14 +92,14 @@ class WebSocketResource(Resource):
 
 
 def _tokens(request: Request, name: bytes, fold: bool = True) -> list[bytes]:
-    """The comma-separated values of a header, of all its lines; in lower case if ``fold``."""
+    """Return the comma-separated values of a header, of all its lines; in lower case if ``fold``."""
     lines = request.requestHeaders.getRawHeaders(name, [])
     tokens = [token.strip() for line in lines for token in line.split(b",")]
     return [token.lower() for token in tokens] if fold else tokens
 
 
 def _is_key(key: bytes) -> bool:
-    """Sixteen bytes in base64."""
+    """Return whether ``key`` is sixteen bytes in base64."""
     try:
         return len(base64.b64decode(key, validate=True)) == 16
     except binascii.Error:

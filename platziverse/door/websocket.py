@@ -1,4 +1,4 @@
-"""A WebSocket as a transport: the MQTT connection above it never learns what carries its bytes."""
+"""WebSocket: a transport whose MQTT connection above never learns what carries its bytes."""
 
 from collections.abc import Iterable
 from typing import Any, Final, cast
@@ -28,9 +28,9 @@ MESSAGE_FACTOR: Final = 2
 
 @implementer(ITransport, IConsumer, IPushProducer)
 class WebSocket(TwistedProtocol):
-    """Protocol of the connection below, transport of the MQTT connection above.
+    """A WebSocket is the protocol of the connection below, and the transport of the MQTT connection above.
 
-    Every ``write`` is one binary message. Back-pressure is that of the connection below, both ways.
+    Every ``write`` sends one binary message. Back-pressure is that of the connection below, both ways.
 
     :param forwarded: a proxy has opened it for a client, who may be anywhere.
     """
@@ -49,13 +49,13 @@ class WebSocket(TwistedProtocol):
     # -- towards the network ---------------------------------------------------------------------
 
     def connectionMade(self) -> None:
-        """The handshake is done."""
+        """Connect the MQTT side: the handshake is done."""
         if ISSLTransport.providedBy(self.transport):
             alsoProvides(self, ISSLTransport)
         self._inner.makeConnection(self)
 
     def dataReceived(self, data: bytes) -> None:
-        """Frames, or pieces of them."""
+        """Take frames, or pieces of them."""
         if self.disconnecting:
             return
         reader = self._reader
@@ -69,7 +69,7 @@ class WebSocket(TwistedProtocol):
             self._end(reader.ended.code, reader.ended.reason)
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
-        """The connection below has ended."""
+        """End the MQTT side: the connection below has ended."""
         self.disconnecting = True
         inner = self._inner
         del self._inner  # or each would keep the other until the garbage collector comes, which is rarely
@@ -104,11 +104,11 @@ class WebSocket(TwistedProtocol):
             self._below.write(binary_message(data))
 
     def writeSequence(self, data: Iterable[bytes]) -> None:
-        """The same, joined."""
+        """Send all of ``data`` as one binary message."""
         self.write(b"".join(data))
 
     def loseConnection(self) -> None:
-        """Say good-bye with a Close frame and close once everything is written."""
+        """Send a Close frame, and close once everything is written."""
         if self.disconnecting:
             self._below.loseConnection()
         else:
@@ -120,19 +120,19 @@ class WebSocket(TwistedProtocol):
         self._below.abortConnection()
 
     def getPeer(self) -> IAddress:
-        """Address of the client, or of the proxy in front of us."""
+        """Return the address of the client, or of the proxy in front of us."""
         return cast(IAddress, self._below.getPeer())
 
     def getHost(self) -> IAddress:
-        """Our address."""
+        """Return our own address."""
         return cast(IAddress, self._below.getHost())
 
     def getPeerCertificate(self) -> Any:
-        """Certificate of the client; only over TLS, as ``ISSLTransport`` says."""
+        """Return the certificate of the client; only over TLS, as ``ISSLTransport`` says."""
         return self._below.getPeerCertificate()
 
     def setTcpNoDelay(self, enabled: bool) -> None:
-        """Part of ``ISSLTransport``."""
+        """Set it on the connection below."""
         self._below.setTcpNoDelay(enabled)
 
     # -- IConsumer: MQTT produces ----------------------------------------------------------------
@@ -143,7 +143,7 @@ class WebSocket(TwistedProtocol):
         self._below.registerProducer(producer, streaming)
 
     def unregisterProducer(self) -> None:
-        """Tell it no more."""
+        """Tell the producer nothing more."""
         if self._producing:
             self._producing = False
             self._below.unregisterProducer()
@@ -151,7 +151,7 @@ class WebSocket(TwistedProtocol):
     # -- IPushProducer: MQTT holds reading -------------------------------------------------------
 
     def pauseProducing(self) -> None:
-        """Read no more for now."""
+        """Read nothing more for now."""
         self._below.pauseProducing()
 
     def resumeProducing(self) -> None:
@@ -159,5 +159,5 @@ class WebSocket(TwistedProtocol):
         self._below.resumeProducing()
 
     def stopProducing(self) -> None:
-        """Read never again."""
+        """Close: nothing is read ever again."""
         self.loseConnection()

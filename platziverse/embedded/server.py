@@ -1,7 +1,7 @@
-"""The private PostgreSQL of a machine without one, run by our own supervisor.
+"""Server: the private PostgreSQL of a machine that has none, and its supervisor.
 
-A real server under the state directory, reached through a Unix socket that only its owner can open.
-It outlives a crash of the daemon, and is adopted by the next one.
+It is a real server under the state directory, reached through a Unix socket that only its owner can open.
+It outlives a crash of the daemon, and is adopted by the next one. Decided in ADR 0030.
 """
 
 import os
@@ -50,10 +50,10 @@ class Stopped(Exception):
 
 
 class EmbeddedPostgres:
-    """A PostgreSQL under ``state_dir``: started, watched, started again when it ends, and stopped.
+    """An EmbeddedPostgres starts a PostgreSQL under ``state_dir``, again when it has ended, and stops it.
 
     :param tcp: listen on loopback as well, with a generated password in ``password_file``.
-    :param port: of that, and in the name of the Unix socket; when taken, the next free of ten.
+    :param port: on loopback, and in the name of the Unix socket; when taken, the next free of ten.
     :param dirs: where to look for PostgreSQL's programs; ``None``: the machine, then the wheel.
     :param system_home: where root's data goes when the state directory is closed to other users.
     :param grace: seconds for a fast stop, which writes a checkpoint, then for an immediate one.
@@ -89,17 +89,17 @@ class EmbeddedPostgres:
 
     @property
     def dsn(self) -> str:
-        """Connection string of the database, through the Unix socket."""
+        """The connection string of the database, through the Unix socket."""
         return local_dsn(self.socket_dir, self.port)
 
     @property
     def psql_command(self) -> str:
-        """To paste into a terminal of the user who runs the daemon."""
+        """The psql command for a terminal of the user who runs the daemon."""
         return self._psql(self.socket_dir)
 
     @property
     def tcp_psql_command(self) -> str:
-        """The same through loopback, with ``tcp``; without its variable psql asks for the password."""
+        """The psql command through loopback, with ``tcp``; its variable names the password."""
         return f"PGPASSFILE={shlex.quote(self.password_file)} {self._psql('localhost')}"
 
     def _psql(self, host: str) -> str:
@@ -110,11 +110,10 @@ class EmbeddedPostgres:
     def start(self) -> Generator["Deferred[Any]", Any, str]:
         """Start the server, or adopt the one that runs on our data. Fires with the DSN.
 
-        Recovery after a crash may take minutes: it is waited for.
+        Recovery after a crash is waited for, which may take minutes. Once the server runs, a further call
+        does nothing: it is watched already.
 
-        Once it runs, a further call does nothing: it is watched already.
-
-        :raises EmbeddedError: it cannot run here; one line that says what to do.
+        :raises EmbeddedError: the server cannot run here; one line that says what to do.
         :raises Stopped: ``stop`` was called meanwhile.
         """
         if self._supervised:
@@ -134,7 +133,11 @@ class EmbeddedPostgres:
 
     @inlineCallbacks
     def stop(self) -> Generator["Deferred[Any]", Any, None]:
-        """Stop the server, adopted or not: fast, then immediate (it recovers later), then by force."""
+        """Stop the server, adopted or not; the Deferred fires when it has ended.
+
+        It gets a fast stop, then an immediate one, after which it has to recover, then SIGKILL; see
+        ``grace``.
+        """
         self._stopping, self._supervised = True, False
         self._log.stop()
         if self._retry and self._retry.active():
@@ -181,7 +184,7 @@ class EmbeddedPostgres:
 
     @inlineCallbacks
     def _bring_up(self) -> _Steps:
-        """A server that answers, whose end we will notice."""
+        """Adopt or start a server; fires when it answers, and we will notice its end."""
         if not (yield self._adopt()):
             yield self._launch()
         assert self._process is not None
@@ -222,7 +225,10 @@ class EmbeddedPostgres:
 
     @inlineCallbacks
     def _until_ready(self, process: ServerProcess) -> _Steps:
-        """Fires when the server has our database and answers (its listen addresses), or has ended."""
+        """Wait until the server answers and has our database, or has ended.
+
+        The Deferred fires with its ``listen_addresses``; empty when it has ended.
+        """
         since, said = self._reactor.seconds(), False
         while process.running:
             found = self.cluster.pid_file()

@@ -1,4 +1,4 @@
-"""One encode function per Control Packet, and :class:`EncodedPublish`, one encoding for many receivers."""
+"""Codec: one encode function per Control Packet, and :class:`EncodedPublish`, one encoding for many."""
 
 from collections.abc import Callable, Sequence
 from struct import Struct, pack
@@ -33,32 +33,32 @@ _LENGTHS: Final = tuple(bytes((length,)) for length in range(128))
 
 
 def encode_puback(packet_id: int) -> bytes:
-    """The four bytes of a PUBACK."""
+    """Return the four bytes of a PUBACK."""
     return _IDENTIFIED(0x40, 2, packet_id)
 
 
 def encode_pubacks(packet_ids: Sequence[int]) -> bytes:
-    """Many PUBACKs, one behind the other."""
+    """Return the bytes of many PUBACKs, in the order of ``packet_ids``."""
     return pack(f">{len(packet_ids)}I", *[0x40020000 | packet_id for packet_id in packet_ids])
 
 
 def encode_pubrec(packet_id: int) -> bytes:
-    """The four bytes of a PUBREC."""
+    """Return the four bytes of a PUBREC."""
     return _IDENTIFIED(0x50, 2, packet_id)
 
 
 def encode_pubrel(packet_id: int) -> bytes:
-    """The four bytes of a PUBREL."""
+    """Return the four bytes of a PUBREL."""
     return _IDENTIFIED(0x62, 2, packet_id)  # [MQTT-3.6.1-1]
 
 
 def encode_pubcomp(packet_id: int) -> bytes:
-    """The four bytes of a PUBCOMP."""
+    """Return the four bytes of a PUBCOMP."""
     return _IDENTIFIED(0x70, 2, packet_id)
 
 
 def encode_length(length: int) -> bytes:
-    """A Remaining Length in one to four bytes (section 2.2.3)."""
+    """Return a Remaining Length in one to four bytes (section 2.2.3)."""
     if length < 128:
         return _LENGTHS[length]
     encoded = bytearray()
@@ -84,7 +84,7 @@ _TOPICS: Final = Memo(_text)
 
 
 def encode_at_qos0(message: Publish) -> bytes:
-    """The whole packet at QoS 0, without RETAIN and DUP."""
+    """Return the PUBLISH at QoS 0, without RETAIN and DUP, in whole."""
     topic = _TOPICS[message.topic]
     payload = message.payload
     size = len(topic) + len(payload)
@@ -94,8 +94,11 @@ def encode_at_qos0(message: Publish) -> bytes:
 
 
 class EncodedPublish:
-    """An Application Message on its way out, encoded once for all its receivers.
+    """An EncodedPublish is an Application Message on its way out, encoded once for all its receivers.
 
+    What differs between them, that is QoS, DUP and Packet Identifier, is added for each.
+
+    :param retain: whether RETAIN is set in every copy.
     :ivar size: bytes of Topic Name and payload, for the limits of queues.
     """
 
@@ -111,17 +114,17 @@ class EncodedPublish:
 
     @property
     def qos0(self) -> bytes:
-        """The whole packet at QoS 0."""
+        """The bytes of the packet at QoS 0."""
         data = encode_at_qos0(self._message)
         return data if self._first == 0x30 else b"\x31" + data[1:]
 
     @property
     def topic(self) -> str:
-        """Its Topic Name."""
+        """The Topic Name of the message."""
         return self._message.topic
 
     def with_id(self, qos: int, packet_id: int, dup: bool = False) -> bytes:
-        """The whole packet at QoS 1 or 2."""
+        """Return the bytes of the packet at QoS 1 or 2."""
         first = self._first | qos << 1 | dup << 3
         return _FIRST[first] + self._head + _UINT16(packet_id) + self._message.payload
 
@@ -190,5 +193,5 @@ ENCODERS: Final[dict[type, Callable[[Any], bytes]]] = {
 
 
 def encode(packet: Packet) -> bytes:
-    """The bytes of any Control Packet."""
+    """Return the bytes of any Control Packet."""
     return ENCODERS[type(packet)](packet)

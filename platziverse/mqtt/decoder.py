@@ -31,7 +31,7 @@ _IDENTIFIED: Final = Struct(">HH")
 
 
 class PacketDecoder(Framing):
-    """Takes the bytes as they come with ``feed``, gives packets with ``take``.
+    """A PacketDecoder takes bytes as they come with ``feed``, and gives packets with ``take``.
 
     Until ``connected`` is called only CONNECT is let through.
 
@@ -66,7 +66,7 @@ class PacketDecoder(Framing):
         self._layout: Struct | None = None
 
     def connected(self, max_packet_size: int, protocol_level: int) -> None:
-        """CONNECT was accepted: from now on any packet, up to this size.
+        """Let any packet through from now on, up to this size: CONNECT was accepted.
 
         :param protocol_level: of the CONNECT; 3 and 4 look the same from here.
         """
@@ -74,7 +74,7 @@ class PacketDecoder(Framing):
         self._connected = True
 
     def take(self, most: int) -> list[Packet]:
-        """The next packets, up to ``most``, all of one class and QoS; none until more bytes have come.
+        """Return the next packets, up to ``most``, all of one class and QoS; none until more bytes have come.
 
         :raises MQTTError: the stream is broken, and all before that has been taken.
         """
@@ -102,7 +102,7 @@ class PacketDecoder(Framing):
         return found
 
     def give_back(self, packets: list[Packet]) -> None:
-        """Packets, at least one, of the end of what ``take`` returned last: they come first the next time."""
+        """Take back the last packets, at least one, that ``take`` has returned; they come first next time."""
         self._given_back = packets
         self.has_more = True
 
@@ -114,12 +114,16 @@ class PacketDecoder(Framing):
         return packets[:most]
 
     def next_packet(self) -> Packet | None:
-        """The next packet alone; see ``take``."""
+        """Return the next packet alone, or ``None``; see ``take``."""
         packets = self.take(1)
         return packets[0] if packets else None
 
     def _decode_publishes(self, found: list[Packet], most: int, alike: int) -> None:
-        """What begins like the last one is not looked at again."""
+        """Decode a run of PUBLISHes.
+
+        A packet that begins byte for byte like the last one has its Topic Name, QoS and size, so only Packet
+        Identifier and payload are read, of many packets in one call. Decided in ADR 0066 and 0067.
+        """
         data, end, start = self._data, self._end, self._position
         while True:
             prefix, size, qos, retain, topic = self._beginning
@@ -138,7 +142,7 @@ class PacketDecoder(Framing):
                 return
 
     def _repeats(self, start: int, most: int) -> Iterable[Any]:
-        """The parts of what are perhaps packets like the last, if they are; of the first it is known.
+        """Cut what follows into pieces of the size of the last packet; only the first is known to be like it.
 
         :return: beginning, Packet Identifier (at QoS 0 nothing, ``b""``) and payload of each.
         """
@@ -164,7 +168,7 @@ class PacketDecoder(Framing):
             self._decode_one(found)
 
     def _decode_one(self, found: list[Packet]) -> bool:
-        """Add a packet of any kind; ``False`` when it is not complete."""
+        """Add one packet of any kind to ``found``; return ``False`` when it is not complete."""
         data, start, end = self._data, self._position, self._end
         first = data[start]
         if not self._connected and first != 0x10:
@@ -211,7 +215,10 @@ class PacketDecoder(Framing):
         return self._publish_in_full(first, topic, data, topic_end, stop)
 
     def _publish_in_full(self, first: int, topic: str, data: bytes, topic_end: int, stop: int) -> Publish:
-        """PUBLISH with DUP, with a very long Topic Name, or one that is wrong."""
+        """Decode a PUBLISH with DUP, with a very long Topic Name, or with something wrong in it.
+
+        :raises MalformedPacket: something is wrong.
+        """
         qos, retain, dup = first >> 1 & 3, first & 1 == 1, first & 8 == 8
         if qos == 3:
             raise MalformedPacket("PUBLISH at QoS 3", "MQTT-3.3.1-4")

@@ -1,7 +1,8 @@
 """One decode function per Control Packet (section 3), and their table.
 
-Each gets the flags of the Fixed Header and exactly the bytes that follow it, and has to use all of
-them. PUBLISH, the packet that comes most, is decoded in :mod:`platziverse.mqtt.decoder`.
+Each is called with the flags of the Fixed Header, exactly the bytes that follow it, and the most levels that
+a Topic Name may have. It raises ``MalformedPacket`` unless all of the bytes are used. PUBLISH, the packet
+that comes most, is decoded in :mod:`platziverse.mqtt.decoder`.
 """
 
 from collections.abc import Callable
@@ -40,7 +41,10 @@ def _flags_are(expected: int, flags: int) -> None:
 
 
 def decode_connect(flags: int, data: bytes, max_levels: int) -> Connect:
-    """:raises ConnectRefused: the protocol, or the Client Identifier, is answered with a CONNACK."""
+    """Decode CONNECT.
+
+    :raises ConnectRefused: the protocol, or the Client Identifier, is to be answered with a CONNACK.
+    """
     _flags_are(0, flags)
     body = Body(data)
     name, level = body.binary(), body.byte()
@@ -82,7 +86,7 @@ def _decode_will(body: Body, flags: int, max_levels: int) -> Publish:
 
 
 def decode_connack(flags: int, data: bytes, max_levels: int) -> Connack:
-    """As a client would."""
+    """Decode CONNACK, as a client does."""
     _flags_are(0, flags)
     body = Body(data)
     acknowledge_flags, code = body.byte(), body.byte()
@@ -104,7 +108,10 @@ def _decoder_of_identified(kind: Callable[[int], Packet], expected_flags: int) -
 
 
 def decode_subscribe(flags: int, data: bytes, max_levels: int) -> Subscribe:
-    """Topic Filters of too many levels are not malformed: SUBACK refuses them one by one."""
+    """Decode SUBSCRIBE.
+
+    Topic Filters of too many levels are not malformed: SUBACK refuses them one by one.
+    """
     _flags_are(0x02, flags)  # [MQTT-3.8.1-1]
     body = Body(data)
     packet_id = body.packet_id()
@@ -122,7 +129,7 @@ def decode_subscribe(flags: int, data: bytes, max_levels: int) -> Subscribe:
 
 
 def decode_suback(flags: int, data: bytes, max_levels: int) -> Suback:
-    """As a client would."""
+    """Decode SUBACK, as a client does."""
     _flags_are(0, flags)
     body = Body(data)
     packet_id = body.packet_id()
@@ -137,7 +144,7 @@ def decode_suback(flags: int, data: bytes, max_levels: int) -> Suback:
 
 
 def decode_unsubscribe(flags: int, data: bytes, max_levels: int) -> Unsubscribe:
-    """UNSUBSCRIBE."""
+    """Decode UNSUBSCRIBE."""
     _flags_are(0x02, flags)  # [MQTT-3.10.1-1]
     body = Body(data)
     packet_id = body.packet_id()

@@ -1,4 +1,4 @@
-"""What can be wrong with the bytes a client sends.
+"""Errors: all that can be wrong with the bytes that a client sends.
 
 Every error carries the normative statement it enforces, so that a log line can be checked
 against the standard.
@@ -8,7 +8,7 @@ from platziverse.mqtt.packets import ConnectReturnCode
 
 
 class MQTTError(Exception):
-    """Base of everything the wire and the broker raise about a client's behaviour.
+    """An MQTTError is raised by the wire or the broker because of what a client does.
 
     :param reason: one short English sentence, safe for a log (client bytes appear as ``repr``).
     :param statement: the normative statement, e.g. ``"MQTT-3.1.0-1"``, or the section, e.g. ``"2.2.3"``.
@@ -24,11 +24,11 @@ class MQTTError(Exception):
 
 
 class MalformedPacket(MQTTError):
-    """The bytes are no Control Packet. The connection is closed. [MQTT-4.8.0-1]"""
+    """Bytes that are no Control Packet have come; the connection is closed [MQTT-4.8.0-1]."""
 
 
 class ProtocolViolation(MQTTError):
-    """A well-formed Control Packet that may not be sent, or not now. The connection is closed."""
+    """A well-formed Control Packet has come that may not be sent, or not now; the connection is closed."""
 
 
 class ConnectRefused(MQTTError):

@@ -4,11 +4,11 @@ from platziverse.mqtt.errors import MalformedPacket
 
 
 class Framing:
-    """The bytes of one stream that are no packets yet.
+    """A Framing holds the bytes of one stream that are no packets yet.
 
-    What has come of an incomplete packet is added to, never scanned again: byte by byte costs a packet no
-    more than twice its size. A decoder is a Framing, as its loops read the bytes in place: an object between
-    would cost each packet two calls.
+    New bytes are added to those of an incomplete packet, which are never scanned again: a packet that comes
+    byte by byte costs no more than twice its size. A decoder is a Framing instead of having one, because its
+    loops read the bytes in place; an object between would cost each packet two calls.
 
     :param max_packet_size: most bytes of a packet, Fixed Header not counted.
     """
@@ -28,7 +28,7 @@ class Framing:
 
     @property
     def pending(self) -> int:
-        """Bytes received that are no packet yet."""
+        """How many bytes were received that are no packet yet."""
         return len(self.partial) if self.partial is not None else self._end - self._position
 
     def feed(self, data: bytes) -> None:
@@ -55,7 +55,7 @@ class Framing:
         self.has_more = False
 
     def _long_length(self, start: int) -> tuple[int, int]:
-        """A Remaining Length of two to four bytes, and where it ends; (1, end) while it is incomplete."""
+        """Return a Remaining Length of two to four bytes, and its end; (1, end) while it is incomplete."""
         data = self._data
         length = 0
         for index in range(4):

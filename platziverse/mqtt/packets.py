@@ -46,11 +46,12 @@ class ConnectReturnCode(IntEnum):
 
 
 class Publish(Struct, gc=False):
-    """PUBLISH, and the Application Message itself.
+    """A Publish is the packet PUBLISH, and the Application Message itself.
 
-    A Will is one that waits, a Retained Message one that is kept.
+    A Will is a Publish that waits, a Retained Message a Publish that is kept.
 
-    ``packet_id`` is ``None`` exactly at QoS 0. ``qos`` is 0, 1 or 2.
+    :ivar qos: 0, 1 or 2.
+    :ivar packet_id: 1 to 65,535 at QoS 1 and 2; ``None`` at QoS 0, and in a message that was never sent.
     """
 
     topic: str
@@ -62,7 +63,11 @@ class Publish(Struct, gc=False):
 
 
 class Connect(Struct, gc=False):
-    """CONNECT. ``keep_alive`` is in seconds, 0 is off. ``protocol_level`` is 4, or 3 for MQTT 3.1."""
+    """CONNECT: a client asks to be connected.
+
+    :ivar keep_alive: seconds; 0: it is off.
+    :ivar protocol_level: 4 for MQTT 3.1.1, 3 for MQTT 3.1.
+    """
 
     client_id: str
     clean_session: bool = True
@@ -74,7 +79,7 @@ class Connect(Struct, gc=False):
 
 
 class Connack(Struct, gc=False):
-    """CONNACK."""
+    """CONNACK: the answer to CONNECT."""
 
     session_present: bool
     return_code: ConnectReturnCode
@@ -105,14 +110,14 @@ class Pubcomp(Struct, gc=False):
 
 
 class Subscription(Struct, gc=False):
-    """One Topic Filter with the maximum QoS wanted."""
+    """A Subscription is one Topic Filter with the highest QoS that the client wants."""
 
     topic_filter: str
     qos: int
 
 
 class Subscribe(Struct, gc=False):
-    """SUBSCRIBE with at least one Subscription."""
+    """SUBSCRIBE: a client asks for at least one Subscription."""
 
     packet_id: int
     subscriptions: list[Subscription]
@@ -126,24 +131,24 @@ class Suback(Struct, gc=False):
 
 
 class Unsubscribe(Struct, gc=False):
-    """UNSUBSCRIBE with at least one Topic Filter."""
+    """UNSUBSCRIBE: a client gives up at least one Topic Filter."""
 
     packet_id: int
     topic_filters: list[str]
 
 
 class Unsuback(Struct, gc=False):
-    """UNSUBACK."""
+    """UNSUBACK: the Subscriptions are gone."""
 
     packet_id: int
 
 
 class Pingreq(Struct, gc=False):
-    """PINGREQ."""
+    """PINGREQ: the client says that it is there."""
 
 
 class Pingresp(Struct, gc=False):
-    """PINGRESP."""
+    """PINGRESP: the answer to PINGREQ."""
 
 
 class Disconnect(Struct, gc=False):

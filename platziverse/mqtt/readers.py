@@ -8,9 +8,9 @@ from platziverse.mqtt.topics import check_topic_name
 
 
 class Body:
-    """What follows the Fixed Header, read from front to back.
+    """A Body reads the bytes that follow the Fixed Header, from front to back.
 
-    Every method raises :class:`MalformedPacket` when the bytes do not suffice.
+    Every method raises :class:`MalformedPacket` when there are too few bytes left.
     """
 
     __slots__ = ("_data", "_position")
@@ -23,30 +23,30 @@ class Body:
         return self._position < len(self._data)
 
     def byte(self) -> int:
-        """One byte."""
+        """Read one byte."""
         return self._take(1)[0]
 
     def number(self) -> int:
-        """A 16-bit number."""
+        """Read a 16-bit number."""
         return int.from_bytes(self._take(2), "big")
 
     def packet_id(self) -> int:
-        """A Packet Identifier; it is never 0."""
+        """Read a Packet Identifier, which is never 0."""
         number = self.number()
         if not number:
             raise MalformedPacket("Packet Identifier 0", "MQTT-2.3.1-1")
         return number
 
     def binary(self) -> bytes:
-        """Bytes behind their 16-bit length."""
+        """Read bytes that stand behind their 16-bit length."""
         return self._take(self.number())
 
     def text(self) -> str:
-        """A UTF-8 encoded string (section 1.5.3)."""
+        """Read a UTF-8 encoded string (section 1.5.3)."""
         return decode_text(self.binary())
 
     def end(self) -> None:
-        """Nothing may be left. [MQTT-4.8.0-1]"""
+        """Make sure that nothing is left [MQTT-4.8.0-1]."""
         if self:
             left = len(self._data) - self._position
             raise MalformedPacket(f"{left} bytes too many for the packet", "4.8")
@@ -59,9 +59,9 @@ class Body:
 
 
 def decode_text(data: bytes) -> str:
-    """Strict UTF-8: no surrogates, no NUL; a BOM is a character like any other [MQTT-1.5.3-3].
+    """Return the text of strict UTF-8; a BOM is a character like any other [MQTT-1.5.3-3].
 
-    :raises MalformedPacket: it is not.
+    :raises MalformedPacket: ``data`` is no UTF-8, or has a surrogate or a NUL in it.
     """
     try:
         text = data.decode()  # [MQTT-1.5.3-1]
@@ -73,9 +73,9 @@ def decode_text(data: bytes) -> str:
 
 
 def decode_topic(data: bytes) -> str:
-    """A Topic Name.
+    """Return the Topic Name that these bytes are.
 
-    :raises MalformedPacket: it is none.
+    :raises MalformedPacket: they are no Topic Name.
     """
     topic = decode_text(data)
     check_topic_name(topic)  # [MQTT-3.3.2-1]
@@ -83,7 +83,10 @@ def decode_topic(data: bytes) -> str:
 
 
 def check_levels(topic: str, max_levels: int) -> None:
-    """:raises MalformedPacket: the Topic Name has more levels than we allow."""
+    """Check the depth of a Topic Name.
+
+    :raises MalformedPacket: it has more levels than ``max_levels``.
+    """
     if topic.count("/") >= max_levels:
         raise MalformedPacket(f"a Topic Name of more than {max_levels} levels", "4.7.1.1")
 

@@ -21,7 +21,10 @@ MAX_FILTERS: Final = 10_000
 
 
 def check_topic_name(topic: str) -> None:
-    """:raises MalformedPacket: ``topic`` is no Topic Name."""
+    """Check a Topic Name.
+
+    :raises MalformedPacket: ``topic`` is no Topic Name.
+    """
     if not topic:
         raise MalformedPacket("an empty Topic Name", "MQTT-4.7.3-1")
     if "+" in topic or "#" in topic:  # [MQTT-4.7.1-1]
@@ -33,7 +36,10 @@ def check_topic_name(topic: str) -> None:
 
 
 def check_topic_filter(topic_filter: str) -> None:
-    """:raises MalformedPacket: ``topic_filter`` is no Topic Filter."""
+    """Check a Topic Filter.
+
+    :raises MalformedPacket: ``topic_filter`` is no Topic Filter.
+    """
     if not topic_filter:
         raise MalformedPacket("an empty Topic Filter", "MQTT-4.7.3-1")
     if "\0" in topic_filter:
@@ -48,13 +54,19 @@ def check_topic_filter(topic_filter: str) -> None:
 
 
 def check_count(topic_filters: Sized) -> None:
-    """:raises MalformedPacket: there are more than one packet may have."""
+    """Check how many Topic Filters a packet has.
+
+    :raises MalformedPacket: there are more than ``MAX_FILTERS``.
+    """
     if len(topic_filters) > MAX_FILTERS:
         raise MalformedPacket(f"more than {MAX_FILTERS} Topic Filters in one packet", "4.8")
 
 
 def matches(topic_filter: str, topic: str) -> bool:
-    """Whether this Topic Filter wants messages with this Topic Name; the definition, not the fast way."""
+    """Return whether a Topic Filter matches a Topic Name: the definition, slow and plain.
+
+    The broker's way is :class:`~platziverse.broker.subscriptions.SubscriptionTree`; tests compare the two.
+    """
     if topic.startswith("$") and topic_filter[:1] in ("+", "#"):  # [MQTT-4.7.2-1]
         return False
     wanted, levels = topic_filter.split("/"), topic.split("/")

@@ -1,4 +1,4 @@
-"""Which time it is: our clock while it agrees with that of the database, else that of the database."""
+"""Clocks: ours tells the time while it agrees with that of the database, else that of the database."""
 
 import time
 from collections.abc import Callable
@@ -13,14 +13,14 @@ APART: Final = 60.0
 
 
 def steady() -> float:
-    """Seconds of a clock that nobody sets, and that goes on while the machine is suspended where one does."""
+    """Return the seconds of a clock that is never set; it runs while the machine is suspended, if one can."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 class WallClock:
-    """Seconds since the epoch, for what is stored; see docs/adr/0082.
+    """A WallClock returns seconds since the epoch when it is called, for rows. Decided in ADR 0082.
 
-    From one comparison to the next it follows a steady clock, so nothing happens when somebody sets ours.
+    Between two comparisons it follows a steady clock, so nothing happens when our clock is set.
 
     :param moved: called when the clock turns out to have been wrong by more than ``APART``, with the seconds
         to add to every time that it has told before.
@@ -44,21 +44,21 @@ class WallClock:
         return self._steady() + self._offset
 
     def ours(self) -> float:
-        """Seconds since the epoch, as this machine has them."""
+        """Return seconds since the epoch, as this machine has them."""
         return self._ours()
 
     @property
     def warning(self) -> str:
-        """What is wrong with our clock; empty when nothing is."""
+        """One line about our clock when it is wrong; else empty."""
         if self.apart is None or abs(self.apart) <= APART:
             return ""
         return f"the clock is {abs(self.apart):.0f} s {_side(self.apart)} that of the database"
 
     def compare(self, theirs: float, asked: float) -> None:
-        """Take notice of the time of the database.
+        """Compare our clock with that of the database, and follow the one that counts.
 
-        :param theirs: seconds since the epoch, its answer.
-        :param asked: what :meth:`ours` was before it was asked.
+        :param theirs: seconds since the epoch, as the database has answered.
+        :param asked: what :meth:`ours` returned before the database was asked.
         """
         ours = self._ours()
         apart = (asked + ours) / 2 - theirs

@@ -1,7 +1,7 @@
-"""One txpostgres connection, with the deadlines txpostgres does not have.
+"""Connection: one of txpostgres, with the deadlines that txpostgres does not have.
 
-txpostgres' ``cancel()`` can hold the whole process for seconds and ``addTimeout`` cancels, so neither
-is used anywhere: what takes too long loses its connection.
+txpostgres' ``cancel()`` can hold the whole process for seconds, and ``addTimeout`` cancels. So neither is
+used anywhere: a statement that takes too long loses its connection.
 """
 
 from collections.abc import Generator
@@ -30,14 +30,14 @@ _DEFAULTS: Final = {
 
 
 class DeadlinePassed(psycopg2.OperationalError):
-    """The server did not answer in time; the connection has been closed, the outcome is unknown."""
+    """The server did not answer in time; the connection was closed, and the outcome is unknown."""
 
 
 class Cursor(txpostgres.Cursor):  # type: ignore[misc]
-    """A cursor whose connection does not watch its socket while a statement is handed over.
+    """A Cursor hands statements over while its connection does not watch the socket.
 
-    A dead connection may be found so in the midst of that. libpq then closes the socket, and the reactor
-    would keep a descriptor that is somebody else's the next moment.
+    libpq may find out meanwhile that the connection is dead, and closes the socket. The reactor would go on
+    to watch its descriptor, which may be that of another connection the next moment.
     """
 
     def _doit(self, name: str, *arguments: Any, **keywords: Any) -> "Deferred[Any]":
@@ -50,12 +50,12 @@ class Cursor(txpostgres.Cursor):  # type: ignore[misc]
 
 
 class Connection(txpostgres.Connection):  # type: ignore[misc]
-    """A connection that takes its end quietly: ``closed`` tells, the next statement fails."""
+    """A Connection is one whose end is no error: ``closed`` is set, and the next statement fails."""
 
     cursorFactory = Cursor
 
     def watch(self) -> None:
-        """Notice what the server says between two statements, its end above all."""
+        """Watch the socket between two statements, to notice the end of the server above all."""
         if self.closed:
             return
         if self.fileno() < 0:
@@ -78,7 +78,7 @@ class Connection(txpostgres.Connection):  # type: ignore[misc]
 
 
 def force_close(connection: Any) -> None:
-    """Close at once, whatever is in flight; Deferreds that wait for it errback. Harmless when repeated."""
+    """Close ``connection`` at once; Deferreds of its statements errback. Harmless when repeated."""
     if connection.pollable() is None:
         return
     # txpostgres' own close() forgets the cursors; with asyncio's reactor the next socket pays for it.
@@ -93,10 +93,11 @@ def force_close(connection: Any) -> None:
 
 
 def timed(connection: Any, deferred: "Deferred[T]", seconds: float) -> "Deferred[T]":
-    """``deferred``, but after ``seconds`` its connection is closed and it errbacks ``DeadlinePassed``.
+    """Give ``deferred``, of a statement on ``connection``, a deadline; return it.
 
-    A statement that the server canceled errbacks ``QueryCanceledError``, not txpostgres' ``CancelledError``.
-    Both are ``psycopg2.OperationalError``.
+    After ``seconds`` the connection is closed, and it errbacks ``DeadlinePassed``. When the server canceled
+    the statement it errbacks ``QueryCanceledError`` instead of txpostgres' ``CancelledError``. Both are
+    ``psycopg2.OperationalError``.
     """
     passed = False
 
@@ -122,11 +123,12 @@ def timed(connection: Any, deferred: "Deferred[T]", seconds: float) -> "Deferred
 def connect(
     dsn: str, reactor: Any, deadline: float = 10.0, **parameters: Any
 ) -> Generator["Deferred[Any]", Any, Connection]:
-    """A new connection to a server that takes writes.
+    """Connect to a server that takes writes; the Deferred fires with the :class:`Connection`.
 
     :param deadline: seconds for resolving the name and connecting together.
     :param parameters: further libpq parameters, e.g. ``options="-c statement_timeout=10000"``.
-    :raises psycopg2.OperationalError: refused, unreachable, or (``DeadlinePassed``) too late.
+    :raises psycopg2.OperationalError: the server refuses, cannot be reached, or is too late
+        (``DeadlinePassed``).
     """
     since = reactor.seconds()
     given = {**_DEFAULTS, **parse_dsn(dsn), **parameters}
@@ -148,7 +150,10 @@ def connect(
 def _with_addresses(
     given: dict[str, Any], reactor: Any, deadline: float
 ) -> Generator["Deferred[list[str]]", list[str], dict[str, Any]]:
-    """``given`` with ``hostaddr``: libpq would resolve names inside ``connect()``, holding the process."""
+    """Add ``hostaddr`` to the parameters ``given``; the Deferred fires with them.
+
+    Without it libpq would resolve names inside ``connect()``, and hold the whole process meanwhile.
+    """
     hosts = str(given.get("host", "")).split(",")
     if "hostaddr" in given or all(_needs_no_resolver(host) for host in hosts):
         return given
@@ -185,7 +190,7 @@ def _resolve(host: str, reactor: Any, deadline: float) -> "Deferred[list[str]]":
 
 @implementer(IResolutionReceiver)
 class _Addresses:
-    """Collects what a resolver finds, each address once."""
+    """_Addresses collects the addresses that a resolver finds, each of them once."""
 
     def __init__(self, host: str, answer: "Deferred[list[str]]") -> None:
         self._host, self._answer = host, answer

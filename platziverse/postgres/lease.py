@@ -1,4 +1,4 @@
-"""Daemons that share a database: a sign of life of each, and what the dead leave behind."""
+"""Lease: daemons that share a database give signs of life, and the agents of dead ones are marked."""
 
 from collections.abc import Callable, Generator, Sequence
 from datetime import datetime
@@ -44,11 +44,12 @@ _Steps = Generator["Deferred[Any]", Any, Any]
 
 
 class Lease:
-    """The row of this daemon in ``mqtt_daemons``, and a look at the others.
+    """A Lease renews the row of this daemon in ``mqtt_daemons``, and looks at those of others. See ADR 0084.
 
-    A daemon that gave no sign of life for ``DEAD`` seconds, by the clock of the database, is dead: whoever
-    notices marks the agents that it has left connected. Nobody is taken for dead by a daemon that could not
-    reach the database itself during that time, nor right after the start of the database.
+    A daemon that gave no sign of life for ``DEAD`` seconds, by the clock of the database, is dead: another
+    one that notices marks the agents that it has left connected. A daemon that could not reach the database
+    itself during that time takes none for dead, and none is taken for dead right after a start of the
+    database.
 
     :param instance: identity of this daemon.
     :param clock: is compared with that of the database at every sign of life.
@@ -71,9 +72,11 @@ class Lease:
 
     @inlineCallbacks
     def start(self, dsn: str) -> _Steps:
-        """Register; fires when that is done, and goes on with signs of life. Harmless when repeated.
+        """Register this daemon, and begin with signs of life. Harmless when repeated.
 
-        :raises psycopg2.Error: it could not be done; start again.
+        The Deferred fires when it is registered.
+
+        :raises psycopg2.Error: it could not be registered; call again.
         """
         self._dsn = dsn
         if self._number is None:
@@ -82,7 +85,7 @@ class Lease:
             self._loop.start(BEAT, now=False)
 
     def stop(self) -> "Deferred[Any]":
-        """Close the connection; fires when nothing is going on any more. The row stays."""
+        """Close the connection; the Deferred fires when nothing is under way any more. The row stays."""
         if self._loop.running:
             self._loop.stop()
         self._close()
@@ -92,7 +95,7 @@ class Lease:
     def beat(self) -> _Steps:
         """Give one sign of life, and look for daemons that have given none.
 
-        :raises psycopg2.Error: the database is away.
+        :raises psycopg2.Error: the database is away, or a statement took too long.
         """
         yield self._sign()
         since = self._well_since
@@ -125,7 +128,10 @@ class Lease:
 
     @inlineCallbacks
     def _bury(self, instance: str, incarnation: int, seen: datetime) -> _Steps:
-        """Mark the agents of a dead daemon, unless somebody has done so or it has come to life."""
+        """Mark the agents of a dead daemon, unless another did so before, or it has come to life.
+
+        :param seen: the time of its last sign of life.
+        """
         if instance == self._instance or self._buried.get(instance) == seen:
             return
         if not (yield self._ask(_FENCE, (instance, incarnation, seen))):
@@ -144,7 +150,7 @@ class Lease:
         return self._running
 
     def _failed(self, failure: Any) -> None:
-        """The store says when the database is away."""
+        """Begin anew the next time; the store tells the log that the database is away."""
         self._well_since = None
         self._close()
         if not failure.check(psycopg2.Error):

@@ -1,4 +1,4 @@
-"""When partitions are made, and what is old is deleted; :mod:`~platziverse.postgres.pruning` says how."""
+"""Maintenance: when partitions are made and old rows deleted, by :mod:`~platziverse.postgres.pruning`."""
 
 import time
 from collections import Counter
@@ -21,16 +21,18 @@ PATIENCE: Final = 30
 
 
 class Maintenance:
-    """Looks after the tables at once and every hour, and every minute while that fails.
+    """Maintenance looks after the tables at once and every hour, and every minute while that fails.
 
-    Several daemons may do so: only what is missing is added. Data waits for none of it, since what
-    belongs to no partition goes to the default one.
+    Several daemons may do so, since only missing partitions are added. Data waits for none of it: rows that
+    belong to no partition go to the default one.
 
     :param kept: how long rows are kept.
     :param wall_clock: returns seconds since the epoch, as this machine has them.
-    :param rejected: returns how many messages this daemon has rejected; after more of them their room is
-        looked at within a minute.
-    :ivar deleted: rejected messages that were deleted, by the setting that says so.
+    :param rejected: returns how many messages this daemon has rejected; when they become more, the bytes of
+        all rejected messages are looked at within a minute.
+    :param interval: seconds between two runs.
+    :param retry: seconds after a run that failed.
+    :ivar deleted: how many rejected messages were deleted, by the name of the setting that says so.
     """
 
     def __init__(
@@ -59,17 +61,17 @@ class Maintenance:
         self._loop.start(min(self._retry, self._interval))
 
     def stop(self) -> "Deferred[None]":
-        """No run begins any more; fires when the last has ended."""
+        """Begin no further run; the Deferred fires when the last one has ended."""
         if self._loop.running:
             self._loop.stop()
         return self._running or succeed(None)
 
     @inlineCallbacks
     def run(self, everything: bool = True) -> Generator["Deferred[Any]", Any, None]:
-        """Add and delete what is due by the clock of the database.
+        """Add partitions and delete rows that are due by the clock of the database.
 
-        :param everything: or only what may be due within a minute, the room of rejected messages.
-        :raises psycopg2.Error: the database is away, or somebody holds a lock.
+        :param everything: ``False``: only rejected messages that take too many bytes are deleted.
+        :raises psycopg2.Error: the database is away, or another connection holds a lock.
         """
         connection = yield connect(self._dsn, self._reactor)
         try:

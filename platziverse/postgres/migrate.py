@@ -1,4 +1,4 @@
-"""Brings the tables of a database to the version this daemon writes.
+"""Migrate: brings the tables of a database to the version that this daemon writes. Decided in ADR 0031.
 
 Every file ``schema/NNN*.sql`` is one step, applied once, in order, in one transaction with the row of
 ``platziverse_schema`` that remembers it. The tables of the original become ours within the first step, and
@@ -53,12 +53,12 @@ _Steps = Generator["Deferred[Any]", Any, Any]
 
 
 class SchemaError(Unusable):
-    """The tables cannot be brought to our version; one line that says why. Nothing was changed."""
+    """The tables cannot be brought to our version; the text says why in one line. Nothing was changed."""
 
 
 @frozen
 class Step:
-    """One file of the schema."""
+    """A Step is one file of the schema."""
 
     version: int
     name: str
@@ -66,7 +66,7 @@ class Step:
 
 
 def read_steps(schema: "Traversable") -> list[Step]:
-    """The steps of a directory in order; version ``N`` is the file that begins with ``00N``."""
+    """Return the steps of a directory in order; version ``N`` is the file that begins with ``00N``."""
     numbered = sorted(file.name for file in schema.iterdir() if re.match(r"\d{3}.*\.sql$", file.name))
     return [Step(int(name[:3]), name, (schema / name).read_text(encoding="utf-8")) for name in numbered]
 
@@ -81,7 +81,7 @@ def migrate(
     patience: float = 60.0,
     step_deadline: float = 4 * 3600.0,
 ) -> Generator["Deferred[Any]", Any, int]:
-    """Apply the steps that are missing. Fires with the version reached.
+    """Apply the steps that are missing. The Deferred fires with the version reached.
 
     :param schema: directory of the steps; ``None``: our own.
     :param make: make the tables where there are none of ours; not when they were there a moment ago, since then
@@ -119,7 +119,7 @@ def _next_step(
     patience: float,
     deadline: float,
 ) -> Generator["Deferred[Any]", Any, int | None]:
-    """One transaction: the next step, if any. Fires with the version when there was none."""
+    """Apply the next step, in one transaction. Fires with ``None``; with the version if none was missing."""
     yield _begin(connection, patience)
     ((found,),) = yield timed(connection, connection.runQuery("SELECT to_regclass('platziverse_schema')"), 30)
     if found is None:
@@ -187,7 +187,11 @@ def _begin(connection: Connection, patience: float) -> _Steps:
 
 
 def _surrounded(step: Step, schema: "Traversable", version: int, present: list[str]) -> str:
-    """The SQL of ``step``, which, for the first one, may have to take over the tables of the original."""
+    """Return the SQL of ``step``; that of the first one takes over the tables of the original, if any.
+
+    :param present: names of the tables of the original that are there.
+    :raises SchemaError: only one of the two is.
+    """
     if version or not present:
         return step.sql
     if len(present) == 1:

@@ -1,4 +1,4 @@
-"""The agents that a daemon left connected when it crashed."""
+"""Presence: the agents that a daemon has left connected when it crashed."""
 
 from collections.abc import Generator
 from typing import Any
@@ -15,10 +15,10 @@ _RESET = """UPDATE agents SET connected = false, "connectedBy" = NULL, "updatedA
 
 @inlineCallbacks
 def reset_presence(dsn: str, reactor: Any, instance: UUID) -> Generator["Deferred[Any]", Any, list[str]]:
-    """Mark the agents that ``instance``, or nobody known, left connected. Fires with their uuids.
+    """Mark the agents that ``instance``, or no known daemon, left connected. Fires with their uuids.
 
-    Agents connected through another daemon of ``mqtt_daemons`` stay as they are: whether it lives is asked by
-    :class:`~platziverse.postgres.lease.Lease`.
+    Agents connected through another daemon of ``mqtt_daemons`` stay as they are; a
+    :class:`~platziverse.postgres.lease.Lease` finds out whether it lives.
 
     :raises psycopg2.OperationalError: the database is away; try again later.
     """

@@ -1,8 +1,8 @@
-"""What is made ahead of time and what is deleted when it is old, over one connection.
+"""Pruning: makes partitions ahead of time and deletes old rows, over one connection.
 
-Old is what the clock of the database calls old, and only while ours agrees with it; see docs/adr/0082. What
-locks a table, a partition made or dropped, gets less than a tenth of a second, waiting included: a batch that
-comes meanwhile stands behind it for no longer. The rest is done in portions and locks nothing but old rows.
+The clock of the database decides which rows are old, and only while ours agrees with it: ADR 0082. Statements
+that lock a table, to add or drop a partition, get less than a tenth of a second, waiting included, so a batch
+that comes meanwhile stands behind them for no longer. All others run in portions and lock only old rows.
 """
 
 from collections import Counter
@@ -62,7 +62,7 @@ _Steps = Generator["Deferred[Any]", Any, Any]
 
 @frozen
 class Kept:
-    """How long rows are kept; 0: for ever.
+    """Kept says how long rows are kept; 0: for ever.
 
     :param months: of metrics, besides the current one.
     :param rejected_days: of rejected messages.
@@ -75,10 +75,10 @@ class Kept:
 
 
 class Pruning:
-    """One run.
+    """A Pruning is one run.
 
     :param wall_clock: returns seconds since the epoch, as this machine has them.
-    :param deleted: rejected messages that were deleted, by the setting that says so; added to.
+    :param deleted: is added to: how many rejected messages were deleted, by the name of the setting.
     """
 
     def __init__(
@@ -89,9 +89,9 @@ class Pruning:
 
     @inlineCallbacks
     def run(self) -> _Steps:
-        """Do all that is due; what locks a table comes last, since a long reader keeps it from being done.
+        """Do all that is due. Statements that lock a table come last, since a long reader can make them fail.
 
-        :raises psycopg2.Error: the database is away, or somebody holds a lock.
+        :raises psycopg2.Error: the database is away, or another connection holds a lock.
         """
         yield self._spent()
         agree = yield self._agree()
@@ -104,7 +104,7 @@ class Pruning:
 
     @inlineCallbacks
     def _spent(self) -> _Steps:
-        """Every agent has a number of its own, even one that comes once and never again."""
+        """Warn when the numbers of ``agents_id_seq`` run out: each agent that ever came has used one."""
         ((spent,),) = yield self._ask(_SPENT)
         if spent > MANY:
             text = "agents_id_seq has given out {percent:.0f} % of its numbers; see docs/operations.rst"
@@ -112,7 +112,7 @@ class Pruning:
 
     @inlineCallbacks
     def _agree(self) -> _Steps:
-        """Whether our clock and that of the database do."""
+        """Fire with whether our clock and that of the database agree."""
         before = self._wall_clock()
         ((theirs,),) = yield self._ask(_NOW)
         apart = (before + self._wall_clock()) / 2 - float(theirs)
@@ -149,7 +149,7 @@ class Pruning:
 
     @inlineCallbacks
     def too_many_rejected(self) -> _Steps:
-        """Delete the oldest rejected messages that have no room in ``rejected_bytes``."""
+        """Delete the oldest rejected messages when all together take more than ``rejected_bytes``."""
         most = self._kept.rejected_bytes
         if not most:
             return
@@ -173,7 +173,7 @@ class Pruning:
 
     @inlineCallbacks
     def _in_portions(self, sql: str, parameters: tuple[Any, ...] = ()) -> _Steps:
-        """Repeat a statement that fires with a number of rows until there are none; the sum."""
+        """Repeat a statement that returns a number of rows until that is 0; fire with the sum."""
         total, rows = 0, -1
         while rows:
             ((rows,),) = yield self._ask(sql, parameters)
@@ -182,7 +182,7 @@ class Pruning:
 
     @inlineCallbacks
     def _briefly(self, sql: str, parameters: tuple[Any, ...] = ()) -> _Steps:
-        """Run a statement that locks a table, when it can be done at once."""
+        """Run a statement that locks a table, in a moment when nothing holds it up; try some times."""
         for left in reversed(range(TRIES)):
             try:
                 yield self._run(_BRIEFLY + sql, parameters)

@@ -1,4 +1,4 @@
-"""What the API and the logins read, over connections of their own: no question ever waits for a batch."""
+"""Reader: the API and the logins read over connections of their own, so no question waits for a batch."""
 
 from collections.abc import Callable, Generator, Sequence
 from datetime import datetime, timezone
@@ -41,10 +41,10 @@ _METRICS: Final = (
 
 
 class Reader:
-    """Asks PostgreSQL, and gives up on what takes too long.
+    """A Reader asks PostgreSQL, and gives up on questions that take too long.
 
     :param unavailable: makes the exception that says, in one line, that there is no answer now.
-    :param connections: questions that are asked at a time.
+    :param connections: how many questions are asked at a time.
     :param deadline: seconds for a question, and for connecting.
     :ivar dsn: connection string; ``None`` until the database is there.
     """
@@ -81,17 +81,17 @@ class Reader:
         return self._ask(_AGENT, sql + " ORDER BY id LIMIT %s", *values, limit)
 
     def agent(self, uuid: str) -> "Deferred[dict[str, Any] | None]":
-        """One agent."""
+        """Fire with one agent, or ``None``."""
         return self._ask(_AGENT, _ONE, uuid).addCallback(lambda rows: rows[0] if rows else None)
 
     def types(self, uuid: str) -> "Deferred[list[dict[str, Any]]]":
-        """The types of metric that an agent has."""
+        """Fire with the types of metric that an agent has: ``[{"type": ...}]``."""
         return self._ask(("type",), _TYPES, uuid)
 
     def metrics(
         self, uuid: str, type: str, since: datetime | None, until: datetime | None, limit: int
     ) -> "Deferred[list[dict[str, Any]]]":
-        """The newest metrics of one type, in the time from ``since`` to before ``until``."""
+        """Fire with the newest ``limit`` metrics of one type, from ``since`` to before ``until``."""
         sql, values = _METRICS, [type, uuid]
         for bound, condition in ((since, '"createdAt" >= %s'), (until, '"createdAt" < %s')):
             if bound is not None:
@@ -100,12 +100,12 @@ class Reader:
         return self._ask(_METRIC, sql + ' ORDER BY "createdAt" DESC LIMIT %s', *values, limit)
 
     def password_hashes(self, usernames: Sequence[str]) -> "Deferred[dict[str, str]]":
-        """The hashes of the passwords of those of these users that there are; no name holds a NUL."""
+        """Fire with user name → hash of the password, for all ``usernames`` that exist; none holds a NUL."""
         answer: Deferred[list[dict[str, str]]] = self._ask(("name", "hash"), _HASHES, list(usernames))
         return answer.addCallback(lambda rows: {row["name"]: row["hash"] for row in rows})
 
     def stop(self) -> None:
-        """Close everything; questions under way errback."""
+        """Close all connections; questions under way errback."""
         self._stopped = True
         for connection in [*self._idle, *self._busy]:
             force_close(connection)
@@ -148,7 +148,7 @@ class Reader:
 
 
 def _utc(moment: datetime) -> str:
-    """PostgreSQL takes no offsets beyond 16 hours, Python no years beyond 9999."""
+    """Return a time in UTC, as PostgreSQL takes no large offsets; infinity where Python has no such year."""
     try:
         return moment.astimezone(timezone.utc).isoformat()
     except OverflowError:

@@ -1,4 +1,4 @@
-"""A second chance for rejected messages, from a command: plain psycopg2, one transaction for each message."""
+"""Replay: rejected messages are tried again, from a command: plain psycopg2, a transaction for each."""
 
 from typing import Any, Final
 
@@ -23,15 +23,15 @@ _DONE: Final = """UPDATE rejected_messages SET "replayedAt" = now() WHERE id = %
 
 
 def replay(connection: Any, row: int, report: Report) -> int | None:
-    """Store what ``report``, read again from ``rejected_messages``, brings and is not in the tables yet.
+    """Store the metrics of ``report``, read again from ``rejected_messages``, that are not in the tables yet.
 
-    What was stored when the message came, the usable metrics of a partly usable one, is not stored again,
-    nor is a message whose key is known from another delivery.
+    The usable metrics of a partly usable message were stored when it came, and are not stored again; nor is a
+    message whose key is known from another delivery.
 
     :param connection: of psycopg2, in a transaction or about to begin one; it is committed.
     :param row: id in ``rejected_messages``.
-    :returns: how many metrics were added; ``None``: somebody else has the row, or it was replayed before.
-    :raises psycopg2.Error: it was refused again; nothing has changed.
+    :return: how many metrics were added; ``None``: another command has the row, or it was replayed before.
+    :raises psycopg2.Error: the database refused it again; nothing has changed.
     """
     with connection, connection.cursor() as cursor:
         cursor.execute(_CLAIM, (row,))
@@ -53,7 +53,7 @@ def replay(connection: Any, row: int, report: Report) -> int | None:
 
 
 def _missing(cursor: Any, report: Report, agent_id: int) -> list[tuple[str, str]]:
-    """Type and value of the metrics that are not in the tables."""
+    """Return type and value of each metric that is not in the tables."""
     cursor.execute(_STORED, (agent_id, report.arrived))
     stored = cursor.fetchall()
     if report.key is not None:

@@ -1,4 +1,4 @@
-"""What to do about a failure: by SQLSTATE, and by what psycopg2 raises without one."""
+"""SQLSTATE: the action after a failure, by its SQLSTATE or by the exception of psycopg2 without one."""
 
 import re
 from enum import Enum, auto
@@ -12,11 +12,11 @@ _OBJECTS: Final = ("table_name", "column_name", "constraint_name", "context")
 
 
 class ConnectFailed(Exception):
-    """There is no connection; the cause says why."""
+    """No connection could be made; ``__cause__`` says why."""
 
 
 class Action(Enum):
-    """What to do with a batch that was not committed."""
+    """An Action is what to do with a batch that was not committed."""
 
     #: The connection or the node is gone, the outcome is unknown: connect anew, same batch, same number.
     RECONNECT = auto()
@@ -85,7 +85,7 @@ _LOGIN: Final = re.compile(
 
 
 def classify(error: BaseException, closed: bool = False) -> Action:
-    """What to do about ``error``.
+    """Return the action after ``error``.
 
     :param closed: the connection is closed by now, so that the outcome is unknown.
     """
@@ -118,12 +118,14 @@ def _classify_connecting(cause: BaseException) -> Action:
 
 
 def one_line(error: BaseException) -> str:
-    """What went wrong, for a log line or a reason."""
+    """Return what went wrong in one line, for a log or a reason."""
     if isinstance(error, ConnectFailed) and error.__cause__ is not None:
         error = error.__cause__
     diag = getattr(error, "diag", None)
     said = getattr(diag, "message_primary", None) or str(error)
-    named = [name for name in (getattr(diag, field, None) for field in _OBJECTS) if name and name not in said]
+    names = [getattr(diag, field, None) or "" for field in _OBJECTS]
+    # What a function of ours raises says all there is to say.
+    named = [name for name in names if name and name not in said and "function platziverse_" not in name]
     if named:
         said = f"{said} ({'; '.join(named)})"
     return " ".join(said.split()) or type(error).__name__

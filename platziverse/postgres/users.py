@@ -1,4 +1,4 @@
-"""The table of users: asked by logins, and edited by a command with plain psycopg2."""
+"""Users: the table that logins ask, and that a command edits with plain psycopg2."""
 
 from typing import Any, Final
 
@@ -15,11 +15,12 @@ _SET: Final = """INSERT INTO mqtt_users (username, "passwordHash") VALUES (%s, %
 
 
 class Users:
-    """Who is in the table. What is asked while a question is under way is the next question, as one.
+    """Users asks the table for users, for many of them in one question.
 
-    A fleet that logs in at once is so a handful of questions.
+    All names that are asked for while a question is under way form the next one, so a fleet that logs in at
+    once takes a handful of questions.
 
-    :param reader: over connections that nothing else uses.
+    :param reader: has connections that nothing else uses.
     """
 
     def __init__(self, reader: Reader) -> None:
@@ -28,9 +29,9 @@ class Users:
         self._asking = False
 
     def password_hash(self, username: str) -> "Deferred[str | None]":
-        """The hash of a user's password; ``None``: there is no such user.
+        """Fire with the hash of a user's password; ``None``: there is no such user.
 
-        Errbacks with what the reader makes of a database that is away.
+        The Deferred errbacks with the reader's exception when the database is away.
         """
         if "\0" in username:
             return succeed(None)  # PostgreSQL has no such text
@@ -68,14 +69,20 @@ def set_user(connection: Any, username: str, password_hash: str) -> None:
 
 
 def remove_user(connection: Any, username: str) -> bool:
-    """Take a user out; ``False``: there was none. :raises psycopg2.Error:"""
+    """Take a user out; return whether there was one.
+
+    :raises psycopg2.Error: there is no such table, or it may not be written.
+    """
     with connection.cursor() as cursor:
         cursor.execute("DELETE FROM mqtt_users WHERE username = %s", (username,))
         return bool(cursor.rowcount)
 
 
 def list_users(connection: Any) -> list[str]:
-    """All names, sorted. :raises psycopg2.Error:"""
+    """Return all names, sorted.
+
+    :raises psycopg2.Error: there is no such table, or it may not be read.
+    """
     with connection.cursor() as cursor:
         cursor.execute('SELECT username FROM mqtt_users ORDER BY username COLLATE "C"')
         return [name for (name,) in cursor]
