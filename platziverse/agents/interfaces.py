@@ -1,14 +1,18 @@
 """The ports of this room: the store below it, and what it sees of the broker beside it."""
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from platziverse.agents.model import Entry, Report
 from platziverse.mqtt.packets import Publish
 
 __all__ = [
     "Client",
+    "Complaints",
+    "OnStop",
     "Publisher",
     "Record",
     "ReportStore",
@@ -29,9 +33,9 @@ class ReportStore(Protocol):
 
 
 class Publisher(Protocol):
-    """Sends a message of the server's own to whoever subscribed."""
+    """Sends a message of the server's own to whoever subscribed, at QoS 0; handlers get it, too."""
 
-    def __call__(self, topic: str, payload: bytes) -> None: ...
+    def __call__(self, topic: str, payload: bytes, retain: bool = False) -> None: ...
 
 
 class Record(Protocol):
@@ -45,6 +49,24 @@ class Warn(Protocol):
     """Writes a warning about a client to the log, unless there have been too many for the same cause."""
 
     def __call__(self, cause: str, format: str, /, *, address: str, **fields: object) -> None: ...
+
+
+class Complaints(Protocol):
+    """Writes to the log within limits for each cause."""
+
+    @property
+    def warn(self) -> Warn: ...
+
+    def fail(
+        self, cause: str, failure: Failure, format: str, /, *, address: str, **fields: object
+    ) -> None: ...
+
+
+class OnStop(Protocol):
+    """Has a function called when the daemon stops."""
+
+    def __call__(self, function: Callable[[], Any], /) -> None:
+        """The function is called while all still works; a Deferred from it, or a coroutine, is waited for."""
 
 
 class Client(Protocol):
