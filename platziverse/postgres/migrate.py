@@ -84,7 +84,7 @@ def migrate(
     """Apply the steps that are missing. The Deferred fires with the version reached.
 
     :param schema: directory of the steps; ``None``: our own.
-    :param make: make the tables where there are none of ours; not when they were there a moment ago: then only
+    :param make: make the tables where there are none of ours; not when they were there before: then only
         their schema is hidden (``search_path``), or somebody restores them.
     :param patience: seconds to wait while another daemon changes the tables.
     :param step_deadline: seconds for one step; converting a large database of the original takes long.
