@@ -3,16 +3,17 @@
 Public, so that authors of topic handlers can test theirs as we test ours. A handler that records is tested
 like this::
 
-    store = MemoryStore()
-    harness = recording_harness(devices.table, store=store)
+    harness = BrokerHarness(handlers=[devices.table])
     client = harness.connect()
     client.publish("sensors/kitchen", b'{"temp": 21.5}', qos=1, packet_id=1)
-    assert store.reports[0].metrics == [Metric("temp", "21.5")]
+    assert harness.reports.reports[0].metrics == [Metric("temp", "21.5")]
 
-With ``store.hold()`` nothing is committed, so nothing is acknowledged, until ``store.resume()``.
+With ``harness.reports.hold()`` nothing is committed, so nothing is acknowledged, until
+``harness.reports.resume()``. ``harness.advance(seconds)`` lets time pass, for a handler's timers too;
+``harness.stop()`` is the end of the daemon.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from twisted.internet.address import IPv4Address
@@ -26,8 +27,9 @@ from platziverse.access.authority import is_servers_own
 from platziverse.agents.handlers import AgentHandlers
 from platziverse.agents.interfaces import ReportStore
 from platziverse.agents.recorder import ANNOUNCEMENTS, Recorder
-from platziverse.agents.rows import MakeRows, make_rows
+from platziverse.agents.tables import MakeRows, Tables
 from platziverse.broker.broker import Broker
+from platziverse.broker.complaints import Complaints
 from platziverse.broker.dispatcher import TopicDispatcher
 from platziverse.broker.interfaces import Authority, Client, ClientObserver, Handler
 from platziverse.broker.limits import Limits
@@ -158,6 +160,10 @@ class BrokerHarness:
     """A broker with its connections on a ``Clock``.
 
     :param table: the handler table.
+    :param handlers: functions as the setting ``handlers`` names them; with them, or with ``reports``, the
+        broker records ``agent/message`` and what they report.
+    :param reports: where Reports go; else a :class:`MemoryStore`.
+    :param wall_clock: seconds since the epoch at the beginning; the harness's clock goes on from there.
     """
 
     def __init__(
@@ -167,20 +173,38 @@ class BrokerHarness:
         authority: Authority | None = None,
         observers: Iterable[ClientObserver] = (),
         store: Backlog | None = None,
+        handlers: Sequence[MakeRows] = (),
+        reports: ReportStore | None = None,
+        wall_clock: float = 0.0,
     ) -> None:
         self.clock = Clock()
+        limits = limits or Limits()
+        #: Where Reports go.
+        self.reports: Any = reports or MemoryStore()
+        self.recorder = Recorder(self.reports, self._publish, lambda: wall_clock + self.clock.seconds())
+        complaints = Complaints(self.clock, "agents")
+        room, deadline = limits.handler_room, limits.handler_deadline
+        self.tables = Tables(self.recorder, self._publish, self.clock, complaints, deadline, room)
+        tables: list[Any] = [table or {}]
+        if handlers or reports is not None:
+            tables += [AgentHandlers(self.recorder).table]
+            tables += [self.tables.make(f"{make.__module__}:{make.__name__}", make) for make in handlers]
+            observers = [*observers, cast(ClientObserver, self.recorder)]
+        dispatcher, now = TopicDispatcher(*tables, together=self.tables.together), self.clock.seconds
         self.broker = Broker(
-            limits or Limits(),
-            TopicDispatcher(table or {}),
-            authority or OpenAuthority(),
-            self.clock,
-            self.clock.seconds,
-            list(observers),
+            limits, dispatcher, authority or OpenAuthority(), self.clock, now, list(observers)
         )
         self.shared = Shared(self.broker, self.clock, store=store)
         self.factory = MQTTFactory(self.shared)
         self.crowd = Crowd(self.broker.limits, self.broker.traffic, self.shared.complaints)
         self._port = 40_000
+
+    def _publish(self, topic: str, payload: bytes, retain: bool = False) -> None:
+        self.broker.announce(topic, payload, retain)
+
+    def stop(self) -> "Deferred[Any]":
+        """Call what the handlers want to be called when the daemon stops."""
+        return self.tables.stop()
 
     def open(self) -> FakeClient:
         """A Network Connection on which nothing has been sent."""
@@ -211,14 +235,4 @@ def recording_harness(*makes: MakeRows, store: ReportStore, wall_clock: float = 
     :param store: where Reports go, a :class:`MemoryStore` for example.
     :param wall_clock: seconds since the epoch at the beginning; the harness's clock goes on from there.
     """
-    rows: list[tuple[str, Handler]] = []
-    harness: BrokerHarness
-
-    def publish(topic: str, payload: bytes) -> None:
-        harness.broker.announce(topic, payload)
-
-    recorder = Recorder(store, publish, lambda: wall_clock + harness.clock.seconds())
-    for table in (AgentHandlers(recorder).table, *(make_rows(make, publish, recorder) for make in makes)):
-        rows += cast(Iterable[tuple[str, Handler]], table.items())
-    harness = BrokerHarness(rows, observers=[cast(ClientObserver, recorder)])
-    return harness
+    return BrokerHarness(handlers=makes, reports=store, wall_clock=wall_clock)

@@ -46,9 +46,10 @@ ROOMS = {
             "platziverse.times",
             "platziverse.mqtt.memo",
             "platziverse.mqtt.packets",
+            "platziverse.mqtt.topics",
             "platziverse.broker.records",
         ),
-        theirs=(*DEFERRED, "msgspec"),
+        theirs=(*DEFERRED, "twisted.internet.interfaces", "msgspec"),
         never=("socket", "time", "os", "logging"),
     ),
     "ingest": Room(

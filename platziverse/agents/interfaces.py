@@ -1,14 +1,18 @@
 """Interfaces: the ports of this room, to the store below it and to the broker beside it."""
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from platziverse.agents.model import Entry, Report
 from platziverse.mqtt.packets import Publish
 
 __all__ = [
     "Client",
+    "Complaints",
+    "OnStop",
     "Publisher",
     "Record",
     "ReportStore",
@@ -29,9 +33,9 @@ class ReportStore(Protocol):
 
 
 class Publisher(Protocol):
-    """A Publisher sends a message of the server's own to its subscribers."""
+    """Sends a message of the server's own to whoever subscribed, at QoS 0; handlers get it, too."""
 
-    def __call__(self, topic: str, payload: bytes) -> None: ...
+    def __call__(self, topic: str, payload: bytes, retain: bool = False) -> None: ...
 
 
 class Record(Protocol):
@@ -48,6 +52,24 @@ class Warn(Protocol):
     """A Warn writes a warning about a client to the log, unless there were too many for the same cause."""
 
     def __call__(self, cause: str, format: str, /, *, address: str, **fields: object) -> None: ...
+
+
+class Complaints(Protocol):
+    """Writes to the log within limits for each cause."""
+
+    @property
+    def warn(self) -> Warn: ...
+
+    def fail(
+        self, cause: str, failure: Failure, format: str, /, *, address: str, **fields: object
+    ) -> None: ...
+
+
+class OnStop(Protocol):
+    """Has a function called when the daemon stops."""
+
+    def __call__(self, function: Callable[[], Any], /) -> None:
+        """The function is called while all still works; a Deferred from it, or a coroutine, is waited for."""
 
 
 class Client(Protocol):

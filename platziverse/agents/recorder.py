@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, FirstError, gatherResults, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from platziverse.agents.interfaces import Client, Publisher, ReportStore, Warn
+from platziverse.agents.interfaces import Client, ReportStore, Warn
 from platziverse.agents.limits import AgentLimits
 from platziverse.agents.model import MAX_REASON, Agent, Departure, InvalidReport, Rejection, Report
 from platziverse.agents.pending import EndedSessions
@@ -43,7 +43,7 @@ class Recorder:
     def __init__(
         self,
         store: ReportStore,
-        publish: Publisher,
+        publish: Callable[[str, bytes], None],
         wall_clock: Callable[[], float],
         limits: AgentLimits | None = None,
         may_speak_for: Callable[[Client, str, str], bool] = lambda client, uuid, username: True,
@@ -56,6 +56,8 @@ class Recorder:
         self.redelivered = 0
         #: Messages that became a Rejection and nothing else, by kind; see :class:`InvalidReport`.
         self.rejected: Counter[str] = Counter()
+        #: What handlers have failed with, by name and kind: raised, deadline, busy or loop.
+        self.handler_failures: Counter[tuple[str, str]] = Counter()
         #: Messages stored without some of their metrics.
         self.partly_rejected = 0
         #: Messages whose ``timestamp`` was not usable, so that the time of their arrival was stored.

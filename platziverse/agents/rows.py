@@ -4,70 +4,60 @@ A handler records a message by returning Reports, or a Deferred of them, or by c
 say who measured, what, and when; the rest, that is arrival, source, key and delivery, is added here.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from inspect import signature
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from inspect import iscoroutine
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from msgspec.json import encode
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from platziverse.agents.calls import Call, in_this_context, running
 from platziverse.agents.careful import read_carefully
-from platziverse.agents.interfaces import Client, Publisher
+from platziverse.agents.interfaces import Client
 from platziverse.agents.limits import AgentLimits
-from platziverse.agents.model import InvalidReport, Rejection, Report
+from platziverse.agents.model import MAX_REASON, InvalidReport, Rejection, Report
 from platziverse.agents.payload import check_size, use_time
 from platziverse.agents.pending import Redeliveries
 from platziverse.agents.recorder import Recorder, together
 from platziverse.mqtt.packets import Publish
 
+if TYPE_CHECKING:
+    from platziverse.agents.tables import Tables
+
 #: A handler: returns ``None``, or a Deferred that holds back the acknowledgement, or Reports; a Deferred may
-#: fire with Reports as well.
+#: fire with Reports as well. It may be an ``async def``.
 GivenHandler: TypeAlias = Callable[[Publish, Client], Any]
-#: Makes rows of the table: called with ``publish``, and with ``record`` if it has a parameter of that name.
-MakeRows: TypeAlias = Callable[..., Mapping[str, GivenHandler]]
-
-
-def make_rows(make: MakeRows, publish: Publisher, recorder: Recorder) -> "dict[str, RecordingRow]":
-    """Return the rows that ``make`` makes: Topic Filter → handler.
-
-    :raises TypeError: a handler is no function.
-    """
-    recording = Recording(recorder)
-    rows = dict(make(publish, record=recording.record) if _wants_record(make) else make(publish))
-    for topic_filter, handler in rows.items():
-        if not callable(handler):
-            raise TypeError(f"the handler of {topic_filter!r} is no function")
-    return {topic_filter: RecordingRow(handler, recording) for topic_filter, handler in rows.items()}
-
-
-def _wants_record(make: MakeRows) -> bool:
-    try:
-        return "record" in signature(make).parameters
-    except ValueError:  # a function written in C may have no signature
-        return False
 
 
 class Recording:
-    """A Recording records for the handlers of one table.
+    """One table: a name, and what its handlers have to do with the recorder.
 
-    :ivar recorded: the answers of ``record`` to the handler that is running; ``None`` while none is.
+    :param name: ``package.module:function``.
+    :ivar waiting: calls whose handler has not finished, and does not wait for the store.
     """
 
-    def __init__(self, recorder: Recorder) -> None:
-        self.recorder = recorder
-        self.recorded: list[Deferred[Any]] | None = None
+    def __init__(self, name: str, tables: "Tables") -> None:
+        self.name, self.tables, self.recorder = name, tables, tables.recorder
+        self.waiting = 0
+        # By the identity of their message: more than one row of a table may get it.
+        self._calls: dict[int, list[Call]] = {}
 
     def record(self, message: Publish, client: Client, /, *reports: Report) -> "Deferred[Any]":
         """Save Reports as the sender's; the Deferred fires with the commit, as rows or as a Rejection.
 
-        While the handler of the message runs, the acknowledgement waits for it in any case; later only if the
-        handler has returned a Deferred that waits for this one. All Reports of a message go in one call, so
-        that a message of QoS 2 is recognised as a whole when it comes again.
+        Until the handler of the message has finished, the acknowledgement waits for it in any case. All
+        Reports of a message go in one call, so that one of QoS 2 is recognised when it comes again.
         """
-        answer = self.save(message, client, self.recorder.wall_clock(), reports)
-        if self.recorded is not None:
-            self.recorded.append(answer)
+        saved = self.save(message, client, self.recorder.wall_clock(), reports)
+        calls = self._calls.get(id(message)) or running.get()[-1:]  # a handler may make up a message
+        for call in calls:
+            call.saving(saved)
+            call.recorded = call.recorded or bool(reports)
+        answer = in_this_context(saved)
+        for call in calls:
+            call.handed(answer)
         return answer
 
     def save(
@@ -83,80 +73,148 @@ class Recording:
                 errors.append(error)
         return self.recorder.record(message, client, arrived, reports, errors)
 
+    def begin(self, call: Call) -> None:
+        """What is recorded of the message of this call is waited for."""
+        self._calls.setdefault(id(call.message), []).append(call)
+
+    def end(self, call: Call) -> None:
+        """The handler has finished."""
+        calls = self._calls[id(call.message)]
+        calls.remove(call)
+        if not calls:
+            del self._calls[id(call.message)]
+
+    def stop(self) -> None:
+        """Let no time be up any more."""
+        for calls in self._calls.values():
+            for call in calls:
+                call.stop()
+
 
 class RecordingRow:
-    """A RecordingRow is one handler of the table, whose Reports are recorded.
+    """One handler of a table, whose Reports are recorded, and whose failures are its own.
 
     A message that comes again while its first copy is being stored waits for that one; the handler is not
     called for it.
     """
 
     def __init__(self, handler: GivenHandler, recording: Recording) -> None:
-        self._handler, self._recording = handler, recording
+        self._handler, self.recording = handler, recording
         self._redeliveries = Redeliveries()
 
     def __call__(self, message: Publish, client: Client, /) -> "Deferred[Any] | None":
-        """Call the handler; return ``None`` when there is nothing to wait for.
+        """``None`` when there is nothing to wait for; see :class:`~platziverse.broker.interfaces.Handler`."""
+        return Together((self,), self.recording.recorder)(message, client)
 
-        See :class:`~platziverse.broker.interfaces.Handler`.
-        """
+    def handle(self, message: Publish, client: Client, fate: "Fate") -> "Deferred[Any] | None":
+        """Call the handler; what becomes of the message is noted in ``fate`` before the answer fires."""
         outlives = client.persistent and message.packet_id is not None
         if outlives:
             answer = self._redeliveries.find(message, client)
             if answer is not None:
-                self._recording.recorder.redelivered += 1
+                self.recording.recorder.redelivered += 1
+                fate.kept = True  # by the first copy
                 return answer
-        answers = self._answers(message, client)
-        if not answers:
+        refusal = self.recording.tables.refusal(self, message)
+        if refusal:
+            fate.failed.append(refusal)
             return None
-        answer = together(answers)
-        if outlives:
+        answer = self._answer(Call(self, message), client, fate)
+        if outlives and answer is not None:
             self._redeliveries.watch(message, client, answer)
         return answer
 
-    def _answers(self, message: Publish, client: Client) -> "list[Deferred[Any]]":
-        recording, arrived = self._recording, self._recording.recorder.wall_clock()
-        recorded: list[Deferred[Any]] = []
-        # A handler that publishes may call handlers.
-        before, recording.recorded = recording.recorded, recorded
+    def _answer(self, call: Call, client: Client, fate: "Fate") -> "Deferred[Any] | None":
+        arrived = self.recording.recorder.wall_clock()
+        finish = partial(self._finish, call, client, fate, arrived)
+        self.recording.begin(call)
+        token = running.set((*running.get(), call))
         try:
-            given = self._handler(message, client)
-            if isinstance(given, Deferred):
-                of_message = message, client, arrived
-                given.addCallbacks(self._late, self._refused, callbackArgs=of_message, errbackArgs=of_message)
-            else:
-                given = self._saved(given, message, client, arrived)
-        except InvalidReport as error:
-            given = recording.recorder.reject(message, client, error, arrived)
+            given = self._handler(call.message, client)
+            if iscoroutine(given):
+                given = Deferred.fromCoroutine(given)
+        except Exception:
+            given = Failure()
         finally:
-            recording.recorded = before
-        if given is None or any(given is answer for answer in recorded):
-            return recorded
-        return [*recorded, given]
+            running.reset(token)
+        if isinstance(given, Deferred):
+            call.wait(given, finish)
+        else:
+            finish(given if isinstance(given, Failure) else _checked(given))
+        return call.answer if call.recorded or not call.answer.called else None
 
-    def _saved(self, given: Any, message: Publish, client: Client, arrived: float) -> "Deferred[Any] | None":
-        """Save the Reports that the handler has returned, or given to ``record``.
+    def _finish(self, call: Call, client: Client, fate: "Fate", arrived: float, result: Any) -> None:
+        """The handler has finished: save what it has returned, note how it has failed."""
+        recording, message = self.recording, call.message
+        recording.end(call)
+        if isinstance(result, Failure):
+            if isinstance(result.value, InvalidReport):
+                call.keep(recording.recorder.reject(message, client, result.value, arrived))
+            elif call.unsaved is None:  # else it has only passed on what the store said
+                fate.failed.append(recording.tables.failed(self, message, client, result))
+        else:
+            reports = reports_in(result)
+            if reports:
+                call.keep(recording.save(message, client, arrived, reports))
+        fate.kept = fate.kept or call.recorded
+        call.finish()
 
-        :raises TypeError: it has returned neither ``None`` nor Reports.
-        """
-        if given is None:
+
+def _checked(given: Any) -> Any:
+    """What a handler has returned; a Failure if that is neither ``None`` nor Reports."""
+    if given is None or reports_in(given) is not None:
+        return given
+    return Failure(TypeError(f"a handler returned {type(given).__name__}, neither Reports nor a Deferred"))
+
+
+class Fate:
+    """What becomes of one message at all its handlers.
+
+    :ivar kept: it is being stored, as rows or as a Rejection.
+    :ivar failed: a line for each handler that has failed.
+    """
+
+    __slots__ = ("failed", "kept")
+
+    def __init__(self) -> None:
+        self.kept = False
+        self.failed: list[str] = []
+
+
+class Together:
+    """All handlers of one Topic Name, some of them of tables.
+
+    What a table's handler has failed with is acknowledged, and kept in ``rejected_messages`` unless another
+    handler has stored it: a device that sends it again would find the same handler.
+    """
+
+    def __init__(self, handlers: "Sequence[Callable[[Publish, Client], Any]]", recorder: Recorder) -> None:
+        self._handlers, self._recorder = handlers, recorder
+
+    def __call__(self, message: Publish, client: Client, /) -> "Deferred[Any] | None":
+        """``None`` when there is nothing to wait for; see :class:`~platziverse.broker.interfaces.Handler`."""
+        fate, arrived = Fate(), self._recorder.wall_clock()
+        answers = []
+        for handler in self._handlers:
+            if isinstance(handler, RecordingRow):
+                answer = handler.handle(message, client, fate)
+            else:
+                answer = handler(message, client)
+                fate.kept = fate.kept or answer is not None  # ours answer so when they save
+            if answer is not None:
+                answers.append(answer)
+        if not answers:
+            return self._keep(None, message, client, fate, arrived)
+        return together(answers).addCallback(self._keep, message, client, fate, arrived)
+
+    def _keep(
+        self, _: object, message: Publish, client: Client, fate: Fate, arrived: float
+    ) -> "Deferred[Any] | None":
+        """Keep a message that handlers have failed with; one of the server's own (number 0) is not."""
+        if fate.kept or not fate.failed or not client.number:
             return None
-        reports = reports_in(given)
-        if reports is None:
-            raise TypeError(f"a handler returned {type(given).__name__}, neither Reports nor a Deferred")
-        return self._recording.save(message, client, arrived, reports) if reports else None
-
-    def _late(self, result: Any, message: Publish, client: Client, arrived: float) -> Any:
-        """Record the result of a handler's Deferred if it is Reports; let it pass if it is anything else."""
-        reports = reports_in(result)
-        return self._recording.save(message, client, arrived, reports) if reports else result
-
-    def _refused(self, failure: Failure, message: Publish, client: Client, arrived: float) -> Any:
-        """Keep a message that a handler's Deferred says it cannot read; let any other failure pass."""
-        error = failure.value
-        if not isinstance(error, InvalidReport):
-            return failure
-        return self._recording.recorder.reject(message, client, error, arrived)
+        error = InvalidReport("handler", "; ".join(fate.failed)[:MAX_REASON])
+        return self._recorder.reject(message, client, error, arrived)
 
 
 def reports_in(given: object) -> list[Report] | None:

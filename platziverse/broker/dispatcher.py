@@ -1,6 +1,6 @@
 """TopicDispatcher: the handler table, Topic Filter → handler."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeAlias, cast
 
 from twisted.internet.defer import Deferred, DeferredList, FirstError
@@ -19,10 +19,16 @@ class TopicDispatcher:
     """A TopicDispatcher hands a message to every handler whose Topic Filter matches.
 
     :param tables: each maps Topic Filters to handlers; a filter may stand in several of them.
+    :param together: what makes of the handlers of one Topic Name those that are called.
     :raises MalformedPacket: a key of a table is no Topic Filter.
     """
 
-    def __init__(self, *tables: "Mapping[str, Handler] | Iterable[tuple[str, Handler]]") -> None:
+    def __init__(
+        self,
+        *tables: "Mapping[str, Handler] | Iterable[tuple[str, Handler]]",
+        together: Callable[[Handlers], Handlers] | None = None,
+    ) -> None:
+        self._together = together
         self._handlers: SubscriptionTree[Handler] = SubscriptionTree()
         for table in tables:
             for topic_filter, handler in table.items() if isinstance(table, Mapping) else table:
@@ -31,7 +37,8 @@ class TopicDispatcher:
 
     def handlers(self, topic: str) -> Handlers:
         """Return the handlers whose Topic Filter matches ``topic``; the same ones each time."""
-        return tuple(handler for handler, _ in self._handlers.find(topic))
+        found = tuple(handler for handler, _ in self._handlers.find(topic))
+        return self._together(found) if self._together is not None else found
 
     def dispatch(self, message: Publish, client: Client) -> Answer:
         """Call the handlers of this message; see :func:`call`."""

@@ -37,6 +37,9 @@ class Limits:
     packet_deadline: float = field(default=30.0, validator=ge(0.1))
     #: A client that takes none of what it was sent for this long is disconnected.
     write_deadline: float = field(default=60.0, validator=ge(0.1))
+    #: A handler of the setting ``handlers`` that has not finished with a message after this time, the
+    #: database's not counted, has failed.
+    handler_deadline: float = field(default=30.0, validator=ge(0.1))
     #: Largest Control Packet before CONNECT was accepted.
     max_connect_size: int = field(default=64 * KIB, validator=ge(128))
     #: Largest Control Packet afterwards.
@@ -66,6 +69,9 @@ class Limits:
     max_unfinished: int = field(default=256, validator=ge(1))
     max_unfinished_total: int = field(default=20_000, validator=ge(1))
     max_unfinished_bytes: int = field(default=64 * MIB, validator=ge(1))
+    #: Messages that the handlers of one table of ``handlers`` may have begun and not finished; with so many
+    #: they are called for no other. 0 is a quarter of ``max_unfinished_total``.
+    max_unfinished_per_handler: int = field(default=0, validator=ge(0))
     #: Subscriptions of one client, with at most ``USUAL_LEVELS`` times as many levels.
     max_subscriptions: int = field(default=100_000, validator=ge(1))
     max_filters_per_subscribe: int = field(default=1000, validator=ge(1))
@@ -81,3 +87,8 @@ class Limits:
     connect_delay: float = field(default=1.0, validator=ge(0))
     #: QoS 0 with DUP closes the connection [MQTT-3.3.1-2]; false accepts it as other brokers do.
     strict_dup: bool = True
+
+    @property
+    def handler_room(self) -> int:
+        """Messages that the handlers of one table may have begun and not finished."""
+        return self.max_unfinished_per_handler or max(1, self.max_unfinished_total // 4)

@@ -1,7 +1,7 @@
 """Further rows of the handler table, made by the functions that the setting ``handlers`` names.
 
-Such a function is called once, with ``publish(topic, payload)``; one that has a parameter ``record`` gets
-``record(message, client, *reports)`` as well, see :mod:`platziverse.agents.rows`. It returns a mapping, Topic
+Such a function is called once, with ``publish(topic, payload, retain=False)``; one that has parameters
+``record``, ``clock`` or ``on_stop`` gets these as well, see docs/handlers.rst. It returns a mapping, Topic
 Filter → handler.
 """
 
@@ -10,9 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Final, cast
 
-from platziverse.agents.interfaces import Publisher
-from platziverse.agents.recorder import Recorder
-from platziverse.agents.rows import MakeRows, make_rows
+from platziverse.agents.tables import MakeRows, Tables
 from platziverse.broker.interfaces import Handler
 from platziverse.errors import Unusable
 from platziverse.mqtt.topics import check_topic_filter
@@ -32,14 +30,14 @@ def load_handler(name: str) -> MakeRows:
     return found
 
 
-def handler_rows(name: str, publish: Publisher, recorder: Recorder) -> dict[str, Handler]:
+def handler_rows(name: str, tables: Tables) -> dict[str, Handler]:
     """The rows that ``package.module:name`` makes: Topic Filter → handler.
 
     :raises Unusable: it cannot be imported, raises, or makes no such rows.
     """
     make = load_handler(name)
     try:
-        rows = make_rows(make, publish, recorder)
+        rows = tables.make(name, make)
         for topic_filter in rows:
             check_topic_filter(topic_filter)
     except Exception as error:

@@ -9,6 +9,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import ILogObserver, Logger, LogLevel
+from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
@@ -17,6 +18,7 @@ from platziverse.access.authority import AccessAuthority
 from platziverse.access.passwords import PasswordChecker, UserTable
 from platziverse.agents.handlers import AgentHandlers
 from platziverse.agents.recorder import ANNOUNCEMENTS, Recorder
+from platziverse.agents.tables import Tables
 from platziverse.broker.broker import Broker
 from platziverse.broker.complaints import Complaints
 from platziverse.broker.dispatcher import TopicDispatcher
@@ -124,9 +126,12 @@ class Daemon(Service):
 
     def _broker(self) -> Broker:
         """:raises Unusable: a row of ``handlers``."""
-        tables = [handler_rows(name, self._publish, self.recorder) for name in self.config.handlers]
-        agents = AgentHandlers(self.recorder)
-        dispatcher = TopicDispatcher(cast(Mapping[str, Handler], agents.table), *tables)
+        room, deadline = self.limits.handler_room, self.limits.handler_deadline
+        tables = Tables(self.recorder, self._publish, self._reactor, self.complaints, deadline, room)
+        self.tables = tables
+        rows = [handler_rows(name, tables) for name in self.config.handlers]
+        agents = cast(Mapping[str, Handler], AgentHandlers(self.recorder).table)
+        dispatcher = TopicDispatcher(agents, *rows, together=tables.together)
         observer = cast(ClientObserver, self.recorder)
         return Broker(self.limits, dispatcher, self.authority, self._reactor, time.time, [observer])
 
@@ -164,17 +169,17 @@ class Daemon(Service):
         )
         return MetricsPage(collector)
 
-    def _publish(self, topic: str, payload: bytes) -> None:
-        self.broker.announce(topic, payload)
+    def _publish(self, topic: str, payload: bytes, retain: bool = False) -> None:
+        self.broker.announce(topic, payload, retain)
 
     def _left_behind(self, uuids: Sequence[str]) -> None:
         self.recorder.left_behind(uuids)
 
     def setServiceParent(self, parent: Any) -> None:
-        """Give the application our log, unless twistd was told to log elsewhere."""
+        """Give the application, if the parent is one, our log, unless twistd was told to log elsewhere."""
         super().setServiceParent(parent)  # type: ignore[no-untyped-call]
         levels = log_levels(self.config.log_level)
-        if (target := log_target(sys.argv[1:])) is not None:
+        if isinstance(parent, Componentized) and (target := log_target(sys.argv[1:])) is not None:
             try:
                 self.log = open_log(target, self.config.log_format, levels)
             except OSError as error:
@@ -259,6 +264,7 @@ class Daemon(Service):
         self._stop_timers()
         yield within(self._reactor, self.listeners.stop(), GOODBYE)
         self.shared.hold_all()
+        yield within(self._reactor, self.tables.stop(), GOODBYE)
         yield within(self._reactor, self.database.drain(), DRAIN)
         self.front.close_all()
         self.shared.close_all(Reason.SHUTTING_DOWN, "the daemon is stopping")

@@ -63,7 +63,7 @@ class Slot:
         return self.connection is not None and not self.connection.closed
 
     def write(self, batch: Batch) -> "Deferred[None]":
-        """Commit a batch; the Deferred fires when all of it is committed; it errbacks only ``StoreStopped``."""
+        """Commit a batch; the Deferred fires when that is done, and errbacks with ``StoreStopped`` only."""
         return self._turn.run(self._write, batch)
 
     def keep_connected(self) -> None:

@@ -103,7 +103,7 @@ class PostgresStore:
         return DeferredList([slot.stop() for slot in self._slots])
 
     def write(self, shard: int, batch: Batch) -> "Deferred[None]":
-        """Commit a batch; the Deferred fires when all of it is committed; it errbacks only ``StoreStopped``."""
+        """Commit a batch; the Deferred fires when that is done, and errbacks with ``StoreStopped`` only."""
         return self._slots[shard].write(batch)
 
     def _keep_connected(self) -> None:

@@ -7,12 +7,14 @@ from collections.abc import Callable
 class Pending:
     """A Pending is the place of one acknowledgement in its queue."""
 
-    __slots__ = ("_queue", "data", "finished")
+    __slots__ = ("_queue", "data", "finished", "waits")
 
     def __init__(self, queue: "AckQueue", data: bytes) -> None:
         self._queue = queue
         self.data = data
         self.finished = False
+        #: FlowControl has been told of it; ``None``: not yet, and ``False``: it need not be.
+        self.waits: bool | None = None
 
     def done(self) -> None:
         """Send the acknowledgement as soon as all before it have been sent: the message is ours."""

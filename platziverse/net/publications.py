@@ -119,18 +119,17 @@ class Publications:
                 self._outbox.send(pubrec)
 
     def _repeat(self, packet_id: int, pending: Pending) -> None:
-        """Answer a QoS 2 message that came again with the outcome of the first one."""
-        flow = self._shared.flow
-        flow.started(self._reading, 0)
+        """A QoS 2 message came again: the outcome of the first is its outcome."""
 
         def known(stored: bool) -> None:
             if stored:
                 pending.done()
             else:
                 self._outbox.close(Reason.NOT_HANDLED, "not stored")
-            flow.finished(self._reading, 0)
+            self._end_waiting(pending, 0)
 
         self._session.when_stored(packet_id, known)
+        self._begin_waiting(pending, 0)
 
     def _acknowledge_behind(self, acks: AckQueue, data: bytes) -> None:
         acks.expect(data).done()
@@ -145,7 +144,6 @@ class Publications:
         """Acknowledge when ``answer`` has fired; at QoS 0 only the right to send more waits for it."""
         encode_ack = encode_pubrec if packet.qos == 2 else encode_puback
         pending = self._queue().expect(b"" if packet.packet_id is None else encode_ack(packet.packet_id))
-        self._shared.flow.started(self._reading, len(packet.payload))
         began = self._shared.clock.seconds()
         answer.addCallbacks(
             self._stored,
@@ -153,6 +151,23 @@ class Publications:
             callbackArgs=(pending, packet, began),
             errbackArgs=(pending, packet),
         )
+        self._begin_waiting(pending, len(packet.payload))
+
+    def _begin_waiting(self, pending: Pending, size: int) -> None:
+        """Tell FlowControl, unless the answer has come meanwhile.
+
+        Told before, FlowControl might hold reading and, the answer being there, resume it at once: the
+        packets behind this one would be handled in its midst, and counted twice.
+        """
+        if pending.waits is None:
+            pending.waits = True
+            self._shared.flow.started(self._reading, size)
+
+    def _end_waiting(self, pending: Pending, size: int) -> None:
+        if pending.waits:
+            self._shared.flow.finished(self._reading, size)
+        else:
+            pending.waits = False
 
     def _stored(self, result: object, pending: Pending, packet: Publish, began: float) -> None:
         shared = self._shared
@@ -161,12 +176,12 @@ class Publications:
         pending.done()
         if shared.observe_ack is not None:
             shared.observe_ack(shared.clock.seconds() - began)
-        shared.flow.finished(self._reading, len(packet.payload))
+        self._end_waiting(pending, len(packet.payload))
 
     def _not_stored(self, failure: Failure, pending: Pending, packet: Publish) -> None:
         if packet.qos == 2 and packet.packet_id is not None:
             self._session.failed(packet.packet_id)
-        self._shared.flow.finished(self._reading, len(packet.payload))
+        self._end_waiting(pending, len(packet.payload))
         text, client = "its message was not handled", self._client
         refusal = self._dialect.negative(packet, Reason.NOT_HANDLED, text)
         if refusal is not None:

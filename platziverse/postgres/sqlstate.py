@@ -123,7 +123,9 @@ def one_line(error: BaseException) -> str:
         error = error.__cause__
     diag = getattr(error, "diag", None)
     said = getattr(diag, "message_primary", None) or str(error)
-    named = [name for name in (getattr(diag, field, None) for field in _OBJECTS) if name and name not in said]
+    names = [getattr(diag, field, None) or "" for field in _OBJECTS]
+    # What a function of ours raises says all there is to say.
+    named = [name for name in names if name and name not in said and "function platziverse_" not in name]
     if named:
         said = f"{said} ({'; '.join(named)})"
     return " ".join(said.split()) or type(error).__name__

@@ -170,10 +170,12 @@ class Presence(Protocol):
 
 
 class Handlers(Protocol):
-    """What became of messages that report; ``rejected`` is by kind."""
+    """What became of messages that report; ``rejected`` is by kind, ``handler_failures`` by name and kind."""
 
     @property
     def rejected(self) -> Mapping[str, int]: ...
+    @property
+    def handler_failures(self) -> Mapping[tuple[str, str], int]: ...
     @property
     def partly_rejected(self) -> int: ...
     @property

@@ -170,6 +170,8 @@ class DaemonCollector:
         kinds = {(kind,): count for kind, count in handlers.rejected.items()}
         kinds[("database",)] = self._database.refused
         yield _counter("rejected_messages", "Messages rejected, by reason.", kinds, ("reason",))
+        failed, of = handlers.handler_failures, ("handler", "reason")
+        yield _counter("handler_failures", "Messages that a handler has failed with.", failed, of)
         partly = handlers.partly_rejected
         yield _counter("partly_rejected_messages", "Messages stored without some of their metrics.", partly)
         redelivered = handlers.redelivered

@@ -4,9 +4,12 @@ import importlib
 import sys
 from pathlib import Path
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.agents.recorder import Recorder
+from platziverse.agents.tables import Tables
+from platziverse.broker.complaints import Complaints
 from platziverse.broker.interfaces import Client
 from platziverse.daemon.extensions import handler_rows, load_handler
 from platziverse.errors import Unusable
@@ -25,9 +28,10 @@ class ExtensionTests(SynchronousTestCase):
 
         self.published: list[str] = []
         self.store = MemoryStore()
-        self.recorder = Recorder(self.store, self.publish, lambda: 0.0)
+        recorder, clock = Recorder(self.store, self.publish, lambda: 0.0), Clock()
+        self.tables = Tables(recorder, self.publish, clock, Complaints(clock), deadline=30.0, room=10)
 
-    def publish(self, topic: str, payload: bytes) -> None:
+    def publish(self, topic: str, payload: bytes, retain: bool = False) -> None:
         self.published.append(topic)
 
     def write(self, source: str) -> None:
@@ -37,12 +41,12 @@ class ExtensionTests(SynchronousTestCase):
 
     def reason(self, source: str) -> str:
         self.write(source)
-        error = self.assertRaises(Unusable, handler_rows, "given:table", self.publish, self.recorder)
+        error = self.assertRaises(Unusable, handler_rows, "given:table", self.tables)
         return str(error)
 
     def test_rows_are_made_with_the_function_that_publishes(self) -> None:
         self.write("def table(publish):\n    return {'a/+': lambda message, client: publish('b', b'')}\n")
-        rows = handler_rows("given:table", self.publish, self.recorder)
+        rows = handler_rows("given:table", self.tables)
         self.assertIsNone(rows["a/+"](Publish("a/1", b""), Client("c", 1)))
         self.assertEqual((list(rows), self.published), (["a/+"], ["b"]))
 
@@ -53,7 +57,7 @@ class ExtensionTests(SynchronousTestCase):
             "    report = Report(Agent('u', '', '', '', 0), [Metric('m', '1')])\n"
             "    return {'a': lambda message, client: record(message, client, report)}\n"
         )
-        handler = handler_rows("given:table", self.publish, self.recorder)["a"]
+        handler = handler_rows("given:table", self.tables)["a"]
         answer = handler(Publish("a", b"", 1, packet_id=1), Client("c", 1))
         assert answer is not None
         self.successResultOf(answer)

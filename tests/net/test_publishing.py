@@ -1,10 +1,11 @@
 """Publishing: many messages of one read, messages that come again, and what breaks or closes in between."""
 
+import traceback
 import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.broker.interfaces import Client, Handler
@@ -175,3 +176,43 @@ class Opening(SynchronousTestCase):
 
     def test_nor_after_the_delay_of_a_client_that_comes_too_often(self) -> None:
         self.opened(lambda harness: harness.connect("client").lose())
+
+
+class AnsweredBefore(SynchronousTestCase):
+    """Answers that have fired already must not resume, in the midst of a run, what they have held."""
+
+    def test_packets_behind_an_answer_that_has_fired_are_handled_and_counted_once(self) -> None:
+        """Row 205."""
+        for most in 1, 2:
+            depths: list[int] = []
+
+            def handler(message: Publish, client: Client, depths: list[int] = depths) -> "Deferred[object]":
+                depths.append(len(traceback.extract_stack()))
+                return succeed(None)
+
+            harness = BrokerHarness({"t": handler}, Limits(max_unfinished=most))
+            client = harness.connect()
+            before = harness.broker.traffic.messages_received
+            # Of two kinds, so that each is a run of its own, and the next one is still to be taken.
+            client.send(*[Publish("t", b"", n % 2, packet_id=n if n % 2 else None) for n in range(1, 51)])
+            for _ in range(50):
+                harness.turn()
+            self.assertEqual(client.received(), [Puback(number) for number in range(1, 51, 2)])
+            self.assertEqual(harness.broker.traffic.messages_received - before, 50)
+            self.assertEqual((len(depths), len(set(depths))), (50, 1))
+            self.assertEqual((harness.shared.flow.unfinished, client.held), (0, False))
+
+    def test_a_failure_that_has_fired_already_is_not_acknowledged(self) -> None:
+        """Row 205."""
+        harness = BrokerHarness({"t": lambda message, client: fail(ZeroDivisionError())})
+        client = harness.connect()
+        client.publish("t", b"", 1, 1)
+        self.assertEqual((client.received(), client.closed, harness.shared.flow.unfinished), ([], True, 0))
+
+    def test_a_repetition_of_what_is_stored_is_answered_and_holds_nothing(self) -> None:
+        """Row 205."""
+        harness = BrokerHarness(limits=Limits(max_unfinished=1))
+        client = harness.connect()
+        client.send(*[Publish("t", b"", 2, packet_id=1, dup=again) for again in (False, True, True)])
+        self.assertEqual((client.received(), client.held), ([Pubrec(1)] * 3, False))
+        self.assertEqual(harness.broker.traffic.messages_received, 4)
