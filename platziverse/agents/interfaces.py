@@ -33,7 +33,7 @@ class ReportStore(Protocol):
 
 
 class Publisher(Protocol):
-    """Sends a message of the server's own to whoever subscribed, at QoS 0; handlers get it, too."""
+    """A Publisher sends a message of the server's own at QoS 0, to subscribers and to handlers."""
 
     def __call__(self, topic: str, payload: bytes, retain: bool = False) -> None: ...
 
@@ -55,7 +55,7 @@ class Warn(Protocol):
 
 
 class Complaints(Protocol):
-    """Writes to the log within limits for each cause."""
+    """Complaints writes to the log, within limits for each cause."""
 
     @property
     def warn(self) -> Warn: ...
@@ -66,10 +66,10 @@ class Complaints(Protocol):
 
 
 class OnStop(Protocol):
-    """Has a function called when the daemon stops."""
+    """An OnStop has a function called when the daemon stops."""
 
     def __call__(self, function: Callable[[], Any], /) -> None:
-        """The function is called while all still works; a Deferred from it, or a coroutine, is waited for."""
+        """Have ``function`` called while all still works; its Deferred, or coroutine, is waited for."""
 
 
 class Client(Protocol):

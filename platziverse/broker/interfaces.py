@@ -112,11 +112,7 @@ class ClientObserver(Protocol):
 
 
 class Authority(Protocol):
-    """An Authority decides who may do what; it answers at once, except for ``login``.
-
-    :ivar restricts: ``False`` when all may publish wherever it is not ``reserved``, and receive everything;
-        then nothing else is asked.
-    """
+    """An Authority decides who may do what; it answers at once, except for ``login``."""
 
     @property
     def checks_names(self) -> bool:

@@ -39,12 +39,7 @@ class Owner(Protocol):
 
 
 class Outbox:
-    """An Outbox is the way back to a client (``NetworkConnection``), and the push producer of its transport.
-
-    :ivar congested: the transport has told us to pause: the client takes less than it is sent.
-    :ivar congested_since: in the time of ``Deadlines``.
-    :ivar closed: nothing leaves any more.
-    """
+    """An Outbox is the way back to a client (``NetworkConnection``), and the push producer of its transport."""
 
     __slots__ = (
         "_out",

@@ -23,16 +23,13 @@ class Sender(Protocol):
 
 
 class Rates:
-    """Rates counts what each connection of the daemon has sent.
-
-    :ivar packets: how many a client may send before it is counted; ``bytes`` likewise.
-    """
+    """Rates counts what each connection of the daemon has sent."""
 
     def __init__(self, limits: Limits) -> None:
         packets, size = limits.max_message_rate, limits.max_byte_rate
         self._packet_seconds = 1 / packets if packets else 0.0
         self._byte_seconds = 1 / size if size else 0.0
-        #: What a client may send before it is counted.
+        #: How many packets, and bytes, a client may send before it is counted.
         self.packets = int(packets * AHEAD * CREDIT) if packets else ENDLESS
         self.bytes = int(size * AHEAD * CREDIT) if size else ENDLESS
 
