@@ -39,7 +39,7 @@ class Owner(Protocol):
 
 
 class Outbox:
-    """An Outbox is the way back to a client (``NetworkConnection``), and the push producer of its transport."""
+    """An Outbox is the way back to a client (``NetworkConnection``), and push producer of its transport."""
 
     __slots__ = (
         "_out",
