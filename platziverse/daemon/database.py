@@ -106,7 +106,7 @@ class Database:
     def _prepare(self, dsn: str) -> Generator["Deferred[Any]", Any, None]:
         """Our tables; the first time also: nobody is connected yet, whatever a crash has left there."""
         try:
-            yield migrate(dsn, self._reactor)
+            yield migrate(dsn, self._reactor, make=not self._was_prepared)
             yield self._lease.start(dsn)
             if not self._was_prepared:
                 left = yield reset_presence(dsn, self._reactor, self.instance.id)

@@ -77,12 +77,15 @@ def migrate(
     reactor: Any,
     *,
     schema: "Traversable | None" = None,
+    make: bool = True,
     patience: float = 60.0,
     step_deadline: float = 4 * 3600.0,
 ) -> Generator["Deferred[Any]", Any, int]:
     """Apply the steps that are missing. The Deferred fires with the version reached.
 
     :param schema: directory of the steps; ``None``: our own.
+    :param make: make the tables where there are none of ours; not when they were there before: then only
+        their schema is hidden (``search_path``), or somebody restores them.
     :param patience: seconds to wait while another daemon changes the tables.
     :param step_deadline: seconds for one step; converting a large database of the original takes long.
     :raises SchemaError: a newer daemon was here, the tables are somebody else's, or a step was refused.
@@ -94,7 +97,7 @@ def migrate(
     try:
         version = None
         while version is None:
-            version = yield _next_step(connection, schema, steps, patience, step_deadline)
+            version = yield _next_step(connection, schema, steps, make, patience, step_deadline)
         return int(version)
     except psycopg2.Error as error:
         if isinstance(error, psycopg2.OperationalError):
@@ -109,12 +112,19 @@ def migrate(
 
 @inlineCallbacks
 def _next_step(
-    connection: Connection, schema: "Traversable", steps: list[Step], patience: float, deadline: float
+    connection: Connection,
+    schema: "Traversable",
+    steps: list[Step],
+    make: bool,
+    patience: float,
+    deadline: float,
 ) -> Generator["Deferred[Any]", Any, int | None]:
     """Apply the next step, in one transaction. Fires with ``None``; with the version if none was missing."""
     yield _begin(connection, patience)
     ((found,),) = yield timed(connection, connection.runQuery("SELECT to_regclass('platziverse_schema')"), 30)
     if found is None:
+        if not make:
+            raise SchemaError("platziverse_schema is gone: is the search_path, or the role, another one?")
         yield timed(connection, connection.runOperation(_MAKE_VERSIONS), 30)
     ((version, present),) = yield timed(connection, connection.runQuery(_STATE), 30)
     known = steps[-1].version if steps else 0

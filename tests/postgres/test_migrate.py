@@ -74,6 +74,16 @@ class MadeAgain(DatabaseCase):
         self.assertEqual((yield migrate(self.dsn, reactor)), KNOWN)
 
     @inlineCallbacks
+    def test_nothing_is_made_in_another_schema_when_ours_were_there(self) -> Steps:
+        """Row 159: a search_path or a role that has changed while the daemon runs."""
+        yield migrate(self.dsn, reactor)
+        self.execute("CREATE SCHEMA other")
+        self.execute(f"ALTER DATABASE {self.name} SET search_path = other")
+        error = yield self.assertFailure(migrate(self.dsn, reactor, make=False), SchemaError)
+        self.assertIn("search_path", str(error))
+        self.assertEqual(self.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'other'"), [(0,)])
+
+    @inlineCallbacks
     def test_the_tables_are_not_made_again_while_somebody_restores_them(self) -> Steps:
         """Else the restore would find them there."""
         yield migrate(self.dsn, reactor)
