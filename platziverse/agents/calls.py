@@ -22,7 +22,7 @@ class TimeIsUp(Exception):
 
 
 class Call:
-    """One message at one handler.
+    """A Call is one message at one handler.
 
     Time and room are counted while the handler itself is waited for, not while the store is: the database may
     be away for longer than a handler may take.

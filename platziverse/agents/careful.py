@@ -1,4 +1,4 @@
-"""The careful reader of ``agent/message``: slower, forgiving to single metrics, and it says what is wrong."""
+"""Careful: the slower reader of ``agent/message``, which forgives single metrics and says what is wrong."""
 
 import json
 import re
@@ -43,9 +43,9 @@ _NO_NUMBER: Final = "\x01no number: "
 
 
 def read_carefully(payload: bytes, max_metrics: int) -> "tuple[Agent, list[Metric], int | float | None, str]":
-    """Agent, usable metrics, timestamp, and what is wrong with the other metrics.
+    """Return agent, usable metrics, timestamp, and in words what is wrong with the other metrics.
 
-    The timestamp is NaN when there is one, but it is no number.
+    The timestamp is ``None`` when there is none, and NaN when it is no number.
 
     :raises InvalidReport: nothing can be used.
     """
@@ -115,7 +115,7 @@ def _unique(pairs: list[tuple[str, object]]) -> None:
 
 
 def _any(_: str) -> None:
-    """Numbers are not looked at here."""
+    """Ignore a number."""
 
 
 def _read_metrics(raws: list[Raw]) -> tuple[list[Metric], str]:
@@ -134,7 +134,10 @@ def _read_metrics(raws: list[Raw]) -> tuple[list[Metric], str]:
 
 
 def _read_metric(raw: Raw) -> Metric:
-    """:raises ValueError: what it says is for the reason; so is what DecodeError says."""
+    """Read one metric.
+
+    :raises ValueError: it cannot be used; the text is part of the reason. So is that of ``DecodeError``.
+    """
     metric = _decode_metric(raw)
     value: Any = metric.value
     metric.value = value = value if isinstance(value, str) else number_text(value)
@@ -158,9 +161,9 @@ def _read_timestamp(raw: Raw) -> int | float | None:
 
 
 def number_text(value: int | float) -> str:
-    """The shortest decimal text that gives the same number; integers digit by digit, whatever their size.
+    """Return the shortest decimal text for the same number; integers of any size digit by digit.
 
-    :raises ValueError: too large even for a double.
+    :raises ValueError: it is too large even for a double.
     """
     if isinstance(value, int):
         if value.bit_length() > 1024:

@@ -14,7 +14,7 @@ from platziverse.mqtt.packets import Publish
 
 
 class AgentHandlers:
-    """Rows of the handler table.
+    """AgentHandlers are rows of the handler table.
 
     :param recorder: saves the Reports.
     """
@@ -25,7 +25,7 @@ class AgentHandlers:
         self._redeliveries = Redeliveries()
 
     def message(self, message: Publish, client: Client, /) -> "Deferred[Any]":
-        """``agent/message``: the Deferred fires when it is stored, as rows or as a Rejection."""
+        """Save an ``agent/message``; the Deferred fires when it is stored, as rows or as a Rejection."""
         recorder = self._recorder
         outlives = client.persistent and message.packet_id is not None
         if outlives:

@@ -1,4 +1,4 @@
-"""The ports of this room: the store below it, and what it sees of the broker beside it."""
+"""Interfaces: the ports of this room, to the store below it and to the broker beside it."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -21,38 +21,41 @@ __all__ = [
 
 
 class ReportStore(Protocol):
-    """Commits entries; the firing of a Deferred *is* the acknowledgement."""
+    """A ReportStore commits entries; the firing of a Deferred *is* the acknowledgement."""
 
     def save(self, entry: Entry) -> "Deferred[None]":
-        """Fires when the transaction with this entry has committed.
+        """Save an entry; the Deferred fires when the transaction with it has committed.
 
-        Entries of one agent, and of one client, are committed in the order of the calls. What the
-        database refuses for its data becomes a row of ``rejected_messages`` and fires as well.
+        Entries of one agent, and of one client, are committed in the order of the calls. An entry that the
+        database refuses for its data becomes a row of ``rejected_messages``, and its Deferred fires as well.
         While the database is away the Deferred waits. It errbacks only when the store is stopped.
         """
 
 
 class Publisher(Protocol):
-    """Sends a message of the server's own to whoever subscribed, at QoS 0; handlers get it, too."""
+    """A Publisher sends a message of the server's own at QoS 0, to subscribers and to handlers."""
 
     def __call__(self, topic: str, payload: bytes, retain: bool = False) -> None: ...
 
 
 class Record(Protocol):
-    """Saves Reports of a message as its sender's."""
+    """A Record saves Reports of a message as its sender's."""
 
     def __call__(self, message: Publish, client: "Client", /, *reports: Report) -> "Deferred[object]":
-        """Fires when they are committed; see :meth:`platziverse.agents.rows.Recording.record`."""
+        """Save Reports; the Deferred fires when they are committed.
+
+        See :meth:`platziverse.agents.rows.Recording.record`.
+        """
 
 
 class Warn(Protocol):
-    """Writes a warning about a client to the log, unless there have been too many for the same cause."""
+    """A Warn writes a warning about a client to the log, unless there were too many for the same cause."""
 
     def __call__(self, cause: str, format: str, /, *, address: str, **fields: object) -> None: ...
 
 
 class Complaints(Protocol):
-    """Writes to the log within limits for each cause."""
+    """Complaints writes to the log, within limits for each cause."""
 
     @property
     def warn(self) -> Warn: ...
@@ -63,17 +66,18 @@ class Complaints(Protocol):
 
 
 class OnStop(Protocol):
-    """Has a function called when the daemon stops."""
+    """An OnStop has a function called when the daemon stops."""
 
     def __call__(self, function: Callable[[], Any], /) -> None:
-        """The function is called while all still works; a Deferred from it, or a coroutine, is waited for."""
+        """Have ``function`` called while all still works; its Deferred, or coroutine, is waited for."""
 
 
 class Client(Protocol):
-    """Who sent a message: one Network Connection of one Client Identifier.
+    """A Client is the sender of a message: one Network Connection of one Client Identifier.
 
-    ``number`` is another for every connection; ``persistent``: the Session outlives it;
-    ``username`` is the login, ``None`` for an anonymous client.
+    :ivar number: another one for every connection.
+    :ivar persistent: the Session outlives the connection (Clean Session 0).
+    :ivar username: of its login; ``None`` for an anonymous client.
     """
 
     @property

@@ -1,4 +1,4 @@
-"""Every limit of what agents may send, with its default. Each one is a setting."""
+"""Limits: each limit of an ``agent/message`` is a setting, with its default."""
 
 from attrs import field, frozen
 from attrs.validators import ge
@@ -6,7 +6,7 @@ from attrs.validators import ge
 
 @frozen
 class AgentLimits:
-    """What is beyond is kept in ``rejected_messages``, and acknowledged."""
+    """AgentLimits are limits of a message; one that is beyond them is kept as rejected, and acknowledged."""
 
     #: Bytes of one ``agent/message``.
     max_payload: int = field(default=64 * 1024, validator=ge(128))

@@ -33,7 +33,7 @@ MAX_REASON: Final = 500
 
 
 class InvalidReport(Exception):
-    """A message, all of it, that can never become rows: a handler may raise it, too.
+    """An InvalidReport says that no part of a message can become rows; a handler may raise it, too.
 
     The message is kept in ``rejected_messages``, and acknowledged.
 
@@ -53,7 +53,7 @@ class InvalidReport(Exception):
 
 
 class Agent(Struct, frozen=True, gc=False):
-    """Who measured. ``pid`` is a process id; the texts hold no NUL."""
+    """An Agent is the one who measured. ``pid`` is a process id; the texts hold no NUL."""
 
     uuid: Name
     username: Text
@@ -63,7 +63,7 @@ class Agent(Struct, frozen=True, gc=False):
 
 
 class Metric(Struct, gc=False):
-    """One reading. ``value`` is text of at most 4 KiB; numbers are kept as their shortest decimal text."""
+    """A Metric is one reading; ``value`` has at most 4 KiB, numbers as their shortest decimal text."""
 
     type: Name
     value: Value
@@ -71,7 +71,7 @@ class Metric(Struct, gc=False):
 
 @define
 class Rejection:
-    """A message, or one metric of it, that can never become rows, kept with its bytes.
+    """A Rejection is a message, or one metric of it, that can never become rows, kept with its bytes.
 
     :ivar payload: the raw bytes of the whole message.
     :ivar reason: what is wrong, in one line, naming the path, e.g. ``"Expected `int` - at `$.agent.pid`"``.
@@ -89,7 +89,7 @@ _NO_SOURCE: Final = Rejection("", "", b"", "", 0.0)
 
 
 class Report(Struct, gc=False):
-    """What one message says of one agent at one moment, and that can become rows.
+    """A Report is all that one message says of one agent at one moment, and can become rows.
 
     A topic handler gives ``agent``, ``metrics`` and, if it knows the time, ``measured``; the rest is added
     when the Report is recorded.
@@ -98,9 +98,9 @@ class Report(Struct, gc=False):
     :param measured_adjusted: the agent's time was unusable, ``measured`` is the time of arrival.
     :ivar arrived: time of arrival, seconds since the epoch, wall clock.
     :param key: 16 bytes that recognise a redelivery, or ``None`` when the message has no usable timestamp.
-    :param rejections: what could not be used of this message, in the same transaction: empty, or one
+    :param rejections: the unusable parts of this message, in the same transaction: empty, or one
         Rejection that names every unusable metric (one for each would multiply the bytes of the message).
-    :param source: the raw message, in case the database refuses what validation let through.
+    :param source: the raw message, in case the database refuses a report that validation let through.
     """
 
     agent: Agent
@@ -116,13 +116,13 @@ class Report(Struct, gc=False):
 
 @frozen
 class Departure:
-    """The last connection that spoke for this agent has ended."""
+    """A Departure says that the last connection that spoke for this agent has ended."""
 
     uuid: str
 
 
 def move(entry: object, seconds: float) -> None:
-    """Correct the time of arrival of an entry that has one: the clock was behind by so many seconds."""
+    """Correct the time of arrival of an entry, if it has one: the clock was behind by so many seconds."""
     if isinstance(entry, Report):
         entry.arrived += seconds
         for rejection in (entry.source, *entry.rejections):

@@ -1,4 +1,4 @@
-"""Bytes of an ``agent/message`` → :class:`Report`.
+"""Payload: turns the bytes of an ``agent/message`` into a :class:`Report`.
 
 Two readers agree on what is valid. The quick one decodes straight into the classes and proves with one count
 of quotation marks that nothing was there that it did not read. Everything unusual goes to the careful one
@@ -37,7 +37,7 @@ _decode: Final = Decoder(_Message).decode
 
 
 def parse(message: Publish, client_id: str, arrived: float, limits: AgentLimits = _DEFAULTS) -> Report:
-    """The Report that a message brings.
+    """Return the Report that a message brings.
 
     :param client_id: of the sender, for the Rejections.
     :param arrived: seconds since the epoch, wall clock.
@@ -89,7 +89,7 @@ def _read_quickly(payload: bytes, max_metrics: int) -> _Message | None:
 
 
 def use_time(report: Report, milliseconds: int | float, hashed: bytes) -> None:
-    """Take the time of a reading, and make the key, if that time can be right.
+    """Set the time of a reading, and the key of its report, if that time can be right.
 
     :param milliseconds: since the epoch; NaN stands for a time that is no number.
     :param hashed: bytes that recognise the message when it comes again.
@@ -104,6 +104,9 @@ def use_time(report: Report, milliseconds: int | float, hashed: bytes) -> None:
 
 
 def check_size(payload: bytes, limits: AgentLimits) -> None:
-    """:raises InvalidReport: the payload is longer than one of a report may be."""
+    """Check the size of a payload.
+
+    :raises InvalidReport: it is longer than that of a report may be.
+    """
     if len(payload) > limits.max_payload:
         raise InvalidReport("size", f"{len(payload)} bytes, {limits.max_payload} are allowed")

@@ -1,4 +1,4 @@
-"""Order in time: entries that must wait for one another although the store takes them apart."""
+"""Pending: entries that have to wait for one another although the store takes them apart."""
 
 from collections import deque
 from collections.abc import Callable
@@ -24,17 +24,17 @@ class _Unfinished:
 
 
 class Redeliveries:
-    """Recognises a message that comes again while its first copy is still on the way to the database.
+    """Redeliveries recognises a message that comes again while its first copy is on the way to the database.
 
-    A client that reconnects sends again what was not acknowledged. Storing it twice is prevented
-    here: the copy waits for the first one.
+    A client that reconnects sends the messages again that were not acknowledged. None is stored twice: the
+    copy waits for the first one.
     """
 
     def __init__(self) -> None:
         self._unfinished: dict[tuple[str, int], _Unfinished] = {}
 
     def find(self, message: Publish, client: Client) -> "Deferred[Any] | None":
-        """The outcome of the first copy, ``None`` if there is none on the way."""
+        """Return the outcome of the first copy; ``None`` if none is on the way."""
         if not message.dup or message.packet_id is None:
             return None
         entry = self._unfinished.get((client.client_id, message.packet_id))
@@ -64,9 +64,9 @@ class Redeliveries:
 
 
 class EndedSessions:
-    """Saves entries of clients, each after what its client's ended Session left behind has been forgotten.
+    """EndedSessions saves entries of clients, each after the Forget of its client's ended Session.
 
-    The store keeps what one client and what one agent sends in order, each for itself. A new Session
+    The store keeps the entries of one client in order, and those of one agent. A new Session
     may use a Packet Identifier again that the old one left, so its messages wait for the Forget.
     """
 
@@ -77,7 +77,7 @@ class EndedSessions:
         self._waiting: dict[str, deque[tuple[Entry, Deferred[None]] | None]] = {}
 
     def forget(self, client_id: str) -> None:
-        """A persistent Session has ended."""
+        """Save a Forget: a persistent Session has ended."""
         waiting = self._waiting.get(client_id)
         if waiting is None:
             self._waiting[client_id] = deque()

@@ -8,16 +8,17 @@ from platziverse.agents.model import InvalidReport
 
 @define
 class _Speakers:
-    """How many connections speak for an agent, and the login they share."""
+    """_Speakers says how many connections speak for an agent, and which login they share."""
 
     count: int
     login: str | None
 
 
 class Presence:
-    """A connection speaks for an agent from its first valid message until it ends, a gateway for several.
+    """A Presence knows for which agents each connection speaks, from a first valid message to its end.
 
-    What is remembered: an entry for each open connection, one for each pair of connection and agent.
+    A gateway speaks for several. There is an entry for each open connection, and one for each pair of
+    connection and agent.
 
     :param max_agents: of one connection.
     """
@@ -32,24 +33,24 @@ class Presence:
 
     @property
     def agents(self) -> int:
-        """Agents connected now."""
+        """How many agents are connected now."""
         return len(self._speakers)
 
     def is_open(self, client: Client) -> bool:
-        """The connection has not ended yet."""
+        """Return whether the connection has not ended yet."""
         return client.number in self._heard
 
     def is_connected(self, uuid: str) -> bool:
-        """Some connection speaks for the agent."""
+        """Return whether a connection speaks for the agent."""
         return uuid in self._speakers
 
     def begin(self, client: Client) -> None:
-        """A connection begins; it speaks at once for the agents of the one it has taken over."""
+        """Begin a connection, which speaks at once for the agents of the one that it has taken over."""
         inherited = self._inherited.pop(client.client_id, None)
         self._heard[client.number] = dict.fromkeys(inherited, False) if inherited else None
 
     def end(self, client: Client, taken_over: bool) -> list[str]:
-        """A connection has ended; returns the agents that nobody speaks for any more.
+        """End a connection; return the agents for which none speaks any more.
 
         :param taken_over: :meth:`begin` of a connection with the same Client Identifier comes next.
         """
@@ -69,12 +70,12 @@ class Presence:
         return speakers.count == 0
 
     def has_heard(self, client: Client, uuid: str) -> bool:
-        """A valid message of the agent came on this very connection before, and it is open."""
+        """Return whether a valid message of the agent came on this very connection, and it is open."""
         heard = self._heard.get(client.number)
         return heard is not None and heard.get(uuid, False)
 
     def check(self, client: Client, uuid: str) -> None:
-        """Whether :meth:`heard` may be called.
+        """Make sure that :meth:`heard` may be called.
 
         :raises InvalidReport: the connection speaks for too many agents, or the agent is another login's.
         """
@@ -90,9 +91,9 @@ class Presence:
             raise InvalidReport("login", "the agent is connected with another login - at `$.agent.uuid`")
 
     def heard(self, client: Client, uuid: str) -> bool:
-        """A valid message of the agent came; true when it is the first on this connection.
+        """Note a valid message of the agent; return whether it is the first on this connection.
 
-        On a connection that has ended it changes nothing.
+        Nothing changes when the connection has ended.
         """
         heard = self._heard.get(client.number)
         if heard is None:

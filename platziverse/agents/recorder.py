@@ -1,4 +1,4 @@
-"""Recorder: saves Reports for their senders, and what becomes of the agents when a connection ends."""
+"""Recorder: saves Reports for their senders, and Departures when a connection ends."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -28,15 +28,15 @@ ANNOUNCEMENTS: Final = frozenset({CONNECTED, DISCONNECTED})
 
 
 class Recorder:
-    """Saves what clients report: asks who may, keeps who is connected, rejects what can never become rows.
+    """A Recorder saves Reports, asks who may speak for an agent, and knows which agents are connected.
 
-    It observes connections and Sessions, too. Whatever reads messages, ``agent/message`` or another handler,
-    has one Recorder, so a connection speaks for its agents in whichever form it reports them.
+    It observes connections and Sessions, too. ``agent/message`` and all other handlers share one Recorder, so
+    a connection speaks for its agents in whichever form it reports them.
 
     :param store: where Reports go.
     :param publish: sends ``agent/connected`` and ``agent/disconnected``.
     :param wall_clock: seconds since the epoch.
-    :param may_speak_for: whether a client may report as the agent with this uuid and username.
+    :param may_speak_for: returns whether a client may report as the agent with this uuid and username.
     :param warn: tells the log about rejected messages.
     """
 
@@ -109,11 +109,11 @@ class Recorder:
         return together([self.save(report, client, known) for report, known in admitted])
 
     def admit(self, report: Report, client: Client) -> bool:
-        """Whether the agent has been heard before on this connection, which is open.
+        """Return whether the agent was heard before on this connection, which is open.
 
         Metrics of types that the agent may not send any more are taken out of the report.
 
-        :raises InvalidReport: the client may not speak for it, or not of that.
+        :raises InvalidReport: the client may not speak for the agent, or the agent not of these types.
         """
         agent = report.agent
         if not self._may_speak_for(client, agent.uuid, agent.username):
@@ -184,24 +184,24 @@ class Recorder:
         )
 
     def _not_saved(self, failure: Failure) -> None:
-        """Tell the log what nobody waits for; at the end of a daemon without its database it may be much."""
+        """Tell the log of an entry that was not saved, for which nobody waits."""
         reason = failure.getErrorMessage() or failure.value.__class__.__name__
         self._warn("not saved", "An entry could not be saved: {reason}", address="", reason=reason)
 
     # -- connections and Sessions ----------------------------------------------------------------
 
     def client_connected(self, client: Client) -> None:
-        """A connection begins, right after the end of the one it has taken over."""
+        """Begin a connection, right after the end of the one that it has taken over."""
         self.presence.begin(client)
 
     def client_disconnected(self, client: Client, taken_over: bool) -> None:
-        """A connection has ended, and with it the agents that only it spoke for."""
+        """End a connection, and let the agents depart for which only it spoke."""
         for uuid in self.presence.end(client, taken_over):
             self._publish(DISCONNECTED, encode({"agent": {"uuid": uuid}}))
             self._depart(uuid, client)
 
     def left_behind(self, uuids: Sequence[str]) -> None:
-        """Agents of a daemon that has died; some of them may have come to this one meanwhile."""
+        """Announce agents of a daemon that has died, but for those that have come to this one meanwhile."""
         for uuid in uuids:
             if not self.presence.is_connected(uuid):
                 self._publish("agent/disconnected", encode({"agent": {"uuid": uuid}}))
@@ -210,16 +210,16 @@ class Recorder:
         self._sessions.save(client.client_id, Departure(uuid)).addErrback(self._not_saved)
 
     def message_released(self, client: Client, packet_id: int) -> "Deferred[Any]":
-        """PUBREL came: PUBCOMP waits until the Packet Identifier is forgotten."""
+        """Save a Release: PUBCOMP waits until the Packet Identifier is forgotten."""
         return self._sessions.save(client.client_id, Release(client.client_id, packet_id))
 
     def session_ended(self, client_id: str) -> None:
-        """A persistent Session is gone, and with it its Packet Identifiers."""
+        """Save a Forget: a persistent Session is gone, and with it its Packet Identifiers."""
         self._sessions.forget(client_id)
 
 
 def together(answers: "Sequence[Deferred[Any]]") -> "Deferred[Any]":
-    """One Deferred for one or several: it fires when all have fired, and fails as the first that fails."""
+    """Return one Deferred for all ``answers``; it fires when they have, and fails as the first that does."""
     if len(answers) == 1:
         return answers[0]
     return gatherResults(answers, consumeErrors=True).addErrback(_first_failure)
@@ -246,7 +246,7 @@ def _connected(agent: Agent) -> bytes:
 
 
 def delivery_of(message: Publish, client: Client) -> Delivery:
-    """What recognises a redelivery of a QoS 2 message of a persistent Session."""
+    """Return the record that recognises a redelivery of a QoS 2 message of a persistent Session."""
     digest = blake2b(message.topic.encode(), digest_size=16)
     digest.update(b"\0" + message.payload)
     assert message.packet_id is not None
@@ -254,7 +254,7 @@ def delivery_of(message: Publish, client: Client) -> Delivery:
 
 
 def _add_rejection(report: Report, reason: str) -> None:
-    """Let the report bring one Rejection along, which begins with ``reason``."""
+    """Let the report bring one Rejection along, whose reason begins with ``reason``."""
     source = report.source
     reasons = [rejection.reason for rejection in report.rejections]
     reason = "; ".join([reason, *reasons])[:MAX_REASON]
@@ -262,5 +262,5 @@ def _add_rejection(report: Report, reason: str) -> None:
 
 
 def _one_of(errors: Sequence[InvalidReport]) -> InvalidReport:
-    """One that says what all say, of the first one's kind."""
+    """Return one error with the texts of all, of the kind of the first."""
     return InvalidReport(errors[0].kind, "; ".join(error.reason for error in errors)[:MAX_REASON])

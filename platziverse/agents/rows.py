@@ -1,4 +1,4 @@
-"""Rows of the handler table that record: what becomes of the Reports that other people's handlers make.
+"""Rows: those of the handler table that record the Reports of other people's handlers.
 
 A handler records a message by returning Reports, or a Deferred of them, or by calling ``record``. Its Reports
 say who measured, what, and when; the rest, that is arrival, source, key and delivery, is added here.
@@ -32,7 +32,7 @@ GivenHandler: TypeAlias = Callable[[Publish, Client], Any]
 
 
 class Recording:
-    """One table: a name, and what its handlers have to do with the recorder.
+    """A Recording is one table: its name, and the calls of its handlers that wait for the recorder.
 
     :param name: ``package.module:function``.
     :ivar waiting: calls whose handler has not finished, and does not wait for the store.
@@ -74,11 +74,11 @@ class Recording:
         return self.recorder.record(message, client, arrived, reports, errors)
 
     def begin(self, call: Call) -> None:
-        """What is recorded of the message of this call is waited for."""
+        """Let the call wait, from now on, for all that is recorded of its message."""
         self._calls.setdefault(id(call.message), []).append(call)
 
     def end(self, call: Call) -> None:
-        """The handler has finished."""
+        """Let the call wait no more: its handler has finished."""
         calls = self._calls[id(call.message)]
         calls.remove(call)
         if not calls:
@@ -92,7 +92,7 @@ class Recording:
 
 
 class RecordingRow:
-    """One handler of a table, whose Reports are recorded, and whose failures are its own.
+    """A RecordingRow is one handler of a table; its Reports are recorded, and its failures are its own.
 
     A message that comes again while its first copy is being stored waits for that one; the handler is not
     called for it.
@@ -103,7 +103,7 @@ class RecordingRow:
         self._redeliveries = Redeliveries()
 
     def __call__(self, message: Publish, client: Client, /) -> "Deferred[Any] | None":
-        """``None`` when there is nothing to wait for; see :class:`~platziverse.broker.interfaces.Handler`."""
+        """Call the handler; return ``None`` when there is nothing to wait for."""
         return Together((self,), self.recording.recorder)(message, client)
 
     def handle(self, message: Publish, client: Client, fate: "Fate") -> "Deferred[Any] | None":
@@ -144,7 +144,7 @@ class RecordingRow:
         return call.answer if call.recorded or not call.answer.called else None
 
     def _finish(self, call: Call, client: Client, fate: "Fate", arrived: float, result: Any) -> None:
-        """The handler has finished: save what it has returned, note how it has failed."""
+        """Save the Reports that the handler has returned, or note how it has failed: it has finished."""
         recording, message = self.recording, call.message
         recording.end(call)
         if isinstance(result, Failure):
@@ -161,14 +161,14 @@ class RecordingRow:
 
 
 def _checked(given: Any) -> Any:
-    """What a handler has returned; a Failure if that is neither ``None`` nor Reports."""
+    """Return ``given``, of a handler, or a Failure if that is neither ``None`` nor Reports."""
     if given is None or reports_in(given) is not None:
         return given
     return Failure(TypeError(f"a handler returned {type(given).__name__}, neither Reports nor a Deferred"))
 
 
 class Fate:
-    """What becomes of one message at all its handlers.
+    """A Fate is noted for one message by all its handlers.
 
     :ivar kept: it is being stored, as rows or as a Rejection.
     :ivar failed: a line for each handler that has failed.
@@ -182,17 +182,17 @@ class Fate:
 
 
 class Together:
-    """All handlers of one Topic Name, some of them of tables.
+    """A Together is all handlers of one Topic Name, some of them of tables.
 
-    What a table's handler has failed with is acknowledged, and kept in ``rejected_messages`` unless another
-    handler has stored it: a device that sends it again would find the same handler.
+    A message that a handler of a table has failed with is acknowledged, and kept in ``rejected_messages``
+    unless another handler has stored it: a device that sends it again would find the same handler.
     """
 
     def __init__(self, handlers: "Sequence[Callable[[Publish, Client], Any]]", recorder: Recorder) -> None:
         self._handlers, self._recorder = handlers, recorder
 
     def __call__(self, message: Publish, client: Client, /) -> "Deferred[Any] | None":
-        """``None`` when there is nothing to wait for; see :class:`~platziverse.broker.interfaces.Handler`."""
+        """Call the handler; return ``None`` when there is nothing to wait for."""
         fate, arrived = Fate(), self._recorder.wall_clock()
         answers = []
         for handler in self._handlers:
@@ -218,7 +218,7 @@ class Together:
 
 
 def reports_in(given: object) -> list[Report] | None:
-    """The Reports that a handler has returned: one, or a list or tuple of them; ``None``: neither."""
+    """Return the Reports that a handler has returned, one or a list or tuple; ``None``: it is neither."""
     if isinstance(given, Report):
         return [given]
     if isinstance(given, list | tuple) and all(isinstance(report, Report) for report in given):
@@ -229,10 +229,10 @@ def reports_in(given: object) -> list[Report] | None:
 def completed(
     report: Report, number: int, message: Publish, client: Client, arrived: float, limits: AgentLimits
 ) -> Report:
-    """A handler's Report, read like an ``agent/message`` and with all that the handler does not know.
+    """Return a handler's Report, read like an ``agent/message``, with all that the handler does not know.
 
-    :param number: of the Report in its message, from 0: it is a part of the key.
-    :raises InvalidReport: nothing of it can become rows.
+    :param number: of the Report in its message, from 0, which is a part of the key.
+    :raises InvalidReport: no part of it can become rows.
     """
     check_size(message.payload, limits)
     try:

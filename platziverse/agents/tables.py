@@ -15,6 +15,8 @@ from platziverse.agents.rows import GivenHandler, Recording, RecordingRow, Toget
 from platziverse.mqtt.packets import Publish
 from platziverse.mqtt.topics import check_topic_name
 
+__all__ = ["MakeRows", "Tables"]
+
 #: Makes rows of the table: called with ``publish``, and with ``record``, ``clock`` and ``on_stop`` if it has
 #: parameters of these names.
 MakeRows: TypeAlias = Callable[..., Mapping[str, GivenHandler]]
@@ -23,7 +25,7 @@ AnyHandler: TypeAlias = Callable[[Publish, Client], Any]
 
 
 class Tables:
-    """Makes the rows, calls what is to be called at the end, and says what handlers have failed with.
+    """Tables makes the rows, calls functions at the end, and says with which messages handlers have failed.
 
     :param publish: sends a message of the server's own.
     :param clock: steady time, and the timers of handlers.
@@ -71,7 +73,7 @@ class Tables:
         return {topic_filter: RecordingRow(handler, recording) for topic_filter, handler in rows.items()}
 
     def publish(self, topic: str, payload: bytes, retain: bool = False) -> None:
-        """Send a message of the server's own, at QoS 0, to whoever subscribed, and to handlers.
+        """Send a message of the server's own at QoS 0, to subscribers and to handlers.
 
         :raises MalformedPacket: ``topic`` is no Topic Name.
         :raises TypeError: ``payload`` is not bytes.
@@ -91,7 +93,7 @@ class Tables:
         return handlers
 
     def stop(self) -> "Deferred[Any]":
-        """Call what wants to be called at the end, the last first; fires when all have finished."""
+        """Call the functions of ``OnStop``, the last first; the Deferred fires when all have finished."""
         hooks, self._on_stop = self._on_stop[::-1], []
         answers = [maybeDeferred(hook).addErrback(self._hook_failed, name) for name, hook in hooks]
         return DeferredList(answers).addCallback(self._stopped)
@@ -106,7 +108,7 @@ class Tables:
     # -- handlers that fail ----------------------------------------------------------------------
 
     def refusal(self, row: RecordingRow, message: Publish) -> str:
-        """Why a handler is not called for a message, in one line; usually empty."""
+        """Return why a handler is not called for a message, in one line; usually empty."""
         name = row.recording.name
         calls = running.get()
         if calls and any(call.row is row for call in calls):
@@ -119,7 +121,7 @@ class Tables:
         return ""
 
     def failed(self, row: RecordingRow, message: Publish, client: Client, failure: Failure) -> str:
-        """Count and log what a handler has failed with; returns it in one line."""
+        """Count and log the failure of a handler with a message; return it in one line."""
         name = row.recording.name
         error = failure.value
         late = isinstance(error, TimeIsUp)

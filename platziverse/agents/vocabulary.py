@@ -10,7 +10,7 @@ MAX_REMEMBERED: Final = 200_000
 
 
 class Vocabulary:
-    """Keeps one agent from inventing types without end, which would burst indexes and dashboards.
+    """A Vocabulary keeps an agent from inventing types without end, which would burst indexes and dashboards.
 
     The memory is that of the process and has an end: above ``max_remembered`` types in all, the agent
     silent for longest is forgotten, and may then send ``max_types`` new ones. So the cap holds exactly
@@ -25,11 +25,14 @@ class Vocabulary:
 
     @property
     def remembered(self) -> int:
-        """How many types of all agents together are remembered."""
+        """How many types of all agents together are remembered now."""
         return self._types.weight
 
     def admit(self, uuid: str, metrics: list[Metric]) -> "tuple[list[Metric], list[Metric]]":
-        """The metrics whose types the agent may send, the same list if it is all of them, and the others."""
+        """Return the metrics whose types the agent may send, and the others.
+
+        The first is the same list if all of them may be sent.
+        """
         if not metrics:
             return metrics, []
         known = self._types.touch(uuid) or frozenset()

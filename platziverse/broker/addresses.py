@@ -1,4 +1,4 @@
-"""What addresses say: which are counted together, and which are of this machine."""
+"""Addresses: which of them are counted together, and which are of this machine."""
 
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address

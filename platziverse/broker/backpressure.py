@@ -1,4 +1,4 @@
-"""Backpressure: a receiver whose queue is full holds those who publish to it, for a while.
+"""Backpressure: a receiver whose queue is full holds its publishers, for a while.
 
 A burst is waited for: the publishers who feed a full queue, and nobody else, are not read from until half of
 it is gone. A receiver that goes on taking too little is *too slow* after that: its messages are dropped
@@ -17,7 +17,7 @@ from platziverse.broker.traffic import Traffic
 
 
 class Backpressure:
-    """Decides, for every full queue, who waits for whom.
+    """A Backpressure decides for every full queue who waits for whom.
 
     :param complaints: where receivers that lose messages are named.
     """
@@ -35,7 +35,7 @@ class Backpressure:
         self._clock = clock
 
     def full(self, receiver: Session, client: Client) -> None:
-        """A message of ``client`` was queued for ``receiver``, whose queue is full: hold the client."""
+        """Hold ``client``, whose message was queued for ``receiver``: the queue of that one is full."""
         now = self._clock.seconds()
         slow = receiver.slow
         if slow is None:
@@ -88,7 +88,7 @@ class Backpressure:
             )
 
     def dropped(self, receiver: Session) -> None:
-        """A message for ``receiver`` did not fit into its queue."""
+        """Count a message for ``receiver`` that did not fit into its queue."""
         self._traffic.publish_dropped += 1
         receiver.dropped += 1
         client = receiver.client

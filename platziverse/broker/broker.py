@@ -33,10 +33,10 @@ from platziverse.mqtt.packets import Connect, Publish, Subscription
 
 
 class Broker:
-    """One MQTT broker. It knows no transport: connections come as :class:`NetworkConnection`.
+    """A Broker is one MQTT broker. It knows no transport: connections come as :class:`NetworkConnection`.
 
     :param dispatcher: the handler table.
-    :param authority: who may what.
+    :param authority: decides who may do what.
     :param clock: steady time.
     :param wall_clock: seconds since the epoch, for ``Client.since``.
     """
@@ -108,7 +108,8 @@ class Broker:
     def publish(self, message: Publish, client: Client) -> Answer:
         """Keep, route and dispatch a client's message.
 
-        What the client may not publish is ignored, counted, and answered as if it had been [MQTT-3.3.5-2].
+        A message that the client may not publish is ignored, counted, and answered as if it had been
+        published [MQTT-3.3.5-2].
 
         :return: ``None``, or a Deferred that the acknowledgement waits for.
         """
@@ -172,7 +173,7 @@ class Broker:
         return None
 
     def released(self, session: Session, packet_id: int) -> Answer:
-        """PUBREL came. PUBCOMP waits for the returned Deferred, if there is one."""
+        """Note that PUBREL came. PUBCOMP waits for the returned Deferred, if there is one."""
         session.release(packet_id)
         client = session.client
         assert client is not None
@@ -189,7 +190,7 @@ class Broker:
     def send_retained(
         self, session: Session, subscriptions: Sequence[Subscription], codes: Sequence[int]
     ) -> None:
-        """After SUBACK: send the Retained Messages of the granted Subscriptions."""
+        """Send the Retained Messages of the granted Subscriptions, after SUBACK."""
         self._subscribing.send_retained(session, subscriptions, codes)
 
     def unsubscribe(self, session: Session, topic_filters: Sequence[str]) -> Answer:

@@ -1,4 +1,4 @@
-"""The ports of the broker: what it needs of the world, as ``typing.Protocol``."""
+"""Interfaces: the ports of the broker, to connections, handlers, observers and access, as ``Protocol``."""
 
 from collections.abc import Callable
 from typing import Final, Protocol, TypeAlias
@@ -25,7 +25,7 @@ __all__ = [
 
 @frozen
 class Client:
-    """Who is at the other end of one Network Connection; a new one for every connection.
+    """A Client is the party at the other end of one Network Connection; every connection has a new one.
 
     :ivar number: counts the connections of this process; a take-over has a higher one.
     :ivar address: peer address for logs, e.g. ``"127.0.0.1:51234"``.
@@ -52,20 +52,20 @@ SERVER: Final = Client("", 0, "server")
 
 
 class NetworkConnection(Protocol):
-    """The way back to a client. Bytes are those of whole Control Packets."""
+    """A NetworkConnection is the way back to a client. Bytes are those of whole Control Packets."""
 
     #: The client takes less than it is sent; QoS 1 and 2 wait in its Session meanwhile.
     congested: bool
 
     @property
     def out_bytes(self) -> int:
-        """Bytes that wait because the client is slow."""
+        """How many bytes wait because the client is slow."""
 
     def send(self, data: bytes) -> None:
         """Queue bytes that may not be dropped; they leave at the end of the turn at the latest."""
 
     def offer(self, data: bytes) -> int:
-        """Queue one QoS 0 PUBLISH; ``DROPPED``, ``TAKEN`` or ``FULL``."""
+        """Queue one QoS 0 PUBLISH; return ``DROPPED``, ``TAKEN`` or ``FULL``."""
 
     def hold(self) -> None:
         """Read nothing more from this client, as a receiver of its messages has a full queue."""
@@ -74,10 +74,10 @@ class NetworkConnection(Protocol):
         """Read from it again, in the next turn."""
 
     def soon(self, function: Callable[[], None]) -> None:
-        """Call it in the next turn, when the others have had theirs."""
+        """Call ``function`` in the next turn, when the others have had theirs."""
 
     def close(self, reason: Reason, text: str) -> None:
-        """Close, as the protocol of the client has it for this reason. Ends in ``Broker.disconnect``.
+        """Close, as the client's protocol does for this reason; ``Broker.disconnect`` is called in the end.
 
         :param text: the reason in words, for the log.
         """
@@ -94,12 +94,15 @@ class Handler(Protocol):
 
 
 class ClientObserver(Protocol):
-    """Told about the life of connections and Sessions."""
+    """A ClientObserver is told when connections and Sessions begin and end."""
 
     def client_connected(self, client: Client) -> None: ...
 
     def client_disconnected(self, client: Client, taken_over: bool) -> None:
-        """``taken_over``: a newer connection of the same Client Identifier is the reason."""
+        """A connection has ended.
+
+        :param taken_over: a newer connection of the same Client Identifier is the reason.
+        """
 
     def message_released(self, client: Client, packet_id: int) -> Answer:
         """PUBREL came on a persistent Session; PUBCOMP waits for the answer."""
@@ -109,7 +112,7 @@ class ClientObserver(Protocol):
 
 
 class Authority(Protocol):
-    """Who may what. The broker and the connection ask; the answers are immediate but for ``login``."""
+    """An Authority decides who may do what; it answers at once, except for ``login``."""
 
     @property
     def checks_names(self) -> bool:
@@ -137,4 +140,7 @@ class Authority(Protocol):
     def may_subscribe(self, client: Client, topic_filter: str) -> bool: ...
 
     def may_receive(self, client: Client, topic: str) -> bool:
-        """Return whether it may; asked at every delivery, so that new rules end old Subscriptions' rights."""
+        """Return whether the client may receive a message; asked at every delivery.
+
+        So new rules end what old Subscriptions were allowed.
+        """

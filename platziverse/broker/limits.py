@@ -1,4 +1,4 @@
-"""Every limit of the broker and of a connection, with its default. Each one is a setting."""
+"""Limits: each limit of the broker and of a connection is a setting, with its default."""
 
 from attrs import field, frozen
 from attrs.validators import and_, ge, in_, le
@@ -13,7 +13,7 @@ USUAL_LEVELS = 16
 
 @frozen
 class Limits:
-    """Section 3 of the reliability notes. Times are in seconds, sizes in bytes."""
+    """Limits are the settings in ``[limits]``; times are in seconds, sizes in bytes."""
 
     #: Connections of all kinds; 0, and at most, what the process may open less ``reserved_descriptors``.
     max_connections: int = field(default=0, validator=ge(0))

@@ -15,7 +15,7 @@ _RELEASED: Final = None
 
 
 class Outgoing:
-    """The half of a Session that sends at QoS 1 and 2; how much may be in flight is its owner's business.
+    """An Outgoing is the half of a Session that sends at QoS 1 and 2; its owner decides how much at a time.
 
     :ivar inflight: Packet Identifier → message, in the order of sending, which is the order of sending
         again [MQTT-4.6.0-1]; ``None`` once PUBREC has come.
@@ -29,7 +29,7 @@ class Outgoing:
 
     @property
     def size(self) -> int:
-        """Bytes of Topic Names and payloads in flight."""
+        """How many bytes of Topic Names and payloads are in flight."""
         return sum(entry[0].size for entry in self.inflight.values() if entry)
 
     def send(self, connection: NetworkConnection, message: EncodedPublish, qos: int) -> None:
@@ -50,7 +50,7 @@ class Outgoing:
                 return packet_id
 
     def send_again(self, connection: NetworkConnection) -> None:
-        """After a reconnect: send everything in flight again, in its order. [MQTT-4.4.0-1]"""
+        """Send everything in flight again, in its order, after a reconnect. [MQTT-4.4.0-1]"""
         for packet_id, entry in self.inflight.items():
             if entry is _RELEASED:
                 connection.send(encode_pubrel(packet_id))

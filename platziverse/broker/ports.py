@@ -1,4 +1,6 @@
-"""The ports for what the broker keeps and passes on; its own classes are the implementations in memory.
+"""Ports: where the broker keeps Sessions and Retained Messages, and the bus between daemons.
+
+The broker's own classes are the implementations in memory.
 
 An ``Answer`` is ``None`` when nothing has to be waited for: in memory it always is.
 """
@@ -19,7 +21,7 @@ Opened: TypeAlias = tuple[Session, bool]
 
 
 class SessionStore(Protocol):
-    """Every Session of a broker, one for each Client Identifier; those of absent clients for their time."""
+    """A SessionStore has one Session for each Client Identifier; those of absent clients have an end."""
 
     @property
     def absent(self) -> int:
@@ -52,9 +54,9 @@ class SessionStore(Protocol):
 
 
 class RetainedStore(Protocol):
-    """The Retained Message of each Topic Name.
+    """A RetainedStore has the Retained Message of each Topic Name.
 
-    :ivar bytes: Topic Names and payloads together.
+    :ivar bytes: of Topic Names and payloads together.
     :ivar refused: messages that were not kept because of a limit.
     """
 
@@ -64,16 +66,21 @@ class RetainedStore(Protocol):
     def __len__(self) -> int: ...
 
     def set(self, message: Publish, publisher: Client) -> Answer:
-        """Keep ``message`` as the only one of its topic; an empty one clears. The answer: it is kept.
+        """Keep ``message`` as the only one of its topic; an empty one clears it.
 
-        What a limit forbids is counted, and takes away the message that it would have replaced.
+        A message that a limit forbids is counted, and the one that it would have replaced goes all the same.
+
+        :return: an ``Answer``, which fires when the message is kept.
         """
 
     def get(self, topic: str) -> Publish | None:
         """Return the message kept for this topic."""
 
     def publisher(self, topic: str) -> Client:
-        """Return who published the message kept for this topic. :raises KeyError: there is none."""
+        """Return the client that published the message kept for this topic.
+
+        :raises KeyError: there is none.
+        """
 
     def may_match(self, topic_filter: str) -> bool:
         """Return ``False`` only when nothing matches for certain; immediate."""
@@ -83,28 +90,28 @@ class RetainedStore(Protocol):
 
 
 class FrameReceiver(Protocol):
-    """Told what other daemons send."""
+    """A FrameReceiver is told the frames of other daemons."""
 
     def frame(self, origin: int, frame: bytes) -> None:
-        """The next frame of daemon ``origin``, in the order in which it sent them."""
+        """Take the next frame of daemon ``origin``, in the order in which it sent them."""
 
     def lost(self, origin: int) -> None:
-        """Frames of daemon ``origin`` may be missing from here on."""
+        """Note that frames of daemon ``origin`` may be missing before the next one."""
 
 
 class MessageBus(Protocol):
-    """Carries frames between the daemons that serve one set of clients. It may lose them, and says so.
+    """A MessageBus carries frames between the daemons of one set of clients. It may lose some, and says so.
 
-    :ivar lost: frames that it knows to have lost.
+    :ivar lost: how many frames it knows to have lost.
     """
 
     lost: int
 
     def start(self, receiver: FrameReceiver) -> "Deferred[None]":
-        """Begin to receive; fires when frames of the others arrive."""
+        """Begin to receive; the Deferred fires when frames of the others can arrive."""
 
     def send(self, daemons: int, frame: bytes) -> None:
-        """Send to every daemon whose bit is set in ``daemons``, ourselves excepted."""
+        """Send ``frame`` to every daemon whose bit is set in ``daemons``, except to ourselves."""
 
     def stop(self) -> "Deferred[None]":
-        """Send and receive no more."""
+        """Send and receive nothing more; the Deferred fires when that is so."""

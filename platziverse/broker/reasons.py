@@ -9,7 +9,7 @@ from enum import Enum, unique
 
 @unique
 class Reason(Enum):
-    """One reason for each answer that a protocol could give. The text beside it is for the log."""
+    """A Reason is one for each answer that a protocol could give; the text beside it is for the log."""
 
     #: The client has sent DISCONNECT.
     GRACEFUL = "graceful"

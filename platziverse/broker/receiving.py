@@ -11,9 +11,9 @@ Waiter: TypeAlias = Callable[[bool], None]
 
 
 class Receiving:
-    """The half of a Session that receives: it recognises QoS 2 messages that come again.
+    """A Receiving is the half of a Session that recognises QoS 2 messages that come again.
 
-    Of QoS 0 and 1 there is nothing to remember.
+    Messages of QoS 0 and 1 need no memory.
     """
 
     __slots__ = ("_awaiting_pubrel", "_limits")

@@ -8,7 +8,7 @@ from platziverse.mqtt.packets import Publish
 
 
 class _Level:
-    """One level of the Topic Names that hold a message, or lead to one."""
+    """A _Level is one level of the Topic Names that have a message, or lead to one."""
 
     __slots__ = ("children", "message")
 
@@ -102,7 +102,10 @@ class RetainedMessages:
         return topic_filter in self._by_topic or "+" in topic_filter or "#" in topic_filter
 
     def publisher(self, topic: str) -> Client:
-        """Return who published the message kept for this topic. :raises KeyError: there is none."""
+        """Return the client that published the message kept for this topic.
+
+        :raises KeyError: there is none.
+        """
         return self._publishers[topic]
 
     def match(self, topic_filter: str) -> list[Publish]:

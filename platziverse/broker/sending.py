@@ -13,7 +13,7 @@ MayGet: TypeAlias = Callable[[str], bool]
 
 
 class RetainedLookup(Protocol):
-    """The part of ``RetainedStore`` that is needed here."""
+    """A RetainedLookup is the part of ``RetainedStore`` that is needed here."""
 
     def get(self, topic: str) -> Publish | None: ...
 
@@ -83,9 +83,10 @@ class RetainedSending:
         send: Callable[[NetworkConnection, EncodedPublish, int], None],
         rested: Callable[[], None],
     ) -> None:
-        """Send, while there is room, and no more than one turn of the reactor may have in all.
+        """Send while there is room, but no more messages than fit into one turn of the reactor.
 
-        :param send: takes those of QoS 1 and 2.
+        :param has_room: returns whether a message of QoS 1 or 2 may be sent now.
+        :param send: takes messages of QoS 1 and 2.
         :param rested: called in the next turn.
         """
         while self._steps > 0 and self and has_room(connection):

@@ -112,17 +112,17 @@ class Session(Receiving):
 
     @property
     def queued(self) -> int:
-        """Messages that wait; those in flight, and Retained Messages, are not counted."""
+        """How many messages wait; those in flight, and Retained Messages, are not counted."""
         return len(self._queue) if self._queue else 0
 
     @property
     def inflight(self) -> int:
-        """Messages sent whose acknowledgement has not come."""
+        """How many messages were sent whose acknowledgement has not come."""
         return len(self._outgoing.inflight) if self._outgoing is not None else 0
 
     @property
     def memory(self) -> int:
-        """Bytes that it takes, roughly and at most: what waits for several Sessions counts for each."""
+        """How many bytes it takes, roughly and at most: a message for several Sessions counts for each."""
         size = _OWN + _SUBSCRIPTION * len(self.subscriptions) + LEVEL * self.levels
         if self.will is not None:
             size += _ENTRY + len(self.will.payload)
@@ -206,7 +206,7 @@ class Session(Receiving):
         return DROPPED
 
     def pump(self) -> None:
-        """Send what waits, while the window and the connection have room."""
+        """Send messages that wait, while the window and the connection have room."""
         connection = self.connection
         queue = self._queue
         while queue and connection is not None and self._has_room(connection):
@@ -267,7 +267,7 @@ class Session(Receiving):
         return unknown
 
     def resume(self) -> None:
-        """After a reconnect: send everything in flight again, then what waits. [MQTT-4.4.0-1]"""
+        """Send everything in flight again, then messages that wait, after a reconnect. [MQTT-4.4.0-1]"""
         connection = self.connection
         assert connection is not None
         if self._outgoing is not None:

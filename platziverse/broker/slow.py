@@ -1,4 +1,4 @@
-"""Slow: what is remembered of a receiver from its full queue on until it has caught up."""
+"""Slow: the memory of a receiver with a full queue, until it has caught up."""
 
 from collections import deque
 from typing import Final
@@ -15,7 +15,7 @@ STANDSTILL: Final = 5.0
 
 
 class Slow:
-    """One receiver: whom it holds, and for how long it may.
+    """A Slow knows which publishers one receiver holds, and for how long it may.
 
     :ivar too_slow: it holds nobody, and what does not fit into its queue is dropped.
     :ivar last_taken: when it last took something.
@@ -45,7 +45,7 @@ class Slow:
 
     @property
     def holds(self) -> bool:
-        """Whether it holds anybody now."""
+        """True while it holds a publisher."""
         return bool(self._held)
 
     def hold(self, publisher: NetworkConnection) -> None:

@@ -117,7 +117,7 @@ class Subscribing:
     def send_retained(
         self, session: Session, subscriptions: Sequence[Subscription], codes: Sequence[int]
     ) -> None:
-        """After SUBACK: send the Retained Messages of the granted Subscriptions. [MQTT-3.3.1-6]"""
+        """Send the Retained Messages of the granted Subscriptions, after SUBACK. [MQTT-3.3.1-6]"""
         granted = [
             (subscription.topic_filter, code)
             for subscription, code in zip(subscriptions, codes, strict=True)

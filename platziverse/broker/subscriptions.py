@@ -23,7 +23,7 @@ _RECEIVER: Final = 64
 
 
 class _Level(Generic[H]):
-    """One level of the wildcard filters: the levels below, and who subscribed exactly up to here."""
+    """A _Level is one level of wildcard filters: the levels below, and who holds the filter up to here."""
 
     __slots__ = ("children", "holders")
 
@@ -33,7 +33,7 @@ class _Level(Generic[H]):
 
 
 class SubscriptionTree(Generic[H]):
-    """Topic Filter → {holder: QoS}. What ``match`` has found is remembered by Topic Name.
+    """A SubscriptionTree maps Topic Filter → {holder: QoS}, and remembers matches by Topic Name.
 
     Wildcards are supported [MQTT-3.8.3-2]; all else is compared as it is [MQTT-4.7.3-4].
 
@@ -90,7 +90,7 @@ class SubscriptionTree(Generic[H]):
         return True
 
     def _forget(self, topic_filter: str) -> None:
-        """Its holders have changed: forget the matches that this may concern."""
+        """Forget the matches that a change of the holders of ``topic_filter`` may concern."""
         if _has_wildcard(topic_filter):
             self._memo.clear()
         else:

@@ -1,11 +1,11 @@
-"""Traffic: what the broker counted since it started. Owned by the objects that count, read by others."""
+"""Traffic: the counters of the broker since it started; the objects that count own it, others read."""
 
 from attrs import define, field
 
 
 @define
 class Traffic:
-    """Plain counters; lists are indexed by QoS."""
+    """A Traffic has plain counters; lists are indexed by QoS."""
 
     bytes_received: int = 0
     bytes_sent: int = 0

@@ -18,7 +18,8 @@ class Users:
     def enter(self, name: str | None, leaving: Client | None = None) -> None:
         """Count one more client.
 
-        :param leaving: whom it takes the place of, if anybody's; ``leave`` is called for that one later.
+        :param leaving: user name of the client whose place it takes, if any; ``leave`` is called for it
+            later.
         :raises ConnectRefused: there are too many of this user. The return code is "server unavailable", as
             it may be better later: "not authorized" sounds final, and is what banning tools look for.
         """

@@ -1,4 +1,4 @@
-"""UnfinishedWills: those that handlers still work on. Their clients are gone and cannot be held back."""
+"""UnfinishedWills: Wills that handlers still work on; their clients are gone and cannot be held."""
 
 from twisted.internet.defer import Deferred
 

@@ -9,7 +9,7 @@ from platziverse.broker.ports import FrameReceiver
 
 
 class LocalHub:
-    """Where the buses of one process meet.
+    """A LocalHub is where the buses of one process meet.
 
     :param clock: frames are delivered in the turn after the one in which they were sent.
     """
@@ -20,10 +20,10 @@ class LocalHub:
 
 
 class LocalBus:
-    """The :class:`~platziverse.broker.ports.MessageBus` of one daemon.
+    """A LocalBus is the :class:`~platziverse.broker.ports.MessageBus` of one daemon.
 
     :param daemon: its number, from 0; bit ``1 << daemon`` of a mask is its own.
-    :ivar lost: never any.
+    :ivar lost: always 0.
     """
 
     def __init__(self, hub: LocalHub, daemon: int) -> None:
@@ -32,18 +32,18 @@ class LocalBus:
         self._sent: deque[tuple[int, bytes]] = deque()
 
     def start(self, receiver: FrameReceiver) -> "Deferred[None]":
-        """Begin to receive, from now on."""
+        """Begin to receive frames."""
         self._hub.receivers[self._daemon] = receiver
         return succeed(None)
 
     def send(self, daemons: int, frame: bytes) -> None:
-        """Send to every daemon whose bit is set and that has started."""
+        """Send ``frame`` to every daemon whose bit is set in ``daemons`` and that has started."""
         if not self._sent:
             self._hub.clock.callLater(0, self._deliver)
         self._sent.append((daemons, frame))
 
     def stop(self) -> "Deferred[None]":
-        """Send and receive no more; what was sent in this turn does not leave."""
+        """Send and receive nothing more; frames sent in this turn do not leave."""
         self._hub.receivers.pop(self._daemon, None)
         self._sent.clear()
         return succeed(None)

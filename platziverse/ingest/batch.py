@@ -1,4 +1,4 @@
-"""What one statement commits, and who waits for it."""
+"""Batch: the entries that one statement commits, each with the Deferred that waits for it."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 
 @frozen
 class Outcome:
-    """How the messages of a committed batch ended."""
+    """An Outcome says how many messages of a committed batch ended in which way."""
 
     stored: int = 0
     duplicates: int = 0
@@ -17,7 +17,7 @@ class Outcome:
 
 @frozen
 class Batch:
-    """Entries in the order they came, each with the Deferred of whoever waits for it.
+    """A Batch has entries in the order in which they came, each with the Deferred that waits for it.
 
     :param settle: called with the number of entries and the outcome before the Deferreds fire.
     """
@@ -27,7 +27,7 @@ class Batch:
     settle: Callable[[int, Outcome], None]
 
     def halves(self) -> "tuple[Batch, Batch]":
-        """The same entries as two batches, in order."""
+        """Return the same entries as two batches, in order."""
         middle = len(self.entries) // 2
         return (
             evolve(self, entries=self.entries[:middle], deferreds=self.deferreds[:middle]),
@@ -35,16 +35,16 @@ class Batch:
         )
 
     def replaced(self, entries: Sequence[object]) -> "Batch":
-        """For a batch of one: with these entries instead, at most one."""
+        """Return this batch, of one entry, with ``entries`` in its place, which are one or none."""
         return evolve(self, entries=entries)
 
     def committed(self, outcome: Outcome) -> None:
-        """Balance the books, then tell everybody."""
+        """Balance the books, then fire all Deferreds."""
         self.settle(len(self.deferreds), outcome)
         for deferred in self.deferreds:
             deferred.callback(None)
 
     def abandoned(self, error: Exception) -> None:
-        """Tell everybody that there will be no commit."""
+        """Errback all Deferreds: there will be no commit."""
         for deferred in self.deferreds:
             deferred.errback(error)

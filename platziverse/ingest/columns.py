@@ -1,4 +1,4 @@
-"""The entries of one batch of reports, sorted into the columns of the tables."""
+"""Columns: the entries of one batch of reports, sorted into the columns of the tables."""
 
 from collections.abc import Mapping
 from hashlib import sha256
@@ -10,7 +10,7 @@ from platziverse.postgres.literals import array, number_array, text_array
 
 
 class Columns:
-    """What a statement writes, and the agents in the state the last entry leaves them in.
+    """Columns are all that a statement writes, with agents in the state in which the last entry leaves them.
 
     Entries are added one by one, then :meth:`settle` is called. A batch has hundreds of reports and thousands
     of metrics, so their columns are made by one comprehension each, not piece by piece.
@@ -98,7 +98,7 @@ class Columns:
     # -- the parameters of each part of the statement --------------------------------------------
 
     def of_agents(self) -> dict[str, Any]:
-        """Agents to write."""
+        """Return the agents to write."""
         agents = [agent for agent, _ in self.upserts.values()]
         return {
             "uuid": text_array([agent.uuid for agent in agents]),
@@ -110,11 +110,11 @@ class Columns:
         }
 
     def of_departures(self) -> dict[str, Any]:
-        """Agents that have gone."""
+        """Return the agents that have gone."""
         return {"departed": text_array(self.departed)}
 
     def of_messages(self) -> dict[str, Any]:
-        """One row for each report."""
+        """Return one row for each report."""
         reports, references = self.reports, self._references
         return {
             "agent": array([references[report.agent.uuid] for report in reports]),
@@ -125,7 +125,7 @@ class Columns:
         }
 
     def of_metrics(self) -> dict[str, Any]:
-        """One row for each metric, with the number of its report."""
+        """Return one row for each metric, with the number of its report."""
         values = [metric.value for report in self.reports for metric in report.metrics]
         return {
             "message": array([n for n, report in enumerate(self.reports, 1) for _ in report.metrics]),
@@ -135,7 +135,7 @@ class Columns:
         }
 
     def of_deliveries(self) -> dict[str, Any]:
-        """One row for each QoS 2 message of a Session that outlives its connection."""
+        """Return one row for each QoS 2 message of a Session that outlives its connection."""
         deliveries = [delivery for _, delivery in self.deliveries]
         return {
             "d_message": array([message for message, _ in self.deliveries]),
@@ -146,7 +146,7 @@ class Columns:
         }
 
     def of_rejections(self) -> dict[str, Any]:
-        """One row for each rejection, with the number of its report; size and digest of what is cut."""
+        """Return one row for each rejection, with the number of its report; size and digest if it is cut."""
         rejections = [rejection for _, rejection in self.rejections]
         payloads, kept = [rejection.payload for rejection in rejections], self._kept_bytes
         cut = [payload if len(payload) > kept else None for payload in payloads]
@@ -162,16 +162,16 @@ class Columns:
         }
 
     def of_releases(self) -> dict[str, Any]:
-        """One row for each Packet Identifier that is free again."""
+        """Return one row for each Packet Identifier that is free again."""
         return {
             "q_client": text_array([release.client_id for release in self.releases]),
             "q_packet": array([release.packet_id for release in self.releases]),
         }
 
     def of_forgets(self) -> dict[str, Any]:
-        """Clients whose Packet Identifiers are forgotten."""
+        """Return the clients whose Packet Identifiers are forgotten."""
         return {"forgotten": text_array(self.forgotten)}
 
     def of_remembered(self) -> dict[str, Any]:
-        """Agents that have to be as we remember them."""
+        """Return the agents that have to be as we remember them."""
         return {"remembered": array(self.remembered), "remembered_count": len(self.remembered)}

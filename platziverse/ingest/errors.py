@@ -1,8 +1,8 @@
-"""What the store raises on its own account."""
+"""Errors: the one that the store raises on its own account."""
 
 
 class StoreStopped(Exception):
-    """The store was stopped before this was committed; nobody may acknowledge it."""
+    """The store was stopped before an entry was committed, so its message must not be acknowledged."""
 
     def __init__(self) -> None:
         super().__init__("the daemon is stopping, and this was not committed")

@@ -23,9 +23,9 @@ def _nothing(entry: Any) -> tuple[Touch, ...]:
 
 @frozen(eq=False)
 class Part:
-    """One part of a statement, left out of it when a batch has nothing for it.
+    """A Part is one part of a statement, left out of it when a batch has nothing for it.
 
-    :param name: by it other parts know that this one is in the statement.
+    :param name: other parts know by it that this one is in the statement.
     :param wanted: called with the columns of a batch; true when they have something for this part.
     :param text: called with the names of all parts of the statement; returns common table expressions.
     :param parameters: called with the columns of a batch; returns what ``text`` refers to, by name.
@@ -39,7 +39,7 @@ class Part:
 
 @frozen(eq=False)
 class Kind:
-    """How the entries of one class are committed; every function is called with an entry.
+    """A Kind says how the entries of one class are committed; every function is called with an entry.
 
     :param shard: returns the shard key: entries of one key are committed in the order of the calls.
     :param add: called with the columns of a batch and an entry; puts the entry into them.
@@ -72,7 +72,7 @@ Kinds: TypeAlias = Mapping[type, Kind]
 
 
 class Statement(Protocol):
-    """The SQL of one batch and its parameters."""
+    """A Statement is the SQL of one batch, and its parameters."""
 
     @property
     def sql(self) -> str: ...
@@ -81,7 +81,7 @@ class Statement(Protocol):
 
 
 class Statements(Protocol):
-    """Makes the statements of one slot, and remembers from one to the next what may be left out.
+    """Statements makes those of one slot, and remembers from one to the next which rows need no writing.
 
     A batch has a ticket: the name of its writer and a number. Its statement returns one row, and writes
     nothing when a batch with the same ticket, or a later one of the writer, was written before.
@@ -89,25 +89,25 @@ class Statements(Protocol):
 
     @property
     def fence(self) -> str:
-        """SQL that ends the chances of the batch with the ticket ``writer``, ``batch`` (two parameters).
+        """Return SQL after which the batch with a ticket, of two parameters, can never be written any more.
 
-        It returns one row with one truth value: the batch has been written already.
+        The SQL returns one row with one truth value: whether the batch has been written already.
         """
 
     def build(self, entries: Sequence[object], writer: str, batch: int) -> Statement:
-        """The statement that commits ``entries``."""
+        """Return the statement that commits ``entries`` under the ticket ``writer``, ``batch``."""
 
     def committed(self, statement: Any, answer: Sequence[Any] | None) -> Outcome:
-        """What became of the messages of a statement of ``build``.
+        """Return the outcome of a statement of ``build``.
 
         :param answer: the row that it returned; ``None``: an earlier try of it had been committed.
         """
 
     def stale(self) -> None:
-        """The database has changed behind our back: what is remembered must not be relied on."""
+        """Rely on nothing that is remembered: the database has changed behind our back."""
 
     def trial(self) -> Sequence[object]:
-        """Entries that any database with our tables takes; for one transaction that is rolled back."""
+        """Return entries that any database with our tables takes, for a transaction that is rolled back."""
 
     def instead(self, entry: object, reason: str) -> "Sequence[object] | None":
-        """As ``instead`` of the entry's kind."""
+        """Call ``instead`` of the entry's kind."""

@@ -1,4 +1,4 @@
-"""A store without a database: for tests, and for authors of topic handlers."""
+"""Memory: a store without a database, for tests and for authors of topic handlers."""
 
 from collections import deque
 from typing import TypeVar
@@ -12,10 +12,10 @@ T = TypeVar("T")
 
 
 class MemoryStore:
-    """Keeps what is saved in memory; keeps the rules of a ``ReportStore`` and its books.
+    """A MemoryStore keeps entries in memory, by the rules of a ``ReportStore`` and with its books.
 
-    :ivar entries: what has been committed, in order, duplicates left out.
-    :ivar waiting: what has been saved and not yet committed, in order.
+    :ivar entries: those that are committed, in order, without duplicates.
+    :ivar waiting: those that were saved and are not yet committed, in order.
     :ivar connected: uuids of the agents that are connected.
     """
 
@@ -32,7 +32,7 @@ class MemoryStore:
         self._drained: list[Deferred[None]] = []
 
     def save(self, entry: Entry) -> "Deferred[None]":
-        """Committed at once, or with :meth:`commit` when the store is held."""
+        """Commit ``entry`` at once, or with :meth:`commit` when the store is held."""
         if self._stopped:
             return fail(StoreStopped())
         message = isinstance(entry, Report | Rejection)
@@ -46,11 +46,11 @@ class MemoryStore:
         return deferred
 
     def hold(self) -> None:
-        """From now on nothing is committed, as if the database were away."""
+        """Commit nothing from now on, as if the database were away."""
         self._held, self.state = True, "away: held"
 
     def commit(self, count: int | None = None) -> None:
-        """Commit what waits, or the first ``count`` of it; the store stays held."""
+        """Commit the entries that wait, or the first ``count`` of them; the store stays held."""
         for _ in range(len(self.waiting) if count is None else count):
             entry, deferred = self.waiting.popleft()
             self._commit(entry)
@@ -61,19 +61,19 @@ class MemoryStore:
                 waiter.callback(None)
 
     def resume(self) -> None:
-        """Commit everything, and at once from now on."""
+        """Commit everything, and all further entries at once."""
         self._held, self.state = False, "ready"
         self.commit()
 
     def drain(self) -> "Deferred[None]":
-        """Fires when nothing waits any longer."""
+        """Return a Deferred that fires when no entry waits any longer."""
         if not self.waiting:
             return succeed(None)
         self._drained.append(Deferred())
         return self._drained[-1]
 
     def stop(self) -> None:
-        """Errback what waits, and whatever is saved from now on, with ``StoreStopped``."""
+        """Errback the entries that wait, and all that are saved from now on, with ``StoreStopped``."""
         self._stopped = True
         while self.waiting:
             self.waiting.popleft()[1].errback(StoreStopped())
@@ -122,5 +122,5 @@ class MemoryStore:
 
 
 def of(entries: list[Entry], kind: type[T]) -> list[T]:
-    """Those of one kind, in order."""
+    """Return the entries of one class, in order."""
     return [entry for entry in entries if isinstance(entry, kind)]

@@ -1,4 +1,4 @@
-"""What to do next with a batch that failed: the policy of ``sqlstate`` put into steps."""
+"""Recovery: the steps after a batch that failed, by the policy of ``sqlstate``."""
 
 import random
 from collections import Counter
@@ -16,7 +16,7 @@ TRIES: Final = 3
 
 
 class Backoff:
-    """Pauses in seconds that grow from ``first`` to ``longest``, the shorter half of each by chance."""
+    """A Backoff makes pauses that grow from ``first`` to ``longest`` seconds; half of each is by chance."""
 
     def __init__(
         self, first: float = 0.05, longest: float = 2.0, chance: Callable[[], float] = random.random
@@ -34,7 +34,7 @@ class Backoff:
 
 @frozen
 class Step:
-    """What comes next.
+    """A Step says what comes next.
 
     :param instead: batches to commit in its place, in order, once it is certain that it was not
         committed; ``None``: the same batch again.
@@ -52,7 +52,7 @@ class Step:
 
 
 class Recovery:
-    """Everything that has gone wrong with one batch so far.
+    """A Recovery remembers all that has gone wrong with one batch so far.
 
     :param setup_pause: seconds between tries when rights, tables or logins are wrong.
     :param instead: called with an entry that the database refuses for its data, and the reason; see
@@ -72,11 +72,11 @@ class Recovery:
 
     @property
     def unknown(self) -> bool:
-        """Whether some try of the batch may have been committed, or may be yet."""
+        """True when a try of the batch may have been committed, or may be yet."""
         return bool(self._seen[Action.RECONNECT] or self._seen[Action.UNKNOWN])
 
     def next(self, action: Action, error: BaseException) -> Step:
-        """The next step after ``error``."""
+        """Return the next step after ``error``."""
         self._seen[action] += 1
         again = self._seen[action] <= TRIES
         if action is Action.BAD_ROW or (action is Action.UNKNOWN and not again):
@@ -92,7 +92,7 @@ class Recovery:
         return Step(pause=self._backoff.next(), trouble=True)
 
     def _may_be_idle(self, error: BaseException) -> bool:
-        """Whether the connection may have been cut while it was idle: then another is as good."""
+        """Return whether the connection may have been cut while it was idle: then another is as good."""
         first = self._seen[Action.RECONNECT] == 1
         return first and not isinstance(error, ConnectFailed | DeadlinePassed)
 

@@ -1,4 +1,4 @@
-"""The kinds of entries that reports bring about, and the statements that commit them."""
+"""Reports: the kinds of entries that reports bring about, and the statements that commit them."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, cast
@@ -19,7 +19,7 @@ from platziverse.ingest.trial import largest
 
 
 def _as_rejection(report: Report, reason: str) -> list[object]:
-    """A report becomes a rejection with its raw bytes."""
+    """Return a rejection with the raw bytes of the report."""
     source = report.source
     topic, client_id = _without_nul(source.topic), _without_nul(source.client_id)
     reason = _without_nul(f"the database refused it: {reason}")
@@ -27,14 +27,14 @@ def _as_rejection(report: Report, reason: str) -> list[object]:
 
 
 def _in_ascii(rejection: Rejection, reason: str) -> list[object] | None:
-    """A rejection becomes one that says the same in ASCII, which no database can misunderstand."""
+    """Return a rejection that says the same in ASCII, which no database can misunderstand."""
     topic, client_id = _ascii(rejection.topic), _ascii(rejection.client_id)
     plain = evolve(rejection, topic=topic, client_id=client_id, reason=_ascii(rejection.reason))
     return [plain] if plain != rejection else None
 
 
 def _left_out(entry: object, reason: str) -> list[object]:
-    """An entry that is no message is left out, and nothing is lost without it.
+    """Return nothing: an entry that is no message is left out, and nothing is lost without it.
 
     A name that the database cannot even compare, in another encoding than UTF-8, is in none of its rows.
     """
@@ -53,7 +53,7 @@ def _ascii(given: str) -> str:
 
 
 def _weight_of_report(report: Report) -> int:
-    """Its rows; a KiB of payload counts as one."""
+    """Return how many rows a report has; a KiB of payload counts as one."""
     return len(report.metrics) + (len(report.source.payload) >> 10)
 
 
@@ -125,7 +125,7 @@ _TEMPLATE: Final = Template(KINDS, text.TICKET, text.answer)
 
 
 class ReportStatements:
-    """Makes the statements of one slot, and remembers the agents that it has left connected.
+    """ReportStatements makes those of one slot, and remembers the agents that it has left connected.
 
     The agents of the slot's shard are in no other shard, so what is remembered of them is true unless another
     daemon, or a person, has written their rows: then the statement says so and writes nothing.
@@ -143,14 +143,14 @@ class ReportStatements:
         self._instance, self._kept_bytes, self._max_known = str(instance), kept_bytes, max_known
 
     def build(self, entries: Sequence[object], writer: str, batch: int) -> Statement:
-        """The statement that commits ``entries`` under the ticket ``writer``, ``batch``."""
+        """Return the statement that commits ``entries`` under the ticket ``writer``, ``batch``."""
         columns = Columns(self._kept_bytes)
         _TEMPLATE.collect(entries, columns)
         columns.settle(self.known)
         return _TEMPLATE.filled(columns, instance=self._instance, writer=writer, batch=batch)
 
     def committed(self, statement: Statement, answer: Sequence[Any] | None) -> Outcome:
-        """What became of the messages; what is known of the agents is brought up to date.
+        """Return the outcome of a statement, and remember the agents as they are now.
 
         :param answer: the row that the statement returned; ``None``: an earlier try had been committed.
         """
@@ -163,15 +163,15 @@ class ReportStatements:
         return Outcome(stored, messages - stored + columns.repeated, columns.rejected)
 
     def stale(self) -> None:
-        """Write every agent anew."""
+        """Forget the agents, so that every one is written anew."""
         self.known.clear()
 
     def trial(self) -> Sequence[object]:
-        """Entries that any database with our tables takes."""
+        """Return entries that any database with our tables takes."""
         return largest()
 
     def instead(self, entry: object, reason: str) -> "Sequence[object] | None":
-        """What to commit in the place of an entry that the database refuses for its data."""
+        """Return the entries to commit in the place of one that the database refuses for its data."""
         return KINDS[type(entry)].instead(entry, reason)
 
     def _remember(self, columns: Columns, upserted: Iterable[tuple[str, int]]) -> None:

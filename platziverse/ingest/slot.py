@@ -1,4 +1,4 @@
-"""One connection, and the patience to bring a batch into the database whatever happens to it."""
+"""Slot: one connection, and the patience to bring a batch into the database whatever happens to it."""
 
 from collections.abc import Generator, Mapping
 from typing import Any, Final, Protocol
@@ -26,7 +26,7 @@ NOTHING: Final = Batch([], [], lambda entries, outcome: None)
 
 
 class Database(Protocol):
-    """What a slot needs from its store.
+    """A Database is what a slot needs from its store.
 
     :ivar prefix: SQL in front of every statement.
     :ivar deadline: seconds for a statement.
@@ -46,7 +46,7 @@ class Database(Protocol):
 
 
 class Slot:
-    """Commits one batch at a time over one connection at a time.
+    """A Slot commits one batch at a time over one connection at a time.
 
     :param statements: makes the statements of this slot, and of no other.
     """
@@ -63,17 +63,17 @@ class Slot:
         return self.connection is not None and not self.connection.closed
 
     def write(self, batch: Batch) -> "Deferred[None]":
-        """Fires when all of the batch is committed; errbacks ``StoreStopped`` only."""
+        """Commit a batch; the Deferred fires when that is done, and errbacks with ``StoreStopped`` only."""
         return self._turn.run(self._write, batch)
 
     def keep_connected(self) -> None:
-        """Connect, if there is no connection and nothing else to do."""
+        """Connect, if there is no connection and the slot has nothing else to do."""
         if not self.connected and not self._turn.locked:
             # Nobody waits for it: no trouble, unless no other can be made.
             self._turn.run(self._reconnect).addErrback(Failure.trap, StoreStopped)
 
     def stop(self) -> "Deferred[Any]":
-        """Close the connection; what is unfinished errbacks. Fires when nothing is going on any more."""
+        """Close the connection; an unfinished batch errbacks. Fires when nothing is under way any more."""
         if self._pausing is not None:
             (call, waiting), self._pausing = self._pausing, None
             call.cancel()
@@ -153,17 +153,17 @@ class Slot:
 
     @inlineCallbacks
     def _was_written(self) -> Generator["Deferred[Any]", Any, bool]:
-        """Whether an earlier try of the batch was committed; if not, none ever will be.
+        """Fire with whether an earlier try of the batch was committed; if not, none ever will be.
 
-        What takes its place has numbers of its own, so a copy that a frozen server still holds must not
-        wake up beside it.
+        The batches in its place have numbers of their own, so a copy that a frozen server still holds must
+        not wake up beside them. Decided in ADR 0010.
         """
         (written,) = yield self._ask(self._statements.fence, {"writer": self._name, "batch": self._number})
         return bool(written)
 
     @inlineCallbacks
     def _ask(self, sql: str, parameters: Mapping[str, Any]) -> Generator["Deferred[Any]", Any, Any]:
-        """The one row of the answer."""
+        """Fire with the one row that a statement returns."""
         database = self._database
         query = self.connection.runQuery(database.prefix + sql, parameters)
         (answer,) = yield timed(self.connection, query, database.deadline)
@@ -189,7 +189,7 @@ class Slot:
     def _judge(
         self, error: Exception, step: Step, recovery: Recovery
     ) -> Generator["Deferred[Any]", Any, Step]:
-        """``step``, if the tables take good entries, so that the refused one is to blame; else another."""
+        """Fire with ``step`` if the tables take good entries, so that one is to blame; else with another."""
         trial = self._statements.build(self._statements.trial(), str(uuid4()), 1)
         try:
             yield self._ask(trial.sql + TAKE_BACK, trial.parameters)
@@ -202,7 +202,7 @@ class Slot:
     def _after(self, error: Exception, recovery: Recovery, innocent: bool = False) -> Step:
         """Decide what comes after a failure, and close the connection if it is of no use.
 
-        :param innocent: what failed was good for certain.
+        :param innocent: the entries that failed were good for certain.
         """
         if self._database.stopped:
             return Step()

@@ -1,4 +1,4 @@
-"""A statement made of parts: of all that kinds bring along, what one batch needs."""
+"""Statement: is made of those parts of all kinds that one batch needs."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from platziverse.ingest.kinds import Kinds, Part
 
 @frozen
 class Statement:
-    """The SQL of one batch, its parameters, and the columns that they were made of."""
+    """A Statement is the SQL of one batch, its parameters, and the columns that they were made of."""
 
     sql: str
     parameters: dict[str, Any]
@@ -18,7 +18,7 @@ class Statement:
 
 
 class Template:
-    """The statements of a table of kinds: a ticket, the parts that a batch needs, and an answer.
+    """A Template makes the statements of a table of kinds: a ticket, the parts that a batch needs, an answer.
 
     The text depends on which parts there are and on nothing else, so each of them is made once.
 
@@ -39,7 +39,10 @@ class Template:
             add[type(entry)](columns, entry)
 
     def filled(self, columns: Any, **ticket: Any) -> Statement:
-        """The statement that writes ``columns``; ``ticket`` holds the parameters that every statement has."""
+        """Return the statement that writes ``columns``.
+
+        :param ticket: the parameters that every statement has.
+        """
         parts = tuple([part for part in self._parts if part.wanted(columns)])
         sql = self._texts.get(parts)
         if sql is None:

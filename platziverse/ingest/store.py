@@ -1,4 +1,4 @@
-"""Commits batches into PostgreSQL, each slot over a connection of its own."""
+"""Store: commits batches into PostgreSQL, each slot over a connection of its own."""
 
 from collections.abc import Callable, Generator
 from typing import Any, Final
@@ -27,7 +27,7 @@ _LOOK: Final = """SELECT current_setting('transaction_read_only') = 'on',
 
 
 class PostgresStore:
-    """Slots of one connection each; batches of one shard always take the same slot.
+    """A PostgresStore has slots of one connection each; batches of one shard always take the same slot.
 
     :param statements: called once for each slot; returns what makes its statements.
     :param slots: batches that may commit at the same time.
@@ -37,8 +37,8 @@ class PostgresStore:
     :param setup_pause: seconds between tries when rights, tables or logins are wrong.
     :param bound: an agent that is there keeps its username; reports with another are refused.
     :ivar state: ``"connecting"``, ``"ready"`` or ``"away: <reason>"``.
-    :ivar refused: entries that the database refused for their data; messages became rejections.
-    :ivar internal_errors: those of them that should never have been sent to it.
+    :ivar refused: how many entries the database refused for their data; messages became rejections.
+    :ivar internal_errors: how many of them should never have been sent to it.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class PostgresStore:
         return DeferredList([slot.stop() for slot in self._slots])
 
     def write(self, shard: int, batch: Batch) -> "Deferred[None]":
-        """Fires when everything in the batch is committed; errbacks ``StoreStopped`` only."""
+        """Commit a batch; the Deferred fires when that is done, and errbacks with ``StoreStopped`` only."""
         return self._slots[shard].write(batch)
 
     def _keep_connected(self) -> None:
@@ -114,7 +114,7 @@ class PostgresStore:
 
     @inlineCallbacks
     def open(self) -> Generator["Deferred[Any]", Any, Connection]:
-        """A connection that may be used for batches."""
+        """Open a connection for batches; the Deferred fires with it."""
         yield self._preparing.run(self._prepare_once)
         connection: Connection = yield connect(self.dsn, self.reactor, self.deadline, client_encoding="UTF8")
         try:
@@ -146,7 +146,7 @@ class PostgresStore:
         self._prepared = True
 
     def _check(self, synchronous: bool, fsync: bool, nulls: bool) -> None:
-        """An acknowledgement is a promise about the disk: insist on it as far as a client can."""
+        """Insist that a commit is on the disk, as far as a client can: an acknowledgement promises it."""
         self.prefix = self._limits
         if not nulls:
             self.prefix += "SET LOCAL array_nulls = on;"
@@ -163,7 +163,7 @@ class PostgresStore:
             log.warn("{text}", text=text)
 
     def in_trouble(self, slot: Slot, reason: str, action: Action | None) -> None:
-        """The database keeps this slot from committing."""
+        """Note, and tell the log, that the database keeps ``slot`` from committing."""
         if action is Action.SETUP:
             self._prepared = False
         if not self._troubles:
@@ -172,7 +172,7 @@ class PostgresStore:
         self._set_state(f"away: {reason}")
 
     def well(self, slot: Slot) -> None:
-        """This slot has connected or committed."""
+        """Note that ``slot`` has connected or committed."""
         self._troubles.pop(slot, None)
         if self._troubles:
             self._set_state(f"away: {next(iter(self._troubles.values()))}")
@@ -183,7 +183,7 @@ class PostgresStore:
                 started.callback(None)
 
     def was_refused(self, error: BaseException) -> None:
-        """One entry became a rejection, or nothing if it was no message, because of ``error``."""
+        """Count an entry that became a rejection, or nothing if it was no message, because of ``error``."""
         self.refused += 1
         if getattr(error, "pgcode", None) is None:
             self.internal_errors += 1

@@ -1,4 +1,4 @@
-"""The SQL of a batch of reports, in parts.
+"""Text: the SQL of a batch of reports, in parts.
 
 A statement is atomic, so either everything in it is committed or nothing is. Its first part is the
 ticket: a writer's number of the batch, which is never written twice. Without it nothing else happens.
@@ -115,7 +115,7 @@ _STALE: Final = """CASE WHEN (SELECT count(*) FROM agents WHERE id = ANY(%(remem
 
 
 def _always(sql: str) -> Callable[[frozenset[str]], str]:
-    """A text that is the same whatever else is in the statement."""
+    """Return a function for a text that is the same whatever else is in the statement."""
     return lambda present: sql
 
 
@@ -162,7 +162,7 @@ REMEMBERED: Final = Part("remembered", lambda columns: columns.remembered, _alwa
 
 
 def answer(present: frozenset[str]) -> str:
-    """The columns that the statement selects, in one row.
+    """Return the columns that the statement selects, in one row.
 
     They are 1 or 0: the ticket is new or known; the number of new messages; uuids and ids of the upserted
     agents; and one that only raises an error, when there are remembered agents.

@@ -1,4 +1,4 @@
-"""Entries that touch the same: never in one batch, and some of them only after the others are committed."""
+"""Touches: entries that touch the same are never in one batch; some wait until the others are committed."""
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
@@ -7,7 +7,7 @@ from platziverse.ingest.kinds import EVERYTHING, Touch
 
 
 class Touched:
-    """What the entries of one batch touch.
+    """A Touched remembers all that the entries of one batch touch.
 
     One statement sees the tables as they were before it, so an entry that touches the same as an earlier one
     has to wait for the next. Entries that touch everything of one owner do the same thing, and may share.
@@ -19,7 +19,7 @@ class Touched:
         self._whole: set[str] = set()
 
     def take(self, touches: Sequence[Touch]) -> bool:
-        """Whether an entry that touches these may join the batch; if so it has joined."""
+        """Let an entry that touches ``touches`` join the batch; return whether it may."""
         for touch in touches:
             if self._meets(*touch):
                 return False
@@ -39,19 +39,19 @@ class Touched:
 
 
 class UnderWay:
-    """What entries that are not yet committed touch, whatever their shard, and what waits for them."""
+    """An UnderWay remembers all that entries touch until they are committed, and calls those that wait."""
 
     def __init__(self) -> None:
         self._unfinished: dict[str, Counter[Hashable]] = {}
         self._behind: dict[str, list[tuple[Sequence[Touch], Callable[[], None]]]] = {}
 
     def begun(self, touches: Sequence[Touch]) -> None:
-        """An entry that touches these has been saved."""
+        """Note that an entry that touches ``touches`` was saved."""
         for owner, piece in touches:
             self._unfinished.setdefault(owner, Counter())[piece] += 1
 
     def finished(self, touches: Sequence[Touch]) -> None:
-        """It is committed, or never will be; whatever waited for it goes on."""
+        """Note that such an entry is committed, or never will be, and let those go on that waited for it."""
         for owner, piece in touches:
             unfinished = self._unfinished[owner]
             unfinished[piece] -= 1

@@ -1,7 +1,4 @@
-"""What is tried before an entry is blamed: would the tables take entries that are certainly good?
-
-See docs/adr/0085.
-"""
+"""Trial: before an entry is blamed, the tables have to take entries that are certainly good. See ADR 0085."""
 
 import os
 import time
@@ -17,7 +14,7 @@ _VALUES: Final = ("x" * _VALUE, "", "-1.7976931348623157e308", "5e-324", "0", "N
 
 
 def largest() -> Sequence[object]:
-    """A Report and a Rejection, as large as a message can bring them, in ASCII, which every encoding has."""
+    """Return a Report and a Rejection, as large as a message can bring them, in ASCII, which never fails."""
     now, name = time.time(), "x" * _NAME
     source = Rejection("x" * _NAME, "x" * _NAME, bytes(range(256)), "a trial", now)
     agent = Agent(os.urandom(_NAME // 2).hex(), name, name, name, 2**31 - 1)

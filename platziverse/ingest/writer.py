@@ -1,4 +1,4 @@
-"""Group commit: what arrives while a round commits forms the next one."""
+"""Writer: group commit, in which all entries that arrive while a round commits form the next one."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +24,7 @@ _Queue = deque[tuple[object, Kind, "Deferred[None]"]]
 
 
 class BatchStore(Protocol):
-    """Commits batches; :class:`~platziverse.ingest.store.PostgresStore` is one.
+    """A BatchStore commits batches; :class:`~platziverse.ingest.store.PostgresStore` is one.
 
     :ivar slots: how many batches it takes at a time.
     """
@@ -37,7 +37,7 @@ class BatchStore(Protocol):
 
 
 class BatchWriter:
-    """Commits entries of any kind in rounds, one batch for each shard; with reports it is a ``ReportStore``.
+    """A BatchWriter commits entries of any kind in rounds, one batch for each shard. It is a ``ReportStore``.
 
     A shard key, such as an agent, always belongs to the same shard, so no two batches wait for the same
     row. There is no timer: while the database is fast the batches are small, while it is slow they grow. A
@@ -80,7 +80,7 @@ class BatchWriter:
         self._under_way = UnderWay()
 
     def save(self, entry: object) -> "Deferred[None]":
-        """Fires when the transaction with this entry has committed.
+        """Save an entry; the Deferred fires when the transaction with it has committed.
 
         :raises KeyError: no kind was given for entries of this class.
         """
@@ -129,23 +129,23 @@ class BatchWriter:
             self._clock.callLater(0, self._begin_round)
 
     def drain(self) -> "Deferred[None]":
-        """Fires when everything saved so far, and since, is committed."""
+        """Return a Deferred that fires when all entries, also those saved meanwhile, are committed."""
         if not self.waiting:
             return succeed(None)
         self._drained.append(Deferred())
         return self._drained[-1]
 
     def unfinished(self) -> Iterator[object]:
-        """The entries that are not yet committed, but for those that wait for others."""
+        """Return the entries that are not yet committed, but for those that wait for others."""
         for batch in self._busy.values():
             yield from batch.entries
         for queue in self._queues:
             yield from (entry for entry, _, _ in queue)
 
     def stop(self) -> None:
-        """Errback what is queued, and all that is saved later, with ``StoreStopped``.
+        """Errback the entries in the queues, and all that are saved later, with ``StoreStopped``.
 
-        What is being committed ends with the store's own ``stop``.
+        A batch that is being committed ends with the store's own ``stop``.
         """
         self._stopped = True
         for queue in self._queues:
@@ -191,7 +191,7 @@ class BatchWriter:
         return self._store.write(shard, batch).addCallback(written).addErrback(failed).addBoth(free)
 
     def _take(self, queue: _Queue) -> Batch:
-        """The next batch of a shard: in order, and as much as may go together."""
+        """Return the next batch of a shard: as many entries as may go together, in order."""
         entries: list[object] = []
         deferreds: list[Deferred[None]] = []
         rows, touched = 0, Touched()

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 
 class Pending:
-    """One acknowledgement that is waited for."""
+    """A Pending is the place of one acknowledgement in its queue."""
 
     __slots__ = ("_queue", "data", "finished", "waits")
 
@@ -17,13 +17,13 @@ class Pending:
         self.waits: bool | None = None
 
     def done(self) -> None:
-        """The message is owned: answer as soon as everything before it is answered."""
+        """Send the acknowledgement as soon as all before it have been sent: the message is ours."""
         self.finished = True
         self._queue.release()
 
 
 class AckQueue:
-    """The acknowledgements that one connection still owes.
+    """An AckQueue holds the acknowledgements that one connection still owes, in the order of their messages.
 
     :param send: takes the bytes of a finished acknowledgement, to be joined with others of the same turn.
     """
@@ -52,10 +52,10 @@ class AckQueue:
                 self._send(data)
 
     def end(self) -> None:
-        """The client has gone: owe nothing any more."""
+        """Owe nothing any more: the client has gone."""
         self._pending.clear()
         self._send = _nowhere
 
 
 def _nowhere(data: bytes) -> None:
-    """Where acknowledgements of a closed connection go."""
+    """Take the acknowledgements of a closed connection."""

@@ -1,4 +1,4 @@
-"""Admission: what a client has to pass between its CONNECT and CONNACK."""
+"""Admission: the steps of a client between its CONNECT and CONNACK."""
 
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from platziverse.net.shared import Shared
 
 
 class Candidate(Protocol):
-    """The connection that is to be admitted."""
+    """A Candidate is a connection that is to be admitted."""
 
     transport: Any
     address: str
@@ -36,9 +36,9 @@ class Candidate(Protocol):
 
 
 class Admission:
-    """One CONNECT: its login, the delay of a client that comes too often, the Session.
+    """An Admission logs a client in, delays it if it comes too often, and opens its Session.
 
-    Each of them may take its time, in which nothing more is read; the connection may end meanwhile.
+    Each step may take time, during which nothing more is read, and the connection may end.
     """
 
     __slots__ = ("_connection", "_delayed", "connect")
@@ -70,12 +70,15 @@ class Admission:
             answer.addCallback(self._delay).addErrback(connection.fail)
 
     def cancel(self) -> None:
-        """The connection has ended."""
+        """Go no further: the connection has ended."""
         if self._delayed is not None and self._delayed.active():
             self._delayed.cancel()
 
     def _hold(self, delay: float) -> None:
-        """CONNECT has come in time. What follows has a time of its own, in which the client is not slow."""
+        """Read nothing more; the steps after CONNECT have a time of their own, as the client is not to blame.
+
+        :param delay: seconds that it takes at least.
+        """
         self._connection.reading.hold_reading(LOGIN)
         self._connection.allow(delay + self._connection.shared.limits.connect_deadline)
 

@@ -38,7 +38,7 @@ _T = TypeVar("_T")
 
 
 class Connected:
-    """The state of a connection whose client has a Session; there is none before CONNACK.
+    """A Connected is the state of a connection whose client has a Session; there is none before CONNACK.
 
     :param table: the packets that this client may send.
     """
@@ -62,7 +62,7 @@ class Connected:
     # -- for the connection ----------------------------------------------------------------------
 
     def settle(self) -> None:
-        """Acknowledge what is ours by now: the connection is about to be closed."""
+        """Acknowledge the messages that are ours by now: the connection is about to be closed."""
         if self._publications is not None:
             self._publications.settle()
 
@@ -76,7 +76,7 @@ class Connected:
     # -- packets ---------------------------------------------------------------------------------
 
     def publish(self, run: list[Publish]) -> int:
-        """See :class:`Publications`."""
+        """Publish a run of messages; see :class:`Publications`."""
         publications = self._publications
         if publications is None:
             publications = Publications(self.session, self.outbox, self.reading, self._dialect)
@@ -84,13 +84,13 @@ class Connected:
         return publications.handle(run)
 
     def puback(self, run: list[Puback]) -> int:
-        """All at once: each makes room for a message that waits."""
+        """Take a run of PUBACKs together: each makes room for a message that waits."""
         unknown = self.session.puback([packet.packet_id for packet in run])
         self.outbox.shared.traffic.unknown_acknowledgements += unknown
         return len(run)
 
     def pubrec(self, run: list[Pubrec]) -> int:
-        """Each is answered with PUBREL, in this order. [MQTT-4.3.3-1] [MQTT-4.6.0-4]"""
+        """Answer each PUBREC with PUBREL, in the order of the PUBRECs. [MQTT-4.3.3-1] [MQTT-4.6.0-4]"""
         received = self.outbox.shared.broker.received
         for handled, packet in enumerate(run, 1):
             answer = received(self.session, packet.packet_id)
@@ -100,7 +100,7 @@ class Connected:
         return len(run)
 
     def pubrel(self, run: list[Pubrel]) -> int:
-        """Each is answered with PUBCOMP. [MQTT-4.3.3-2]"""
+        """Answer each PUBREL with PUBCOMP. [MQTT-4.3.3-2]"""
         released = self.outbox.shared.broker.released
         for handled, packet in enumerate(run, 1):
             answer = released(self.session, packet.packet_id)
@@ -110,13 +110,13 @@ class Connected:
         return len(run)
 
     def pubcomp(self, run: list[Pubcomp]) -> int:
-        """All at once, as PUBACK."""
+        """Take a run of PUBCOMPs together, like PUBACKs."""
         unknown = self.session.pubcomp([packet.packet_id for packet in run])
         self.outbox.shared.traffic.unknown_acknowledgements += unknown
         return len(run)
 
     def subscribe(self, run: list[Subscribe]) -> int:
-        """SUBACK, then the Retained Messages; what comes after it finds the Subscriptions made."""
+        """Answer with SUBACK, then the Retained Messages; the next packet finds the Subscriptions made."""
         packet = run[0]
         codes = self.outbox.shared.broker.subscribe(self.session, packet.subscriptions)
         if isinstance(codes, Deferred):
@@ -131,7 +131,7 @@ class Connected:
         self.outbox.shared.broker.send_retained(self.session, packet.subscriptions, codes)
 
     def unsubscribe(self, run: list[Unsubscribe]) -> int:
-        """UNSUBACK. [MQTT-3.10.4-4] [MQTT-3.10.4-5]"""
+        """Answer with UNSUBACK. [MQTT-3.10.4-4] [MQTT-3.10.4-5]"""
         unsuback = encode(Unsuback(run[0].packet_id))
         answer = self.outbox.shared.broker.unsubscribe(self.session, run[0].topic_filters)
         if answer is None:
@@ -141,12 +141,12 @@ class Connected:
         return 1
 
     def pingreq(self, run: list[Pingreq]) -> int:
-        """PINGRESP. [MQTT-3.12.4-1]"""
+        """Answer with PINGRESP. [MQTT-3.12.4-1]"""
         self.outbox.send(PINGRESP)
         return 1
 
     def disconnect(self, run: list[Disconnect]) -> int:
-        """The client leaves, and its Will is discarded. [MQTT-3.14.4-3]"""
+        """Close: the client leaves, and its Will is discarded. [MQTT-3.14.4-3]"""
         self.graceful = True
         self.outbox.close(Reason.GRACEFUL, "it has disconnected")
         return 1
@@ -154,7 +154,10 @@ class Connected:
     # -- answers that wait -----------------------------------------------------------------------
 
     def _answer(self, data: bytes, answer: Answer) -> None:
-        """Send PUBREL or PUBCOMP when the answer is there, and behind those that came before it."""
+        """Send PUBREL or PUBCOMP when ``answer`` is there, and behind those that came before it.
+
+        :param data: the packet.
+        """
         if answer is None and not self._answers:
             self.outbox.send(data)
             return
@@ -172,7 +175,7 @@ class Connected:
         answer.addBoth(lambda _: flow.finished(self.reading, 0))
 
     def _wait(self, answer: Deferred[_T], then: Callable[[_T], None], failed: str) -> None:
-        """Handle nothing more of this client until the answer is there: its next packet may rely on it.
+        """Handle no further packet of this client until ``answer`` is there: the next one may rely on it.
 
         :param then: called with the answer, unless the connection has ended by then.
         :param failed: why the connection is closed if there is none.

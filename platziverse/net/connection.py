@@ -24,18 +24,18 @@ from platziverse.net.shared import Shared
 
 
 class Tables(NamedTuple):
-    """The packets that may come, by the state of the connection."""
+    """Tables are the packets that may come, by the state of the connection."""
 
     before_connect: PacketTable
     connected: PacketTable
 
 
 class Connection(Protocol):
-    """Feeds the decoder, looks each run of packets up in the table of its state, and ends everything.
+    """A Connection feeds the decoder, looks runs of packets up in the table of its state, and ends it all.
 
     :ivar address: of the peer, for logs.
     :ivar state: ``None`` until CONNACK.
-    :ivar bucket: owned by :class:`Deadlines`.
+    :ivar bucket: belongs to :class:`Deadlines`.
     """
 
     # Slots: an object with more than 30 attributes has a dict of its own in CPython, of 1.5 KiB. ADR 0070.
@@ -71,20 +71,20 @@ class Connection(Protocol):
 
     @property
     def client_id(self) -> str:
-        """Client Identifier, as far as it is known; for logs."""
+        """The Client Identifier, as far as it is known; for logs."""
         if self.state is not None:
             return self.state.session.client_id
         return self._admission.connect.client_id if self._admission is not None else ""
 
     @property
     def closed(self) -> bool:
-        """Whether it has ended, or been closed and is about to."""
+        """True when it has ended, or was closed and is about to end."""
         return self.outbox.closed
 
     # -- IProtocol -------------------------------------------------------------------------------
 
     def connectionMade(self) -> None:
-        """Nothing is sent before CONNECT has come; it has to be complete in time. [MQTT-3.1.0-1]"""
+        """Wait for CONNECT, which has to be complete in time; nothing is sent before it. [MQTT-3.1.0-1]"""
         shared, transport = self.shared, self.transport
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)  # or a windowed publisher waits 40 ms for each PUBACK
@@ -107,7 +107,7 @@ class Connection(Protocol):
         self.take_packets()
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
-        """The one place where a connection ends, whatever ended it."""
+        """End it all: every connection ends here, whatever the reason."""
         shared, state = self.shared, self.state
         gone = not self.outbox.closed
         self.outbox.end()
@@ -146,7 +146,7 @@ class Connection(Protocol):
             flushes.flush()
 
     def _handle_packets(self, left: int) -> int:
-        """Handle at most ``left`` packets; returns how many more it might have been."""
+        """Handle at most ``left`` packets; return how many of these were not needed."""
         decoder, reading = self._decoder, self.reading
         try:
             while left and not reading.holds and (run := decoder.take(left)):
@@ -166,7 +166,7 @@ class Connection(Protocol):
         return left
 
     def begin(self, run: list[Connect]) -> int:
-        """CONNECT has come: see :class:`Admission`."""
+        """Begin the :class:`Admission` of a client: CONNECT has come."""
         if self._admission is not None:
             raise _out_of_place(run[0])
         self._admission = Admission(self, run[0])
@@ -187,8 +187,7 @@ class Connection(Protocol):
         self.reading.resume_reading(LOGIN)
 
     def _take_leftovers(self, state: Connected) -> None:
-        """The peer has gone while reading was held: what it had published by then still counts, if there
-        is room for it."""
+        """Publish the messages that came before the peer went, while reading was held, if there is room."""
         try:
             while not state.graceful and (packet := self._decoder.next_packet()) is not None:
                 if type(packet) is Publish and self.shared.flow.full:
@@ -202,7 +201,7 @@ class Connection(Protocol):
     # -- the end ---------------------------------------------------------------------------------
 
     def fail(self, failure: Failure) -> None:
-        """End the connection for what was raised: by the client's fault or by ours."""
+        """End the connection because of an exception, by the client's fault or by ours."""
         error = failure.value
         if not isinstance(error, MQTTError):
             self.shared.broke_down(failure, self.address, self.client_id)
@@ -222,7 +221,7 @@ class Connection(Protocol):
             self.close(Reason.MALFORMED if malformed else Reason.PROTOCOL_ERROR, str(error))
 
     def close(self, reason: Reason, text: str) -> None:
-        """Write what is queued, if the client takes it, and close. Safe to call again."""
+        """Write the queued packets, if the client takes them, and close. Harmless when repeated."""
         if self.state is not None:
             self.state.settle()
         if self.outbox.closed:
@@ -250,7 +249,7 @@ class Connection(Protocol):
         deadlines.add(self, deadlines.now + seconds)
 
     def deadline_reached(self, now: float) -> None:
-        """A deadline may have passed, or have moved on since it was set."""
+        """Close if a deadline has passed; it may also have moved on since it was set."""
         if self.outbox.closed:
             self.transport.abortConnection()
             return
@@ -274,12 +273,12 @@ class Connection(Protocol):
         return (Reason.KEEP_ALIVE, "Keep Alive") if reading.is_silent(now) else None
 
     def _look_again(self, now: float) -> None:
-        """When the first deadline may be due, or before a new one could be missed."""
+        """Ask again when the first deadline may be due, or before a new one could be missed."""
         self.shared.deadlines.add(self, min(self.outbox.due(now), self.reading.due(now)))
 
 
 def _out_of_place(packet: object) -> ProtocolViolation:
-    """What is wrong with a packet that the table of its connection's state does not have."""
+    """Return the error for a packet that is not in the table of its connection's state."""
     if type(packet) is Connect:
         return ProtocolViolation("a second CONNECT", "MQTT-3.1.0-2")
     return ProtocolViolation(f"a client does not send {type(packet).__name__.upper()}", "2.2.1")

@@ -1,8 +1,8 @@
-"""Deadlines of thousands of connections with one timer.
+"""Deadlines: those of thousands of connections, with one timer.
 
-Twisted's ``DelayedCall`` per connection costs memory for each and a heap entry that is moved on every
-read. Here a connection stands in one bucket and is asked when the bucket's time has come; until then a
-read costs it one attribute.
+A ``DelayedCall`` for each connection would cost memory, and an entry in a heap that is moved at every read.
+Here a connection stands in one bucket and is asked when the time of the bucket has come; until then a read
+costs it one attribute.
 """
 
 from typing import Final, Protocol
@@ -20,17 +20,17 @@ LINGER: Final = 5.0
 
 
 class Waiting(Protocol):
-    """Someone with a deadline."""
+    """A Waiting is a connection, or something else, that has a deadline."""
 
-    #: The tick of the bucket it stands in; owned by :class:`Deadlines`.
+    #: The tick of the bucket it stands in; it belongs to :class:`Deadlines`.
     bucket: int
 
     def deadline_reached(self, now: float) -> None:
-        """The time asked for has come; ask again with ``add`` if need be."""
+        """Do what is due: the time asked for has come. Ask again with ``add`` if need be."""
 
 
 class Deadlines:
-    """Calls ``deadline_reached`` at the time asked for, up to two ticks late, never early.
+    """Deadlines calls ``deadline_reached`` at the time asked for, up to two ticks late, never early.
 
     ``now`` is steady time in seconds that stands still while the process is suspended; it is exact to
     one tick and costs nothing to read.
@@ -66,7 +66,7 @@ class Deadlines:
         self._buckets.setdefault(tick, set()).add(waiting)
 
     def remove(self, waiting: Waiting) -> None:
-        """Forget it."""
+        """Forget the deadline of ``waiting``."""
         bucket = self._buckets.get(waiting.bucket)
         if bucket is not None:
             bucket.discard(waiting)

@@ -1,4 +1,4 @@
-"""Dialect: what a version of the protocol can tell a client, and in which bytes.
+"""Dialect: how a version of the protocol says yes, no and goodbye.
 
 The broker speaks in Reasons. A dialect turns one into a packet, or says that its version has none.
 """
@@ -12,40 +12,40 @@ from platziverse.mqtt.packets import Connack, ConnectReturnCode, Publish
 
 
 class Dialect(Protocol):
-    """One for each version; it holds nothing of any connection."""
+    """A Dialect is made for each version of the protocol; it holds nothing of any connection."""
 
     def accept(self, session_present: bool) -> bytes:
-        """The CONNACK for a client that is connected."""
+        """Return the CONNACK for a client that is connected."""
 
     def refuse(self, error: ConnectRefused) -> bytes:
-        """The CONNACK for one that is not; the connection is closed after it."""
+        """Return the CONNACK for a client that is refused; the connection is closed after it."""
 
     def negative(self, packet: Publish, reason: Reason, text: str) -> bytes | None:
-        """The answer to a PUBLISH that was not handled; ``None``: there is none, the connection is closed."""
+        """Return the answer to a PUBLISH that was not handled; ``None``: the connection is closed instead."""
 
     def goodbye(self, reason: Reason, text: str) -> bytes:
-        """The last packet of a connection that we close; empty: it is closed without one."""
+        """Return the last packet of a connection that we close; empty: it is closed without one."""
 
 
 class MQTT311:
-    """MQTT 3.1.1, and 3.1: a return code in CONNACK, and nothing to say after that."""
+    """MQTT311 is the dialect of MQTT 3.1.1, and 3.1: it has a return code in CONNACK, and no other no."""
 
     __slots__ = ()
 
     def accept(self, session_present: bool) -> bytes:
-        """[MQTT-3.2.0-1] [MQTT-3.1.4-4] [MQTT-3.2.2-2]"""
+        """Return CONNACK with return code 0. [MQTT-3.2.0-1] [MQTT-3.1.4-4] [MQTT-3.2.2-2]"""
         return encode(Connack(session_present, ConnectReturnCode.ACCEPTED))
 
     def refuse(self, error: ConnectRefused) -> bytes:
-        """[MQTT-3.2.2-4]"""
+        """Return CONNACK with the return code of the error. [MQTT-3.2.2-4]"""
         return encode(Connack(False, error.return_code))
 
     def negative(self, packet: Publish, reason: Reason, text: str) -> bytes | None:
-        """PUBACK and PUBREC have no code."""
+        """Return ``None``: PUBACK and PUBREC have no return code."""
         return None
 
     def goodbye(self, reason: Reason, text: str) -> bytes:
-        """DISCONNECT is the client's alone."""
+        """Return nothing: only a client sends DISCONNECT."""
         return b""
 
 

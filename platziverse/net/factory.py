@@ -9,9 +9,9 @@ from platziverse.net.tracing import traced
 
 
 class MQTTFactory(ServerFactory):
-    """Connections over any ordered stream of bytes [MQTT-7.1.1-1], and nothing else.
+    """An MQTTFactory makes connections over any ordered stream of bytes [MQTT-7.1.1-1], and nothing else.
 
-    :param shared: what they have in common.
+    :param shared: all that the connections have in common.
     """
 
     noisy = False
@@ -20,5 +20,5 @@ class MQTTFactory(ServerFactory):
         self.shared = shared
 
     def buildProtocol(self, addr: IAddress | None) -> Connection:
-        """One protocol for one connection."""
+        """Make a connection, one that tells the log of its packets while tracing is on."""
         return traced(self.shared) if self.shared.tracing else Connection(self.shared)

@@ -11,7 +11,7 @@ WINDOW: Final = 60.0
 
 
 class Flapping:
-    """Counts the connects of each Client Identifier in windows of one minute."""
+    """Flapping counts the connects of each Client Identifier in windows of one minute."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits

@@ -20,9 +20,9 @@ ANSWER: Final = 64  #: a packet has to be answered before the next may be handle
 
 
 class Reader(Protocol):
-    """A connection that can be asked to read no further."""
+    """A Reader is a connection that can be asked to read nothing more."""
 
-    #: Publishes of this connection that are not finished; owned by :class:`FlowControl`.
+    #: Publishes of this connection that are not finished; counted by :class:`FlowControl`.
     unfinished: int
     #: Bytes in its decoder; owned by :class:`Partials`.
     waiting: int
@@ -33,7 +33,7 @@ class Reader(Protocol):
 
 
 class FlowControl:
-    """One for the whole daemon."""
+    """A FlowControl counts the unfinished publishes of all connections of the daemon."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -50,7 +50,7 @@ class FlowControl:
         return len(self._held)
 
     def started(self, reader: Reader, size: int) -> None:
-        """A publish of ``size`` bytes went to the store."""
+        """Count a publish of ``size`` bytes that went to the store, and hold reading if it is too many."""
         limits = self._limits
         self.unfinished += 1
         self.unfinished_bytes += size
@@ -65,13 +65,13 @@ class FlowControl:
             reader.hold_reading(STORE)
 
     def owing(self, reader: Reader, acknowledgements: int) -> None:
-        """So many answers wait behind one of a publish that is not finished: they take room as well."""
+        """Hold reading when too many acknowledgements wait behind an unfinished publish: they take room."""
         if acknowledgements >= self._limits.max_unfinished:
             self._held[reader] = None
             reader.hold_reading(STORE)
 
     def finished(self, reader: Reader, size: int) -> None:
-        """The store has committed, or given up, a publish."""
+        """Count a publish less: the store has committed it, or given it up."""
         self.unfinished -= 1
         self.unfinished_bytes -= size
         reader.unfinished -= 1
@@ -81,7 +81,7 @@ class FlowControl:
             self._free(reader)
 
     def forget(self, reader: Reader) -> None:
-        """The connection has ended; what it started still counts until it is finished."""
+        """Hold the connection no more: it has ended. Its publishes still count until they are finished."""
         self._held.pop(reader, None)
 
     def _drain(self) -> None:

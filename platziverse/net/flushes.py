@@ -1,4 +1,4 @@
-"""Flushes: what one turn of the reactor has brought about for many clients is written at its end."""
+"""Flushes: packets for many clients are written at the end of the turn of the reactor that made them."""
 
 from typing import Protocol
 
@@ -9,13 +9,13 @@ log = Logger()
 
 
 class Flushable(Protocol):
-    """Something that collects what it is to write."""
+    """A Flushable collects bytes, and writes them when it is flushed."""
 
     def flush(self) -> None: ...
 
 
 class Flushes:
-    """The outboxes touched in this turn.
+    """Flushes are the outboxes with packets of this turn.
 
     :param clock: flushes what was sent outside of a turn, in the next one.
     """
@@ -29,13 +29,13 @@ class Flushes:
         self.turn = False
 
     def add(self, outbox: Flushable) -> None:
-        """Flush this one as well."""
+        """Flush ``outbox`` at the end of the turn."""
         self._touched.append(outbox)
         if not self.turn and len(self._touched) == 1:
             self._clock.callLater(0, self.flush)
 
     def flush(self) -> None:
-        """Write everything that was collected, also what the writing itself brings about."""
+        """Write everything that was collected, and also the packets that come up meanwhile."""
         self.turn = True
         try:
             for outbox in self._touched:  # also those that come to it meanwhile

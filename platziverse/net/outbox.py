@@ -1,7 +1,7 @@
-"""Outbox: what goes out to one client, joined to one write per turn.
+"""Outbox: the packets for one client, joined to one write in a turn.
 
-A read of one client often means packets for many others, and many for one. They are collected, and
-each connection touched is flushed once, at the end of the turn.
+A read of one client often means packets for many others, and many for one of them. They are collected, and
+each connection that has some is flushed once, at the end of the turn.
 """
 
 from collections.abc import Callable
@@ -22,24 +22,24 @@ PIECE_SIZE: Final = 64
 
 
 class Owner(Protocol):
-    """The connection that an outbox is part of."""
+    """An Owner is the connection that an outbox is part of."""
 
     transport: Any
     address: str
 
     @property
     def reading(self) -> Reader:
-        """How the client is read from."""
+        """The receiving half of the connection."""
 
     @property
     def client_id(self) -> str:
-        """As far as it is known; for logs."""
+        """The Client Identifier, as far as it is known; for logs."""
 
     def close(self, reason: Reason, text: str) -> None: ...
 
 
 class Outbox:
-    """The way back to a client (``NetworkConnection``), and push producer of its transport."""
+    """An Outbox is the way back to a client (``NetworkConnection``), and push producer of its transport."""
 
     __slots__ = (
         "_out",
@@ -67,15 +67,15 @@ class Outbox:
 
     @property
     def out_bytes(self) -> int:
-        """Bytes that wait for the transport."""
+        """How many bytes wait for the transport."""
         return self._out_size
 
     def serve(self, session: Session) -> None:
-        """Begin to send what waits in this Session whenever there is room."""
+        """Send the messages that wait in this Session, from now on, whenever there is room."""
         self._session = session
 
     def acknowledge(self, packet_ids: list[int]) -> None:
-        """Queue a PUBACK for each of these, in one piece."""
+        """Queue a PUBACK for each Packet Identifier, all in one piece."""
         if len(packet_ids) == 1:
             self.send(encode_puback(packet_ids[0]))
         elif packet_ids:
@@ -93,7 +93,7 @@ class Outbox:
             self._overflow()
 
     def offer(self, data: bytes) -> int:
-        """Queue a QoS 0 PUBLISH; ``DROPPED``, ``TAKEN`` or ``FULL``."""
+        """Queue a QoS 0 PUBLISH; return ``DROPPED``, ``TAKEN`` or ``FULL``."""
         if self.congested:
             return self._queue_up(data)
         out = self._out
@@ -149,7 +149,7 @@ class Outbox:
         owner.transport.write(data)
 
     def soon(self, function: Callable[[], None]) -> None:
-        """Call it in the next turn of the reactor."""
+        """Call ``function`` in the next turn of the reactor."""
         self.shared.clock.callLater(0, function)
 
     def close(self, reason: Reason, text: str) -> None:
@@ -160,40 +160,40 @@ class Outbox:
     # -- the end, for the connection --------------------------------------------------------------
 
     def shut(self, text: str) -> bool:
-        """Write what is queued, and nothing after it.
+        """Write the queued packets, and nothing after them.
 
-        What still comes waits in the Session, or is dropped.
+        Messages that come later wait in the Session, or are dropped.
 
         :param text: why, for a trace.
-        :return: ``False`` when the client does not take it.
+        :return: ``False`` when the client does not take them.
         """
         self.flush()
         taken, self.closed, self.congested = not self.congested, True, True
         return taken
 
     def end(self) -> None:
-        """Let go of the connection and what waits for it: it has ended."""
+        """Let go of the connection, and of packets that wait for it: it has ended."""
         self.closed = self.congested = True
         self._owner = self._session = None
         self._out.clear()
 
     def overdue(self, now: float) -> bool:
-        """Whether the client has taken nothing for longer than ``write_deadline``."""
+        """Return whether the client has taken nothing for longer than ``write_deadline``."""
         return self.congested and now - self.congested_since >= self.shared.limits.write_deadline
 
     def due(self, now: float) -> float:
-        """When to ask that again: no later than a pause that begins now could be overdue."""
+        """Return when to ask :meth:`overdue` again, before a pause that begins now could be."""
         return (self.congested_since if self.congested else now) + self.shared.limits.write_deadline
 
     # -- IPushProducer: the transport speaks -----------------------------------------------------
 
     def pauseProducing(self) -> None:
-        """The transport's buffer is full."""
+        """Write nothing for now: the buffer of the transport is full."""
         self.congested = True
         self.congested_since = self.shared.deadlines.now
 
     def resumeProducing(self) -> None:
-        """The transport's buffer is empty: go on with what has waited, here and then in the Session."""
+        """Write the packets that wait here, then those in the Session: the transport's buffer is empty."""
         if self.congested and not self.closed:
             self.congested = False
             self.flush()
@@ -202,4 +202,4 @@ class Outbox:
                 session.pump()
 
     def stopProducing(self) -> None:
-        """The connection is going away; ``connectionLost`` says so too."""
+        """Do nothing: the connection is going away, and ``connectionLost`` comes."""

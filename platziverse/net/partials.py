@@ -13,14 +13,14 @@ RELIEF: Final = 0.75
 
 
 class Collecting(Protocol):
-    """The receiving half of a connection."""
+    """A Collecting is the receiving half of a connection."""
 
     #: Bytes that wait in its decoder; owned by :class:`Partials`.
     waiting: int
 
 
 class Holder(Protocol):
-    """A connection that has bytes in its decoder."""
+    """A Holder is a connection that has bytes in its decoder."""
 
     @property
     def address(self) -> str: ...
@@ -33,13 +33,13 @@ class Holder(Protocol):
 
 
 class Partials:
-    """Lets the largest go when all together take too much: a large packet costs its sender's own connection.
+    """Partials ends the connection with the most of these bytes when all of them together are too many.
 
-    It is counted where it grows, as a second is enough for a thousand clients to fill a small machine.
+    They are counted where they grow, as a second is enough for a thousand clients to fill a small machine.
 
     :param budget: ``max_memory``; 0: no limit.
     :param connections: the open ones.
-    :ivar total: bytes now.
+    :ivar total: how many bytes there are now.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Who is at the other end: how the address is written in logs and lists, and the name in the certificate."""
+"""Peer: the client's address, as logs and lists have it, and the name in its certificate."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from platziverse.mqtt.packets import ConnectReturnCode
 
 
 def format_peer(address: IAddress) -> str:
-    """``"127.0.0.1:51234"``, ``"[::1]:51234"``, or ``"unix"``; IPv4 within IPv6 is written as IPv4."""
+    """Return ``"127.0.0.1:51234"``, ``"[::1]:51234"``, or ``"unix"``; IPv4 within IPv6 becomes IPv4."""
     if isinstance(address, IPv4Address):
         return f"{address.host}:{address.port}"
     if isinstance(address, IPv6Address):
@@ -30,7 +30,7 @@ def is_near(transport: Any) -> bool:
 
 
 def certificate_user(transport: Any) -> str | None:
-    """User name from the subject of the client's certificate: its one Common Name.
+    """Return the user name in the subject of the client's certificate: its one Common Name.
 
     :return: ``None`` without TLS or without a certificate.
     :raises ConnectRefused: (not authorized) when the certificate has no usable name.

@@ -1,4 +1,4 @@
-"""Pressure: what messages and sessions take of the memory, and what is done when it is too much.
+"""Pressure: how much memory messages and Sessions take, and what gives way when it is too much.
 
 Nothing is counted while messages pass. The Sessions are looked at every five seconds, every second from half
 of the budget on, and some in each turn of the reactor.
@@ -41,19 +41,19 @@ LEAST: Final = 64 * 1024
 
 
 class Backlog(Protocol):
-    """What waits for the store, also of connections that have ended."""
+    """A Backlog counts the entries that wait for the store, also those of connections that have ended."""
 
     @property
     def waiting(self) -> int:
-        """Entries of all kinds."""
+        """How many entries of all kinds wait."""
 
     @property
     def departures(self) -> int:
-        """Those of them that say that an agent has gone: no two of an agent without a publish between."""
+        """How many of them say that an agent has gone: no two of an agent without a publish between."""
 
 
 class Pressure:
-    """Samples; refuses at 80 % of the budget; at 100 % lets the slowest receivers go.
+    """Pressure samples; it refuses at 80 % of the budget, and at 100 % lets the slowest receivers go.
 
     :param connections: the open Network Connections.
     :param store: what waits there; ``None``: nothing but unfinished publishes.
@@ -89,7 +89,8 @@ class Pressure:
     def refusal(self, client_id: str = "") -> str:
         """Return why no CONNECT of this client is accepted now; empty: it is.
 
-        Whoever has a Session may always come: it takes memory already, and frees some when it is served.
+        A client that has a Session may always come: it takes memory already, and frees some when it is
+        served.
         """
         if self.refusing and self._broker.sessions.get(client_id) is None:
             return "memory is short (max_memory)"
@@ -191,7 +192,7 @@ class Pressure:
         return used
 
     def _drop(self, session: Session, size: int) -> None:
-        """The client learns by Session Present 0 that what waited for it is lost."""
+        """End a Session and its connection; Session Present 0 tells the client that its messages are lost."""
         broker = self._broker
         if broker.sessions.get(session.client_id) is not session:
             return

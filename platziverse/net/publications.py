@@ -15,9 +15,9 @@ from platziverse.net.reading import Reading
 
 
 class Publications:
-    """What a client publishes; its acknowledgements leave in the order of the messages.
+    """Publications hands on what a client publishes, and acknowledges it in the order of the messages.
 
-    Made at the first PUBLISH, as most clients of some fleets only receive.
+    It is made at the first PUBLISH, as most clients of some fleets only receive.
     """
 
     __slots__ = ("_acks", "_client", "_dialect", "_done", "_outbox", "_reading", "_session", "_shared")
@@ -33,9 +33,9 @@ class Publications:
         self._done: list[Publish] | None = None
 
     def handle(self, run: list[Publish]) -> int:
-        """Publish these, all of one QoS, until one holds reading; returns how many that were.
+        """Publish a run of messages, all of one QoS, until one holds reading; return how many those were.
 
-        Those of QoS 0 and 1 that nothing has to be waited for are acknowledged together.
+        Messages of QoS 0 and 1 whose answer is ``None`` are acknowledged together.
         """
         packet = run[0]
         if packet.qos == 2:
@@ -61,7 +61,7 @@ class Publications:
         return len(run)
 
     def settle(self) -> None:
-        """Acknowledge what is ours by now."""
+        """Acknowledge the messages that are ours by now."""
         messages = self._done
         if messages:
             size = sum([len(message.payload) for message in messages])
@@ -71,7 +71,7 @@ class Publications:
             self._outbox.acknowledge(packet_ids)  # [MQTT-2.3.1-6] [MQTT-3.3.4-1]
 
     def end(self) -> None:
-        """The client has gone: owe nothing any more."""
+        """Owe no acknowledgement any more: the client has gone."""
         if self._acks is not None:
             self._acks.end()
 
@@ -141,7 +141,7 @@ class Publications:
         return self._acks
 
     def _wait(self, answer: Deferred[object], packet: Publish) -> None:
-        """The acknowledgement, or at QoS 0 only the right to send more, waits for the handler."""
+        """Acknowledge when ``answer`` has fired; at QoS 0 only the right to send more waits for it."""
         encode_ack = encode_pubrec if packet.qos == 2 else encode_puback
         pending = self._queue().expect(b"" if packet.packet_id is None else encode_ack(packet.packet_id))
         began = self._shared.clock.seconds()

@@ -1,4 +1,4 @@
-"""Rates: how fast one client may send. What is too fast is read later, never dropped."""
+"""Rates: how fast one client may send. Packets that come faster are read later, never dropped."""
 
 from typing import Final, Protocol
 
@@ -13,7 +13,7 @@ ENDLESS: Final = 1 << 62
 
 
 class Sender(Protocol):
-    """A connection that is read from; its attributes are for :class:`Rates`."""
+    """A Sender is a connection that is read from; its attributes are for :class:`Rates`."""
 
     #: What it has sent since it was counted. It adds, and asks when that is more than ``Rates`` allows.
     packets: int
@@ -23,18 +23,18 @@ class Sender(Protocol):
 
 
 class Rates:
-    """One for the whole daemon."""
+    """Rates counts what each connection of the daemon has sent."""
 
     def __init__(self, limits: Limits) -> None:
         packets, size = limits.max_message_rate, limits.max_byte_rate
         self._packet_seconds = 1 / packets if packets else 0.0
         self._byte_seconds = 1 / size if size else 0.0
-        #: What a client may send before it is counted.
+        #: How many packets, and bytes, a client may send before it is counted.
         self.packets = int(packets * AHEAD * CREDIT) if packets else ENDLESS
         self.bytes = int(size * AHEAD * CREDIT) if size else ENDLESS
 
     def excess(self, sender: Sender, now: float) -> float:
-        """Count what came since it was counted last.
+        """Count what ``sender`` has sent since it was counted last.
 
         :param now: steady time.
         :return: seconds for which no more should be read, or 0 or less.

@@ -10,16 +10,16 @@ from platziverse.net.shared import Shared
 
 
 class Source(Protocol):
-    """The connection whose bytes are read."""
+    """A Source is the connection whose bytes are read."""
 
     transport: Any
 
     def take_packets(self) -> None:
-        """Handle what has been read before, and was held."""
+        """Handle the packets that came before reading was held."""
 
 
 class Reading:
-    """The receiving half of a connection: ``Reader`` of FlowControl and ``Sender`` of Rates."""
+    """A Reading is the receiving half of a connection: ``Reader`` of FlowControl and ``Sender`` of Rates."""
 
     __slots__ = (
         "_keep_alive",
@@ -54,7 +54,10 @@ class Reading:
     # -- holding ---------------------------------------------------------------------------------
 
     def hold_reading(self, why: int) -> None:
-        """Read no more for this reason; the client's silence is no longer its own."""
+        """Read nothing more for this reason; from now on the client is not to blame for its silence.
+
+        :param why: a bit of :mod:`platziverse.net.flow`.
+        """
         if not self.holds and self._source is not None:
             self._source.transport.pauseProducing()
         self.holds |= why
@@ -109,20 +112,20 @@ class Reading:
 
     @property
     def _silence(self) -> float:
-        """Seconds of silence that are too many; ``last_read`` is exact to a tick."""
+        """How many seconds of silence are too many; ``last_read`` is exact to a tick."""
         return self._keep_alive * 1.5 + TICK
 
     def is_partial(self, now: float) -> bool:
-        """Whether the rest of a packet has not come within ``packet_deadline``."""
+        """Return whether the rest of a packet has not come within ``packet_deadline``."""
         deadline = self._shared.limits.packet_deadline
         return not self.holds and bool(self.partial_since) and now - self.partial_since >= deadline
 
     def is_silent(self, now: float) -> bool:
-        """Whether nothing has come within the Keep Alive; while we hold reading the silence is ours."""
+        """Return whether nothing has come within the Keep Alive, and reading was not held."""
         return not self.holds and bool(self._keep_alive) and now - self.last_read >= self._silence
 
     def due(self, now: float) -> float:
-        """When to ask these again: no later than what begins now could be overdue."""
+        """Return when to ask both again, before a silence that begins now could be too long."""
         at = now + self._shared.limits.packet_deadline
         if self.holds:
             return min(at, now + (max(self._silence, 1.0) if self._keep_alive else 1.0))

@@ -1,4 +1,4 @@
-"""Shared: what the connections of one daemon have in common."""
+"""Shared: all that the connections of one daemon have in common."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -22,15 +22,15 @@ log = Logger()
 
 
 class Open(Protocol):
-    """A Network Connection that has not ended."""
+    """An Open is a Network Connection that has not ended."""
 
     @property
     def address(self) -> str:
-        """Of its peer, for logs."""
+        """The address of its peer, for logs."""
 
     @property
     def client_id(self) -> str:
-        """As far as it is known."""
+        """The Client Identifier, as far as it is known."""
 
     @property
     def reading(self) -> Reader: ...
@@ -39,11 +39,11 @@ class Open(Protocol):
 
 
 class Shared:
-    """Counters, limits, timers and bounds that every connection uses; one object for each daemon.
+    """A Shared has the counters, limits, timers and bounds that every connection of a daemon uses.
 
     :param clock: steady time; also the reactor's ``callLater``.
     :param observe_ack: called with the seconds from a PUBLISH to its acknowledgement, for those that waited.
-    :param store: where publishes wait.
+    :param store: counts the entries that wait for it.
     """
 
     def __init__(

@@ -27,44 +27,44 @@ NAMES: Final = {number: kind.__name__.upper() for number, kind in enumerate(get_
 
 
 class TracedOutbox(Outbox):
-    """An outbox that tells what leaves, who comes and who goes."""
+    """A TracedOutbox tells the log which packets leave, who comes and who goes."""
 
     __slots__ = ()
 
     def tell(self, log: Logger, format: str, **fields: object) -> None:
-        """One line about this client; its Client Identifier may be among ``fields``."""
+        """Write one line about this client; its Client Identifier may be among ``fields``."""
         if (owner := self._owner) is not None:
             who = {"address": owner.address, "client_id": owner.client_id}
             log.debug(format, **who | fields)
 
     def serve(self, session: Session) -> None:
-        """The client is connected."""
+        """Tell that the client is connected."""
         username = session.client.username if session.client is not None else None
         self.tell(log, "Connected {address} {client_id!r}, user {username!r}", username=username)
         super().serve(session)
 
     def shut(self, text: str) -> bool:
-        """We close."""
+        """Tell that we close, and why."""
         self.tell(log, "Closing {address} {client_id!r}: {reason}", reason=text)
         return super().shut(text)
 
     def end(self) -> None:
-        """The connection has ended."""
+        """Tell that the connection has ended."""
         self.tell(log, "Gone {address} {client_id!r}")
         super().end()
 
     def send(self, data: bytes) -> None:
-        """What may not be dropped: every packet but a PUBLISH with QoS 0."""
+        """Tell of a packet that may not be dropped: any but a PUBLISH with QoS 0."""
         self._tell_sent(data)
         super().send(data)
 
     def acknowledge(self, packet_ids: list[int]) -> None:
-        """Each PUBACK on its own."""
+        """Send each PUBACK on its own, so that each is told."""
         for packet_id in packet_ids:
             self.send(encode_puback(packet_id))
 
     def offer(self, data: bytes) -> int:
-        """A PUBLISH with QoS 0."""
+        """Tell of a PUBLISH with QoS 0, unless it was dropped."""
         taken = super().offer(data)
         if taken != DROPPED:
             self._tell_sent(data)
@@ -81,7 +81,7 @@ def _traced(table: PacketTable) -> PacketTable:
 
 def _telling(handle: Callable[[Any, Any], int]) -> Callable[[Any, Any], int]:
     def tell(state: Any, run: list[Packet]) -> int:
-        """The first of them alone: each is told before it is handled."""
+        """Handle the first packet alone, so that each is told before it is handled."""
         text, more = _details(run[0])
         packet = type(run[0]).__name__.upper()
         state.outbox.tell(wire, "from {address} {client_id!r}: {packet}" + text, packet=packet, **more)
@@ -107,5 +107,5 @@ _TABLES: Final = Tables(_traced(TABLES.before_connect), _traced(TABLES.connected
 
 
 def traced(shared: Shared) -> Connection:
-    """A connection that tells."""
+    """Make a connection that tells the log of its packets."""
     return Connection(shared, TracedOutbox, _TABLES)
