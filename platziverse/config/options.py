@@ -60,7 +60,7 @@ class Options(usage.Options):
             raise SystemExit(0)
 
     def _write_no_pid_file(self) -> None:
-        """In the foreground, let twistd write a pid file only where ``--pidfile`` names one.
+        """Let twistd in the foreground write a pid file only where ``--pidfile`` names one.
 
         A container ends without removing twistd's default, and its next process 1 finds in it that process 1
         is running: twistd would refuse to start for ever. It looks for the file after our options were read.
