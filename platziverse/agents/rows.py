@@ -133,7 +133,7 @@ class RecordingRow:
             given = self._handler(call.message, client)
             if iscoroutine(given):
                 given = Deferred.fromCoroutine(given)
-        except Exception:
+        except (Exception, SystemExit):  # which would go on to the reactor, and the message come again
             given = Failure()
         finally:
             running.reset(token)
@@ -147,15 +147,16 @@ class RecordingRow:
         """Save the Reports that the handler has returned, or note how it has failed: it has finished."""
         recording, message = self.recording, call.message
         recording.end(call)
+        try:
+            if reports := reports_in(result):
+                call.keep(recording.save(message, client, arrived, reports))
+        except Exception:  # a Report made of something that no JSON can say
+            result = Failure()
         if isinstance(result, Failure):
             if isinstance(result.value, InvalidReport):
                 call.keep(recording.recorder.reject(message, client, result.value, arrived))
             elif call.unsaved is None:  # else it has only passed on what the store said
                 fate.failed.append(recording.tables.failed(self, message, client, result))
-        else:
-            reports = reports_in(result)
-            if reports:
-                call.keep(recording.save(message, client, arrived, reports))
         fate.kept = fate.kept or call.recorded
         call.finish()
 
