@@ -67,7 +67,7 @@ def makeService(options: Options | None = None) -> "Daemon":
 
 
 class Daemon(Service):
-    """Daemon is broker, listeners and database as one service, and starts and stops them in their order.
+    """A Daemon is broker, listeners and database as one service, and starts and stops them in their order.
 
     :param reactor: its ``seconds`` must be a steady clock.
     :param reread: reads the configuration again, for a reload.
@@ -147,7 +147,7 @@ class Daemon(Service):
         return f"the database is {self.parts.database.store.state}; {self.parts.broker.connected} clients"
 
     def _reload(self) -> None:
-        """Read the configuration again: SIGHUP came."""
+        """Reload: SIGHUP came."""
         if not self.running:  # it is stopping
             return
         self.supervisor.reloading()

@@ -77,7 +77,10 @@ class Parts:
         return Tables(self.recorder, self._publish, self._reactor, self.complaints, deadline, room)
 
     def _broker(self) -> Broker:
-        """:raises Unusable: a row of ``handlers`` cannot be used."""
+        """Make the broker and its handlers.
+
+        :raises Unusable: a row of ``handlers`` cannot be used.
+        """
         rows = [handler_rows(name, self.tables) for name in self._config.handlers]
         agents = cast(Mapping[str, Handler], AgentHandlers(self.recorder).table)
         dispatcher = TopicDispatcher(agents, *rows, together=self.tables.together)
@@ -85,7 +88,10 @@ class Parts:
         return Broker(self.limits, dispatcher, self.authority, self._reactor, time.time, [observer])
 
     def _front(self) -> Front:
-        """:raises Unusable: the certificate cannot be used."""
+        """Make all that is behind the ports.
+
+        :raises Unusable: the certificate cannot be used.
+        """
         config, database, mqtt = self._config, self.database, MQTTFactory(self.shared)
         site = make_site(
             self._reactor,
@@ -125,7 +131,7 @@ class Parts:
 
 
 def _authority(access: Access, reactor: Any, pool: ThreadPool, database: UserTable) -> AccessAuthority:
-    """Return what decides who may do what.
+    """Make the authority.
 
     :raises Unusable: a file says nothing, or cannot be read; that must never mean "open".
     """
