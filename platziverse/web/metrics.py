@@ -63,7 +63,7 @@ class DaemonCollector:
         self._upkeep = upkeep
 
     def collect(self) -> Iterator[Metric]:
-        """All of it."""
+        """Return all metrics."""
         yield _gauge("build_info", "1, with the version of the daemon.", {(self._version,): 1}, ("version",))
         yield from self._clients()
         yield from self._messages()
@@ -223,7 +223,7 @@ def _histogram(name: str, text: str, histogram: Histogram) -> Metric:
 
 
 class MetricsPage(Answer):
-    """What Prometheus scrapes, in the format it prefers; memory, CPU and descriptors included."""
+    """A MetricsPage is scraped by Prometheus, in the format it prefers; with memory, CPU and descriptors."""
 
     def __init__(self, collector: DaemonCollector) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
