@@ -55,9 +55,8 @@ class Broker:
         self.authority = authority
         self.traffic = Traffic()
         self.complaints = Complaints(clock)
-        self.retained: RetainedStore = RetainedMessages(
-            limits.max_retained_messages, limits.max_retained_bytes
-        )
+        most, size = limits.max_retained_messages, limits.max_retained_bytes
+        self.retained: RetainedStore = RetainedMessages(most, size)
         #: Called when it took long to find out who gets a message.
         self.strained: Callable[[], None] = _nothing
         self.subscriptions: SubscriptionTree[Session] = SubscriptionTree(strained=lambda: self.strained())
@@ -65,17 +64,12 @@ class Broker:
         self.clients = Clients(
             self.sessions, authority, self.traffic, limits, observers, self.publish, clock, wall_clock
         )
+        traffic, complaints = self.traffic, self.complaints
         self._subscribing = Subscribing(
-            self.subscriptions,
-            self.retained,
-            authority,
-            limits,
-            self.traffic,
-            self.complaints,
-            Turn(clock),
+            self.subscriptions, self.retained, authority, limits, traffic, complaints, Turn(clock)
         )
-        backpressure = Backpressure(limits, self.sessions, self.traffic, self.complaints, clock)
-        self._router = Router(authority, self.traffic, backpressure)
+        backpressure = Backpressure(limits, self.sessions, traffic, complaints, clock)
+        self._router = Router(authority, traffic, backpressure)
         self._dispatcher = dispatcher
         self._match = self.subscriptions.match
         # A table never changes, and nor does what is reserved.
