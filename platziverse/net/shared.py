@@ -13,7 +13,7 @@ from platziverse.broker.complaints import Complaints
 from platziverse.broker.reasons import Reason
 from platziverse.net.deadlines import Deadlines
 from platziverse.net.flapping import Flapping
-from platziverse.net.flow import STOPPING, TURN, FlowControl, Reader
+from platziverse.net.flow import STOPPING, TURN, FlowControl, Source
 from platziverse.net.flushes import Flushes
 from platziverse.net.partials import Partials
 from platziverse.net.pressure import Backlog, Pressure
@@ -34,7 +34,7 @@ class Open(Protocol):
         """The Client Identifier, as far as it is known."""
 
     @property
-    def reading(self) -> Reader: ...
+    def reading(self) -> Source: ...
 
     def close(self, reason: Reason, text: str) -> None: ...
 
@@ -75,8 +75,8 @@ class Shared:
             broker, self.flow, self.connections, clock, store, lambda: self.partials.total
         )
         #: Whose packets are being handled.
-        self.current: Reader | None = None
-        self._strained: deque[Reader] = deque()
+        self.current: Source | None = None
+        self._strained: deque[Source] = deque()
         broker.strained = self._yield_turn
         self.deadlines.start()
 
