@@ -119,6 +119,9 @@ class Tables:
             through = " → ".join([*(call.row.recording.name for call in calls), name])
             text = "has caused this message itself ({through})"
             return self._refuse(text, name, "loop", message, through=through)
+        if row.recording.hung and row.recording.waiting:  # one at a time, to see whether it goes on
+            text = "has finished with nothing for {seconds:g} s (limits.handler_deadline)"
+            return self._refuse(text, name, "busy", message, seconds=self.deadline)
         if row.recording.waiting >= self._room:
             text = "has not finished with {room} others (limits.max_unfinished_per_handler)"
             return self._refuse(text, name, "busy", message, room=self._room)

@@ -112,6 +112,8 @@ class DaemonCollector:
         left = traffic.leftovers_dropped
         yield _counter("leftovers_dropped", "QoS 0 of ended connections, while all queues were full.", left)
         yield _counter("messages_denied", "Publishes that their clients may not.", traffic.publish_denied)
+        refused = {(reason,): count for reason, count in traffic.subscriptions_refused.items()}
+        yield _counter("subscriptions_refused", "Answered with 0x80.", refused, ("reason",))
 
     def _errors(self) -> Iterator[Metric]:
         traffic, database = self._broker.traffic, self._database

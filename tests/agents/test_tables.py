@@ -212,6 +212,47 @@ class Slow(HandlerCase):
         self.assertEqual(self.received(client), [Puback(1), Puback(2), Puback(3)])
         self.assertEqual(len(self.reasons()), 4)
 
+    def test_a_handler_that_hangs_is_tried_with_one_message_at_a_time(self) -> None:
+        """Row 203."""
+        given: list[Deferred[Any]] = []
+
+        def handle(message: Publish, client: object) -> "Deferred[Any]":
+            given.append(Deferred())
+            return given[-1]
+
+        client = self.begin(of("agent/message", handle))
+        client.publish("agent/message", COURSE, 1, 1)
+        self.harness.advance(31)
+        self.assertEqual(self.received(client), [Puback(1)])
+        other = self.harness.connect("other")
+        client.publish("agent/message", COURSE, 1, 2)
+        other.publish("agent/message", COURSE, 1, 3)
+        self.assertEqual((self.received(client), self.received(other)), ([], [Puback(3)]))
+        self.assertEqual(self.told("has finished with nothing for 30 s (limits.handler_deadline)"), 1)
+        given[-1].callback(None)
+        self.assertEqual(self.received(client), [Puback(2)])
+        for packet_id in 4, 5:
+            other.publish("agent/message", COURSE, 1, packet_id)
+        self.assertEqual((self.received(other), len(given)), ([], 4))
+        self.assertEqual((len(self.harness.reports.reports), self.reasons()), (5, []))
+
+    def test_one_that_goes_on_with_others_does_not_hang(self) -> None:
+        """Row 203."""
+        given: dict[str, Deferred[Any]] = {}
+
+        def handle(message: Publish, client: object) -> "Deferred[Any]":
+            return given.setdefault(message.topic, Deferred())
+
+        client = self.begin(of("t/+", handle))
+        client.publish("t/1", b"", 0)
+        client.publish("t/2", b"", 0)
+        self.harness.advance(20)
+        given["t/2"].callback(None)
+        self.harness.advance(11)
+        client.publish("t/3", b"", 0)
+        client.publish("t/4", b"", 0)
+        self.assertEqual((len(given), [kind for _, kind in self.failures]), (4, ["deadline"]))
+
     def test_the_time_of_the_store_is_not_the_handlers(self) -> None:
         """Row 202."""
         published: list[str] = []
