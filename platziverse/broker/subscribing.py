@@ -121,15 +121,15 @@ class Subscribing:
         self, session: Session, subscriptions: Sequence[Subscription], codes: Sequence[int]
     ) -> None:
         """Send the Retained Messages of the granted Subscriptions, after SUBACK. [MQTT-3.3.1-6]"""
-        granted = [
-            (subscription.topic_filter, code)
+        granted = {  # a Topic Filter that is there twice is one Subscription, with the last QoS
+            subscription.topic_filter: code
             for subscription, code in zip(subscriptions, codes, strict=True)
             if code != SUBSCRIPTION_REFUSED and self._retained.may_match(subscription.topic_filter)
-        ]
+        }
         if granted:
             may_get = partial(self._may_get_retained, session)
             make = partial(RetainedSending, self._retained, self._traffic, may_get, self._turn)
-            session.send_retained(granted, make)
+            session.send_retained(list(granted.items()), make)
 
     def _may_get_retained(self, session: Session, topic: str) -> bool:
         """Return whether ``session`` may get the message kept for ``topic`` now.

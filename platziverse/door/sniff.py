@@ -1,8 +1,9 @@
 """Sniff: one port for MQTT, HTTP and TLS, where the first byte of a connection decides.
 
-0x10 is the CONNECT of MQTT, a letter begins an HTTP request, 0x16 a TLS handshake; inside TLS the first
-byte decides again. Then the connection is handed over with that byte, as Twisted's haproxy wrapper does,
-but the wrapper leaves: a read on a shared port costs what it costs on a port for MQTT alone.
+0x10 is the CONNECT of MQTT, a letter begins an HTTP request (unless a control character comes with it),
+0x16 a TLS handshake; inside TLS the first byte decides again. Then the connection is handed over with
+that byte, as Twisted's haproxy wrapper does, but the wrapper leaves: a read on a shared port costs what
+it costs on a port for MQTT alone.
 """
 
 from typing import Any, Final, cast
@@ -101,7 +102,7 @@ class Sniffer(TwistedProtocol):
             self._hand_to_mqtt(data)
         elif first == TLS_HANDSHAKE_BYTE and owner.tls is not None and not self._inside_tls:
             self._hand_to(owner.tls.wrap(Sniffer(owner, self._addr, self._until)), data)
-        elif data[:1].isalpha() and plain and owner.http is not None:
+        elif _begins_request(data) and plain and owner.http is not None:
             self._hand_to(owner.http.buildProtocol(cast(IAddress, self._addr)), data)
         else:
             self._refuse("first byte", f"its first byte is 0x{first:02x}")
@@ -150,6 +151,15 @@ class Sniffer(TwistedProtocol):
         owner.traffic.protocol_error(cause)
         address = format_peer(cast(Any, self.transport).getPeer())
         owner.complaints.warn(cause, "Closing {address}: {reason}", address=address, reason=reason)
+
+
+def _begins_request(data: bytes) -> bool:
+    """Return whether an HTTP method may begin like this: with a letter, and then no control character.
+
+    0x50, 0x62 and 0x70 (PUBREC, PUBREL, PUBCOMP) are letters as well; the Remaining Length
+    behind them is a control character.
+    """
+    return data[:1].isalpha() and (len(data) == 1 or data[1] >= 0x20)
 
 
 class SniffingFactory(ServerFactory):

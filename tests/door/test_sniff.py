@@ -118,6 +118,16 @@ class TestFirstByte(SynchronousTestCase):
             deliver(transport, bytes([letter]), b"ET / HTTP/1.1\r\n")
             self.assertEqual(self.shared.http.built[-1].received, bytes([letter]) + b"ET / HTTP/1.1\r\n")
 
+    def test_row_211_packets_whose_first_byte_is_a_letter_are_no_http(self) -> None:
+        """Row 211: PUBREC, PUBREL, PUBCOMP before CONNECT are closed at once and counted."""
+        for raw in (b"\x50\x02\x00\x01", b"\x62\x02\x00\x01", b"\x70\x02\x00\x01"):
+            transport = self.shared.open()
+            deliver(transport, raw)
+            self.assertFalse(transport.connected, raw.hex())
+            self.assertEqual(transport.value(), b"")
+        self.assertEqual(self.shared.errors, {"first byte": 3})
+        self.assertEqual(self.shared.http.built, [])
+
     def test_every_other_byte_is_refused_at_once_and_counted(self) -> None:
         others = [
             first for first in range(256) if first != 0x10 and first not in string.ascii_letters.encode()

@@ -207,7 +207,7 @@ class ReadingTests(SiteCase):
     def test_what_can_be_no_request_is_seen_at_its_first_byte(self) -> None:
         """Row 71: a PINGREQ, say, after a request; the connection does not wait for the end of a line."""
         request = b"GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n"
-        for stray in (b"\xc0\x00", b"\r\n\x10", b" ", b"\0", b"{"):
+        for stray in (b"\xc0\x00", b"\r\n\x10", b" ", b"\0", b"{", b"\x62\x02"):
             for segments in ([request + stray], [request, stray], [request, *(bytes((b,)) for b in stray)]):
                 connection = self.connection()
                 for segment in segments:
