@@ -102,7 +102,12 @@ class ServerCertificate:
 
         :raises CertificateError: one of them cannot be used.
         """
-        context = CertificateOptions(raiseMinimumTo=TLSVersion.TLSv1_2).getContext()
+        # Tickets cost us no memory; small devices know session IDs only, of which OpenSSL keeps 20,480. Both
+        # end with their context: nobody resumes what another certificate, or another client CA, has let in.
+        options = CertificateOptions(
+            raiseMinimumTo=TLSVersion.TLSv1_2, enableSessions=True, enableSessionTickets=True
+        )
+        context = options.getContext()
         context.set_options(SSL.OP_NO_RENEGOTIATION)
         context.set_alpn_select_callback(_choose_protocol)
         self._try(self.certificate, context.use_certificate_chain_file, self.certificate)
