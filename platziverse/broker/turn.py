@@ -20,7 +20,7 @@ class Turn:
 
     @property
     def is_over(self) -> bool:
-        """Whether the time of this turn is used up; it begins with the first question."""
+        """Return whether the time of this turn is used up; it begins with the first question."""
         now = self._clock.seconds()
         if self._until is None:
             self._until = now + LENGTH
