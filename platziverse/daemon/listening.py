@@ -99,7 +99,8 @@ class Listeners:
 
     def listen(self, description: str, factory: IProtocolFactory) -> None:
         """Open one more port for ``factory``. :raises CannotListen:"""
-        text = completed(description, socket.has_dualstack_ipv6())
+        # Their headers are read by the factory: ADR 0096.
+        text = completed(description, socket.has_dualstack_ipv6()).removeprefix(PROXIED)
         opened: list[IListeningPort] = []
         failed: list[Failure] = []
         try:

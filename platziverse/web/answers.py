@@ -27,6 +27,7 @@ class Answer(Resource):
     """A resource, leaf of the tree, that answers GET and HEAD with what :meth:`answer` returns."""
 
     isLeaf = True
+    methods: tuple[bytes, ...] = METHODS
     #: Answers paths below its own as well.
     has_parts = False
 
@@ -37,8 +38,8 @@ class Answer(Resource):
     def render(self, request: Request) -> Any:
         """Answer at once, or when the Deferred fires."""
         try:
-            if request.method not in METHODS:
-                request.setHeader(b"Allow", b", ".join(METHODS))
+            if request.method not in self.methods:
+                request.setHeader(b"Allow", b", ".join(self.methods))
                 raise HTTPError(405, "method not allowed: this is read-only")
             if request.postpath and not self.has_parts:
                 raise HTTPError(404, "not found")

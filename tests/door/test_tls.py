@@ -2,6 +2,8 @@
 
 import ctypes
 import ctypes.util
+import ssl
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -113,6 +115,51 @@ class TLSCase(SynchronousTestCase):
         events: list[Any] = []
         observe_log(self, events.append)
         return events
+
+
+class TestResumption(TLSCase):
+    """Row 236: a device that reconnects often pays for one full handshake."""
+
+    def connect(self, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> ssl.SSLObject:
+        """A client of Python's own module, which tells whether its session was resumed."""
+        transport, incoming, outgoing = self.shared.open(), ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = context.wrap_bio(incoming, outgoing, session=session)
+
+        def until_done(step: Callable[[], object]) -> object:
+            while True:
+                try:
+                    return step()
+                except ssl.SSLWantReadError:
+                    pass
+                finally:
+                    deliver(transport, *filter(None, [outgoing.read()]))
+                    incoming.write(transport.value())
+                    transport.clear()
+
+        until_done(client.do_handshake)
+        until_done(lambda: client.write(CONNECT))
+        self.assertEqual(until_done(lambda: client.read(100)), CONNACK)
+        return client
+
+    def context(self, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.maximum_version = version
+        return context
+
+    def test_a_client_that_comes_again_is_spared_the_handshake(self) -> None:
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            context = self.context(version)
+            first = self.connect(context)
+            self.assertFalse(first.session_reused)
+            self.assertTrue(self.connect(context, first.session).session_reused, version)
+
+    def test_a_ticket_of_the_certificate_before_is_worth_nothing(self) -> None:
+        """A CA that was taken away must not live on in tickets."""
+        context = self.context()
+        session = self.connect(context).session
+        self.certificate.reload()
+        self.assertFalse(self.connect(context, session).session_reused)
 
 
 class TestHandshake(TLSCase):
