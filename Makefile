@@ -35,10 +35,11 @@ quick: $(VENV)/installed-test
 
 # make coverage              whether the tests of the pure rooms reach every line of them
 coverage: $(VENV)/installed-test
-	@for room in $(PURE); do \
-	    COVERAGE_FILE=$(VENV)/coverage $(BIN)/python -m pytest -q tests/$$room --cov=platziverse.$$room \
-	        --hypothesis-profile=ci --cov-report=term-missing:skip-covered --cov-fail-under=100 || exit 1; \
-	done
+	@printf '%s\n' $(PURE) | xargs -P 3 -I ROOM sh -c ' \
+	    COVERAGE_FILE=$(VENV)/coverage-ROOM $(BIN)/python -m pytest -q tests/ROOM --hypothesis-profile=ci \
+	        --cov=platziverse.ROOM --cov-report=term-missing:skip-covered --cov-fail-under=100 \
+	        > $(VENV)/tests-ROOM.txt 2>&1 && echo "the tests of ROOM reach every line of it" \
+	    || { cat $(VENV)/tests-ROOM.txt; exit 1; }'
 
 # make test-all ARGS=...     the tests on every Python from 3.10 to 3.14 that is here; the others are named
 test-all: tools $(NODE)/.package-lock.json

@@ -27,13 +27,17 @@ class ConfigError(Unusable):
 
 
 def nearest(key: str, known: Iterable[str]) -> str:
-    """The end of a sentence that complains about ``key``."""
+    """Return the end of a sentence about an unknown ``key``: the nearest known one, if any."""
     found = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
     return f"; did you mean {found[0]}?" if found else ""
 
 
 def check(option: OptionInfo, value: Any, source: str, key: str, strict: bool) -> Any:
-    """``value`` in the type of ``option``; texts are parsed unless ``strict``. :raises ConfigError:"""
+    """Return ``value`` in the type of ``option``; texts are parsed unless ``strict``.
+
+    :param source: and ``key`` name the place in messages.
+    :raises ConfigError: it has another type, or the option forbids it.
+    """
     validator = fields_dict(option.parent_cls)[option.name].validator
     try:
         converted: Any = msgspec.convert(value, option.cls, strict=strict)

@@ -188,7 +188,7 @@ class BrokerHarness:
         tables: list[Any] = [table or {}]
         if handlers or reports is not None:
             tables += [AgentHandlers(self.recorder).table]
-            tables += [self.tables.make(f"{make.__module__}:{make.__name__}", make) for make in handlers]
+            tables += [self.tables.make(_name(make), make) for make in handlers]
             observers = [*observers, cast(ClientObserver, self.recorder)]
         dispatcher, now = TopicDispatcher(*tables, together=self.tables.together), self.clock.seconds
         self.broker = Broker(
@@ -226,6 +226,11 @@ class BrokerHarness:
     def turn(self) -> None:
         """One turn of the reactor."""
         self.clock.advance(0)
+
+
+def _name(make: MakeRows) -> str:
+    """Return the name of a function as the setting ``handlers`` has it."""
+    return f"{make.__module__}:{getattr(make, '__name__', type(make).__name__)}"
 
 
 def recording_harness(*makes: MakeRows, store: ReportStore, wall_clock: float = 0.0) -> BrokerHarness:

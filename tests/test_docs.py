@@ -1,6 +1,8 @@
-"""What the documents say about the settings, and how they are found."""
+"""What documents and docstrings say, and how they say it."""
 
+import ast
 import re
+from functools import cache
 from pathlib import Path
 
 from attrs import fields
@@ -9,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from platziverse import __version__
 from platziverse.broker.limits import Limits
 from platziverse.config import Config, flat
+from tests.test_architecture import modules
 
 ROOT = Path(__file__).parent.parent
 LIMITS = ROOT / "docs" / "limits.rst"
@@ -117,3 +120,54 @@ class PointersTests(SynchronousTestCase):
         for document in (ROOT / "README.rst", ROOT / "CONTRIBUTING.rst", *(ROOT / "docs").rglob("*.rst")):
             for target in re.findall(r"`[^`<]*<([^>`:]+)>`_", document.read_text()):
                 self.assertTrue((document.parent / target).exists(), f"{document}: {target}")
+
+
+#: A docstring that begins with one of these has no subject, or leaves it to the name of the function.
+CARRIED_OVER = re.compile(
+    r"(Of|And|But|Or|As|Also|Then|Not|In|To|By|With|Those|The same|What|Which|Who|Whose|Whoever|Whether|Why"
+    r"|Where|When)\b"
+)
+#: A field that says nothing.
+EMPTY_FIELD = re.compile(r":(?:raises|param|ivar|return)\b[^:\n]*:[ \t]*$", re.MULTILINE)
+#: The end of a first paragraph: of a sentence, of what introduces something, or a statement of the standard.
+END = re.compile(r"(?:[.:?!]|\[[-.\w]+\]|::)$")
+
+
+@cache
+def docstrings() -> list[tuple[str, str]]:
+    """Return the place and the text of every docstring of the product; "" for a module without one."""
+    found = []
+    for module, _, tree in modules():
+        found.append((module, ast.get_docstring(tree) or ""))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                text = ast.get_docstring(node)
+                # The two of the command line are what twistd --help prints.
+                if text is not None and not node.name.startswith("opt_"):
+                    found.append((f"{module}.{node.name}", text))
+    return found
+
+
+class ProseTests(SynchronousTestCase):
+    """The mechanical part of the rules for prose in CONTRIBUTING."""
+
+    maxDiff = None
+
+    def test_every_module_says_what_it_is(self) -> None:
+        self.assertEqual([place for place, text in docstrings() if not text], [])
+
+    def test_docstrings_have_a_subject_of_their_own(self) -> None:
+        found = [
+            f"{place}: {text.splitlines()[0]}" for place, text in docstrings() if CARRIED_OVER.match(text)
+        ]
+        self.assertEqual(found, [])
+
+    def test_docstrings_begin_with_a_sentence_not_with_a_field(self) -> None:
+        self.assertEqual([place for place, text in docstrings() if text.startswith(":")], [])
+
+    def test_first_paragraphs_end_as_sentences_do(self) -> None:
+        found = [place for place, text in docstrings() if not END.search(text.partition("\n\n")[0])]
+        self.assertEqual(found, [])
+
+    def test_no_field_is_empty(self) -> None:
+        self.assertEqual([place for place, text in docstrings() if EMPTY_FIELD.search(text)], [])

@@ -1,4 +1,4 @@
-"""Access rules in Mosquitto's own file format, with Mosquitto 2.0's meaning.
+"""ACL: access rules in Mosquitto's own file format, with Mosquitto 2.0's meaning.
 
 ::
 
@@ -10,8 +10,9 @@
     # patterns are for everyone
     pattern write agents/%u/#
 
-A client's own rules are asked first, then the patterns; in each of the two, ``deny`` before the rest.
-What no rule allows is denied. In one thing we are stricter: an empty file is an error, not an open door.
+A client's own rules are asked first, then the patterns; in each of the two, ``deny`` before the rest. A
+publish or Subscription that no rule allows is denied. In one thing we are stricter: an empty file is an
+error, not an open door.
 """
 
 from collections.abc import Iterable, Iterator
@@ -34,7 +35,7 @@ R = TypeVar("R", bound="Rule")
 
 
 def covers(outer: Levels, inner: Levels) -> bool:
-    """``outer`` matches every Topic Name that ``inner`` matches; ``inner`` may be a Topic Name itself."""
+    """Return whether ``outer`` matches every Topic Name that ``inner``, a filter or a Topic Name, matches."""
     if inner[0][:1] == "$" and outer[0] in ("+", "#"):  # [MQTT-4.7.2-1]
         return False
     for index, level in enumerate(outer):
@@ -48,7 +49,7 @@ def covers(outer: Levels, inner: Levels) -> bool:
 
 
 def overlap(one: Levels, other: Levels) -> bool:
-    """Some Topic Name is matched by both Topic Filters."""
+    """Return whether a Topic Name is matched by both Topic Filters."""
     first, second = one[0], other[0]
     if (first[:1] == "$" and second in ("+", "#")) or (second[:1] == "$" and first in ("+", "#")):
         return False
@@ -63,7 +64,7 @@ def overlap(one: Levels, other: Levels) -> bool:
 
 @frozen
 class Subject:
-    """Who wants something. ``username`` ``None`` is an anonymous client."""
+    """A Subject is the client that wants something; with ``username`` ``None`` it is anonymous."""
 
     client_id: str
     username: str | None = None
@@ -71,7 +72,7 @@ class Subject:
 
 @frozen
 class Rule:
-    """One line of the file."""
+    """A Rule is one line of the file."""
 
     access: int
     levels: Levels
@@ -81,10 +82,10 @@ class Rule:
 
 @frozen
 class Pattern(Rule):
-    """A rule with ``%c`` and ``%u`` in it."""
+    """A Pattern is a rule with ``%c`` and ``%u`` in it."""
 
     def levels_for(self, subject: Subject) -> Levels | None:
-        """The Topic Filter for ``subject``; ``None`` when a name of it would change the filter's shape."""
+        """Return the Topic Filter for ``subject``; ``None`` when its names would change the shape."""
         found = tuple(_replace(level, subject) for level in self.levels)
         if None in found or (found[0] != self.levels[0] and cast(str, found[0])[0] == "$"):
             return None
@@ -92,7 +93,7 @@ class Pattern(Rule):
 
 
 def _replace(level: str, subject: Subject) -> str | None:
-    """In one pass: what a name brings in is not replaced again."""
+    """Replace ``%c`` and ``%u`` in one pass, so that nothing in a name is replaced again."""
     client_id, username = subject.client_id, subject.username or ""
     for sign, name in (("%c", client_id), ("%u", username)):
         if sign in level and (not name or "/" in name):
@@ -102,7 +103,7 @@ def _replace(level: str, subject: Subject) -> str | None:
 
 @frozen
 class Decision:
-    """``rule`` is the line that decided, ``None`` when there was none; ``reason`` is for people."""
+    """A Decision has the line that decided, ``rule``, or ``None``; its ``reason`` is for people."""
 
     allowed: bool
     rule: Rule | None
@@ -119,7 +120,7 @@ def _denials_first(rules: Iterable[R]) -> tuple[R, ...]:
 
 @frozen
 class AccessRules:
-    """A whole file. ``users`` maps a user name, ``None`` for anonymous clients, to the rules below it."""
+    """AccessRules are a whole file; ``users`` maps a user name, or ``None`` for anonymous, to its rules."""
 
     path: str
     users: dict[str | None, tuple[Rule, ...]] = field(factory=dict)
@@ -127,12 +128,19 @@ class AccessRules:
 
     @classmethod
     def load(cls, path: str) -> "AccessRules":
-        """Read a file. :raises AccessError: unreadable, empty, or a line that is no rule."""
+        """Read a file.
+
+        :raises AccessError: it cannot be read, is empty, or has a line that is no rule.
+        """
         return cls.parse(path, read_lines(path))
 
     @classmethod
     def parse(cls, path: str, lines: Iterable[str]) -> "AccessRules":
-        """Rules from ``lines``; ``path`` is for messages. :raises AccessError:"""
+        """Read rules from ``lines``.
+
+        :param path: names the file in messages.
+        :raises AccessError: there is no rule, or a line is none.
+        """
         users: dict[str | None, list[Rule]] = {}
         patterns: list[Pattern] = []
         user: str | None = None
@@ -156,7 +164,7 @@ class AccessRules:
         return cls(path, sorted_users, _denials_first(patterns))
 
     def decide(self, subject: Subject, topic: str, access: int) -> Decision:
-        """May ``subject`` read (or write) ``topic``, and why."""
+        """Decide whether ``subject`` may read (or write) ``topic``, and why."""
         levels = tuple(topic.split("/"))
         for rule, own in self._applying(subject):
             if covers(own, levels) and (not rule.access or rule.access & access):
@@ -164,7 +172,7 @@ class AccessRules:
         return Decision(False, None, "no rule allows it")
 
     def decide_filter(self, subject: Subject, topic_filter: str) -> Decision:
-        """May ``subject`` have this Subscription, and why; every delivery is decided again."""
+        """Decide whether ``subject`` may have this Subscription, and why; each delivery is decided again."""
         levels = tuple(topic_filter.split("/"))
         for rule, own in self._applying(subject):
             if (not rule.access and covers(own, levels)) or (rule.access & READ and overlap(own, levels)):
@@ -172,7 +180,7 @@ class AccessRules:
         return Decision(False, None, "no rule allows it")
 
     def _applying(self, subject: Subject) -> Iterator[tuple[Rule, Levels]]:
-        """Rules in the order in which they are asked, with their Topic Filters for ``subject``."""
+        """Return the rules in the order in which they are asked, with their Topic Filters for ``subject``."""
         for rule in self.users.get(subject.username, ()):
             yield rule, rule.levels
         if DANGEROUS & set(subject.client_id + (subject.username or "")):

@@ -37,15 +37,15 @@ QUIET: Final = 10.0
 
 
 class IUser(Interface):
-    """What a login gives: the user name, or ``None`` for an anonymous client."""
+    """An IUser is the outcome of a login: the user name, or ``None`` for an anonymous client."""
 
 
 @implementer(IRealm)
 class Realm:
-    """Turns what a checker says into a user name."""
+    """A Realm turns the answer of a checker into a user name."""
 
     def requestAvatar(self, avatarId: Any, mind: object, *interfaces: Any) -> Any:
-        """``bytes`` of a user name, or the empty tuple of ``twisted.cred`` for nobody."""
+        """Return the user for ``avatarId``: bytes of a name, or ``twisted.cred``'s empty tuple for nobody."""
         if IUser not in interfaces:
             raise NotImplementedError("only IUser can be asked for")
         return IUser, avatarId.decode() if isinstance(avatarId, bytes) else None, lambda: None
@@ -53,7 +53,7 @@ class Realm:
 
 @frozen
 class Explanation:
-    """Why a client may or may not ``publish`` to, ``receive`` or ``subscribe`` to a topic."""
+    """An Explanation says why a client may or may not ``publish``, ``receive`` or ``subscribe``."""
 
     action: str
     decision: Decision
@@ -77,7 +77,7 @@ def _host(address: str) -> str:
 
 
 class AccessAuthority:
-    """Asks the password file or table who a client is, and the rules what it may.
+    """An AccessAuthority asks the password file or table who a client is, and rules what it may do.
 
     :param clock: steady time, for delays.
     :param checker: ``None``: there are no users, every client is anonymous.
@@ -110,30 +110,30 @@ class AccessAuthority:
         self.use(rules)
 
     def use(self, rules: AccessRules | None) -> None:
-        """These rules are in force from now on, for open connections too."""
+        """Put ``rules`` in force, for open connections too."""
         self.rules = rules
         self.restricts = rules is not None
         self._verdicts.clear()
 
     def use_password_file(self, users: PasswordFile) -> None:
-        """These users take the place of those of the password file; whoever is connected stays so."""
+        """Replace the users of the password file; clients that are connected stay so."""
         assert self._checker is not None
         self._checker.use_password_file(users)
 
     @property
     def checks_names(self) -> bool:
-        """Whether a name that nobody has checked counts for nothing."""
+        """True when a user name counts only if it was checked."""
         return self.rules is not None or self._checker is not None or self._binding != "none"
 
     def lets_in(self, local: bool) -> bool:
-        """Whether a client without a login may connect.
+        """Return whether a client without a login may connect.
 
         :param local: it is on this machine.
         """
         return self._anonymous == "always" or (self._anonymous == "local" and local)
 
     def stop(self) -> None:
-        """No password is checked any more, that of a client who is waiting neither."""
+        """Check no more passwords, not even of clients that wait."""
         if self._checker is not None:
             self._checker.stop()
 
@@ -142,7 +142,7 @@ class AccessAuthority:
     def login(
         self, connect: Connect, address: str, certificate_user: str | None = None, near: bool = False
     ) -> "Deferred[str | None] | None":
-        """Who the client is; see ``broker.interfaces.Authority``.
+        """Find out who the client is; see ``broker.interfaces.Authority``.
 
         :param certificate_user: name in a client certificate that TLS has verified; it is proof enough.
         """
@@ -194,7 +194,7 @@ class AccessAuthority:
         )
 
     def _complain(self, failure: Failure, connect: Connect, address: str) -> None:
-        """One line, however many clients are waiting; a bug is told each time."""
+        """Log one line, however many clients are waiting; a bug is told each time."""
         if not failure.check(LoginsUnavailable):
             text = "Bug: the login of {address} {client_id!r} as {username!r}"
             name = connect.username
@@ -206,24 +206,24 @@ class AccessAuthority:
     # -- rules -----------------------------------------------------------------------------------
 
     def reserved(self, topic: str) -> bool:
-        """What no rule can allow."""
+        """Return whether ``topic`` is the server's own, to which no rule can let a client publish."""
         return is_servers_own(topic, self._announcements)
 
     def may_publish(self, client: Client, topic: str) -> bool:
-        """Asked for every Will, and while there are rules for every PUBLISH."""
+        """Return whether a client may publish; asked for every Will, and with rules for every PUBLISH."""
         if is_servers_own(topic, self._announcements):
             return False
         return self.rules is None or self._verdict(WRITE, client, topic)
 
     def may_subscribe(self, client: Client, topic_filter: str) -> bool:
-        """``False`` when nothing that the filter matches could ever be delivered."""
+        """Return ``False`` only when no message that the filter matches could ever be delivered."""
         rules = self.rules
         if rules is None:
             return True
         return rules.decide_filter(Subject(client.client_id, client.username), topic_filter).allowed
 
     def may_receive(self, client: Client, topic: str) -> bool:
-        """Asked at every delivery."""
+        """Return whether a client may get a message with this Topic Name; asked at every delivery."""
         return self.rules is None or self._verdict(READ, client, topic)
 
     def _verdict(self, access: int, client: Client, topic: str) -> bool:
@@ -235,7 +235,7 @@ class AccessAuthority:
         return self.rules.decide(Subject(client_id, username), topic, access).allowed
 
     def may_speak_for(self, client: Client, agent_uuid: str, agent_username: str) -> bool:
-        """The client may report as this agent."""
+        """Return whether the client may report as this agent."""
         if self._binding == "none":
             return True
         return client.username == (agent_username if self._binding == "username" else agent_uuid)

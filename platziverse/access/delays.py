@@ -1,4 +1,4 @@
-"""Wrong passwords slow their sender down; nobody is ever shut out."""
+"""Delays: wrong passwords slow their sender down; nobody is ever shut out."""
 
 from typing import Final
 
@@ -28,7 +28,7 @@ class _Record:
 
 
 class LoginDelays:
-    """Attempts of an address with many failures are looked at one after the other, slowly.
+    """LoginDelays takes attempts of an address with many failures one after the other, slowly.
 
     :param clock: steady time.
     """
@@ -38,7 +38,7 @@ class LoginDelays:
         self._records: Recent[str, _Record] = Recent(REMEMBERED)
 
     def wait(self, host: str) -> float | None:
-        """Seconds until an attempt of ``host`` may be looked at; ``None``: too many are waiting already."""
+        """Return the seconds until an attempt of ``host`` may be checked; ``None``: too many wait already."""
         record = self._records.get(neighbourhood(host))
         now = self._clock.seconds()
         if record is None or now - record.last >= FORGIVEN or record.failures < FREE:
@@ -50,7 +50,7 @@ class LoginDelays:
         return starts - now
 
     def failed(self, host: str) -> None:
-        """Note a failure."""
+        """Note a failed attempt of ``host``."""
         now = self._clock.seconds()
         host = neighbourhood(host)
         record = self._records.get(host)

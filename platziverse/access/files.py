@@ -24,7 +24,10 @@ class AccessError(Unusable):
 
 
 def read_lines(path: str) -> list[str]:
-    """The lines of a UTF-8 file. :raises AccessError: it cannot be read, or everyone may write to it."""
+    """Return the lines of a UTF-8 file.
+
+    :raises AccessError: it cannot be read, or everyone may write to it.
+    """
     try:
         with open(path, encoding="utf-8", newline=None) as file:
             if os.fstat(file.fileno()).st_mode & stat.S_IWOTH:
@@ -70,7 +73,7 @@ def replace_file(path: str, text: str) -> None:
 
 
 def writable_by_everyone(path: str) -> bool:
-    """Whoever is on this machine may change the file; one that is not there nobody can."""
+    """Return whether all users of this machine may change the file; ``False`` if it is not there."""
     try:
         return bool(os.stat(path).st_mode & stat.S_IWOTH)
     except OSError:
@@ -78,7 +81,7 @@ def writable_by_everyone(path: str) -> bool:
 
 
 def mode_problem(path: str, secret: bool = True, owner: int | None = None) -> str | None:
-    """What is wrong with the owner and mode of a file or directory; ``None`` when nothing is.
+    """Return what is wrong with the owner and mode of a file or directory; ``None`` when nothing is.
 
     :param secret: others may not read it either: passwords, private keys.
     :param owner: user id whose it may be beside root's and our own: that of the daemon.

@@ -1,4 +1,4 @@
-"""Users and their passwords: argon2 hashes, in a file of ``user:hash`` lines or in a table.
+"""Passwords: users and their argon2 hashes, in a file of ``user:hash`` lines or in a table.
 
 Checking one costs some 20 ms of a processor on purpose, and happens in a thread of its own.
 """
@@ -34,18 +34,18 @@ REMEMBERED: Final = 20_000
 
 
 class LoginsUnavailable(Exception):
-    """No login can be checked now; one line that says why."""
+    """No login can be checked now; the text says why in one line."""
 
 
 class UserTable(Protocol):
-    """Users elsewhere, in the database for one."""
+    """A UserTable knows users and the hashes of their passwords, in the database for example."""
 
     def password_hash(self, username: str) -> "Deferred[str | None]":
-        """The argon2 hash of a user's password; ``None``: there is no such user."""
+        """Fire with the argon2 hash of a user's password; ``None``: there is no such user."""
 
 
 class PasswordFile:
-    """The users of a password file, in memory.
+    """A PasswordFile has the users of a password file, in memory.
 
     :param hashes: argon2 hash by user name.
     """
@@ -55,14 +55,17 @@ class PasswordFile:
 
     @classmethod
     def load(cls, path: str) -> "PasswordFile":
-        """Read a file. :raises AccessError: unreadable, without users, or a line that is no ``user:hash``."""
+        """Read a file.
+
+        :raises AccessError: it cannot be read, has no users, or a line that is no ``user:hash``.
+        """
         users = cls(_parse(path))
         if not users._hashes:
             raise AccessError(path, "it holds no user; add one with: platziverse passwd")
         return users
 
     def password_hash(self, username: str) -> "Deferred[str | None]":
-        """As a :class:`UserTable`, at once."""
+        """Fire at once; see :class:`UserTable`."""
         return succeed(self._hashes.get(username))
 
     def __len__(self) -> int:
@@ -102,7 +105,11 @@ def set_password(path: str, username: str, password: bytes) -> None:
 
 
 def hash_password(place: str, username: str, password: bytes) -> str:
-    """What is kept of a password in ``place``. :raises AccessError: name or password cannot be used."""
+    """Return the argon2 hash of a password.
+
+    :param place: names the file or table in messages.
+    :raises AccessError: the name or the password cannot be used.
+    """
     if not _is_username(username) or len(username.encode()) > LONGEST:
         raise AccessError(place, f"{username!r:.100} cannot be a user name")
     if not password:
@@ -113,7 +120,10 @@ def hash_password(place: str, username: str, password: bytes) -> str:
 
 
 def remove_user(path: str, username: str) -> None:
-    """Take a user out of a password file. :raises AccessError: there is none of that name."""
+    """Take a user out of a password file.
+
+    :raises AccessError: there is none of that name, or the file cannot be used.
+    """
     hashes = _parse(path)
     if username not in hashes:
         raise AccessError(path, f"there is no user {username!r}")
@@ -122,7 +132,10 @@ def remove_user(path: str, username: str) -> None:
 
 
 def users(path: str) -> list[str]:
-    """The names in a password file, in its order. :raises AccessError:"""
+    """Return the names in a password file, in its order.
+
+    :raises AccessError: the file cannot be used.
+    """
     return list(_parse(path))
 
 
@@ -131,7 +144,7 @@ def _write(path: str, hashes: Mapping[str, str]) -> None:
 
 
 def verify(hashed: str, password: bytes) -> bool:
-    """``password`` belongs to ``hashed``. Slow on purpose; the comparison takes the same time for all."""
+    """Return whether ``password`` belongs to ``hashed``: slow on purpose, in the same time for all."""
     try:
         return HASHER.verify(hashed, password)
     except (VerificationError, InvalidHashError):
@@ -140,7 +153,7 @@ def verify(hashed: str, password: bytes) -> bool:
 
 @implementer(ICredentialsChecker)
 class PasswordChecker:
-    """Checks ``IUsernamePassword`` against tables of users, the first that knows the name.
+    """A PasswordChecker checks ``IUsernamePassword`` against tables of users, the first that has the name.
 
     A fleet that reconnects shows the passwords it has just shown. What was right is remembered, as a keyed
     hash together with the hash it was checked against, and costs no thread again until either changes.
@@ -163,16 +176,16 @@ class PasswordChecker:
         self._right: Recent[str, bytes] = Recent(REMEMBERED)
 
     def use_password_file(self, users: PasswordFile) -> None:
-        """Ask these instead of the file's users of before."""
+        """Ask ``users`` instead of the users of the file as it was before."""
         self.tables = tuple(users if isinstance(table, PasswordFile) else table for table in self.tables)
 
     def stop(self) -> None:
-        """Hash no more: whoever waits for a thread is told so at once, and the pool can be stopped."""
+        """Hash no more: logins that wait for a thread errback at once, and the pool can be stopped."""
         self._stopped = True
 
     @inlineCallbacks
     def requestAvatarId(self, credentials: Any) -> "Any":
-        """The user name, in UTF-8.
+        """Fire with the user name, in UTF-8.
 
         Errbacks with ``UnauthorizedLogin``, which does not say what was wrong, or ``LoginsUnavailable``.
         """
@@ -191,7 +204,7 @@ class PasswordChecker:
         return deferToThreadPool(self._reactor, self._pool, self._work, hashed, password, asked)
 
     def _work(self, hashed: str, password: bytes, asked: float) -> bool:
-        """In a thread."""
+        """Verify a password, in a thread."""
         if self._stopped:
             raise LoginsUnavailable("the daemon is stopping")
         if self._reactor.seconds() - asked > PATIENCE:

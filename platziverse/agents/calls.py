@@ -40,6 +40,7 @@ class Call:
         self.recorded = False
         self.unsaved: Failure | None = None
         self._saving = 0
+        self._began = 0.0
         self._answers: list[Deferred[Any]] = []
         self._given: Deferred[Any] | None = None
         self._finish: Callable[[Any], None] | None = None
@@ -57,6 +58,8 @@ class Call:
         self.stop()
         finish, self._finish = self._finish, None
         if finish is not None:  # else it is too late
+            if not isinstance(result, Failure) or not isinstance(result.value, TimeIsUp):
+                self.row.recording.finished()
             token = running.set(())  # what the answer sets free, other messages perhaps, is no part of this
             try:
                 finish(result)
@@ -67,6 +70,7 @@ class Call:
     def _expire(self) -> None:
         given, tables = self._given, self.row.recording.tables
         assert given is not None
+        self.row.recording.hangs(self._began)
         text = f"no answer within {tables.deadline:g} s (limits.handler_deadline)"
         self._fired(Failure(TimeIsUp(text)))
         try:
@@ -79,6 +83,7 @@ class Call:
         if self._finish is not None and not self._saving and self._timer is None:
             tables = self.row.recording.tables
             self.row.recording.waiting += 1
+            self._began = tables.clock.seconds()
             self._timer = tables.clock.callLater(tables.deadline, self._expire)
 
     def stop(self) -> None:

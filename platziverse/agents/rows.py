@@ -36,11 +36,14 @@ class Recording:
 
     :param name: ``package.module:function``.
     :ivar waiting: calls whose handler has not finished, and does not wait for the store.
+    :ivar hung: time was up for a handler, and none has finished since that one began.
     """
 
     def __init__(self, name: str, tables: "Tables") -> None:
         self.name, self.tables, self.recorder = name, tables, tables.recorder
         self.waiting = 0
+        self.hung = False
+        self._finished = 0.0
         # By the identity of their message: more than one row of a table may get it.
         self._calls: dict[int, list[Call]] = {}
 
@@ -83,6 +86,14 @@ class Recording:
         calls.remove(call)
         if not calls:
             del self._calls[id(call.message)]
+
+    def finished(self) -> None:
+        """Note that a handler which was waited for has finished."""
+        self._finished, self.hung = self.tables.clock.seconds(), False
+
+    def hangs(self, began: float) -> None:
+        """Note that the time is up for a handler that began then."""
+        self.hung = self.hung or self._finished <= began
 
     def stop(self) -> None:
         """Let no time be up any more."""
@@ -133,7 +144,7 @@ class RecordingRow:
             given = self._handler(call.message, client)
             if iscoroutine(given):
                 given = Deferred.fromCoroutine(given)
-        except Exception:
+        except (Exception, SystemExit):  # which would go on to the reactor, and the message come again
             given = Failure()
         finally:
             running.reset(token)
@@ -147,15 +158,16 @@ class RecordingRow:
         """Save the Reports that the handler has returned, or note how it has failed: it has finished."""
         recording, message = self.recording, call.message
         recording.end(call)
+        try:
+            if reports := reports_in(result):
+                call.keep(recording.save(message, client, arrived, reports))
+        except Exception:  # a Report made of something that no JSON can say
+            result = Failure()
         if isinstance(result, Failure):
             if isinstance(result.value, InvalidReport):
                 call.keep(recording.recorder.reject(message, client, result.value, arrived))
             elif call.unsaved is None:  # else it has only passed on what the store said
                 fate.failed.append(recording.tables.failed(self, message, client, result))
-        else:
-            reports = reports_in(result)
-            if reports:
-                call.keep(recording.save(message, client, arrived, reports))
         fate.kept = fate.kept or call.recorded
         call.finish()
 

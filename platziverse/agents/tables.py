@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from inspect import iscoroutine, signature
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 
 from platziverse.agents.calls import TimeIsUp, running
 from platziverse.agents.interfaces import Client, Complaints, OnStop, Publisher
+from platziverse.agents.model import MAX_REASON
 from platziverse.agents.recorder import Recorder
 from platziverse.agents.rows import GivenHandler, Recording, RecordingRow, Together
 from platziverse.mqtt.packets import Publish
@@ -20,8 +21,8 @@ __all__ = ["MakeRows", "Tables"]
 #: Makes rows of the table: called with ``publish``, and with ``record``, ``clock`` and ``on_stop`` if it has
 #: parameters of these names.
 MakeRows: TypeAlias = Callable[..., Mapping[str, GivenHandler]]
-#: A row of any kind.
-AnyHandler: TypeAlias = Callable[[Publish, Client], Any]
+#: Bytes of a Topic Name: its length has two of them.
+MAX_TOPIC: Final = 65_535
 
 
 class Tables:
@@ -76,9 +77,12 @@ class Tables:
         """Send a message of the server's own at QoS 0, to subscribers and to handlers.
 
         :raises MalformedPacket: ``topic`` is no Topic Name.
+        :raises ValueError: it cannot be sent as UTF-8 of at most 65,535 bytes.
         :raises TypeError: ``payload`` is not bytes.
         """
         check_topic_name(topic)
+        if (size := len(topic.encode())) > MAX_TOPIC:
+            raise ValueError(f"a Topic Name of {size} bytes, {MAX_TOPIC} are possible")
         if not isinstance(payload, bytes):
             raise TypeError(f"a payload is bytes, this one is {type(payload).__name__}")
         self._publish(topic, payload, retain)
@@ -115,6 +119,9 @@ class Tables:
             through = " → ".join([*(call.row.recording.name for call in calls), name])
             text = "has caused this message itself ({through})"
             return self._refuse(text, name, "loop", message, through=through)
+        if row.recording.hung and row.recording.waiting:  # one at a time, to see whether it goes on
+            text = "has finished with nothing for {seconds:g} s (limits.handler_deadline)"
+            return self._refuse(text, name, "busy", message, seconds=self.deadline)
         if row.recording.waiting >= self._room:
             text = "has not finished with {room} others (limits.max_unfinished_per_handler)"
             return self._refuse(text, name, "busy", message, room=self._room)
@@ -126,7 +133,7 @@ class Tables:
         error = failure.value
         late = isinstance(error, TimeIsUp)
         self.recorder.handler_failures[name, "deadline" if late else "raised"] += 1
-        reason = " ".join(str(error).split())
+        reason = " ".join(failure.getErrorMessage().split())[:MAX_REASON]
         fields: dict[str, Any] = {
             "address": client.address,
             "client_id": client.client_id,

@@ -62,7 +62,9 @@ class Broker:
         self.clients = Clients(
             self.sessions, authority, self.traffic, limits, observers, self.publish, clock, wall_clock
         )
-        self._subscribing = Subscribing(self.subscriptions, self.retained, authority, limits, self.traffic)
+        self._subscribing = Subscribing(
+            self.subscriptions, self.retained, authority, limits, self.traffic, self.complaints
+        )
         backpressure = Backpressure(limits, self.sessions, self.traffic, self.complaints, clock)
         self._router = Router(authority, self.traffic, backpressure)
         self._dispatcher = dispatcher

@@ -17,7 +17,7 @@ from platziverse.mqtt.packets import Publish
 #: waiting message, roughly.
 _OWN: Final = 2048
 _SUBSCRIPTION: Final = 256
-_LEVEL: Final = 512
+LEVEL: Final = 512
 _IDENTIFIER: Final = 128
 _ENTRY: Final = 256
 
@@ -79,16 +79,19 @@ class Session(Receiving):
 
     # -- subscriptions ---------------------------------------------------------------------------
 
-    def has_room_for(self, topic_filter: str) -> bool:
-        """Return whether a Subscription with this Topic Filter is within the limits."""
-        if topic_filter in self.subscriptions:
-            return True
+    def limit_for(self, topic_filter: str) -> str:
+        """Return the name of the limit that forbids a Subscription with this Topic Filter, or ``""``."""
         limits, levels = self._limits, topic_filter.count("/") + 1
-        return (
-            len(self.subscriptions) < limits.max_subscriptions
-            and levels <= limits.max_topic_levels
-            and self.levels + levels <= limits.max_subscriptions * USUAL_LEVELS
-        )
+        if topic_filter in self.subscriptions:
+            return ""
+        if levels > limits.max_topic_levels:
+            return "max_topic_levels"
+        if (
+            len(self.subscriptions) >= limits.max_subscriptions
+            or self.levels + levels > limits.max_subscriptions * USUAL_LEVELS
+        ):
+            return "max_subscriptions"
+        return ""
 
     def subscribe(self, topic_filter: str, qos: int) -> None:
         """Note a Subscription, or the QoS that replaces its own."""
@@ -120,7 +123,7 @@ class Session(Receiving):
     @property
     def memory(self) -> int:
         """How many bytes it takes, roughly and at most: a message for several Sessions counts for each."""
-        size = _OWN + _SUBSCRIPTION * len(self.subscriptions) + _LEVEL * self.levels
+        size = _OWN + _SUBSCRIPTION * len(self.subscriptions) + LEVEL * self.levels
         if self.will is not None:
             size += _ENTRY + len(self.will.payload)
         if self._awaiting_pubrel:

@@ -1,22 +1,32 @@
 """Subscribing: which Subscriptions a Session may have, and the Retained Messages that they bring."""
 
+import sys
 from collections.abc import Sequence
 from functools import partial
+from typing import Final
 
+from platziverse.broker.complaints import Complaints
 from platziverse.broker.interfaces import SERVER, Answer, Authority
 from platziverse.broker.limits import Limits
 from platziverse.broker.ports import RetainedStore
 from platziverse.broker.sending import RetainedSending
-from platziverse.broker.session import Session
+from platziverse.broker.session import LEVEL, Session
 from platziverse.broker.subscriptions import SubscriptionTree
 from platziverse.broker.traffic import Traffic
 from platziverse.mqtt.packets import SUBSCRIPTION_REFUSED, Subscription
+
+#: Share of ``max_memory`` that the levels of all Topic Filters may take.
+SHARE: Final = 0.25
+#: Reasons that are no limits.
+SHARED: Final = "there are no shared Subscriptions in MQTT 3.1.1"
+NOT_ALLOWED: Final = "not allowed"
 
 
 class Subscribing:
     """Subscribing changes the Subscriptions of Sessions and the tree that messages are routed by, together.
 
     :param tree: Topic Filter → the Sessions that have subscribed.
+    :param complaints: where refused Subscriptions are said.
     """
 
     def __init__(
@@ -26,30 +36,61 @@ class Subscribing:
         authority: Authority,
         limits: Limits,
         traffic: Traffic,
+        complaints: Complaints,
     ) -> None:
         self._tree, self._retained = tree, retained
         self._authority, self._limits, self._traffic = authority, limits, traffic
+        self._complaints = complaints
+        # Of all Topic Filters together: a client can make so many in a moment that a look at the memory now
+        # and then is too late.
+        self._levels = 0
+        self._most_levels = int(limits.max_memory * SHARE / LEVEL) or sys.maxsize
 
     def subscribe(self, session: Session, subscriptions: Sequence[Subscription]) -> list[int]:
         """Return the return codes for SUBACK, in order: the QoS granted, or 0x80. [MQTT-3.8.4-5]"""
         codes: list[int] = []
         for number, subscription in enumerate(subscriptions):  # [MQTT-3.8.4-4]
             topic_filter = subscription.topic_filter
-            if number >= self._limits.max_filters_per_subscribe or not self._may_hold(session, topic_filter):
+            if reason := self._refusal(session, topic_filter, number):
+                self._refuse(session, topic_filter, reason)
                 codes.append(SUBSCRIPTION_REFUSED)
                 continue
+            self._levels -= session.levels
             session.subscribe(topic_filter, subscription.qos)
+            self._levels += session.levels
             self._tree.add(topic_filter, session, subscription.qos)
             codes.append(subscription.qos)  # [MQTT-3.9.3-1]
         return codes
 
-    def _may_hold(self, session: Session, topic_filter: str) -> bool:
-        if not session.has_room_for(topic_filter):
-            return False
+    def _refusal(self, session: Session, topic_filter: str, number: int) -> str:
+        """Return why a Subscription is refused, or ``""``.
+
+        :param number: of the Topic Filter in its SUBSCRIBE, from 0.
+        """
+        if number >= self._limits.max_filters_per_subscribe:
+            return "max_filters_per_subscribe"
+        if limit := session.limit_for(topic_filter):
+            return limit
+        if self._levels > self._most_levels and topic_filter not in session.subscriptions:
+            return "max_memory"
         if topic_filter.startswith("$share/"):  # no shared Subscriptions in MQTT 3.1.1: say so
-            return False
+            return SHARED
         assert session.client is not None
-        return self._authority.may_subscribe(session.client, topic_filter)
+        return "" if self._authority.may_subscribe(session.client, topic_filter) else NOT_ALLOWED
+
+    def _refuse(self, session: Session, topic_filter: str, reason: str) -> None:
+        client, refused = session.client, self._traffic.subscriptions_refused
+        assert client is not None
+        refused[reason] = refused.get(reason, 0) + 1
+        self._complaints.warn(
+            f"refused to subscribe: {reason}",
+            "Refused {address} {client_id!r}, user {username!r}, to subscribe to {topic_filter!r}: {reason}",
+            address=client.address,
+            client_id=client.client_id,
+            username=client.username,
+            topic_filter=topic_filter[:200],
+            reason=reason if reason in (SHARED, NOT_ALLOWED) else f"the limit {reason}",
+        )
 
     def unsubscribe(self, session: Session, topic_filters: Sequence[str]) -> Answer:
         """Drop the Subscriptions with exactly these Topic Filters; messages in flight go on.
@@ -59,12 +100,16 @@ class Subscribing:
         :return: a Deferred that UNSUBACK waits for, or ``None``.
         """
         for topic_filter in topic_filters:  # [MQTT-3.10.4-6]
+            levels = session.levels
             if session.unsubscribe(topic_filter):
+                self._levels += session.levels - levels
                 self._tree.remove(topic_filter, session)
         return None
 
     def end(self, session: Session) -> None:
         """Drop all Subscriptions of a Session that is given up. Its Retained Messages stay. [MQTT-3.1.2-7]"""
+        self._levels -= session.levels
+        session.levels = 0
         for topic_filter in session.subscriptions:
             self._tree.remove(topic_filter, session)
         session.subscriptions.clear()

@@ -21,6 +21,8 @@ class Traffic:
     publish_dropped: int = 0
     #: QoS 0 publishes of connections that ended before they were handled, while no more could wait.
     leftovers_dropped: int = 0
+    #: Subscriptions answered with 0x80, by limit or reason.
+    subscriptions_refused: dict[str, int] = field(factory=dict)
     #: Publishes acknowledged and ignored because the client may not publish there.
     publish_denied: int = 0
     #: Acknowledgements for Packet Identifiers that were not in flight.

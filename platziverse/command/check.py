@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(config: Config, options: argparse.Namespace) -> int:
-    """Print all findings; the exit code."""
+    """Print all findings; return the exit code."""
     path = config_file(options.config)
     raise_open_files()  # as the daemon does
     found = [
@@ -55,7 +55,7 @@ def run(config: Config, options: argparse.Namespace) -> int:
 
 
 def refused(error: Unusable, options: argparse.Namespace) -> int:
-    """The configuration itself cannot be read."""
+    """Print that the configuration itself cannot be read; return the exit code."""
     return _shown([Finding("configuration", ERROR, str(error))], options.json)
 
 
@@ -69,7 +69,7 @@ def _shown(found: list[Finding], as_json: bool) -> int:
 
 
 def check_configuration(config: Config, path: str | None) -> Iterator[Finding]:
-    """Settings that are valid each, and do not work together."""
+    """Find settings that are valid each, and do not work together."""
     name = "configuration"
     yield Finding(name, OK, path or "no file; defaults and environment")
     try:
@@ -84,7 +84,7 @@ def check_configuration(config: Config, path: str | None) -> Iterator[Finding]:
 
 
 def check_files(config: Config, path: str | None) -> Iterator[Finding]:
-    """Modes, and the content of what decides who may what."""
+    """Check the modes and the content of the files that decide who may do what."""
     owner = _owner(config.state_dir)
     for name, (file, secret) in files(config, path).items():
         problem = mode_problem(file, secret, owner)
@@ -131,9 +131,9 @@ def _state_directory(path: str, owner: int | None) -> Finding:
 
 
 def check_certificates(config: Config, now: datetime) -> Iterator[Finding]:
-    """That they can be used, and until when.
+    """Check that the certificates can be used, and until when.
 
-    :param now: with a time zone.
+    :param now: the time, with a time zone.
     """
     try:
         if server_certificate(config.tls) is None:
@@ -159,7 +159,7 @@ def _validity(name: str, file: str, certificate: x509.Certificate, now: datetime
 
 
 def check_open_files(limits: Limits, allowed: int) -> Iterator[Finding]:
-    """Whether there is room for the connections.
+    """Check that there are descriptors for all connections.
 
     :param allowed: descriptors that the daemon may have, for a service by ``LimitNOFILE=`` of its unit.
     """
@@ -172,7 +172,7 @@ def check_open_files(limits: Limits, allowed: int) -> Iterator[Finding]:
 
 
 def check_clock(now: datetime) -> Iterator[Finding]:
-    """A clock that is wrong by years; the database knows about the seconds."""
+    """Find a clock that is wrong by years; the database knows about the seconds."""
     says = f"it says {now:%Y-%m-%d %H:%M} UTC"
     if now < OLDEST:
         yield Finding("clock", ERROR, f"{says}; set it, and let NTP keep it")

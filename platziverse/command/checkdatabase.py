@@ -1,4 +1,4 @@
-"""The part of ``platziverse check`` that asks PostgreSQL."""
+"""Checkdatabase: the part of ``platziverse check`` that asks PostgreSQL."""
 
 import importlib.resources
 from collections.abc import Callable, Iterator
@@ -54,7 +54,7 @@ _READERS: Final = """SELECT CASE acl.grantee WHEN 0 THEN 'everyone' ELSE acl.gra
 
 
 def check_database(config: Config, clock: Callable[[], float]) -> Iterator[Finding]:
-    """Whether it is there, takes writes, has our tables, lets us use them, and knows the time.
+    """Check that the database is there, takes writes, has our tables, lets us use them, and knows the time.
 
     :param clock: seconds since the epoch, as this machine has them.
     """
@@ -130,7 +130,7 @@ def _schema(version: int, known: int, original: bool, may_change: bool) -> Findi
 
 
 def _objects(cursor: Any, steps: list[str]) -> Finding:
-    """Whether tables, columns, constraints, indexes, triggers, functions and partitions are what we make."""
+    """Compare tables, columns, constraints, indexes, triggers, functions and partitions with ours."""
     name = "tables"
     try:
         found = differences(cursor, steps)

@@ -1,4 +1,4 @@
-"""What `platziverse check` finds."""
+"""Findings: the lines that ``platziverse check`` prints."""
 
 from typing import Final
 
@@ -11,7 +11,7 @@ ERROR: Final = "error"
 
 @frozen
 class Finding:
-    """One line about one thing.
+    """A Finding is one line about one thing.
 
     :param level: one of ``OK``, ``WARNING`` and ``ERROR``; with the last the daemon does not do its work.
     :param text: what is, and what to do about it.

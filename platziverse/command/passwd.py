@@ -36,7 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(config: Config, options: argparse.Namespace) -> int:
-    """:raises ConfigError: one line that says why nothing was changed."""
+    """Add, change or remove a user; return the exit code.
+
+    :raises ConfigError: nothing was changed; one line that says why.
+    """
     if options.list == (options.user is not None):
         options.parser.error("name one USER, or say --list")
     path = _path(config, options)

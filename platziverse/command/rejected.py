@@ -26,7 +26,7 @@ _SELECT: Final = """SELECT id, "createdAt", topic, "clientId", payload, reason, 
 
 @frozen
 class Row:
-    """One row of ``rejected_messages``.
+    """A Row is one row of ``rejected_messages``.
 
     :param full_size: bytes of the payload as it came; ``None``: all of them are kept.
     """
@@ -49,12 +49,12 @@ class Row:
 
     @property
     def cut(self) -> str:
-        """What is kept of a payload that was too long; empty when all of it is."""
+        """Words for the part of a long payload that is kept; empty when all of it is."""
         return f"only {len(self.payload)} of {self.full_size} bytes are kept" if self.full_size else ""
 
 
 def find_dsn(config: Config) -> str:
-    """Connection string of the daemon's database, configured or embedded and running.
+    """Return the connection string of the daemon's database, configured or embedded and running.
 
     :raises Unusable: there is none.
     """
@@ -72,7 +72,10 @@ def find_dsn(config: Config) -> str:
 
 @contextmanager
 def connected(dsn: str) -> Iterator[Any]:
-    """A connection for one command. :raises ConfigError: the database refuses it, or cannot be reached."""
+    """Open a connection for one command.
+
+    :raises ConfigError: the database refuses it, or cannot be reached.
+    """
     try:
         with closing(
             psycopg2.connect(dsn, connect_timeout=10, fallback_application_name="platziverse")
@@ -84,7 +87,7 @@ def connected(dsn: str) -> Iterator[Any]:
 
 
 def find_rows(dsn: str, condition: str, *parameters: object) -> list[Row]:
-    """Rows of ``rejected_messages``, the oldest first."""
+    """Return rows of ``rejected_messages``, the oldest first."""
     with connected(dsn) as connection, connection.cursor() as cursor:
         cursor.execute(f"{_SELECT} {condition}", parameters)
         return [
@@ -146,7 +149,7 @@ def _replay(connection: Any, row: Row, config: Config) -> bool:
 
 
 def _readable(payload: bytes) -> str:
-    """Text that cannot do anything to a terminal, else Python's notation for bytes."""
+    """Return the payload as text if that can do nothing to a terminal, else in Python's notation."""
     try:
         text = payload.decode()
     except UnicodeDecodeError:

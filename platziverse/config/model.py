@@ -44,7 +44,10 @@ def _is_log_level(_: Any, __: "Attribute[str]", value: str) -> None:
 
 
 def log_levels(text: str) -> dict[str, LogLevel]:
-    """``"info,mqtt=debug"`` → ``{"": LogLevel.info, "mqtt": LogLevel.debug}``; :raises ValueError:"""
+    """Return levels by room: ``"info,mqtt=debug"`` → ``{"": LogLevel.info, "mqtt": LogLevel.debug}``.
+
+    :raises ValueError: a level is unknown.
+    """
     levels = {}
     for part in text.split(","):
         room, _, name = part.strip().rpartition("=")
@@ -74,7 +77,7 @@ def _absolute_or_empty(path: str) -> str:
 
 @frozen
 class Access:
-    """Who may connect."""
+    """Access decides who may connect, publish and subscribe."""
 
     #: Clients without a login: ``local``, from this machine only, ``always`` or ``never``.
     anonymous: str = field(default="local", validator=in_(("local", "always", "never")))
@@ -164,5 +167,5 @@ class Config:
 
 
 def holds_secret(config: "Config") -> bool:
-    """Whether a password stands in the configuration itself."""
+    """Return whether a password stands in the configuration itself."""
     return any(key in SECRETS and key != "passfile" for key in parse_dsn(config.database))

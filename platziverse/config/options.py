@@ -1,4 +1,4 @@
-"""The command line of ``twistd platziverse``."""
+"""Options: the command line of ``twistd platziverse``."""
 
 import os
 from collections.abc import Callable

@@ -20,7 +20,7 @@ EXAMPLE: Final = (
 
 
 def say_listening(ports: Iterable[IListeningPort], who: str) -> None:
-    """Where, and who may connect."""
+    """Log where the daemon listens, and who may connect."""
     log.info(
         "platziverse {version} listens for MQTT on {ports}; {who}",
         version=__version__,
@@ -30,7 +30,7 @@ def say_listening(ports: Iterable[IListeningPort], who: str) -> None:
 
 
 def say_limits(limits: Limits, asked: Limits) -> None:
-    """How much there is room for, and what of that was asked for in vain."""
+    """Log for how many connections there is room, and that more were asked for, if so."""
     log.info(
         "room for {connections} connections, and {mebibytes} MiB of sessions and messages",
         connections=limits.max_connections,
@@ -44,14 +44,14 @@ def say_limits(limits: Limits, asked: Limits) -> None:
 
 
 def say_ready(ports: Sequence[IListeningPort], psql_commands: Iterable[str]) -> None:
-    """What to paste into another terminal."""
+    """Log commands to paste into another terminal."""
     for command in psql_commands:
         log.info("look at the data: {command}", command=command)
     log.info("try: {command}", command=_example(ports))
 
 
 def _example(ports: Sequence[IListeningPort]) -> str:
-    """A command of the course, for the first of our TCP ports."""
+    """Return a command of the course, for the first of our TCP ports."""
     numbers = [getattr(port.getHost(), "port", None) for port in ports]
     known = [number for number in numbers if number is not None]
     port = "" if not known or 1883 in known else f" -p {known[0]}"

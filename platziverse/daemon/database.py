@@ -141,7 +141,7 @@ class Database:
 
     @property
     def trouble(self) -> str:
-        """Why nothing can be stored now; empty when it can."""
+        """The reason that nothing can be stored now; empty when it can."""
         return "" if self.store.state == READY else f"the database is {self.store.state}"
 
     def drain(self) -> "Deferred[None]":
@@ -164,7 +164,7 @@ class Database:
 
     @property
     def psql_commands(self) -> list[str]:
-        """To paste into a terminal; the database has been ready before."""
+        """Return commands to paste into a terminal; the database has been ready before."""
         if self._embedded is None:
             return [shlex.join(["psql", without_secrets(self._config.database)])]
         local = self._embedded.psql_command

@@ -1,4 +1,4 @@
-"""Further rows of the handler table, made by the functions that the setting ``handlers`` names.
+"""Extensions: further rows of the handler table, made by the functions that the setting ``handlers`` names.
 
 Such a function is called once, with ``publish(topic, payload, retain=False)``; one that has parameters
 ``record``, ``clock`` or ``on_stop`` gets these as well, see docs/handlers.rst. It returns a mapping, Topic
@@ -19,7 +19,10 @@ _OURS: Final = str(Path(__file__).parent.parent)
 
 
 def load_handler(name: str) -> MakeRows:
-    """What ``package.module:name`` names. :raises Unusable: it cannot be imported, or is no function."""
+    """Return the function that ``package.module:name`` names.
+
+    :raises Unusable: it cannot be imported, or is no function.
+    """
     module, _, function = name.partition(":")
     try:
         found: MakeRows | None = getattr(import_module(module), function, None)
@@ -31,7 +34,7 @@ def load_handler(name: str) -> MakeRows:
 
 
 def handler_rows(name: str, tables: Tables) -> dict[str, Handler]:
-    """The rows that ``package.module:name`` makes: Topic Filter → handler.
+    """Return the rows that ``package.module:name`` makes: Topic Filter → handler.
 
     :raises Unusable: it cannot be imported, raises, or makes no such rows.
     """
@@ -46,7 +49,7 @@ def handler_rows(name: str, tables: Tables) -> dict[str, Handler]:
 
 
 def _reason(error: Exception) -> str:
-    """In one line, with the place where it happened unless the error says so itself."""
+    """Return an error in one line, with the place where it happened unless it says so itself."""
     text = " ".join(str(error).split())
     if isinstance(error, ImportError | SyntaxError):
         return text

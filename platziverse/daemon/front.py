@@ -13,7 +13,7 @@ from platziverse.web.site import GuardedSite
 
 
 class Front:
-    """MQTT, HTTP and TLS on shared ports.
+    """A Front has MQTT, HTTP and TLS, which share ports.
 
     :raises Unusable: there is a certificate, and it cannot be used.
     :ivar certificate: ``None``: no TLS.
@@ -25,7 +25,11 @@ class Front:
         self.factories: list[SniffingFactory] = []
 
     def behind(self, description: str, protocol: str) -> SniffingFactory:
-        """The factory for one listener; ``protocol`` is one of ``PROTOCOLS``. :raises CannotListen:"""
+        """Return the factory for one listener.
+
+        :param protocol: one of ``PROTOCOLS``.
+        :raises CannotListen: there is no certificate for it.
+        """
         plain = protocol in ("any", "mqtt")
         if not plain and self.certificate is None:
             raise CannotListen(f"cannot listen on {description}: TLS needs [tls] certificate and key")
@@ -36,7 +40,7 @@ class Front:
         return factory
 
     def start(self, clock: Any) -> None:
-        """Look after the certificate's files."""
+        """Begin to look after the certificate's files."""
         if self.certificate is not None:
             self.certificate.start(clock)
 
@@ -46,7 +50,7 @@ class Front:
             self.certificate.stop()
 
     def close_all(self) -> None:
-        """Cut whoever has not said what it is, and whoever waits between two requests."""
+        """Cut connections that have not sent their first byte, and those between two requests."""
         for factory in self.factories:
             factory.close_all()
         for channel in list(self._site.connections):
@@ -54,7 +58,10 @@ class Front:
 
 
 def server_certificate(tls: Tls) -> ServerCertificate | None:
-    """:raises Unusable: one line that says what is wrong."""
+    """Return the certificate of the settings; ``None``: there is none.
+
+    :raises Unusable: it cannot be used; one line that says why.
+    """
     if not tls.certificate and not tls.key:
         if tls.client_ca or tls.require_client:
             raise Unusable("tls: client_ca and require_client need certificate and key")

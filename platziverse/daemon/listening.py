@@ -79,7 +79,7 @@ def divided(description: str) -> tuple[str, str]:
 
 
 def readable(port: IListeningPort) -> str:
-    """Where a port listens: ``"[::]:1883"``, ``"127.0.0.1:1883"`` or the path of a socket."""
+    """Return where a port listens: ``"[::]:1883"``, ``"127.0.0.1:1883"`` or the path of a socket."""
     address: Any = port.getHost()
     if (host := getattr(address, "host", None)) is None:
         name: bytes | str = address.name
@@ -89,7 +89,9 @@ def readable(port: IListeningPort) -> str:
 
 @define
 class Listeners:
-    """:param reactor: opens the ports.
+    """Listeners opens the ports of the daemon, and closes them.
+
+    :param reactor: opens the ports.
     :param crowd: counts the connections of all of them, and decides whether there is room.
     """
 
@@ -98,8 +100,11 @@ class Listeners:
     ports: list[IListeningPort] = field(factory=list, init=False)
 
     def listen(self, description: str, factory: IProtocolFactory) -> None:
-        """Open one more port for ``factory``. :raises CannotListen:"""
-        # Their headers are read by the factory: ADR 0096.
+        """Open one more port for ``factory``.
+
+        :raises CannotListen: it cannot be opened.
+        """
+        # The factory reads the header of a proxy: ADR 0096.
         text = completed(description, socket.has_dualstack_ipv6()).removeprefix(PROXIED)
         opened: list[IListeningPort] = []
         failed: list[Failure] = []
@@ -121,7 +126,7 @@ class Listeners:
 
 
 def _misread(error: Exception) -> str:
-    """Why it is no endpoint description; Twisted lets Python say some of it."""
+    """Return why a text is no endpoint description; Twisted lets Python say some of it."""
     if (found := re.search(r"^invalid literal for int\(\) with base \d+: (.*)", str(error))) is not None:
         return f"{found[1]} is not a whole number"
     if (found := re.search(r"unexpected keyword argument '(\w+)'", str(error))) is not None:

@@ -1,4 +1,4 @@
-"""Logins: where they come from, and in words who may connect."""
+"""Logins: the users, the access rules and their files, and who may connect in words."""
 
 from typing import Final
 
@@ -19,13 +19,16 @@ WHO: Final = {
 
 
 def has_logins(config: Config) -> bool:
-    """Somebody could prove who they are: by a password or by a certificate."""
+    """Return whether a client can prove who it is, by a password or by a certificate."""
     access = config.access
     return bool(access.password_file or access.database_users or config.tls.client_ca)
 
 
 def who_may_connect(config: Config) -> str:
-    """For people. :raises Unusable: nobody may."""
+    """Return for people who may connect.
+
+    :raises Unusable: nobody may.
+    """
     try:
         return WHO[config.access.anonymous, has_logins(config)]
     except KeyError:
@@ -36,13 +39,19 @@ def who_may_connect(config: Config) -> str:
 
 
 def user_tables(access: Access, database: UserTable) -> tuple[UserTable, ...]:
-    """Those who know users, in the order in which they are asked. :raises AccessError: the password file."""
+    """Return the tables of users in the order in which they are asked.
+
+    :raises AccessError: the password file cannot be used.
+    """
     tables: list[UserTable] = [PasswordFile.load(access.password_file)] if access.password_file else []
     return tuple([*tables, database] if access.database_users else tables)
 
 
 def access_rules(access: Access) -> AccessRules | None:
-    """:raises AccessError: the file says nothing, or cannot be read; that must never mean "open"."""
+    """Return the access rules; ``None`` when there is no file of them.
+
+    :raises AccessError: the file has no rules, or cannot be read, which must never mean "open".
+    """
     return AccessRules.load(access.acl_file) if access.acl_file else None
 
 
@@ -63,7 +72,10 @@ def files(config: Config, path: str | None) -> dict[str, tuple[str, bool]]:
 
 
 def mode_warnings(config: Config, path: str | None) -> list[str]:
-    """What is wrong with the modes of files, for the log. :raises Unusable: everyone may change one."""
+    """Return what is wrong with the modes of files, for the log.
+
+    :raises Unusable: everyone may change one of them.
+    """
     entries = files(config, path).values()
     for file, _ in entries:
         if writable_by_everyone(file):

@@ -38,13 +38,13 @@ KEPT: Final = 10
 
 
 class Sink(Protocol):
-    """Where lines go."""
+    """A Sink is where lines go."""
 
     def write(self, data: bytes, /) -> object: ...
 
 
 def escaped(text: str) -> str:
-    """``text`` in one line: what controls, turns the direction or has no shape is escaped."""
+    """Return ``text`` in one line; control characters, and those that turn the direction, are escaped."""
     if text.isprintable():
         return text
     return "".join(
@@ -69,7 +69,7 @@ def _simple(value: object) -> object:
 
 @implementer(ILogObserver)
 class LineLog:
-    """Writes events to a file. Never raises, whatever the event and the file are like.
+    """A LineLog writes events to a file. It never raises, whatever the event and the file are like.
 
     :param sink: takes bytes, and does not keep them back.
     :param form: ``"text"``; or ``"json"``, one object in a line: ``time``, ``level``, ``room``, ``message``,
@@ -108,7 +108,7 @@ class LineLog:
         self._wanted = wanted
 
     def reopen(self) -> None:
-        """Whoever has moved the file away gets a new one, if there can be one."""
+        """Open the file anew, as it may have been moved away; keep the old one if that fails."""
         old = self.sink
         if isinstance(old, LogFile):
             with suppress(OSError):
@@ -183,9 +183,9 @@ def _said(event: LogEvent) -> tuple[str, list[str]]:
 
 
 def log_target(arguments: Sequence[str]) -> str | None:
-    """Where twistd logs when called with these arguments.
+    """Find out where twistd logs when it is called with these arguments.
 
-    :return: the path of a file, ``"-"`` for the standard output; ``None``: that is twistd's business alone.
+    :return: the path of a file, ``"-"`` for the standard output; ``None``: only twistd knows.
     """
     known = ServerOptions()
     try:
@@ -216,6 +216,6 @@ def open_log(
 
 
 def is_journal(descriptor: int, environ: Mapping[str, str]) -> bool:
-    """What is written to ``descriptor`` goes to systemd's journal; see ``$JOURNAL_STREAM``."""
+    """Return whether ``descriptor`` leads to systemd's journal; see ``$JOURNAL_STREAM``."""
     found = os.fstat(descriptor)
     return environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"

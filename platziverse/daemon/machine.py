@@ -1,4 +1,4 @@
-"""What the machine gives the process: descriptors and memory, and the limits that follow from them."""
+"""Machine: the descriptors and memory that the process has, and the limits that follow from them."""
 
 import os
 import resource
@@ -28,13 +28,13 @@ def raise_open_files() -> None:
 
 
 def open_files() -> int:
-    """How many descriptors the process may have."""
+    """Return how many descriptors the process may have."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return MANY if soft == resource.RLIM_INFINITY else min(soft, MANY)
 
 
 def memory(own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes of memory of the machine, or of the control group if that may have less.
+    """Return the bytes of memory of the machine, or of the control group if that may have less.
 
     :param own: the file that names the group, and ``root`` the folder of all groups.
     """
@@ -43,7 +43,7 @@ def memory(own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgr
 
 
 def _group_limits(own: Path, root: Path) -> list[int]:
-    """``memory.max`` of the control group and of those above it; none without version 2 of control groups."""
+    """Return ``memory.max`` of the control group and those above it; none without control groups 2."""
     try:
         lines = own.read_text().splitlines()
     except OSError:
@@ -60,7 +60,7 @@ def _group_limits(own: Path, root: Path) -> list[int]:
 
 
 def fitted(limits: Limits) -> Limits:
-    """``limits`` with numbers in the place of every 0 that stands for what the machine gives."""
+    """Return ``limits`` with a number of this machine in the place of every 0 that stands for one."""
     most = max(1, open_files() - limits.reserved_descriptors)
     most = min(limits.max_connections or most, most)
     return evolve(

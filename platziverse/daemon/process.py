@@ -1,4 +1,4 @@
-"""What concerns the process as a whole: its signals, its exit code and its steady clock."""
+"""Process: the signals of the process as a whole, its exit code, its collector and its steady clock."""
 
 import atexit
 import gc
@@ -28,12 +28,12 @@ def choose_reactor() -> None:
 
 
 def use_steady_clock(reactor: Any) -> None:
-    """Timers by the monotonic clock: a step of the wall clock would stop them, or fire them all at once."""
+    """Let timers run by the monotonic clock: a step of the wall clock would stop them, or fire them all."""
     reactor.seconds = time.monotonic
 
 
 def collect_rarely() -> None:
-    """Garbage collection of what is new only: the parts of the daemon live as long as it does.
+    """Let the collector look at new objects only: the parts of the daemon live as long as it does.
 
     Messages are freed by their reference counts. With Python's defaults the collector looked at them all
     the same, and at everything that had been imported: 45 instead of 41 µs of CPU per stored message.
@@ -91,7 +91,7 @@ def reopen_on_usr1(reactor: Any, reopen: Callable[[], object]) -> None:
 
 
 def within(reactor: Any, deferred: "Deferred[Any]", seconds: float) -> "Deferred[bool]":
-    """Whether ``deferred`` has fired, as soon as it has or ``seconds`` have passed; its failure is logged."""
+    """Fire with whether ``deferred`` has, when it has or ``seconds`` have passed; its failure is logged."""
     answer: Deferred[bool] = Deferred()
     call = reactor.callLater(seconds, answer.callback, False)
 

@@ -32,7 +32,7 @@ SWITCHES: Final = ("access.password_file", "access.acl_file", "tls.certificate")
 
 @frozen
 class Fresh:
-    """What was read, and is not in use yet."""
+    """A Fresh has all that was read, and is not in use yet."""
 
     config: Config
     users: PasswordFile | None
@@ -42,7 +42,7 @@ class Fresh:
 
 @define
 class Reload:
-    """Reads again, and swaps when everything has been found good. Nobody is disconnected.
+    """A Reload reads all again, and swaps when everything is good. No client is disconnected.
 
     :param config: in force since the start.
     :param reread: reads the configuration from where it came from.
@@ -56,7 +56,7 @@ class Reload:
     _use_levels: Callable[[dict[str, Any]], None]
 
     def __call__(self) -> bool:
-        """Whether the new settings are in force; the log has one line about it."""
+        """Reload; return whether the new settings are in force. The log has one line about it."""
         try:
             fresh = self._read()
         except (Unusable, OSError) as error:
@@ -73,7 +73,10 @@ class Reload:
         return True
 
     def _read(self) -> Fresh:
-        """:raises ConfigError, Unusable, AccessError, OSError: one line."""
+        """Read all again.
+
+        :raises ConfigError, Unusable, AccessError, OSError: something cannot be used; one line that says why.
+        """
         config, authority, front = self._reread(), self._authority, self._front
         access = config.access
         users = rules = certificate = None
@@ -100,7 +103,7 @@ class Reload:
 
 
 def changes(old: Config, new: Config) -> list[str]:
-    """The settings, by dotted name, whose new value needs a restart."""
+    """Return the settings, by dotted name, whose new value needs a restart."""
     before, after = flat(old), flat(new)
     return [
         name

@@ -68,7 +68,7 @@ EXPIRE: Final = 10.0
 
 
 def makeService(options: Options | None = None) -> "Daemon":
-    """What twistd runs. Anything wrong with the configuration ends the process with one line."""
+    """Return the service that twistd runs; a wrong configuration ends the process with one line."""
     choose_reactor()
     from twisted.internet import reactor
 
@@ -86,7 +86,7 @@ def makeService(options: Options | None = None) -> "Daemon":
 
 
 class Daemon(Service):
-    """Broker, listeners and database as one service.
+    """A Daemon is broker, listeners and database as one service.
 
     :param reactor: its ``seconds`` must be a steady clock.
     :param reread: reads the configuration again, for a reload.
@@ -125,7 +125,10 @@ class Daemon(Service):
         return Recorder(database.writer, self._publish, database.clock, limits, may_speak, warn)
 
     def _broker(self) -> Broker:
-        """:raises Unusable: a row of ``handlers``."""
+        """Make the broker and its handlers.
+
+        :raises Unusable: a row of ``handlers`` cannot be used.
+        """
         room, deadline = self.limits.handler_room, self.limits.handler_deadline
         tables = Tables(self.recorder, self._publish, self._reactor, self.complaints, deadline, room)
         self.tables = tables
@@ -136,7 +139,10 @@ class Daemon(Service):
         return Broker(self.limits, dispatcher, self.authority, self._reactor, time.time, [observer])
 
     def _front(self) -> Front:
-        """:raises Unusable: the certificate."""
+        """Make all that is behind the ports.
+
+        :raises Unusable: the certificate cannot be used.
+        """
         config, database, mqtt = self.config, self.database, MQTTFactory(self.shared)
         self.turns = Turns(self._reactor)
         site = make_site(
@@ -235,7 +241,7 @@ class Daemon(Service):
         return f"the database is {self.database.store.state}; {self.broker.connected} clients"
 
     def _reload(self) -> None:
-        """SIGHUP came."""
+        """Reload: SIGHUP came."""
         if not self.running:  # it is stopping
             return
         self.supervisor.reloading()
@@ -292,7 +298,10 @@ class Daemon(Service):
 
 
 def _authority(access: Access, reactor: Any, pool: ThreadPool, database: UserTable) -> AccessAuthority:
-    """:raises Unusable: a file says nothing, or cannot be read; that must never mean "open"."""
+    """Make the authority.
+
+    :raises Unusable: a file says nothing, or cannot be read, which must never mean "open".
+    """
     tables = user_tables(access, database)
     checker = PasswordChecker(tables, reactor, pool) if tables else None
     rules = access_rules(access)

@@ -1,4 +1,4 @@
-"""Who this daemon is: an identity that survives restarts, held by one daemon at a time."""
+"""Statedir: the identity of a daemon, which survives restarts and is held by one daemon at a time."""
 
 import fcntl
 import os
@@ -9,11 +9,11 @@ from platziverse.errors import Unusable
 
 
 class InstanceError(Unusable):
-    """The state directory cannot be used; one line that says why."""
+    """The state directory cannot be used; the text says why in one line."""
 
 
 class Instance:
-    """The identity kept in a state directory, which one daemon at a time may hold.
+    """An Instance is the identity kept in a state directory, which one daemon at a time may hold.
 
     :raises InstanceError: another daemon holds it, or it cannot be written.
     """
@@ -40,7 +40,7 @@ class Instance:
 
 
 def _locked(path: str) -> int:
-    """An open descriptor that holds the lock; processes started by us do not inherit it."""
+    """Return an open descriptor that holds the lock; processes started by us do not inherit it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

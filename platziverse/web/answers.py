@@ -15,7 +15,7 @@ METHODS: Final = (b"GET", b"HEAD")
 
 
 class HTTPError(Exception):
-    """An answer other than 200. ``text`` is for the client."""
+    """The answer is another than 200; ``text`` is for the client."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(status, text)
@@ -24,7 +24,7 @@ class HTTPError(Exception):
 
 
 class Answer(Resource):
-    """A resource, leaf of the tree, that answers GET and HEAD with what :meth:`answer` returns."""
+    """An Answer is a leaf of the tree; it answers GET and HEAD with the result of :meth:`answer`."""
 
     isLeaf = True
     methods: tuple[bytes, ...] = METHODS
@@ -32,7 +32,10 @@ class Answer(Resource):
     has_parts = False
 
     def answer(self, request: Request) -> Any:
-        """Bytes, an object for JSON, or a Deferred of either. :raises HTTPError:"""
+        """Return bytes, an object for JSON, or a Deferred of either.
+
+        :raises HTTPError: the answer is another than 200.
+        """
         raise HTTPError(404, "not found")
 
     def render(self, request: Request) -> Any:
@@ -53,7 +56,7 @@ class Answer(Resource):
 
 
 class Refusal(Answer):
-    """Answers everything with the same error."""
+    """A Refusal answers every request with the same error."""
 
     has_parts = True
 
@@ -62,7 +65,10 @@ class Refusal(Answer):
         self._error = status, text
 
     def answer(self, request: Request) -> Any:
-        """:raises HTTPError: always."""
+        """Refuse.
+
+        :raises HTTPError: always.
+        """
         raise HTTPError(*self._error)
 
 
@@ -94,7 +100,10 @@ def _send(body: bytes, request: Any) -> None:
 
 
 def text_of(segment: bytes) -> str:
-    """A segment of a path, or a value of a query. :raises HTTPError: it is no text."""
+    """Return the text of a segment of a path, or of a value of a query.
+
+    :raises HTTPError: it is no text.
+    """
     try:
         text = segment.decode()
     except UnicodeDecodeError:
@@ -105,5 +114,8 @@ def text_of(segment: bytes) -> str:
 
 
 def segments(request: Request) -> list[str]:
-    """The rest of the path, below where the resource is. :raises HTTPError:"""
+    """Return the rest of the path, below the resource.
+
+    :raises HTTPError: a segment is no text.
+    """
     return [text_of(segment) for segment in cast("list[bytes]", request.postpath)]

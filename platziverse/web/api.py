@@ -36,7 +36,7 @@ _DOCUMENT: Final = "openapi.json"
 
 
 class Api(Answer):
-    """Everything below ``/api/``.
+    """An Api answers everything below ``/api/``.
 
     :param store: the tables.
     :param sessions: those of the broker.
@@ -59,7 +59,10 @@ class Api(Answer):
         }
 
     def answer(self, request: Request) -> Any:
-        """:raises HTTPError: 404 for what there is not, 400 for a query that makes no sense."""
+        """Answer by the path.
+
+        :raises HTTPError: 404 if there is nothing, 400 for a query that makes no sense.
+        """
         path = segments(request)
         route = self._routes.get((path[0] if path else "", len(path)))
         if route is None:
@@ -151,7 +154,7 @@ def _only(query: dict[str, str], *names: str) -> None:
 
 
 def _time(query: dict[str, str], name: str) -> datetime | None:
-    """RFC 3339, or milliseconds since the epoch."""
+    """Return a time of the query, in RFC 3339 or milliseconds since the epoch; ``None``: it has none."""
     text = query.get(name)
     if text is None:
         return None

@@ -52,7 +52,7 @@ class Channel(HTTPChannel):
         self.loseConnection()
 
     def lineReceived(self, line: bytes) -> None:
-        """What follows a refused request is not looked at."""
+        """Take a line, unless the request was refused: all that follows is ignored."""
         if not self._leaving:
             self._within = self._within or line != b""
             super().lineReceived(line)  # type: ignore[no-untyped-call]
@@ -83,12 +83,12 @@ class Channel(HTTPChannel):
         self._refuse_what_is_none()
 
     def pauseProducing(self) -> None:
-        """The client takes less than it is sent."""
+        """Answer no further request for now: the client takes less than it is sent."""
         self._full = True
         super().pauseProducing()  # type: ignore[no-untyped-call]
 
     def resumeProducing(self) -> None:
-        """It has taken it."""
+        """Go on: the client has taken what it was sent."""
         self._full = False
         super().resumeProducing()  # type: ignore[no-untyped-call]
         if self._resting:
@@ -96,7 +96,7 @@ class Channel(HTTPChannel):
             cast(Any, self).callLater(0, self._begin_next)
 
     def rawDataReceived(self, data: bytes) -> None:
-        """What follows a refused request is not looked at."""
+        """Take bytes of a body, unless the request was refused: all that follows is ignored."""
         if not self._leaving:
             super().rawDataReceived(data)
 

@@ -63,7 +63,7 @@ class Guard:
         return self._is_ours(host)
 
     def _is_ours(self, host: str) -> bool:
-        """Whether ``host`` is a name of this machine: nobody else can have made it lead here."""
+        """Return whether ``host`` is a name of this machine, which nobody else can have made lead here."""
         if self._hosts:
             return host in self._hosts
         return host in self._local_names or host.endswith(".localhost") or parsed(host) is not None
@@ -80,7 +80,7 @@ class Guard:
 
 
 def names_its_host(request: Request) -> bool:
-    """Whether Host is there as the version of HTTP wants it, and a name (RFC 9112, 3.2).
+    """Return whether Host is there as the version of HTTP wants it, and is a name (RFC 9112, 3.2).
 
     HTTP/1.1 wants it in every request, and nobody may send two.
     """
@@ -91,7 +91,7 @@ def names_its_host(request: Request) -> bool:
 
 
 def host_of(request: Request) -> str:
-    """The name in Host, in lower case, without port and brackets; ``""``: no Host, ``"?"``: no name."""
+    """Return the name in Host, in lower case, without port and brackets; ``""``: no Host; ``"?"``: none."""
     try:
         return urlsplit("//" + header_of(request, b"Host")).hostname or ""
     except ValueError:
@@ -99,13 +99,13 @@ def host_of(request: Request) -> str:
 
 
 def header_of(request: Request, name: bytes) -> str:
-    """The last line of a header, or ``""``; bytes that are not ASCII are read as Latin-1."""
+    """Return the last line of a header, or ``""``; bytes that are not ASCII are read as Latin-1."""
     value: bytes | None = request.getHeader(name)
     return (value or b"").decode("latin-1")
 
 
 def is_near(request: Request) -> bool:
-    """Whether the client is on this machine, and no proxy: that speaks for whoever has reached it."""
+    """Return whether the client is on this machine, and no proxy, which would speak for any other."""
     if is_forwarded(request):
         return False
     peer, own = (getattr(end, "host", None) for end in (request.getClientAddress(), request.getHost()))
@@ -113,7 +113,7 @@ def is_near(request: Request) -> bool:
 
 
 def is_forwarded(request: Request) -> bool:
-    """Whether a proxy has passed the request on."""
+    """Return whether a proxy has passed the request on."""
     if any(request.requestHeaders.hasHeader(name) for name in FORWARDED):
         return True
     channel: Any = request.channel

@@ -1,4 +1,4 @@
-"""``/healthz``: the process turns. ``/readyz``: what is sent now is also stored now."""
+"""Health: ``/healthz`` says that the process turns, ``/readyz`` that messages sent now are stored now."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -12,7 +12,7 @@ PROBES: Final = (*METHODS, b"OPTIONS")
 
 
 class Health(Answer):
-    """Whoever can answer is alive."""
+    """Health answers ``ok``: a process that can answer is alive."""
 
     methods = PROBES
 
@@ -21,7 +21,7 @@ class Health(Answer):
 
 
 class Readiness(Answer):
-    """503 while messages wait for the database, with the reason.
+    """Readiness answers 503, with the reason, while messages wait for the database.
 
     :param trouble: what keeps the daemon from storing, in one line; empty when nothing does.
     :param warning: returns what somebody should put right although all is stored, in one line, or nothing.

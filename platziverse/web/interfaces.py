@@ -1,4 +1,4 @@
-"""The ports of this room: what it reads of the daemon. Nothing here is called for a message."""
+"""Interfaces: the ports of this room, to parts of the daemon that it reads, never for each message."""
 
 from collections.abc import Collection, Mapping, Sized
 from datetime import datetime
@@ -29,7 +29,7 @@ class Complaints(Protocol):
 
 
 class ReadStore(Protocol):
-    """What the API asks the database. Every Deferred errbacks with ``Unavailable`` when it is away."""
+    """A ReadStore answers the API; every Deferred errbacks with ``Unavailable`` when the database is away."""
 
     def agents(
         self, username: str | None, connected: bool | None, after: int, limit: int
@@ -170,7 +170,7 @@ class Presence(Protocol):
 
 
 class Handlers(Protocol):
-    """What became of messages that report; ``rejected`` is by kind, ``handler_failures`` by name and kind."""
+    """Handlers counts messages; ``rejected`` is by kind, ``handler_failures`` by name and kind."""
 
     @property
     def rejected(self) -> Mapping[str, int]: ...

@@ -63,7 +63,7 @@ class DaemonCollector:
         self._upkeep = upkeep
 
     def collect(self) -> Iterator[Metric]:
-        """All of it."""
+        """Return all metrics."""
         yield _gauge("build_info", "1, with the version of the daemon.", {(self._version,): 1}, ("version",))
         yield from self._clients()
         yield from self._messages()
@@ -112,6 +112,8 @@ class DaemonCollector:
         left = traffic.leftovers_dropped
         yield _counter("leftovers_dropped", "QoS 0 of ended connections, while all queues were full.", left)
         yield _counter("messages_denied", "Publishes that their clients may not.", traffic.publish_denied)
+        refused = {(reason,): count for reason, count in traffic.subscriptions_refused.items()}
+        yield _counter("subscriptions_refused", "Answered with 0x80.", refused, ("reason",))
 
     def _errors(self) -> Iterator[Metric]:
         traffic, database = self._broker.traffic, self._database
@@ -221,7 +223,7 @@ def _histogram(name: str, text: str, histogram: Histogram) -> Metric:
 
 
 class MetricsPage(Answer):
-    """What Prometheus scrapes, in the format it prefers; memory, CPU and descriptors included."""
+    """A MetricsPage is scraped by Prometheus, in the format it prefers; with memory, CPU and descriptors."""
 
     def __init__(self, collector: DaemonCollector) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Who may read over HTTP, and how much of it, with defaults. Each one is a setting."""
+"""Settings: who may read over HTTP, and how much at a time, with defaults."""
 
 from attrs import field, frozen
 from attrs.validators import ge, in_

@@ -152,7 +152,7 @@ class GuardedSite(Site):
         return not (self._most_of_one and origin and self._by_origin[origin] >= self._most_of_one)
 
     def is_reserve(self, channel: Any) -> bool:
-        """Whether this connection is beyond the limits."""
+        """Return whether this connection is beyond the limits."""
         return channel not in self.connections
 
     def left(self, channel: Any) -> None:
@@ -201,7 +201,7 @@ class _Tree(Resource):
         self._index = index
 
     def getChild(self, path: bytes, request: Request) -> Resource:
-        """What is not there, or what ``/`` is."""
+        """Return 404 for a path that is not there, and the resource of ``index`` for ``/``."""
         return self._index(request) if path == b"" else Refusal(404, "not found")
 
 

@@ -128,6 +128,42 @@ class Raising(HandlerCase):
         self.assertIn("TypeError: a handler returned str, neither Reports nor a Deferred", self.reasons()[0])
         self.flushLoggedErrors(TypeError)
 
+    def test_what_no_report_can_be_made_of_is_a_failure(self) -> None:
+        """Row 201."""
+        strange: Any = object()
+        endless: list[Any] = []
+        endless.append(endless)
+        for bad in (
+            Report(strange, []),
+            Report(made().agent, [Metric("m", strange)]),
+            Report(made().agent, endless),
+            Report(made().agent, [], measured=strange),
+        ):
+            for handle in (lambda *_, bad=bad: bad, lambda *_, bad=bad: succeed(bad)):
+                client = self.begin(of("t", handle))
+                client.publish("t", b"x", 1, 7)
+                self.assertEqual((self.received(client), client.closed), ([Puback(7)], False))
+                self.assertEqual((self.harness.reports.reports, len(self.reasons())), ([], 1))
+                self.flushLoggedErrors()
+
+    def test_an_error_without_a_text_and_an_exit_are_failures_like_others(self) -> None:
+        """Row 201."""
+
+        class Mute(Exception):
+            def __str__(self) -> str:
+                raise ZeroDivisionError
+
+        for error in Mute(), SystemExit(3), ValueError("x" * 1_000_000):
+
+            def handle(message: Publish, client: object, error: BaseException = error) -> None:
+                raise error
+
+            client = self.begin(of("t", handle))
+            client.publish("t", b"x", 1, 7)
+            self.assertEqual((self.received(client), client.closed), ([Puback(7)], False))
+            self.assertLessEqual(len(self.reasons()[0]), 500)
+            self.flushLoggedErrors()
+
     def test_the_servers_own_messages_are_not_kept(self) -> None:
         self.begin(of("t", raises))
         self.harness.broker.announce("t", b"x")
@@ -175,6 +211,47 @@ class Slow(HandlerCase):
         self.harness.advance(31)
         self.assertEqual(self.received(client), [Puback(1), Puback(2), Puback(3)])
         self.assertEqual(len(self.reasons()), 4)
+
+    def test_a_handler_that_hangs_is_tried_with_one_message_at_a_time(self) -> None:
+        """Row 203."""
+        given: list[Deferred[Any]] = []
+
+        def handle(message: Publish, client: object) -> "Deferred[Any]":
+            given.append(Deferred())
+            return given[-1]
+
+        client = self.begin(of("agent/message", handle))
+        client.publish("agent/message", COURSE, 1, 1)
+        self.harness.advance(31)
+        self.assertEqual(self.received(client), [Puback(1)])
+        other = self.harness.connect("other")
+        client.publish("agent/message", COURSE, 1, 2)
+        other.publish("agent/message", COURSE, 1, 3)
+        self.assertEqual((self.received(client), self.received(other)), ([], [Puback(3)]))
+        self.assertEqual(self.told("has finished with nothing for 30 s (limits.handler_deadline)"), 1)
+        given[-1].callback(None)
+        self.assertEqual(self.received(client), [Puback(2)])
+        for packet_id in 4, 5:
+            other.publish("agent/message", COURSE, 1, packet_id)
+        self.assertEqual((self.received(other), len(given)), ([], 4))
+        self.assertEqual((len(self.harness.reports.reports), self.reasons()), (5, []))
+
+    def test_one_that_goes_on_with_others_does_not_hang(self) -> None:
+        """Row 203."""
+        given: dict[str, Deferred[Any]] = {}
+
+        def handle(message: Publish, client: object) -> "Deferred[Any]":
+            return given.setdefault(message.topic, Deferred())
+
+        client = self.begin(of("t/+", handle))
+        client.publish("t/1", b"", 0)
+        client.publish("t/2", b"", 0)
+        self.harness.advance(20)
+        given["t/2"].callback(None)
+        self.harness.advance(11)
+        client.publish("t/3", b"", 0)
+        client.publish("t/4", b"", 0)
+        self.assertEqual((len(given), [kind for _, kind in self.failures]), (4, ["deadline"]))
 
     def test_the_time_of_the_store_is_not_the_handlers(self) -> None:
         """Row 202."""
@@ -303,14 +380,24 @@ class Publishing(HandlerCase):
             return {
                 "topic": lambda message, client: publish("a/#", b""),
                 "payload": lambda message, client: publish("a", "text"),
+                "tab": lambda message, client: publish("a\tb", b"", retain=True),
+                "long": lambda message, client: publish("a" * 65_536, b"", retain=True),
+                "text": lambda message, client: publish("\ud800", b"", retain=True),
             }
 
         client = self.begin(table)
-        client.publish("topic", b"", 1, 1)
-        client.publish("payload", b"", 1, 2)
-        self.assertEqual(self.received(client), [Puback(1), Puback(2)])
-        self.assertIn("a wildcard in Topic Name 'a/#'", self.reasons()[0])
-        self.assertIn("a payload is bytes, this one is str", self.reasons()[1])
+        wanted = {
+            "topic": "a wildcard in Topic Name 'a/#'",
+            "payload": "a payload is bytes, this one is str",
+            "tab": "U+0009 in Topic Name",
+            "long": "a Topic Name of 65536 bytes, 65535 are possible",
+            "text": "surrogates not allowed",
+        }
+        for topic, reason in wanted.items():
+            client.publish(topic, b"", 1, 1)
+            self.assertEqual(self.received(client), [Puback(1)])
+            self.assertIn(reason, self.reasons()[-1])
+        self.assertEqual(len(self.harness.broker.retained), 0)
         self.flushLoggedErrors()
 
 

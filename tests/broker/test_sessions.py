@@ -82,6 +82,23 @@ class Sessions(SynchronousTestCase):
             harness.connect(name, clean_session=False).lose()
         self.assertEqual([session.client_id for session in harness.broker.sessions], ["two", "three"])
 
+    def test_the_client_that_has_been_absent_longest_is_known(self) -> None:
+        harness = BrokerHarness()
+        self.assertIsNone(harness.broker.sessions.longest_absent())
+        for name in ("one", "two"):
+            harness.connect(name, clean_session=False).lose()
+        oldest = harness.broker.sessions.longest_absent()
+        assert oldest is not None
+        self.assertEqual(oldest.client_id, "one")
+
+    def test_a_will_takes_memory_too(self) -> None:
+        """Row 126."""
+        harness = BrokerHarness()
+        harness.connect("one", will=Publish("will", b"x" * 1000))
+        harness.connect("two")
+        one, two = harness.broker.sessions
+        self.assertGreater(one.memory, two.memory + 1000)
+
     def test_what_a_session_takes_of_the_memory_is_known(self) -> None:
         """Row 126."""
         harness = BrokerHarness(limits=Limits(max_inflight=1))

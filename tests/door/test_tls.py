@@ -118,7 +118,7 @@ class TLSCase(SynchronousTestCase):
 
 
 class TestResumption(TLSCase):
-    """Row 236: a device that reconnects often pays for one full handshake."""
+    """Row 237: a device that reconnects often pays for one full handshake."""
 
     def connect(self, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> ssl.SSLObject:
         """A client of Python's own module, which tells whether its session was resumed."""

@@ -230,3 +230,13 @@ class Reads(SynchronousTestCase):
                 packets = drain(self.decoder)
                 self.decoder.feed(stream[cut:])
                 self.assertEqual(packets + drain(self.decoder), sent)
+
+
+class Clearing(SynchronousTestCase):
+    def test_what_was_cleared_is_not_read(self) -> None:
+        decoder = PacketDecoder(1 << 20)
+        decoder.feed(encode(Connect("c")) + encode(Pingreq()) * 3)
+        self.assertEqual(decoder.next_packet(), Connect("c"))
+        decoder.connected(1 << 20, 4)
+        decoder.clear()
+        self.assertEqual((decoder.next_packet(), decoder.pending), (None, 0))

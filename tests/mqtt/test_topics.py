@@ -40,7 +40,7 @@ class Rules(SynchronousTestCase):
         self.assertTrue(matches("$SYS/#", "$SYS/x"))
 
     def test_what_no_topic_name_may_be(self) -> None:
-        for bad in ("", "a/#", "+", "a+", "a\0b"):
+        for bad in ("", "a/#", "+", "a+", "a\0b", "a\x01b", "a\x85b"):
             with self.assertRaises(MalformedPacket, msg=repr(bad)):
                 check_topic_name(bad)
 
