@@ -1,6 +1,7 @@
 """The configuration: precedence, complaints, secrets, and the example that documents it."""
 
 import os
+import pwd
 import re
 import tempfile
 from pathlib import Path
@@ -10,6 +11,7 @@ from attrs import evolve
 from hypothesis import given, strategies
 from psycopg2.extensions import parse_dsn
 from twisted.logger import LogLevel
+from twisted.scripts._twistd_unix import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.config import Config, Options, load, log_levels, shown, without_secrets
@@ -82,6 +84,11 @@ class PrecedenceTests(ConfigTests):
         self.assertEqual(Config().state_dir, "/xdg/platziverse")
         self.patch_environ(STATE_DIRECTORY="", XDG_STATE_HOME="", HOME="/home/me")
         self.assertEqual(Config().state_dir, "/home/me/.local/state/platziverse")
+
+    def test_row_241_a_user_without_a_home_has_the_state_directory_of_services(self) -> None:
+        self.patch_environ()
+        self.patch(pwd, "getpwuid", {}.__getitem__)  # no entry: KeyError
+        self.assertEqual(Config().state_dir, "/var/lib/platziverse")
 
     def patch_environ(self, **variables: str) -> None:
         self.patch(os, "environ", variables)
@@ -204,6 +211,23 @@ class OptionsTests(ConfigTests):
 
     def test_check_ends_the_process_well(self) -> None:
         self.assertEqual(self.assertRaises(SystemExit, self.options, "--check").code, 0)
+
+
+class PidFileTests(ConfigTests):
+    def pid_file(self, *arguments: str) -> str:
+        options = ServerOptions()
+        options.parseOptions([*arguments, "platziverse"])
+        return str(options["pidfile"])
+
+    def test_row_240_there_is_none_in_the_foreground(self) -> None:
+        self.assertEqual(self.pid_file("-n"), "")
+
+    def test_one_that_is_named_is_written(self) -> None:
+        self.assertEqual(self.pid_file("-n", "--pidfile=/run/x.pid"), "/run/x.pid")
+        self.assertEqual(self.pid_file("-n", "--pidfile=./twistd.pid"), str(Path.cwd() / "twistd.pid"))
+
+    def test_in_the_background_it_is_twistds(self) -> None:
+        self.assertEqual(self.pid_file(), str(Path.cwd() / "twistd.pid"))
 
 
 class LogLevelTests(SynchronousTestCase):

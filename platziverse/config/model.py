@@ -61,9 +61,15 @@ def log_levels(text: str) -> dict[str, LogLevel]:
 
 
 def _default_state_dir() -> str:
-    """systemd's StateDirectory, else the XDG state directory of the user."""
+    """systemd's StateDirectory, else the XDG state directory of the user, else that of services.
+
+    A user without an entry in /etc/passwd, as containers are given one, may have no home.
+    """
     given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
-    base = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
+    home = os.path.expanduser("~")
+    base = os.environ.get("XDG_STATE_HOME") or (
+        "/var/lib" if home == "~" else os.path.join(home, ".local", "state")
+    )
     return given or os.path.join(base, "platziverse")
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from typing import Final
 
 from twisted.python import usage
 
@@ -9,6 +10,9 @@ from platziverse import __version__
 from platziverse.config.load import config_file, load, shown
 from platziverse.config.model import Config
 from platziverse.settings import ConfigError
+
+#: What twistd calls its pid file unless it is told.
+PID_FILE: Final = "twistd.pid"
 
 
 class Options(usage.Options):
@@ -41,6 +45,7 @@ class Options(usage.Options):
 
     def postOptions(self) -> None:
         """Load the configuration; what is wrong with it ends the process with one line."""
+        self._write_no_pid_file()
         names = ("listen", "database", "state-dir", "log-level", "log-format")
         given = {name.replace("-", "_"): self[name] for name in names if self[name]}
         path = config_file(self["config"])
@@ -53,3 +58,14 @@ class Options(usage.Options):
         if self["check"]:
             print(shown(self.config))
             raise SystemExit(0)
+
+    def _write_no_pid_file(self) -> None:
+        """Let twistd in the foreground write a pid file only where ``--pidfile`` names one.
+
+        A container ends without removing twistd's default, and its next process 1 finds in it that process 1
+        is running: twistd would refuse to start for ever. It looks for the file after our options were read.
+        See ADR 0097.
+        """
+        of_twistd = self.parent
+        if of_twistd is not None and of_twistd.get("nodaemon") and of_twistd.get("pidfile") == PID_FILE:
+            of_twistd["pidfile"] = ""

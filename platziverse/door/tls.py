@@ -42,10 +42,6 @@ MAX_BARREN: Final = 64 * 1024
 RECORD_OVERHEAD: Final = 64
 
 
-#: Seconds in which a client that comes again needs no full handshake.
-TICKET_LIFETIME: Final = 4 * 3600
-
-
 class CertificateError(Unusable):
     """A certificate, a key or a CA file cannot be used; the text names the file and the reason."""
 
@@ -106,11 +102,12 @@ class ServerCertificate:
 
         :raises CertificateError: one of them cannot be used.
         """
-        # Sessions resume by tickets, which cost us no memory: ADR 0097.
-        context = CertificateOptions(
-            raiseMinimumTo=TLSVersion.TLSv1_2, enableSessionTickets=True
-        ).getContext()
-        context.set_timeout(TICKET_LIFETIME)
+        # Tickets cost us no memory; small devices know session IDs only, of which OpenSSL keeps 20,480. Both
+        # end with their context: nobody resumes what another certificate, or another client CA, has let in.
+        options = CertificateOptions(
+            raiseMinimumTo=TLSVersion.TLSv1_2, enableSessions=True, enableSessionTickets=True
+        )
+        context = options.getContext()
         context.set_options(SSL.OP_NO_RENEGOTIATION)
         context.set_alpn_select_callback(_choose_protocol)
         self._try(self.certificate, context.use_certificate_chain_file, self.certificate)

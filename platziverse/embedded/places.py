@@ -58,6 +58,15 @@ def choose_owner(state_dir: str) -> Owner:
     return Owner(65534, 65534)
 
 
+def is_known(owner: Owner) -> bool:
+    """Return whether ``owner`` has an entry in /etc/passwd, without which initdb does not run."""
+    try:
+        pwd.getpwuid(owner.uid)
+    except KeyError:
+        return False
+    return True
+
+
 def reachable(path: str, owner: Owner) -> bool:
     """Return whether ``owner`` may pass through ``path``, or execute it, and all directories above it.
 
@@ -105,7 +114,10 @@ def make_state_dir(state_dir: str) -> None:
 
     :raises EmbeddedError: it cannot be created.
     """
-    make_dir(state_dir, 0o711 if os.geteuid() == 0 else 0o700)
+    try:
+        make_dir(state_dir, 0o711 if os.geteuid() == 0 else 0o700)
+    except EmbeddedError as error:
+        raise EmbeddedError(f"{error}; name another with --state-dir") from error
 
 
 def write_private(path: str, text: str) -> None:

@@ -31,7 +31,7 @@ from platziverse.embedded.cluster import (
     locate,
 )
 from platziverse.embedded.log import ServerLog
-from platziverse.embedded.places import SYSTEM_HOME, EmbeddedError, make_state_dir
+from platziverse.embedded.places import SYSTEM_HOME, EmbeddedError, is_known, make_state_dir
 from platziverse.embedded.process import Adopted, Child, ServerProcess
 from platziverse.postgres.connection import DeadlinePassed
 
@@ -174,6 +174,11 @@ class EmbeddedPostgres:
     @inlineCallbacks
     def _initialise(self) -> _Steps:
         """Make the data, under another name until it is complete."""
+        if not is_known(self.cluster.owner):
+            raise EmbeddedError(
+                f"user {self.cluster.owner.uid} has no entry in /etc/passwd, and PostgreSQL makes no data"
+                " without one; add it, or name a database with --database"
+            )
         new = f"{self.cluster.data}.new"
         yield self._spawn("/bin/rm", "-rf", new).ended()
         initdb = self._spawn(self._binaries.program("initdb"), "-D", new, "-U", SUPERUSER, *INITDB)

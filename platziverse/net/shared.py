@@ -12,7 +12,7 @@ from platziverse.broker.complaints import Complaints
 from platziverse.broker.reasons import Reason
 from platziverse.net.deadlines import Deadlines
 from platziverse.net.flapping import Flapping
-from platziverse.net.flow import STOPPING, FlowControl, Reader
+from platziverse.net.flow import STOPPING, FlowControl, Source
 from platziverse.net.flushes import Flushes
 from platziverse.net.partials import Partials
 from platziverse.net.pressure import Backlog, Pressure
@@ -33,7 +33,7 @@ class Open(Protocol):
         """The Client Identifier, as far as it is known."""
 
     @property
-    def reading(self) -> Reader: ...
+    def reading(self) -> Source: ...
 
     def close(self, reason: Reason, text: str) -> None: ...
 

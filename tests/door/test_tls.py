@@ -1,5 +1,6 @@
 """TLS on the shared port: handshake, renewal, client certificates, and what may not be done with it."""
 
+import contextlib
 import ctypes
 import ctypes.util
 import ssl
@@ -117,51 +118,6 @@ class TLSCase(SynchronousTestCase):
         return events
 
 
-class TestResumption(TLSCase):
-    """Row 237: a device that reconnects often pays for one full handshake."""
-
-    def connect(self, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> ssl.SSLObject:
-        """A client of Python's own module, which tells whether its session was resumed."""
-        transport, incoming, outgoing = self.shared.open(), ssl.MemoryBIO(), ssl.MemoryBIO()
-        client = context.wrap_bio(incoming, outgoing, session=session)
-
-        def until_done(step: Callable[[], object]) -> object:
-            while True:
-                try:
-                    return step()
-                except ssl.SSLWantReadError:
-                    pass
-                finally:
-                    deliver(transport, *filter(None, [outgoing.read()]))
-                    incoming.write(transport.value())
-                    transport.clear()
-
-        until_done(client.do_handshake)
-        until_done(lambda: client.write(CONNECT))
-        self.assertEqual(until_done(lambda: client.read(100)), CONNACK)
-        return client
-
-    def context(self, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        context.maximum_version = version
-        return context
-
-    def test_a_client_that_comes_again_is_spared_the_handshake(self) -> None:
-        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
-            context = self.context(version)
-            first = self.connect(context)
-            self.assertFalse(first.session_reused)
-            self.assertTrue(self.connect(context, first.session).session_reused, version)
-
-    def test_a_ticket_of_the_certificate_before_is_worth_nothing(self) -> None:
-        """A CA that was taken away must not live on in tickets."""
-        context = self.context()
-        session = self.connect(context).session
-        self.certificate.reload()
-        self.assertFalse(self.connect(context, session).session_reused)
-
-
 class TestHandshake(TLSCase):
     def test_mqtt_inside_tls(self) -> None:
         client = TLSClient(self.shared.open()).pump().send(CONNECT)
@@ -263,6 +219,78 @@ class TestHandshake(TLSCase):
         self.assertTrue(transport.connected)
         self.shared.harness.advance(6)
         self.assertFalse(transport.connected)
+
+
+class ResumingClient:
+    """A client of the standard library, which comes back with the session that it had.
+
+    :ivar resumed: whether the server has taken that session at the last visit.
+    """
+
+    def __init__(self, version: ssl.TLSVersion, options: int = 0) -> None:
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self.context.check_hostname, self.context.verify_mode = False, ssl.CERT_NONE
+        self.context.minimum_version = self.context.maximum_version = version
+        self.context.options |= options
+        self.session: ssl.SSLSession | None = None
+
+    def visit(self, shared: Shared) -> Abortable:
+        """Send CONNECT, read the answer, and keep the session; return the server's transport, still open."""
+        self._transport = shared.open()
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._client = self.context.wrap_bio(self._incoming, self._outgoing, session=self.session)
+        self._complete(self._shake_hands)
+        self._complete(lambda: self._client.write(CONNECT))
+        self.received = self._complete(lambda: self._client.read(64))
+        self.session, self.resumed = self._client.session, bool(self._client.session_reused)
+        return self._transport
+
+    def _shake_hands(self) -> bool:
+        self._client.do_handshake()
+        return True
+
+    def leave(self) -> None:
+        """Send DISCONNECT, and close as the server does."""
+        self._complete(lambda: self._client.write(b"\xe0\x00"))
+        self._transport.loseConnection()
+
+    def _complete(self, step: Callable[[], Any]) -> Any:
+        """Call ``step`` until it has what it needs of the server; return what it returns."""
+        result = None
+        for _ in range(10):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                result = step()
+            if sent := self._outgoing.read():
+                deliver(self._transport, sent)
+            self._incoming.write(self._transport.value())
+            self._transport.clear()
+            if result is not None:
+                return result
+        raise AssertionError("the server does not answer")
+
+
+class TestResumption(TLSCase):
+    def resumed(self, client: ResumingClient) -> bool:
+        client.visit(self.shared)
+        client.leave()
+        self.assertEqual(client.received, CONNACK)
+        return client.resumed
+
+    def test_row_242_sessions_resume_by_ticket(self) -> None:
+        for version in ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3:
+            client = ResumingClient(version)
+            self.assertEqual([self.resumed(client) for _ in range(3)], [False, True, True])
+
+    def test_row_242_sessions_resume_by_their_id_for_clients_without_tickets(self) -> None:
+        client = ResumingClient(ssl.TLSVersion.TLSv1_2, ssl.OP_NO_TICKET)
+        self.assertEqual([self.resumed(client) for _ in range(3)], [False, True, True])
+
+    def test_row_242_a_new_certificate_ends_the_sessions(self) -> None:
+        client = ResumingClient(ssl.TLSVersion.TLSv1_3)
+        self.resumed(client)
+        write_certificate(self.folder)
+        self.certificate.reload()
+        self.assertEqual([self.resumed(client) for _ in range(2)], [False, True])
 
 
 class TestRenewal(TLSCase):
@@ -369,6 +397,17 @@ class TestClientCertificates(TLSCase):
         self.assertTrue(TLSClient(self.strict.open(), self.context(None)).pump().failure)
         client = TLSClient(self.strict.open(), self.context(["agent-7"])).pump().send(CONNECT)
         self.assertEqual(client.received, CONNACK)
+
+    def test_row_242_a_session_that_is_resumed_keeps_its_user(self) -> None:
+        write_certificate(self.folder, "client", self.ca, ["agent-7"])
+        for version in ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3:
+            client = ResumingClient(version)
+            client.context.load_cert_chain(self.folder / "client.pem", self.folder / "client.key")
+            for resumed in False, True:
+                transport = client.visit(self.strict)
+                self.assertEqual((client.resumed, client.received), (resumed, CONNACK))
+                self.assertEqual(certificate_user(transport.protocol), "agent-7")
+                client.leave()
 
     def test_required_without_a_ca_is_a_mistake(self) -> None:
         path = str(self.folder / "server.pem")

@@ -126,7 +126,7 @@ class Daemon(Program):
     ) -> None:
         program = os.path.join(os.path.dirname(sys.executable), "twistd")
         command = [*before, program, *(twistd or ("-n", "--pidfile=", "platziverse")), *arguments]
-        super().__init__(*command, cwd=cwd, stdin=stdin, PLATZIVERSE_STATE_DIR=state_dir, **environ)
+        super().__init__(*command, cwd=cwd, stdin=stdin, **{"PLATZIVERSE_STATE_DIR": state_dir, **environ})
 
     def port(self) -> int:
         """The first port it listens on."""
