@@ -10,7 +10,6 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import StringTransportWithDisconnection
-from twisted.protocols.haproxy._wrapper import HAProxyWrappingFactory
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.door.sniff import SniffingFactory
@@ -191,39 +190,6 @@ class TestHandOver(SynchronousTestCase):
         self.assertEqual((shared.harness.factory.numPorts, shared.http.numPorts), (1, 1))
         shared.factory.doStop()
         self.assertEqual((shared.harness.factory.numPorts, shared.http.numPorts), (0, 0))
-
-
-class TestProxyHeader(SynchronousTestCase):
-    header = b"PROXY TCP4 203.0.113.9 192.0.2.2 5555 1883\r\n"
-
-    def behind(self, shared: Shared, data: bytes) -> Abortable:
-        """``data`` at a listener whose endpoint description begins with ``haproxy:``."""
-        transport = Abortable()
-        transport.protocol = HAProxyWrappingFactory(shared.factory).buildProtocol(transport.getPeer())
-        transport.protocol.makeConnection(transport)
-        deliver(transport, data)
-        return transport
-
-    def test_row_75_the_address_in_the_header_counts_where_the_listener_expects_one(self) -> None:
-        shared = Shared()
-        transport = self.behind(shared, self.header + CONNECT)
-        self.assertEqual(transport.value(), CONNACK)
-        [connection] = shared.harness.shared.connections
-        self.assertEqual(connection.address, "203.0.113.9:5555")
-
-    def test_row_75_a_missing_header_closes(self) -> None:
-        self.assertFalse(self.behind(Shared(), CONNECT).connected)
-
-    def test_row_75_a_second_or_unexpected_header_is_no_mqtt(self) -> None:
-        shared = Shared(http=False)
-        self.assertFalse(self.behind(shared, self.header + self.header + CONNECT).connected)
-        transport = shared.open()
-        deliver(transport, self.header + CONNECT)
-        self.assertFalse(transport.connected)
-        transport = shared.open()
-        deliver(transport, b"\r\n\r\n\x00\r\nQUIT\n" + CONNECT)
-        self.assertFalse(transport.connected)
-        self.assertFalse(shared.harness.shared.connections)
 
 
 class TestDeadline(SynchronousTestCase):
