@@ -9,7 +9,7 @@ from platziverse.broker.interfaces import DROPPED, SERVER, TAKEN
 from platziverse.broker.retained import RetainedMessages
 from platziverse.broker.sending import RetainedSending
 from platziverse.broker.traffic import Traffic
-from platziverse.broker.turn import Turn
+from platziverse.broker.turn import LENGTH, Turn
 from platziverse.mqtt.packets import Publish
 
 
@@ -17,14 +17,15 @@ class Narrow:
     """A connection that takes the first PUBLISH at QoS 0 and no other."""
 
     def __init__(self) -> None:
-        self.offered = 0
+        self.offered = self.called = 0
 
     def offer(self, data: bytes) -> int:
         self.offered += 1
         return TAKEN if self.offered == 1 else DROPPED
 
     def soon(self, call: Any) -> None:
-        """There is no next turn."""
+        """The test says when the next turn comes."""
+        self.called += 1
 
 
 class AtQoS0(SynchronousTestCase):
@@ -39,3 +40,22 @@ class AtQoS0(SynchronousTestCase):
         self.assertEqual((connection.offered, bool(sending)), (3, False))
         self.assertEqual((traffic.publish_sent[0], traffic.publish_bytes_sent[0]), (1, 2))
         self.assertEqual(traffic.publish_dropped, 2)
+
+
+class InTurns(SynchronousTestCase):
+    def test_when_the_turn_is_over_the_rest_follows_in_the_next(self) -> None:
+        clock, traffic = Clock(), Traffic()
+        retained = RetainedMessages(10, 1000)
+        retained.set(Publish("a", b"", 0, True), SERVER)
+        turn = Turn(clock)
+        sending = RetainedSending(retained, traffic, lambda topic: True, turn)
+        sending.add("#", 0)
+        self.assertFalse(turn.is_over)
+        clock.rightNow += LENGTH  # somebody else has used it up
+        connection: Any = Narrow()
+        sending.pump(connection, lambda _: True, lambda *_: None, lambda: None)
+        self.assertEqual((connection.offered, connection.called), (0, 1))
+        clock.advance(0)
+        sending.rest()
+        sending.pump(connection, lambda _: True, lambda *_: None, lambda: None)
+        self.assertEqual((connection.offered, bool(sending)), (1, False))

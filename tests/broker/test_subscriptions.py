@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from platziverse.broker.subscriptions import SubscriptionTree
+from platziverse.broker.subscriptions import MANY_STEPS, SubscriptionTree
 from platziverse.mqtt.errors import MalformedPacket
 from platziverse.mqtt.topics import check_topic_filter, matches
 from tests.memory import bytes_kept, objects_kept
@@ -55,6 +55,18 @@ class Matching(SynchronousTestCase):
             self.assertTrue(tree.remove(topic_filter, "client"))
         self.assertEqual(len(tree), 0)
         self.assertEqual(objects_kept(tree), objects_kept(SubscriptionTree()))
+
+    def test_a_search_that_took_long_is_told(self) -> None:
+        strained: list[bool] = []
+        tree: SubscriptionTree[int] = SubscriptionTree(strained=lambda: strained.append(True))
+        for number in range(MANY_STEPS):
+            tree.add("#", number, 0)
+        tree.find("a")
+        self.assertEqual(strained, [True])
+        tree.remove("#", 0)
+        tree.remove("#", 1)
+        tree.find("a")
+        self.assertEqual(strained, [True])
 
     def test_a_leading_wildcard_hides_dollar_topics(self) -> None:
         """[MQTT-4.7.2-1]"""
