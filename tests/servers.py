@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,8 @@ class Cluster:
         """A signal for the server and all its backends, e.g. SIGSTOP and SIGCONT."""
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         for pid in (self.pid, *map(int, children)):
-            os.kill(pid, number)
+            with suppress(ProcessLookupError):  # backends come and go
+                os.kill(pid, number)
 
     def remove(self) -> None:
         """Stop it and delete everything."""

@@ -1,6 +1,7 @@
 """The house as a test: who may import whom, how long a file and a function may be."""
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,6 +112,20 @@ class PageTests(SynchronousTestCase):
     def test_the_page_shows_the_tree_and_the_table_as_they_are(self) -> None:
         self.assertEqual(page(), architecture(page()), "run make conformance")
 
+    def test_the_path_of_a_message_leads_through_methods_that_are_there(self) -> None:
+        path = page().partition("\nThe path of one PUBLISH\n")[2].partition("\nA connection\n")[0]
+        methods = {
+            f"{node.name}.{method.name}"
+            for _, _, tree in modules()
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ClassDef)
+            for method in node.body
+            if isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef)
+        }
+        named = set(re.findall(r"\b[A-Z]\w+\.[a-z]\w+\b", path))
+        self.assertGreater(len(named), 8)
+        self.assertEqual(named - methods, set())
+
     def test_the_index_of_decisions_names_every_page(self) -> None:
         index = (DECISIONS / "README.rst").read_text(encoding="utf-8")
         self.assertEqual(index, decisions(), "run make conformance")
@@ -123,6 +138,31 @@ class PageTests(SynchronousTestCase):
             text = path.read_text(encoding="utf-8")
             self.assertEqual(text[:5], f"{path.name[:4]} ", path.name)
             self.assertEqual([part for part in ("**Decided", "**Because") if part not in text], [], path.name)
+
+
+def bases(tree: ast.Module) -> Iterator[tuple[str, list[str]]]:
+    """Name of every class with those of its bases that are ours."""
+    ours = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("platziverse"):
+            ours |= {alias.asname or alias.name for alias in node.names}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            names = [ast.unparse(base).partition("[")[0] for base in node.bases]
+            yield node.name, [name for name in names if name.partition(".")[0] in ours]
+
+
+class InheritanceTests(SynchronousTestCase):
+    maxDiff = None
+
+    def test_no_class_has_more_than_one_base_of_ours(self) -> None:
+        found = [
+            f"{module}.{name}: {', '.join(own)}"
+            for module, _, tree in modules()
+            for name, own in bases(tree)
+            if len(own) > 1
+        ]
+        self.assertEqual(found, [])
 
 
 class LengthTests(SynchronousTestCase):

@@ -29,6 +29,7 @@ from platziverse.broker.sessions import Sessions
 from platziverse.broker.subscribing import Subscribing
 from platziverse.broker.subscriptions import SubscriptionTree
 from platziverse.broker.traffic import Traffic
+from platziverse.broker.turn import Turn
 from platziverse.mqtt.memo import Memo
 from platziverse.mqtt.packets import Connect, Publish, Subscription
 
@@ -57,19 +58,21 @@ class Broker:
         self.authority = authority
         self.traffic = Traffic()
         self.complaints = Complaints(clock)
-        self.retained: RetainedStore = RetainedMessages(
-            limits.max_retained_messages, limits.max_retained_bytes
-        )
-        self.subscriptions: SubscriptionTree[Session] = SubscriptionTree()
+        most, size = limits.max_retained_messages, limits.max_retained_bytes
+        self.retained: RetainedStore = RetainedMessages(most, size)
+        #: Called when it took long to find out who gets a message.
+        self.strained: Callable[[], None] = _nothing
+        self.subscriptions: SubscriptionTree[Session] = SubscriptionTree(strained=lambda: self.strained())
         self.sessions: SessionStore = Sessions(limits, authority, self._session_ended)
         self.clients = Clients(
             self.sessions, authority, self.traffic, limits, observers, self.publish, clock, wall_clock
         )
+        traffic, complaints = self.traffic, self.complaints
         self._subscribing = Subscribing(
-            self.subscriptions, self.retained, authority, limits, self.traffic, self.complaints
+            self.subscriptions, self.retained, authority, limits, traffic, complaints, Turn(clock)
         )
-        backpressure = Backpressure(limits, self.sessions, self.traffic, self.complaints, clock)
-        self._router = Router(authority, self.traffic, backpressure)
+        backpressure = Backpressure(limits, self.sessions, traffic, complaints, clock)
+        self._router = Router(authority, traffic, backpressure)
         self._dispatcher = dispatcher
         self._match = self.subscriptions.match
         # A table never changes, and nor does what is reserved.
@@ -210,3 +213,7 @@ class Broker:
     def unsubscribe(self, session: Session, topic_filters: Sequence[str]) -> Answer:
         """Drop the Subscriptions with exactly these Topic Filters; see :meth:`Subscribing.unsubscribe`."""
         return self._subscribing.unsubscribe(session, topic_filters)
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""

@@ -15,7 +15,7 @@ from platziverse.broker.ports import Opened, SessionStore
 from platziverse.broker.reasons import Reason
 from platziverse.broker.session import Session
 from platziverse.broker.traffic import Traffic
-from platziverse.broker.users import Users
+from platziverse.broker.users import UserCounts
 from platziverse.broker.wills import UnfinishedWills
 from platziverse.mqtt.errors import ConnectRefused
 from platziverse.mqtt.packets import Connect, ConnectReturnCode, Publish
@@ -44,7 +44,7 @@ class Clients:
         wall_clock: Callable[[], float],
     ) -> None:
         self.connected = 0
-        self.users = Users(limits.max_connections_per_user)
+        self.users = UserCounts(limits.max_connections_per_user)
         self.unfinished_wills = UnfinishedWills()
         self.observers = list(observers)
         self._sessions, self._authority, self._traffic = sessions, authority, traffic

@@ -5,6 +5,7 @@ from typing import Final, Protocol, TypeAlias
 
 from platziverse.broker.interfaces import DROPPED, NetworkConnection
 from platziverse.broker.traffic import Traffic
+from platziverse.broker.turn import Turn
 from platziverse.mqtt.codec import EncodedPublish
 from platziverse.mqtt.packets import Publish
 
@@ -33,6 +34,7 @@ class RetainedSending:
     never older than what the client has got meanwhile.
 
     :param may_get: whether the Session may get the message of a Topic Name now.
+    :param turn: shared by all clients that have subscribed.
     """
 
     __slots__ = (
@@ -45,10 +47,12 @@ class RetainedSending:
         "_retained",
         "_steps",
         "_traffic",
+        "_turn",
     )
 
-    def __init__(self, retained: RetainedLookup, traffic: Traffic, may_get: MayGet) -> None:
+    def __init__(self, retained: RetainedLookup, traffic: Traffic, may_get: MayGet, turn: Turn) -> None:
         self._retained = retained
+        self._turn = turn
         self._traffic = traffic
         self._may_get = may_get
         self._filters: dict[str, int] = {}
@@ -90,6 +94,9 @@ class RetainedSending:
         :param rested: called in the next turn.
         """
         while self._steps > 0 and self and has_room(connection):
+            if self._turn.is_over:
+                self._steps = 0
+                break
             message = self._next()
             self._steps -= 1 if message is not None else LOOKUP_STEPS
             if message is not None:

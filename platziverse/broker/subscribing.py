@@ -13,6 +13,7 @@ from platziverse.broker.sending import RetainedSending
 from platziverse.broker.session import LEVEL, Session
 from platziverse.broker.subscriptions import SubscriptionTree
 from platziverse.broker.traffic import Traffic
+from platziverse.broker.turn import Turn
 from platziverse.mqtt.packets import SUBSCRIPTION_REFUSED, Subscription
 
 #: Share of ``max_memory`` that the levels of all Topic Filters may take.
@@ -27,6 +28,7 @@ class Subscribing:
 
     :param tree: Topic Filter → the Sessions that have subscribed.
     :param complaints: where refused Subscriptions are said.
+    :param turn: what sending Retained Messages may take of a turn of the reactor.
     """
 
     def __init__(
@@ -37,10 +39,11 @@ class Subscribing:
         limits: Limits,
         traffic: Traffic,
         complaints: Complaints,
+        turn: Turn,
     ) -> None:
         self._tree, self._retained = tree, retained
         self._authority, self._limits, self._traffic = authority, limits, traffic
-        self._complaints = complaints
+        self._complaints, self._turn = complaints, turn
         # Of all Topic Filters together: a client can make so many in a moment that a look at the memory now
         # and then is too late.
         self._levels = 0
@@ -118,14 +121,15 @@ class Subscribing:
         self, session: Session, subscriptions: Sequence[Subscription], codes: Sequence[int]
     ) -> None:
         """Send the Retained Messages of the granted Subscriptions, after SUBACK. [MQTT-3.3.1-6]"""
-        granted = [
-            (subscription.topic_filter, code)
+        granted = {  # a Topic Filter that is there twice is one Subscription, with the last QoS
+            subscription.topic_filter: code
             for subscription, code in zip(subscriptions, codes, strict=True)
             if code != SUBSCRIPTION_REFUSED and self._retained.may_match(subscription.topic_filter)
-        ]
+        }
         if granted:
             may_get = partial(self._may_get_retained, session)
-            session.send_retained(granted, partial(RetainedSending, self._retained, self._traffic, may_get))
+            make = partial(RetainedSending, self._retained, self._traffic, may_get, self._turn)
+            session.send_retained(list(granted.items()), make)
 
     def _may_get_retained(self, session: Session, topic: str) -> bool:
         """Return whether ``session`` may get the message kept for ``topic`` now.

@@ -22,6 +22,10 @@ _PLACE: Final = 160
 _RECEIVER: Final = 64
 
 
+#: Filters and holders looked at for one Topic Name, from which on others get their turn before the next.
+MANY_STEPS: Final = 2000
+
+
 class _Level(Generic[H]):
     """A _Level is one level of wildcard filters: the levels below, and who holds the filter up to here."""
 
@@ -38,12 +42,14 @@ class SubscriptionTree(Generic[H]):
     Wildcards are supported [MQTT-3.8.3-2]; all else is compared as it is [MQTT-4.7.3-4].
 
     :param memory: bytes that remembered matches may take, roughly.
+    :param strained: called after a search of more than ``MANY_STEPS``, some milliseconds.
     :ivar match: returns who gets a message with the Topic Name that it is called with.
     """
 
-    __slots__ = ("_count", "_exact", "_memo", "_root", "match")
+    __slots__ = ("_count", "_exact", "_memo", "_root", "_strained", "match")
 
-    def __init__(self, memory: int = CACHE_SIZE) -> None:
+    def __init__(self, memory: int = CACHE_SIZE, strained: Callable[[], None] = lambda: None) -> None:
+        self._strained = strained
         self._exact: dict[str, dict[H, int]] = {}
         self._root: _Level[H] = _Level()
         self._memo: Memo[str, Match[H]] = Memo(self.find, memory, _size)
@@ -113,10 +119,14 @@ class SubscriptionTree(Generic[H]):
     def find(self, topic: str) -> "Match[H]":
         """Return who gets a message with this Topic Name, without looking into what is remembered."""
         best: dict[H, int] = dict(self._exact.get(topic, ()))
+        steps = 0
         for holders in self._wildcard_holders(topic):
+            steps += len(holders) + 1
             for holder, qos in holders.items():
                 if best.get(holder, -1) < qos:  # [MQTT-3.3.5-1]
                     best[holder] = qos
+        if steps > MANY_STEPS:
+            self._strained()
         return tuple(best.items())
 
     def _wildcard_holders(self, topic: str) -> "Iterator[dict[H, int]]":

@@ -1,12 +1,12 @@
-"""Users: how many clients of each user name are connected."""
+"""UserCounts: how many clients of each user name are connected."""
 
 from platziverse.broker.interfaces import Client
 from platziverse.mqtt.errors import ConnectRefused
 from platziverse.mqtt.packets import ConnectReturnCode
 
 
-class Users:
-    """Users counts the connected clients of each user name; clients without one are not counted.
+class UserCounts:
+    """UserCounts counts the connected clients of each user name; clients without one are not counted.
 
     :param most: clients that may have the same user name; 0: any number.
     """

@@ -30,7 +30,7 @@ from platziverse.postgres.presence import reset_presence
 from platziverse.postgres.pruning import Kept
 from platziverse.postgres.reader import Reader
 from platziverse.postgres.sqlstate import one_line
-from platziverse.postgres.users import Users
+from platziverse.postgres.users import DatabaseUsers
 from platziverse.web.interfaces import Unavailable
 
 log = Logger("platziverse.database")
@@ -82,7 +82,7 @@ class Database:
         self.reader = Reader(reactor, Unavailable)
         # Connects when the first login asks.
         self._user_reader = Reader(reactor, LoginsUnavailable, connections=1, deadline=3.0)
-        self.users = Users(self._user_reader)
+        self.users = DatabaseUsers(self._user_reader)
         self.clock = WallClock(self._clock_moved, ours)
         self._lease = Lease(reactor, self.instance.id, self.clock, left_behind)
         self._was_prepared = False

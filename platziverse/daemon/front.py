@@ -3,7 +3,7 @@
 from typing import Any
 
 from platziverse.config import Tls
-from platziverse.daemon.listening import CannotListen
+from platziverse.daemon.listening import CannotListen, is_proxied
 from platziverse.door.arrivals import Arrivals
 from platziverse.door.sniff import SniffingFactory
 from platziverse.door.tls import CertificateError, ServerCertificate
@@ -34,7 +34,8 @@ class Front:
         if not plain and self.certificate is None:
             raise CannotListen(f"cannot listen on {description}: TLS needs [tls] certificate and key")
         http = self._site if protocol in ("any", "tls") else None
-        factory = SniffingFactory(self._mqtt, http, self.certificate, plain, self._arrivals)
+        proxied = is_proxied(description)
+        factory = SniffingFactory(self._mqtt, http, self.certificate, plain, self._arrivals, proxied)
         self.factories.append(factory)
         return factory
 

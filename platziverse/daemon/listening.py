@@ -104,7 +104,8 @@ class Listeners:
 
         :raises CannotListen: it cannot be opened.
         """
-        text = completed(description, socket.has_dualstack_ipv6())
+        # The factory reads the header of a proxy: ADR 0096.
+        text = completed(description, socket.has_dualstack_ipv6()).removeprefix(PROXIED)
         opened: list[IListeningPort] = []
         failed: list[Failure] = []
         try:

@@ -14,8 +14,9 @@ from twisted.internet.interfaces import IAddress, IListeningPort, IProtocol, IPr
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 
-from platziverse.broker.addresses import neighbourhood
+from platziverse.broker.addresses import is_local, neighbourhood
 from platziverse.door.crowd import NOWHERE, Crowd, origin
+from platziverse.door.proxied import Told
 
 
 class Counted:
@@ -26,10 +27,12 @@ class Counted:
 
     #: Connections of this kind have an address.
     has_address = True
+    #: A proxy has passed the bytes on, so that they say nothing about where their sender is.
+    forwarded = False
+    _told: Told | None = None
 
     def __init__(self, *arguments: Any, crowd: Crowd, proxied: bool) -> None:
         super().__init__(*arguments)
-        self._proxied = proxied
         self._crowd: Crowd | None = crowd
         self._origin = NOWHERE
         crowd.entered()
@@ -40,20 +43,38 @@ class Counted:
         self._origin = place
         crowd.came_from(place)
 
-    def reveal(self, address: IAddress) -> bool:
-        """Count the socket under the address of the client, which the proxy has told by now.
+    def reveal(self, told: Told) -> bool:
+        """Take the addresses of the proxy's header for those of the socket, and count it under them.
+
+        A client that the proxy calls its neighbour is on this machine only if the proxy is; one that it does
+        not name is a stranger.
 
         :return: ``False`` when there are too many from there, and it has to be closed.
         """
         crowd = self._crowd
-        if not self._proxied or crowd is None:
+        if crowd is None:
             return True
-        self._proxied = False
+        proxy, own = (getattr(end, "host", None) for end in (self.getPeer(), self.getHost()))
+        self.forwarded = told.relayed and (told.client is None or not is_local(proxy, own))
+        self._told = told
+        address = self.getPeer()
         place = origin(address)
         if not crowd.admits_origin(address, place):
             return False
         self._count(crowd, place)
         return True
+
+    def getPeer(self) -> IAddress:
+        """Return the address of the client, which may be behind a proxy."""
+        told = self._told
+        peer: IAddress = super().getPeer()  # type: ignore[misc]
+        return peer if told is None or told.client is None else told.client
+
+    def getHost(self) -> IAddress:
+        """Return the address that the client has connected to."""
+        told = self._told
+        host: IAddress = super().getHost()  # type: ignore[misc]
+        return host if told is None or told.server is None else told.server
 
     def connectionLost(self, reason: Failure) -> None:
         """Count the socket no more."""

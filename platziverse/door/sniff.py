@@ -1,8 +1,9 @@
 """Sniff: one port for MQTT, HTTP and TLS, where the first byte of a connection decides.
 
-0x10 is the CONNECT of MQTT, a letter begins an HTTP request, 0x16 a TLS handshake; inside TLS the first
-byte decides again. Then the connection is handed over with that byte, as Twisted's haproxy wrapper does,
-but the wrapper leaves: a read on a shared port costs what it costs on a port for MQTT alone.
+0x10 is the CONNECT of MQTT, a letter begins an HTTP request (unless a control character comes with it),
+0x16 a TLS handshake; inside TLS the first byte decides again. What a proxy says before it is taken away.
+Then the connection is handed over with that byte, and the sniffer leaves: a read on a shared port costs what
+it costs on a port for MQTT alone.
 """
 
 from typing import Any, Final, cast
@@ -16,6 +17,7 @@ from twisted.python.failure import Failure
 from platziverse.door.arrivals import Arrivals
 from platziverse.door.handover import hand_over
 from platziverse.door.interfaces import MQTTSide
+from platziverse.door.proxied import BadHeader, HeaderReader
 from platziverse.door.tls import ServerCertificate, TLSFactory
 from platziverse.net.peer import format_peer
 
@@ -37,6 +39,8 @@ class Sniffer(TwistedProtocol):
         self._until = until
         self._inner: IProtocol | None = None
         self._done = False
+        # Until the proxy has said whom it speaks for.
+        self._header = HeaderReader() if factory.proxied and until is None else None
         #: Owned by ``Deadlines``.
         self.bucket = -1
 
@@ -69,9 +73,28 @@ class Sniffer(TwistedProtocol):
         """Decide by the first byte; later only a transport that cannot change its protocol comes here."""
         if self._inner is not None:
             self._inner.dataReceived(data)
-        elif data and not self._done:
+        elif not self._done and (data := self._after_header(data)):
             self._settle()
             self._decide(data)
+
+    def _after_header(self, data: bytes) -> bytes:
+        """Return what follows the header of the proxy, where one has to come; nothing when it is refused."""
+        header = self._header
+        if header is None:
+            return data
+        try:
+            data = header.feed(data)
+        except BadHeader as error:
+            self._refuse("PROXY header", f"{error}; its endpoint in listen begins with haproxy:")
+            return b""
+        if header.told is not None:
+            self._header = None
+            transport = cast(Any, self.transport)
+            if not transport.reveal(header.told):
+                self._settle()
+                transport.abortConnection()
+                return b""
+        return data
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
         """Forget a peer that has gone before it sent anything, or before TLS was agreed on."""
@@ -93,23 +116,15 @@ class Sniffer(TwistedProtocol):
 
     def _decide(self, data: bytes) -> None:
         owner, first = self._owner, data[0]
-        if not self._may_come():
-            cast(Any, self.transport).abortConnection()
-            return
         plain = owner.plain or self._inside_tls
         if first == CONNECT_BYTE and plain:
             self._hand_to_mqtt(data)
         elif first == TLS_HANDSHAKE_BYTE and owner.tls is not None and not self._inside_tls:
             self._hand_to(owner.tls.wrap(Sniffer(owner, self._addr, self._until)), data)
-        elif data[:1].isalpha() and plain and owner.http is not None:
-            self._hand_to(owner.http.buildProtocol(cast(IAddress, self._addr)), data)
+        elif _begins_request(data) and plain and owner.http is not None:
+            self._hand_to(owner.http.buildProtocol(cast(Any, self.transport).getPeer()), data)
         else:
             self._refuse("first byte", f"its first byte is 0x{first:02x}")
-
-    def _may_come(self) -> bool:
-        """Return whether there is room; behind a proxy the client's address is known only now."""
-        reveal = getattr(self.transport, "reveal", None)
-        return reveal is None or bool(reveal(cast(Any, self.transport).getPeer()))
 
     def _hand_to_mqtt(self, data: bytes) -> None:
         inner = self._owner.mqtt.buildProtocol(self._addr)
@@ -152,6 +167,15 @@ class Sniffer(TwistedProtocol):
         owner.complaints.warn(cause, "Closing {address}: {reason}", address=address, reason=reason)
 
 
+def _begins_request(data: bytes) -> bool:
+    """Return whether an HTTP method may begin like this: with a letter, and then no control character.
+
+    0x50, 0x62 and 0x70 (PUBREC, PUBREL, PUBCOMP) are letters as well; the Remaining Length
+    behind them is a control character.
+    """
+    return data[:1].isalpha() and (len(data) == 1 or data[1] >= 0x20)
+
+
 class SniffingFactory(ServerFactory):
     """A SniffingFactory is behind a listener that takes MQTT, HTTP and TLS.
 
@@ -160,6 +184,7 @@ class SniffingFactory(ServerFactory):
     :param certificate: of the server; ``None``: no TLS here.
     :param plain: ``False``: nothing but TLS is accepted, with MQTT and HTTP inside it.
     :param arrivals: connections that wait for their turn, of several listeners; ``None``: of this one.
+    :param proxied: connections begin with the header of a proxy.
     """
 
     noisy = False
@@ -171,6 +196,7 @@ class SniffingFactory(ServerFactory):
         certificate: ServerCertificate | None = None,
         plain: bool = True,
         arrivals: Arrivals | None = None,
+        proxied: bool = False,
     ) -> None:
         shared = mqtt.shared
         self.mqtt = mqtt
@@ -179,6 +205,7 @@ class SniffingFactory(ServerFactory):
         if certificate is not None:
             self.tls = TLSFactory(certificate, self, shared.clock, shared.complaints)
         self.plain = plain
+        self.proxied = proxied
         self.limits = shared.limits
         self.traffic = shared.traffic
         self.complaints = shared.complaints

@@ -83,6 +83,7 @@ class WebSocketResource(Resource):
             b"Sec-WebSocket-Protocol: " + subprotocol + b"\r\n\r\n"
         )
         forwarded = any(request.requestHeaders.hasHeader(name) for name in FORWARDED)
+        forwarded = forwarded or getattr(transport, "forwarded", False)
         websocket = WebSocket(self._mqtt, inner, forwarded)
         hand_over(transport, websocket)
         websocket.makeConnection(transport)  # type: ignore[no-untyped-call]

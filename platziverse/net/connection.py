@@ -130,6 +130,7 @@ class Connection(Protocol):
         shared, reading, decoder = self.shared, self.reading, self._decoder
         flushes, rates = shared.flushes, shared.rates
         nested, flushes.turn = flushes.turn, True
+        shared.current = reading
         budget = shared.limits.packets_per_turn
         left = self._handle_packets(budget)
         taken = budget - left

@@ -19,8 +19,8 @@ RECEIVER: Final = 128  #: a receiver of what the client publishes has a full que
 ANSWER: Final = 64  #: a packet has to be answered before the next may be handled
 
 
-class Reader(Protocol):
-    """A Reader is a connection that can be asked to read nothing more."""
+class Source(Protocol):
+    """A Source is a connection that can be asked to read nothing more."""
 
     #: Publishes of this connection that are not finished; counted by :class:`FlowControl`.
     unfinished: int
@@ -37,7 +37,7 @@ class FlowControl:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._held: dict[Reader, None] = {}
+        self._held: dict[Source, None] = {}
         #: No more may wait: everybody who publishes to the store is held.
         self.full = False
         #: Unfinished publishes of all connections, also of those that have ended.
@@ -49,40 +49,40 @@ class FlowControl:
         """How many connections are held."""
         return len(self._held)
 
-    def started(self, reader: Reader, size: int) -> None:
+    def started(self, source: Source, size: int) -> None:
         """Count a publish of ``size`` bytes that went to the store, and hold reading if it is too many."""
         limits = self._limits
         self.unfinished += 1
         self.unfinished_bytes += size
-        reader.unfinished += 1
+        source.unfinished += 1
         if (
             self.unfinished >= limits.max_unfinished_total
             or self.unfinished_bytes >= limits.max_unfinished_bytes
         ):
             self.full = True
-        if self.full or reader.unfinished >= limits.max_unfinished:
-            self._held[reader] = None
-            reader.hold_reading(STORE)
+        if self.full or source.unfinished >= limits.max_unfinished:
+            self._held[source] = None
+            source.hold_reading(STORE)
 
-    def owing(self, reader: Reader, acknowledgements: int) -> None:
+    def owing(self, source: Source, acknowledgements: int) -> None:
         """Hold reading when too many acknowledgements wait behind an unfinished publish: they take room."""
         if acknowledgements >= self._limits.max_unfinished:
-            self._held[reader] = None
-            reader.hold_reading(STORE)
+            self._held[source] = None
+            source.hold_reading(STORE)
 
-    def finished(self, reader: Reader, size: int) -> None:
+    def finished(self, source: Source, size: int) -> None:
         """Count a publish less: the store has committed it, or given it up."""
         self.unfinished -= 1
         self.unfinished_bytes -= size
-        reader.unfinished -= 1
+        source.unfinished -= 1
         if self.full:
             self._drain()
-        elif reader in self._held:
-            self._free(reader)
+        elif source in self._held:
+            self._free(source)
 
-    def forget(self, reader: Reader) -> None:
+    def forget(self, source: Source) -> None:
         """Hold the connection no more: it has ended. Its publishes still count until they are finished."""
-        self._held.pop(reader, None)
+        self._held.pop(source, None)
 
     def _drain(self) -> None:
         limits = self._limits
@@ -91,12 +91,12 @@ class FlowControl:
             and self.unfinished_bytes * 2 <= limits.max_unfinished_bytes
         ):
             self.full = False
-            for reader in list(self._held):  # in the order in which they were held
+            for source in list(self._held):  # in the order in which they were held
                 if not self.full:
-                    self._free(reader)
+                    self._free(source)
 
-    def _free(self, reader: Reader) -> None:
+    def _free(self, source: Source) -> None:
         # Another may have ended while its turn had not come.
-        if reader in self._held and reader.unfinished * 2 <= self._limits.max_unfinished:
-            del self._held[reader]
-            reader.resume_reading(STORE)
+        if source in self._held and source.unfinished * 2 <= self._limits.max_unfinished:
+            del self._held[source]
+            source.resume_reading(STORE)

@@ -12,7 +12,7 @@ from platziverse.broker.interfaces import DROPPED, FULL, TAKEN
 from platziverse.broker.reasons import Reason
 from platziverse.broker.session import Session
 from platziverse.mqtt.codec import encode_puback, encode_pubacks
-from platziverse.net.flow import RECEIVER, Reader
+from platziverse.net.flow import RECEIVER, Source
 from platziverse.net.shared import Shared
 
 #: Bytes collected for one client before they are written without waiting for the end of the turn.
@@ -28,7 +28,7 @@ class Owner(Protocol):
     address: str
 
     @property
-    def reading(self) -> Reader:
+    def reading(self) -> Source:
         """The receiving half of the connection."""
 
     @property

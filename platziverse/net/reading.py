@@ -24,7 +24,7 @@ class Source(Protocol):
 
 
 class Reading:
-    """A Reading is the receiving half of a connection: ``Reader`` of FlowControl and ``Sender`` of Rates."""
+    """A Reading is the receiving half of a connection: ``Source`` of FlowControl and ``Sender`` of Rates."""
 
     __slots__ = (
         "_keep_alive",

@@ -1,5 +1,6 @@
 """Shared: all that the connections of one daemon have in common."""
 
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -12,7 +13,7 @@ from platziverse.broker.complaints import Complaints
 from platziverse.broker.reasons import Reason
 from platziverse.net.deadlines import Deadlines
 from platziverse.net.flapping import Flapping
-from platziverse.net.flow import STOPPING, FlowControl, Reader
+from platziverse.net.flow import STOPPING, TURN, FlowControl, Source
 from platziverse.net.flushes import Flushes
 from platziverse.net.partials import Partials
 from platziverse.net.pressure import Backlog, Pressure
@@ -33,7 +34,7 @@ class Open(Protocol):
         """The Client Identifier, as far as it is known."""
 
     @property
-    def reading(self) -> Reader: ...
+    def reading(self) -> Source: ...
 
     def close(self, reason: Reason, text: str) -> None: ...
 
@@ -73,7 +74,27 @@ class Shared:
         self.pressure = Pressure(
             broker, self.flow, self.connections, clock, store, lambda: self.partials.total
         )
+        #: Whose packets are being handled.
+        self.current: Source | None = None
+        self._strained: deque[Source] = deque()
+        broker.strained = self._yield_turn
         self.deadlines.start()
+
+    def _yield_turn(self) -> None:
+        """Handle nothing more of the client whose message took long; one of all such goes on in a turn."""
+        reading = self.current
+        if reading is None or reading in self._strained:
+            return
+        reading.hold_reading(TURN)
+        self._strained.append(reading)
+        if len(self._strained) == 1:
+            self.clock.callLater(0, self._let_one_go_on)
+
+    def _let_one_go_on(self) -> None:
+        reading = self._strained.popleft()
+        if self._strained:
+            self.clock.callLater(0, self._let_one_go_on)
+        reading.resume_reading(TURN)
 
     def hold_all(self) -> None:
         """Read nothing more from anyone: the daemon is stopping."""

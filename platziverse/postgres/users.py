@@ -1,4 +1,4 @@
-"""Users: the table that logins ask, and that a command edits with plain psycopg2."""
+"""DatabaseUsers: the table that logins ask, and that a command edits with plain psycopg2."""
 
 from typing import Any, Final
 
@@ -14,8 +14,8 @@ _SET: Final = """INSERT INTO mqtt_users (username, "passwordHash") VALUES (%s, %
     ON CONFLICT (username) DO UPDATE SET "passwordHash" = excluded."passwordHash", "updatedAt" = now()"""
 
 
-class Users:
-    """Users asks the table for users, for many of them in one question.
+class DatabaseUsers:
+    """DatabaseUsers asks the table for users, for many of them in one question.
 
     All names that are asked for while a question is under way form the next one, so a fleet that logs in at
     once takes a handful of questions.

@@ -27,6 +27,7 @@ class Answer(Resource):
     """An Answer is a leaf of the tree; it answers GET and HEAD with the result of :meth:`answer`."""
 
     isLeaf = True
+    methods: tuple[bytes, ...] = METHODS
     #: Answers paths below its own as well.
     has_parts = False
 
@@ -40,8 +41,8 @@ class Answer(Resource):
     def render(self, request: Request) -> Any:
         """Answer at once, or when the Deferred fires."""
         try:
-            if request.method not in METHODS:
-                request.setHeader(b"Allow", b", ".join(METHODS))
+            if request.method not in self.methods:
+                request.setHeader(b"Allow", b", ".join(self.methods))
                 raise HTTPError(405, "method not allowed: this is read-only")
             if request.postpath and not self.has_parts:
                 raise HTTPError(404, "not found")

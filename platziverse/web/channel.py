@@ -1,5 +1,6 @@
 """The HTTP connection: which requests are read from it, and how long it may take."""
 
+import re
 from typing import Any, Final, cast
 
 from twisted.web.http import HTTPChannel
@@ -9,6 +10,8 @@ MAX_HEADERS_SIZE: Final = 16 * 1024
 MAX_HEADERS: Final = 100
 
 _NO_REQUEST: Final = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+#: A method begins with a letter; PUBREL of MQTT does too, and goes on with a control character.
+_NEVER_A_REQUEST: Final = re.compile(rb"[^A-Za-z]|[A-Za-z][\x00-\x0c\x0e-\x1f]")
 BODY_REFUSED: Final = (
     b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 44\r\n"
     b'Content-Type: application/json\r\n\r\n{"error": "no request here may have a body"}'
@@ -32,13 +35,13 @@ class Channel(HTTPChannel):
         """Do nothing: the time runs from the end of the last request, not from the last byte."""
 
     def dataReceived(self, data: bytes) -> None:
-        """See at its first byte what can never become a request: it has no line that ends."""
+        """See at its first two bytes what can never become a request: it has no line that ends."""
         super().dataReceived(data)  # type: ignore[no-untyped-call]
         self._refuse_what_is_none()
 
     def _refuse_what_is_none(self) -> None:
-        first = self._buffer.lstrip(b"\r\n")[:1]
-        if first and not first.isalpha() and not self._within and not self._leaving:
+        start = self._buffer.lstrip(b"\r\n")
+        if _NEVER_A_REQUEST.match(start) and not self._within and not self._leaving:
             cast(Any, self.transport).write(_NO_REQUEST)
             self.loseConnection()
 

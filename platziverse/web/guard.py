@@ -30,8 +30,11 @@ class Guard:
         self._lets_in = lets_in
 
     def check(self, request: Request, resource: Any) -> Resource | None:
-        """Return what to answer instead of ``resource``, or ``None`` when it may be rendered."""
-        if not self._may_name(host_of(request)):
+        """Return what to answer instead of ``resource``, or ``None`` when it may be rendered.
+
+        Health checks call us whatever they like: a name in the cluster, or the one a balancer was given.
+        """
+        if not (isinstance(resource, Health | Readiness) or self._may_name(host_of(request))):
             return Refusal(421, "this Host is not answered here; see the setting web.hosts")
         if not self._may_come_from(request):
             return Refusal(403, "this Origin may not read; see the setting web.origins")
@@ -82,7 +85,7 @@ def names_its_host(request: Request) -> bool:
     HTTP/1.1 wants it in every request, and nobody may send two.
     """
     hosts = request.requestHeaders.getRawHeaders(b"Host", [])
-    if len(hosts) > 1 or not all(host.isascii() for host in hosts):
+    if len(hosts) > 1 or not all(host.isascii() and b"@" not in host for host in hosts):
         return False
     return len(hosts) == 1 or request.clientproto != b"HTTP/1.1"
 
@@ -111,7 +114,10 @@ def is_near(request: Request) -> bool:
 
 def is_forwarded(request: Request) -> bool:
     """Return whether a proxy has passed the request on."""
-    return any(request.requestHeaders.hasHeader(name) for name in FORWARDED)
+    if any(request.requestHeaders.hasHeader(name) for name in FORWARDED):
+        return True
+    channel: Any = request.channel
+    return getattr(channel.transport, "forwarded", False)
 
 
 def _is_same_origin(request: Request, origin: str) -> bool:

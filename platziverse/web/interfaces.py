@@ -139,7 +139,7 @@ class Writer(Protocol):
     def waiting(self) -> int: ...
 
 
-class Database(Protocol):
+class Store(Protocol):
     """``state`` is ``"connecting"``, ``"ready"`` or ``"away: <reason>"``."""
 
     @property

@@ -50,7 +50,7 @@ class DaemonCollector:
         arrivals: Sized,
         handlers: ports.Handlers,
         writer: ports.Writer,
-        database: ports.Database,
+        database: ports.Store,
         observations: Observations,
         turns: Turns,
         upkeep: ports.Upkeep,

@@ -1,5 +1,6 @@
 """The HTTP side of the shared port: who is answered, and the tree of what there is."""
 
+import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final
@@ -33,13 +34,24 @@ HEADERS: Final = {
 }
 
 
+#: A target in absolute form, as clients send it to proxies and some probes to everybody.
+_ABSOLUTE: Final = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
+
+
 class GuardedRequest(Request):
     """Asks the site before anything is rendered."""
 
     def process(self) -> None:
-        """Look for ``*`` in the tree, where it is not: Twisted would answer it without asking us."""
+        """Find the path in whatever form the target of the request has (RFC 9112, 3.2).
+
+        ``*`` is looked for in the tree, where it is not: Twisted would answer it without asking us.
+        """
         if self.path == b"*":
             self.path = b"/*"
+        elif (target := _ABSOLUTE.match(self.path)) is not None:
+            self.path = self.path[target.end() :] or b"/"
+            if names_its_host(self):  # Host is to be ignored, once it is there as it has to be
+                self.requestHeaders.setRawHeaders(b"Host", [target[1]])
         super().process()  # type: ignore[no-untyped-call]
 
     def processingFailed(self, reason: Failure) -> None:

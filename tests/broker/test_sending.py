@@ -2,12 +2,14 @@
 
 from typing import Any
 
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.broker.interfaces import DROPPED, SERVER, TAKEN
 from platziverse.broker.retained import RetainedMessages
 from platziverse.broker.sending import RetainedSending
 from platziverse.broker.traffic import Traffic
+from platziverse.broker.turn import Turn
 from platziverse.mqtt.packets import Publish
 
 
@@ -30,7 +32,7 @@ class AtQoS0(SynchronousTestCase):
         retained, traffic = RetainedMessages(10, 1000), Traffic()
         for topic in ("a", "b", "c"):
             retained.set(Publish(topic, b"xx", 0, True), SERVER)
-        sending = RetainedSending(retained, traffic, lambda topic: True)
+        sending = RetainedSending(retained, traffic, lambda topic: True, Turn(Clock()))
         sending.add("#", 1)
         connection: Any = Narrow()
         sending.pump(connection, lambda _: True, lambda *_: None, lambda: None)

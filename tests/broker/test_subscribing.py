@@ -113,6 +113,14 @@ class Subscribing(SynchronousTestCase):
         client.publish("a/b", b"2")
         self.assertEqual(client.received(), [Unsuback(4)])
 
+    def test_row_212_a_topic_filter_twice_in_one_subscribe_brings_the_retained_message_once(self) -> None:
+        """Row 212: it is one Subscription, with the QoS that came last. [MQTT-3.8.4-3] [MQTT-3.8.4-4]"""
+        harness = BrokerHarness()
+        harness.connect("sender").publish("t", b"kept", retain=True)
+        client = harness.connect("one")
+        client.send(Subscribe(1, [Subscription("t", 0), Subscription("t", 0)]))
+        self.assertEqual(client.received(), [Suback(1, [0, 0]), Publish("t", b"kept", 0, True)])
+
     def test_live_messages_are_not_marked_retained(self) -> None:
         """[MQTT-3.3.1-8] [MQTT-3.3.1-9]"""
         client = BrokerHarness().connect()

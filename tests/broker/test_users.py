@@ -1,4 +1,4 @@
-"""Users: clients with the same name."""
+"""UserCounts: clients with the same name."""
 
 from typing import Any
 

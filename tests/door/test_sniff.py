@@ -10,7 +10,6 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import StringTransportWithDisconnection
-from twisted.protocols.haproxy._wrapper import HAProxyWrappingFactory
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.door.sniff import SniffingFactory
@@ -118,6 +117,16 @@ class TestFirstByte(SynchronousTestCase):
             deliver(transport, bytes([letter]), b"ET / HTTP/1.1\r\n")
             self.assertEqual(self.shared.http.built[-1].received, bytes([letter]) + b"ET / HTTP/1.1\r\n")
 
+    def test_row_211_packets_whose_first_byte_is_a_letter_are_no_http(self) -> None:
+        """Row 211: PUBREC, PUBREL, PUBCOMP before CONNECT are closed at once and counted."""
+        for raw in (b"\x50\x02\x00\x01", b"\x62\x02\x00\x01", b"\x70\x02\x00\x01"):
+            transport = self.shared.open()
+            deliver(transport, raw)
+            self.assertFalse(transport.connected, raw.hex())
+            self.assertEqual(transport.value(), b"")
+        self.assertEqual(self.shared.errors, {"first byte": 3})
+        self.assertEqual(self.shared.http.built, [])
+
     def test_every_other_byte_is_refused_at_once_and_counted(self) -> None:
         others = [
             first for first in range(256) if first != 0x10 and first not in string.ascii_letters.encode()
@@ -181,39 +190,6 @@ class TestHandOver(SynchronousTestCase):
         self.assertEqual((shared.harness.factory.numPorts, shared.http.numPorts), (1, 1))
         shared.factory.doStop()
         self.assertEqual((shared.harness.factory.numPorts, shared.http.numPorts), (0, 0))
-
-
-class TestProxyHeader(SynchronousTestCase):
-    header = b"PROXY TCP4 203.0.113.9 192.0.2.2 5555 1883\r\n"
-
-    def behind(self, shared: Shared, data: bytes) -> Abortable:
-        """``data`` at a listener whose endpoint description begins with ``haproxy:``."""
-        transport = Abortable()
-        transport.protocol = HAProxyWrappingFactory(shared.factory).buildProtocol(transport.getPeer())
-        transport.protocol.makeConnection(transport)
-        deliver(transport, data)
-        return transport
-
-    def test_row_75_the_address_in_the_header_counts_where_the_listener_expects_one(self) -> None:
-        shared = Shared()
-        transport = self.behind(shared, self.header + CONNECT)
-        self.assertEqual(transport.value(), CONNACK)
-        [connection] = shared.harness.shared.connections
-        self.assertEqual(connection.address, "203.0.113.9:5555")
-
-    def test_row_75_a_missing_header_closes(self) -> None:
-        self.assertFalse(self.behind(Shared(), CONNECT).connected)
-
-    def test_row_75_a_second_or_unexpected_header_is_no_mqtt(self) -> None:
-        shared = Shared(http=False)
-        self.assertFalse(self.behind(shared, self.header + self.header + CONNECT).connected)
-        transport = shared.open()
-        deliver(transport, self.header + CONNECT)
-        self.assertFalse(transport.connected)
-        transport = shared.open()
-        deliver(transport, b"\r\n\r\n\x00\r\nQUIT\n" + CONNECT)
-        self.assertFalse(transport.connected)
-        self.assertFalse(shared.harness.shared.connections)
 
 
 class TestDeadline(SynchronousTestCase):

@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.command.rejected import connected
 from platziverse.postgres import users
-from platziverse.postgres.users import BATCH, Users
+from platziverse.postgres.users import BATCH, DatabaseUsers
 from tests.postgres.test_reader import Away, ReaderCase
 
 Steps = Generator["Deferred[Any]", Any, None]
@@ -19,7 +19,7 @@ class UserTests(ReaderCase):
     @inlineCallbacks
     def setUp(self) -> Steps:  # type: ignore[override]  # trial waits for it
         yield super().setUp()
-        self.users = Users(self.reader)
+        self.users = DatabaseUsers(self.reader)
 
     @inlineCallbacks
     def test_a_user_has_the_hash_that_the_command_has_written(self) -> Steps:
@@ -47,7 +47,7 @@ class UserTests(ReaderCase):
     def test_a_database_that_is_away_is_no_answer(self) -> Steps:
         """Row 82: never an open door."""
         reader = self.opened(deadline=0.3)
-        asked = Users(reader)
+        asked = DatabaseUsers(reader)
         yield self.assertFailure(asked.password_hash("ana"), Away)
         reader.dsn = "host=/nonexistent dbname=x"
         failing = [self.assertFailure(asked.password_hash(name), Away) for name in ("ana", "bob", "ana")]
@@ -77,7 +77,7 @@ class Questions:
 class FleetTests(SynchronousTestCase):
     def test_a_fleet_that_logs_in_at_once_is_a_handful_of_questions(self) -> None:
         questions = Questions()
-        asked = Users(cast(Any, questions))
+        asked = DatabaseUsers(cast(Any, questions))
         names = [str(number) for number in range(1200)]
         answers = [asked.password_hash(name) for name in [*names, "7"]]
         for known in ({"0": "h0"}, {"7": "h7"}, {}, {}):

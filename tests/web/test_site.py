@@ -94,6 +94,40 @@ class HealthTests(SiteCase):
         )
 
 
+class ProbeTests(SiteCase):
+    """Row 232: as orchestrators, balancers and Prometheus ask."""
+
+    def test_each_way_of_asking_is_answered(self) -> None:
+        for path in ("/healthz", "/readyz"):
+            for first, more in (
+                ("GET {} HTTP/1.0", ""),
+                ("HEAD {} HTTP/1.0", ""),
+                ("OPTIONS {} HTTP/1.0", ""),
+                ("OPTIONS {} HTTP/1.1", "Host: www\r\n"),
+                ("GET {} HTTP/1.1", "Host: platziverse.default.svc.cluster.local:8083\r\n"),
+                ("GET {} HTTP/1.1", "host: 10.1.2.3\r\nuser-agent: kube-probe/1.31\r\naccept: */*\r\n"),
+                ("GET http://10.1.2.3:8083{} HTTP/1.1", "Host: 10.1.2.3:8083\r\n"),
+                ("GET {}?probe=1 HTTP/1.1", "Host: localhost\r\nContent-Length: 0\r\n"),
+                ("GET {} HTTP/1.1", "Host: localhost\r\nAccept: text/html\r\nAccept-Encoding: gzip\r\n"),
+            ):
+                connection = self.connection(REMOTE)
+                connection.send(f"{first.format(path)}\r\n{more}\r\n".encode())
+                status = connection.transport.value().partition(b"\r\n")[0]
+                self.assertEqual(status.split(b" ")[1], b"200", first)
+
+    def test_the_status_says_with_options_too_that_it_is_not_ready(self) -> None:
+        self.trouble = "the database is away"
+        self.assertEqual(self.connection().request("/readyz", "OPTIONS").status, 503)
+        self.assertEqual(self.connection().request("/healthz", "OPTIONS").status, 200)
+
+    def test_a_probe_may_keep_its_connection(self) -> None:
+        connection = self.connection(REMOTE)
+        for _ in range(5):
+            self.clock.advance(10)
+            self.assertEqual(connection.request("/healthz").status, 200)
+        self.assertFalse(connection.closed)
+
+
 class TreeTests(SiteCase):
     def test_what_is_not_there_is_an_error_in_json(self) -> None:
         for path in ("/", "/x", "/page/x/../y", "//", "/%00", "/mqtts", "/?x", "?x", "/%ff"):
@@ -127,6 +161,25 @@ class TreeTests(SiteCase):
             self.assertIn("default-src 'none'", response.headers["content-security-policy"])
             self.assertIn("error", response.json)
         self.assertEqual(self.status("*", Host="evil.example"), 421)
+
+    def test_a_target_in_absolute_form_is_found(self) -> None:
+        """Row 231: RFC 9112, 3.2.2: its host counts, and Host is ignored."""
+        for target, host, status in (
+            ("http://localhost:8083/page", "localhost:8083", 200),
+            ("HTTP://LOCALHOST/page?x=1", "other.example", 200),
+            ("https://127.0.0.1/page", "localhost", 200),
+            ("http://localhost/nothing", "localhost", 404),
+            ("http://localhost?x", "localhost", 404),
+            ("http://evil.example/page", "localhost", 421),
+            ("http://ana@localhost/page", "localhost", 400),
+            ("ftp://localhost/page", "localhost", 404),
+            ("http:/page", "localhost", 404),
+        ):
+            self.assertEqual(self.status(target, Host=host), status, target)
+        for hosts in (b"", b"Host: localhost\r\nHost: localhost\r\n", b"Host: ana@localhost\r\n"):
+            connection = self.connection()
+            connection.send(b"GET http://localhost/page HTTP/1.1\r\n" + hosts + b"\r\n")
+            self.assertEqual([response.status for response in connection.responses()], [400], hosts)
 
     def test_websocket_is_at_mqtt_and_at_the_root_for_an_upgrade(self) -> None:
         self.assertIn("websocket", self.connection().request("/mqtt").json)
@@ -207,7 +260,7 @@ class ReadingTests(SiteCase):
     def test_what_can_be_no_request_is_seen_at_its_first_byte(self) -> None:
         """Row 71: a PINGREQ, say, after a request; the connection does not wait for the end of a line."""
         request = b"GET /page HTTP/1.1\r\nHost: localhost\r\n\r\n"
-        for stray in (b"\xc0\x00", b"\r\n\x10", b" ", b"\0", b"{"):
+        for stray in (b"\xc0\x00", b"\r\n\x10", b" ", b"\0", b"{", b"\x62\x02"):
             for segments in ([request + stray], [request, stray], [request, *(bytes((b,)) for b in stray)]):
                 connection = self.connection()
                 for segment in segments:
