@@ -1,5 +1,6 @@
 """Each limit of docs/limits.rst that is met has a line in the log with its setting, and a counter."""
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from platziverse.broker.limits import Limits
 from platziverse.broker.traffic import Traffic
 from platziverse.door.crowd import origin
 from platziverse.mqtt.packets import Connect, Publish, Subscribe, Subscription
-from platziverse.testing import BrokerHarness
+from platziverse.testing import BrokerHarness, MemoryStore
 from platziverse.web.settings import WebSettings
 from platziverse.web.site import make_site
 from tests.logs import observe_log
@@ -41,10 +42,6 @@ SILENT: Final = {
     "max_inflight": "ordinary flow: the message is queued",
     "connect_delay": "the delay of max_connects_per_minute",
     "awaiting_pubrel_expiry": "makes room where max_awaiting_pubrel, which says so, would close",
-    "agents.max_payload": "counted by reason and said, without the setting's name yet",
-    "agents.max_metrics": "counted by reason and said, without the setting's name yet",
-    "agents.max_agents": "counted by reason and said, without the setting's name yet",
-    "agents.max_types": "counted by reason and said, without the setting's name yet",
     "ingest.slots": "ordinary flow: the next batch waits",
     "ingest.batch": "ordinary flow: the next batch takes it",
     "ingest.statement_deadline": "said with the state of the database: tests/ingest",
@@ -256,6 +253,20 @@ WEB: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 
 
+def report(uuid: str, *types: str) -> bytes:
+    agent = {"uuid": uuid, "name": "a", "username": "u", "pid": 1, "hostname": "h"}
+    return json.dumps({"agent": agent, "metrics": [{"type": name, "value": 1} for name in types]}).encode()
+
+
+#: Payloads of one client, the last of which meets the limit, and the reason under which it is counted.
+REPORTS: Final[Mapping[str, tuple[list[bytes], str]]] = {
+    "agents.max_payload": ([bytes(70_000)], "size"),
+    "agents.max_metrics": ([report("a", *["t"] * 1001)], "size"),
+    "agents.max_types": ([report("a", *map(str, range(1000))), report("a", "new")], "types"),
+    "agents.max_agents": ([report(str(number), "t") for number in range(10_001)], "agents"),
+}
+
+
 def documented() -> set[str]:
     """Return the names of the settings in the tables of the page."""
     rows = re.split(r"^\+[-=].*$", LIMITS.read_text(), flags=re.MULTILINE)
@@ -272,7 +283,7 @@ class LimitTests(SynchronousTestCase):
         return [text for event in self.events if re.search(rf"\b{setting}\b", text := formatEvent(event))]
 
     def test_every_limit_is_here(self) -> None:
-        self.assertEqual(documented(), {*MEETINGS, *WEB, *SILENT})
+        self.assertEqual(documented(), {*MEETINGS, *REPORTS, *WEB, *SILENT})
 
     def test_every_limit_of_the_broker_is_counted_and_said(self) -> None:
         wrong = []
@@ -296,6 +307,18 @@ class LimitTests(SynchronousTestCase):
                 meeting.meet(harness, number)
             windows = 1 + (harness.clock.seconds() - began) // WINDOW
             self.assertLessEqual(len(self.lines(setting)), LINES * windows, setting)
+            harness.shared.stop()
+
+    def test_the_limits_of_reports_are_counted_and_said(self) -> None:
+        for setting, (payloads, reason) in REPORTS.items():
+            self.events.clear()
+            harness = BrokerHarness(reports=MemoryStore())
+            client = harness.connect()
+            for payload in payloads:
+                client.publish("agent/message", payload)
+            harness.turn()
+            self.assertEqual(harness.recorder.rejected, {reason: 1}, setting)
+            self.assertEqual(len(self.lines(setting.removeprefix("agents."))), 1, setting)
             harness.shared.stop()
 
     def test_the_limits_of_http_are_counted_and_said(self) -> None:
