@@ -32,7 +32,7 @@ DEFERRED = ("attrs", "twisted.internet.defer", "twisted.logger", "twisted.python
 ROOMS = {
     "mqtt": Room(
         ours=("platziverse.mqtt",),
-        theirs=("attrs", "msgspec"),
+        theirs=("msgspec",),
         never=("logging", "time", "random", "secrets", "os", "socket", "threading", "datetime"),
     ),
     "broker": Room(
@@ -59,7 +59,7 @@ ROOMS = {
             "platziverse.agents.model",
             "platziverse.broker.records",
         ),
-        theirs=("attrs", "twisted", "psycopg2", "msgspec"),
+        theirs=("attrs", "twisted", "psycopg2"),
     ),
     "postgres": Room(
         ours=("platziverse.postgres", "platziverse.agents.model", "platziverse.errors"),
@@ -67,11 +67,11 @@ ROOMS = {
     ),
     "embedded": Room(
         ours=("platziverse.embedded", "platziverse.postgres.connection", "platziverse.errors"),
-        theirs=("attrs", "twisted", "psycopg2", "zope.interface"),
+        theirs=("attrs", "twisted", "psycopg2"),
     ),
     "net": Room(
         ours=("platziverse.net", "platziverse.broker", "platziverse.mqtt"),
-        theirs=("attrs", "twisted", "zope.interface", "cryptography"),
+        theirs=("twisted", "cryptography"),
         never=("json",),
     ),
     "door": Room(
@@ -89,7 +89,7 @@ ROOMS = {
     ),
     "bus": Room(
         ours=("platziverse.bus", "platziverse.broker.ports"),
-        theirs=("attrs", "twisted"),
+        theirs=("twisted",),
     ),
     "access": Room(
         ours=(
@@ -109,12 +109,10 @@ ROOMS = {
             "platziverse.web",
             "platziverse.times",
             "platziverse.broker.addresses",
-            "platziverse.broker.interfaces",
             "platziverse.broker.ports",
             "platziverse.broker.traffic",
-            "platziverse.agents.interfaces",
         ),
-        theirs=("attrs", "twisted", "zope.interface", "msgspec", "prometheus_client"),
+        theirs=("attrs", "twisted", "msgspec", "prometheus_client"),
     ),
 }
 

@@ -1,14 +1,16 @@
 """Banner: what the daemon says when it is up, for someone who has just started it."""
 
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Iterable
+from typing import Any, Final, TypeAlias
 
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
 from platziverse import __version__
 from platziverse.broker.limits import Limits
-from platziverse.daemon.listening import readable
+from platziverse.config import Config
+from platziverse.daemon.listening import is_proxied, readable
 
 log = Logger("platziverse.service")
 
@@ -17,6 +19,13 @@ EXAMPLE: Final = (
     ' "hostname": "platzibogota"}, "metrics": [{"type": "memory", "value": "1001"},'
     ' {"type": "temp", "value": "33"}]}'
 )
+#: Who may report what ``EXAMPLE`` does, by ``access.binding``.
+REPORTERS: Final = {"none": "USER", "username": "platzi", "uuid": "yyy"}
+#: Of ``PROTOCOLS``: nothing is taken there that is not encrypted.
+TLS_ALONE: Final = ("tls", "mqtts")
+
+#: Endpoint description, one of ``PROTOCOLS``, and the port.
+Listener: TypeAlias = tuple[str, str, IListeningPort]
 
 
 def say_listening(ports: Iterable[IListeningPort], who: str) -> None:
@@ -43,16 +52,40 @@ def say_limits(limits: Limits, asked: Limits) -> None:
         )
 
 
-def say_ready(ports: Sequence[IListeningPort], psql_commands: Iterable[str]) -> None:
-    """Log commands to paste into another terminal."""
+def say_ready(listeners: Iterable[Listener], config: Config, psql_commands: Iterable[str]) -> None:
+    """Say what to paste into another terminal: what reaches one of the listeners, and is let in."""
     for command in psql_commands:
         log.info("look at the data: {command}", command=command)
-    log.info("try: {command}", command=_example(ports))
+    if command := example(listeners, config):
+        log.info("try: {command}", command=command)
 
 
-def _example(ports: Sequence[IListeningPort]) -> str:
-    """Return a command of the course, for the first of our TCP ports."""
-    numbers = [getattr(port.getHost(), "port", None) for port in ports]
-    known = [number for number in numbers if number is not None]
-    port = "" if not known or 1883 in known else f" -p {known[0]}"
-    return f"mqtt pub -h localhost{port} -t agent/message -m '{EXAMPLE}'"
+def example(listeners: Iterable[Listener], config: Config) -> str:
+    """Return a command of the course for the first listener that it reaches, best without TLS; else nothing.
+
+    USER and PASSWORD stand in it where nobody is let in without, or where reports belong to their user.
+    """
+    reachable: list[tuple[bool, Any]] = [
+        (protocol in TLS_ALONE, port.getHost())
+        for description, protocol, port in listeners
+        if not is_proxied(description) and isinstance(port.getHost(), IPv4Address | IPv6Address)
+    ]
+    if not reachable:
+        return ""
+    over_tls, address = min(reachable, key=lambda found: (found[0], found[1].port != 1883))
+    host = "localhost" if address.host in ("0.0.0.0", "::", "127.0.0.1") else address.host
+    words = ["mqtt pub", "-h", host]
+    words += [] if address.port == 1883 and not over_tls else ["-p", str(address.port)]
+    words += _credentials(over_tls, config)
+    return " ".join([*words, "-t", "agent/message", "-m", f"'{EXAMPLE}'"])
+
+
+def _credentials(over_tls: bool, config: Config) -> list[str]:
+    """Return the options of somebody who is let in."""
+    words = ["-C", "mqtts", "--insecure"] if over_tls else []
+    if over_tls and config.tls.require_client:
+        return [*words, "--cert", "CERTIFICATE", "--key", "KEY"]
+    access = config.access
+    if access.anonymous == "never" or access.binding != "none":
+        words += ["-u", REPORTERS[access.binding], "-P", "PASSWORD"]
+    return words

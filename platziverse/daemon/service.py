@@ -141,7 +141,11 @@ class Daemon(Service):
         parts.database.start().addCallback(self._ready).addErrback(self._unusable)
 
     def _ready(self, _: object) -> None:
-        say_ready(self.listeners.ports, self.parts.database.psql_commands)
+        listeners = [
+            (*divided(given), port)
+            for given, port in zip(self.config.listen, self.listeners.ports, strict=False)
+        ]
+        say_ready(listeners, self.config, self.parts.database.psql_commands)
 
     def _status(self) -> str:
         return f"the database is {self.parts.database.store.state}; {self.parts.broker.connected} clients"

@@ -102,7 +102,7 @@ def check_levels(topic: str, max_levels: int) -> None:
     :raises MalformedPacket: it has more levels than ``max_levels``.
     """
     if topic.count("/") >= max_levels:
-        raise MalformedPacket(f"a Topic Name of more than {max_levels} levels", "4.7.1.1")
+        raise MalformedPacket(f"a Topic Name of more than {max_levels} levels (max_topic_levels)", "4.7.1.1")
 
 
 @lru_cache(maxsize=8)

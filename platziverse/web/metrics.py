@@ -95,6 +95,8 @@ class DaemonCollector:
         yield _counter("sessions_expired", "Sessions that have expired.", traffic.sessions_expired)
         yield _gauge("subscriptions", "Subscriptions.", len(broker.subscriptions))
         yield _gauge("retained_messages", "Retained Messages.", len(broker.retained))
+        refused_messages = broker.retained.refused
+        yield _counter("retained_messages_refused", "Delivered and not kept.", refused_messages)
         yield _gauge("retained_bytes", "Bytes of Retained Messages.", broker.retained.bytes)
 
     def _messages(self) -> Iterator[Metric]:
