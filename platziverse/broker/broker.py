@@ -64,10 +64,10 @@ class Broker:
         self.strained: Callable[[], None] = _nothing
         self.subscriptions: SubscriptionTree[Session] = SubscriptionTree(strained=lambda: self.strained())
         self.sessions: SessionStore = Sessions(limits, authority, self._session_ended)
+        traffic, complaints, publish = self.traffic, self.complaints, self.publish
         self.clients = Clients(
-            self.sessions, authority, self.traffic, limits, observers, self.publish, clock, wall_clock
+            self.sessions, authority, traffic, limits, observers, publish, clock, wall_clock, complaints
         )
-        traffic, complaints = self.traffic, self.complaints
         self._subscribing = Subscribing(
             self.subscriptions, self.retained, authority, limits, traffic, complaints, Turn(clock)
         )

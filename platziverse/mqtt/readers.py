@@ -45,6 +45,20 @@ class Body:
         """Read a UTF-8 encoded string (section 1.5.3)."""
         return decode_text(self.binary())
 
+    def variable_number(self) -> int:
+        """Read a number of one to four bytes, as a Remaining Length is."""
+        number = 0
+        for index in range(4):
+            byte = self.byte()
+            number |= (byte & 0x7F) << 7 * index
+            if byte < 128:
+                return number
+        raise MalformedPacket("a number of more than four bytes", "2.2.3")
+
+    def skip(self, count: int) -> None:
+        """Leave out so many bytes."""
+        self._take(count)
+
     def end(self) -> None:
         """Make sure that nothing is left [MQTT-4.8.0-1]."""
         if self:

@@ -87,6 +87,7 @@ class DaemonCollector:
         late = traffic.connections_delayed
         yield _counter("connections_delayed", "Attended to later, as too many came at once.", late)
         yield _counter("connects_accepted", "CONNECTs accepted.", traffic.connects_accepted)
+        yield _counter("takeovers", "Closed as another came with its identifier.", traffic.takeovers)
         refused = {(reason,): count for reason, count in traffic.connects_refused.items()}
         yield _counter("connects_refused", "CONNECTs refused.", refused, ("reason",))
         yield _gauge("sessions", "Sessions, with those of absent clients.", len(broker.sessions))
