@@ -59,7 +59,9 @@ def read_carefully(payload: bytes, max_metrics: int) -> "tuple[Agent, list[Metri
     except (DecodeError, RecursionError) as error:
         raise InvalidReport("syntax", str(error)) from None
     if len(message.metrics) > max_metrics:
-        raise InvalidReport("size", f"{len(message.metrics)} metrics, {max_metrics} are allowed")
+        raise InvalidReport(
+            "size", f"{len(message.metrics)} metrics, {max_metrics} are allowed (max_metrics)"
+        )
     _check_keys(payload)
     agent = message.agent
     for field in ("uuid", "username", "name", "hostname"):

@@ -109,4 +109,5 @@ def check_size(payload: bytes, limits: AgentLimits) -> None:
     :raises InvalidReport: it is longer than that of a report may be.
     """
     if len(payload) > limits.max_payload:
-        raise InvalidReport("size", f"{len(payload)} bytes, {limits.max_payload} are allowed")
+        reason = f"{len(payload)} bytes, {limits.max_payload} are allowed (max_payload)"
+        raise InvalidReport("size", reason)

@@ -84,7 +84,8 @@ class Presence:
             if uuid in heard:
                 return
             if len(heard) >= self._max_agents:
-                raise InvalidReport("agents", f"the connection speaks for {len(heard)} agents already")
+                reason = f"the connection speaks for {len(heard)} agents already (max_agents)"
+                raise InvalidReport("agents", reason)
         speakers = self._speakers.get(uuid)
         # As long as a login speaks for an agent, nobody without this login does.
         if speakers is not None and speakers.login is not None and speakers.login != client.username:

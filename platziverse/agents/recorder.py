@@ -123,7 +123,8 @@ class Recorder:
             self.presence.check(client, agent.uuid)
         metrics, others = self._vocabulary.admit(agent.uuid, report.metrics)
         if others:
-            reason = f"{len(others)} metrics of new types, the agent has {self.limits.max_types} already"
+            most = self.limits.max_types
+            reason = f"{len(others)} metrics of new types, the agent has {most} already (max_types)"
             if not metrics:
                 raise InvalidReport("types", reason)
             report.metrics = metrics

@@ -5,6 +5,7 @@ from functools import partial
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 
 from platziverse.broker.backpressure import Backpressure
 from platziverse.broker.clients import Clients, log_failure
@@ -31,6 +32,8 @@ from platziverse.broker.traffic import Traffic
 from platziverse.broker.turn import Turn
 from platziverse.mqtt.memo import Memo
 from platziverse.mqtt.packets import Connect, Publish, Subscription
+
+log = Logger()
 
 
 class Broker:
@@ -61,10 +64,10 @@ class Broker:
         self.strained: Callable[[], None] = _nothing
         self.subscriptions: SubscriptionTree[Session] = SubscriptionTree(strained=lambda: self.strained())
         self.sessions: SessionStore = Sessions(limits, authority, self._session_ended)
+        traffic, complaints, publish = self.traffic, self.complaints, self.publish
         self.clients = Clients(
-            self.sessions, authority, self.traffic, limits, observers, self.publish, clock, wall_clock
+            self.sessions, authority, traffic, limits, observers, publish, clock, wall_clock, complaints
         )
-        traffic, complaints = self.traffic, self.complaints
         self._subscribing = Subscribing(
             self.subscriptions, self.retained, authority, limits, traffic, complaints, Turn(clock)
         )
@@ -104,7 +107,10 @@ class Broker:
 
     def expire_sessions(self) -> None:
         """End the Sessions of clients that have been absent too long; called now and then."""
-        self.traffic.sessions_expired += self.sessions.expire(self._clock.seconds())
+        expired = self.sessions.expire(self._clock.seconds())
+        self.traffic.sessions_expired += expired
+        if expired:
+            log.info("{count} Sessions of absent clients have expired (session_expiry)", count=expired)
 
     # -- messages --------------------------------------------------------------------------------
 
@@ -134,7 +140,14 @@ class Broker:
         return None if self.authority.reserved(topic) else self._dispatcher.handlers(topic)
 
     def _publish_retained(self, message: Publish, client: Client, handlers: Handlers) -> Answer:
+        refused = self.retained.refused
         kept = self.retained.set(message, client)
+        if self.retained.refused > refused:
+            text = (
+                "Delivered, but not kept, what {address} {client_id!r} published to {topic!r}: there are too"
+            )
+            text += " many Retained Messages (max_retained_messages, max_retained_bytes)"
+            self._complain(client, "not retained", text, topic=message.topic[:200])
         owed = self._router.route(message, self._match(message.topic), client)
         return joined(kept, owed, call(handlers, message, client))
 
@@ -149,7 +162,8 @@ class Broker:
         if session.denied == self.limits.max_denied_publishes:
             cause = "too many publishes that are not allowed"
             self.traffic.protocol_error(cause)
-            self._complain(client, cause, "Closing {address} {client_id!r}: " + cause)
+            text = "Closing {address} {client_id!r}: " + cause + " (max_denied_publishes)"
+            self._complain(client, cause, text)
             # In the next turn: what it has sent is acknowledged, and need not come again. [MQTT-3.3.5-2]
             session.connection.soon(partial(session.connection.close, Reason.NOT_AUTHORIZED, cause))
 

@@ -9,6 +9,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from platziverse.broker.complaints import Complaints
 from platziverse.broker.interfaces import Answer, Authority, Client, ClientObserver, NetworkConnection
 from platziverse.broker.limits import Limits
 from platziverse.broker.ports import Opened, SessionStore
@@ -42,13 +43,14 @@ class Clients:
         publish: Callable[[Publish, Client], Answer],
         clock: IReactorTime,
         wall_clock: Callable[[], float],
+        complaints: Complaints,
     ) -> None:
         self.connected = 0
         self.users = UserCounts(limits.max_connections_per_user)
         self.unfinished_wills = UnfinishedWills()
         self.observers = list(observers)
         self._sessions, self._authority, self._traffic = sessions, authority, traffic
-        self._publish = publish
+        self._publish, self._complaints = publish, complaints
         self._clock, self._wall_clock = clock, wall_clock
         self._connections = 0
         # Client Identifier → fires when the Session of the last CONNECT under way is there, or is not.
@@ -117,11 +119,24 @@ class Clients:
         self.users.enter(client.username, leaving=old.client if old is not None and connection else None)
         if old is None:
             return
+        if connection is not None:
+            self._say_taken_over(old, client)
         if old.owner != client.username:
             self.drop(old, Reason.TAKEN_OVER, "another login has come with its Client Identifier")
         elif connection is not None:
             self._leave(old, graceful=False, taken_over=True)
             connection.close(Reason.TAKEN_OVER, "a new connection has taken over its Client Identifier")
+
+    def _say_taken_over(self, session: Session, client: Client) -> None:
+        """Count and log that a living connection ends, as two clients with one identifier do for ever."""
+        self._traffic.takeovers += 1
+        self._complaints.warn(
+            "a Client Identifier that is connected",
+            "Closing {address} {client_id!r}: {by} has connected with its Client Identifier",
+            address=session.client.address if session.client is not None else "",
+            client_id=client.client_id,
+            by=client.address,
+        )
 
     def _check_owner(self, owner: str | None) -> None:
         if owner is not None and self._authority.checks_names:

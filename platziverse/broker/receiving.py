@@ -37,7 +37,8 @@ class Receiving:
         if len(awaiting) >= self._limits.max_awaiting_pubrel:
             self._expire(awaiting, now - self._limits.awaiting_pubrel_expiry)
             if len(awaiting) >= self._limits.max_awaiting_pubrel:
-                raise ProtocolViolation(f"{len(awaiting)} QoS 2 messages await their PUBREL", "4.3.3")
+                text = f"{len(awaiting)} QoS 2 messages await their PUBREL (max_awaiting_pubrel)"
+                raise ProtocolViolation(text, "4.3.3")
         awaiting[packet_id] = []
         return True
 

@@ -45,6 +45,8 @@ class Traffic:
     #: Receivers disconnected because memory was short.
     receivers_dropped: int = 0
     connects_accepted: int = 0
+    #: Connections closed because another client came with their Client Identifier.
+    takeovers: int = 0
     sessions_expired: int = 0
     #: Connections closed for a protocol error, by statement.
     protocol_errors: dict[str, int] = field(factory=dict)

@@ -28,7 +28,7 @@ class UserCounts:
         count = self._counts.get(name, 0)
         replaced = leaving is not None and leaving.username == name
         if self._most and count - replaced >= self._most:
-            reason = f"user {name!r} has {count} connections already"
+            reason = f"user {name!r} has {count} connections already (max_connections_per_user)"
             raise ConnectRefused(ConnectReturnCode.SERVER_UNAVAILABLE, reason)
         self._counts[name] = count + 1
 

@@ -39,13 +39,14 @@ class Crowd:
         :param origin: under which it would be counted; see :func:`origin`.
         """
         if self._most and self.total >= self._most:
-            return self._refuse("total", address, "there are too many connections")
+            return self._refuse("total", address, "there are too many connections (max_connections)")
         return self.admits_origin(address, origin)
 
     def admits_origin(self, address: IAddress, origin: str) -> bool:
         """Return whether one more may come from ``origin``; its socket is counted in the total already."""
         if origin and self._most_of_one and self._by_origin.get(origin, 0) >= self._most_of_one:
-            return self._refuse("address", address, "there are too many connections from its address")
+            why = "there are too many connections from its address (max_connections_per_address)"
+            return self._refuse("address", address, why)
         return True
 
     def entered(self) -> None:

@@ -52,7 +52,7 @@ class PacketDecoder(Framing):
     )
 
     def __init__(self, max_packet_size: int, max_topic_levels: int = 200, strict_dup: bool = True) -> None:
-        super().__init__(max_packet_size)
+        super().__init__(max_packet_size, "max_connect_size")
         self._levels = max_topic_levels
         self._topics = topic_names(max_topic_levels)
         self._strict_dup = strict_dup
@@ -70,7 +70,7 @@ class PacketDecoder(Framing):
 
         :param protocol_level: of the CONNECT; 3 and 4 look the same from here.
         """
-        self._limit = max_packet_size
+        self._limit, self._setting = max_packet_size, "max_packet_size"
         self._connected = True
 
     def take(self, most: int) -> list[Packet]:
@@ -224,7 +224,7 @@ class PacketDecoder(Framing):
             raise MalformedPacket("PUBLISH at QoS 3", "MQTT-3.3.1-4")
         if not qos:
             if dup and self._strict_dup:
-                raise MalformedPacket("DUP at QoS 0", "MQTT-3.3.1-2")
+                raise MalformedPacket("DUP at QoS 0 (strict_dup)", "MQTT-3.3.1-2")
             return Publish(topic, data[topic_end:stop], 0, retain, dup)
         payload = topic_end + 2
         if payload > stop:

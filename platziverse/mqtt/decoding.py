@@ -51,8 +51,7 @@ def decode_connect(flags: int, data: bytes, max_levels: int) -> Connect:
     if name not in _PROTOCOLS:  # [MQTT-3.1.2-1]
         raise MalformedPacket(f"Protocol Name {name[:50]!r}", "MQTT-3.1.2-1")
     if _PROTOCOLS[name] != level:  # before the rest: another version looks different [MQTT-3.1.2-2]
-        refused = ConnectReturnCode.UNACCEPTABLE_PROTOCOL_VERSION
-        raise ConnectRefused(refused, f"Protocol Level {level} of {name!r}", "MQTT-3.1.2-2")
+        raise _other_version(name, level, body)
     connect_flags, keep_alive = body.byte(), body.number()
     _check_connect_flags(connect_flags)
     client_id = body.text()  # [MQTT-3.1.3-3] [MQTT-3.1.3-4]
@@ -66,6 +65,20 @@ def decode_connect(flags: int, data: bytes, max_levels: int) -> Connect:
         refused = ConnectReturnCode.IDENTIFIER_REJECTED
         raise ConnectRefused(refused, "no Client Identifier, and Clean Session is 0", "MQTT-3.1.3-8")
     return Connect(client_id, clean_session, keep_alive, will, username, password, level)
+
+
+def _other_version(name: bytes, level: int, body: Body) -> ConnectRefused:
+    """Return how to refuse a version that is not ours, with the Client Identifier where it can be found."""
+    client_id = ""
+    try:
+        body.byte(), body.number()
+        if level >= 5:  # the properties of MQTT 5 come before it, behind their length
+            body.skip(body.variable_number())
+        client_id = body.text()
+    except MalformedPacket:
+        pass
+    reason = f"Protocol Level {level} of {name!r}, client {client_id[:100]!r}; set the client to MQTT 3.1.1"
+    return ConnectRefused(ConnectReturnCode.UNACCEPTABLE_PROTOCOL_VERSION, reason, "MQTT-3.1.2-2")
 
 
 def _check_connect_flags(flags: int) -> None:

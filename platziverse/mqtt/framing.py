@@ -11,12 +11,14 @@ class Framing:
     loops read the bytes in place; an object between would cost each packet two calls.
 
     :param max_packet_size: most bytes of a packet, Fixed Header not counted.
+    :param setting: which limit that is.
     """
 
-    __slots__ = ("_data", "_end", "_limit", "_position", "_wanted", "has_more", "partial")
+    __slots__ = ("_data", "_end", "_limit", "_position", "_setting", "_wanted", "has_more", "partial")
 
-    def __init__(self, max_packet_size: int) -> None:
+    def __init__(self, max_packet_size: int, setting: str) -> None:
         self._limit = max_packet_size
+        self._setting = setting
         # The bytes being decoded, as they came; read up to _position.
         self._data = b""
         self._position = self._end = 0
@@ -66,9 +68,13 @@ class Framing:
             length |= (byte & 0x7F) << 7 * index
             if byte < 128:
                 if length > self._limit:  # known before its bytes have come
-                    raise MalformedPacket(f"a packet of {length} bytes; {self._limit} are allowed", "4.8")
+                    raise self._too_long(length)
                 return length, position + 1
         raise MalformedPacket("a Remaining Length of more than four bytes", "2.2.3")
+
+    def _too_long(self, length: int) -> MalformedPacket:
+        allowed = f"{self._limit} are allowed ({self._setting})"
+        return MalformedPacket(f"a packet of {length} bytes; {allowed}", "4.8")
 
     def _collect(self, stop: int) -> None:
         """Set the beginning of a packet aside until all of it, up to ``stop``, has come."""

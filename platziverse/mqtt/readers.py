@@ -45,6 +45,20 @@ class Body:
         """Read a UTF-8 encoded string (section 1.5.3)."""
         return decode_text(self.binary())
 
+    def variable_number(self) -> int:
+        """Read a number of one to four bytes, as a Remaining Length is."""
+        number = 0
+        for index in range(4):
+            byte = self.byte()
+            number |= (byte & 0x7F) << 7 * index
+            if byte < 128:
+                return number
+        raise MalformedPacket("a number of more than four bytes", "2.2.3")
+
+    def skip(self, count: int) -> None:
+        """Leave out so many bytes."""
+        self._take(count)
+
     def end(self) -> None:
         """Make sure that nothing is left [MQTT-4.8.0-1]."""
         if self:
@@ -88,7 +102,7 @@ def check_levels(topic: str, max_levels: int) -> None:
     :raises MalformedPacket: it has more levels than ``max_levels``.
     """
     if topic.count("/") >= max_levels:
-        raise MalformedPacket(f"a Topic Name of more than {max_levels} levels", "4.7.1.1")
+        raise MalformedPacket(f"a Topic Name of more than {max_levels} levels (max_topic_levels)", "4.7.1.1")
 
 
 @lru_cache(maxsize=8)

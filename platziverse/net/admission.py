@@ -57,7 +57,9 @@ class Admission:
         shared = connection.shared
         if len(connect.client_id.encode()) > shared.limits.max_client_id_bytes:
             rejected = ConnectReturnCode.IDENTIFIER_REJECTED  # [MQTT-3.1.3-5] [MQTT-3.1.3-9]
-            raise ConnectRefused(rejected, "its Client Identifier is too long", "3.1.3.1")
+            raise ConnectRefused(
+                rejected, "its Client Identifier is too long (max_client_id_bytes)", "3.1.3.1"
+            )
         if refusal := shared.pressure.refusal(connect.client_id):
             raise ConnectRefused(ConnectReturnCode.SERVER_UNAVAILABLE, refusal)
         transport = connection.transport

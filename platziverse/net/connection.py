@@ -258,20 +258,22 @@ class Connection(Protocol):
         if missed is None:
             self._look_again(now)
             return
-        reason, text = missed
-        self._complain(text, text)
+        reason, text, setting = missed
+        self._complain(text, f"{text} ({setting})" if setting else text)
         self.shared.traffic.protocol_error(text)
         self.close(reason, text)
 
-    def _missed(self, now: float) -> tuple[Reason, str] | None:
+    def _missed(self, now: float) -> tuple[Reason, str, str] | None:
+        """Return the reason for closing, in words too, and the setting behind it, or an empty one."""
         reading = self.reading
         if self.state is None:  # section 3.1.4
-            return Reason.TOO_SLOW, "no login in time" if reading.holds & LOGIN else "no CONNECT in time"
+            text = "no login in time" if reading.holds & LOGIN else "no CONNECT in time"
+            return Reason.TOO_SLOW, text, "connect_deadline"
         if self.outbox.overdue(now):
-            return Reason.TOO_SLOW, "it does not read"
+            return Reason.TOO_SLOW, "it does not read", "write_deadline"
         if reading.is_partial(now):
-            return Reason.TOO_SLOW, "an incomplete packet"
-        return (Reason.KEEP_ALIVE, "Keep Alive") if reading.is_silent(now) else None
+            return Reason.TOO_SLOW, "an incomplete packet", "packet_deadline"
+        return (Reason.KEEP_ALIVE, "Keep Alive", "") if reading.is_silent(now) else None
 
     def _look_again(self, now: float) -> None:
         """Ask again when the first deadline may be due, or before a new one could be missed."""

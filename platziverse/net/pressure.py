@@ -103,7 +103,7 @@ class Pressure:
             unfinished >= OVERFULL * limits.max_unfinished_total
             or size >= OVERFULL * limits.max_unfinished_bytes
         ):
-            return "too much waits for the database"
+            return "too much waits for the database (max_unfinished_total, max_unfinished_bytes)"
         return ""
 
     def start(self) -> None:
@@ -166,7 +166,7 @@ class Pressure:
         if refusing != self.refusing:
             self.refusing = refusing
             log.warn(
-                "Memory is {state}: {used} of {budget} bytes",
+                "Memory is {state}: {used} of {budget} bytes (max_memory)",
                 state="short, nobody new may connect" if refusing else "no longer short",
                 used=used,
                 budget=self.budget,
@@ -200,7 +200,7 @@ class Pressure:
         client = session.client
         broker.complaints.warn(
             "memory",
-            "Dropping {address} {client_id!r}: {size} bytes wait for it, and memory is short",
+            "Dropping {address} {client_id!r}: {size} bytes wait for it, and memory is short (max_memory)",
             address=client.address if client is not None else "",
             client_id=session.client_id,
             size=size,

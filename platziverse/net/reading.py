@@ -13,6 +13,11 @@ class Source(Protocol):
     """A Source is the connection whose bytes are read."""
 
     transport: Any
+    address: str
+
+    @property
+    def client_id(self) -> str:
+        """The Client Identifier, as far as it is known; for logs."""
 
     def take_packets(self) -> None:
         """Handle the packets that came before reading was held."""
@@ -81,8 +86,18 @@ class Reading:
         excess = shared.rates.excess(self, shared.deadlines.now)
         if excess > 0 and not self.holds & (RATE | CLOSED):
             shared.traffic.rate_holds += 1
+            self._say_held()
             self.hold_reading(RATE)
             self._pacing = shared.clock.callLater(excess, self.resume_reading, RATE)
+
+    def _say_held(self) -> None:
+        if (source := self._source) is not None:
+            self._shared.complaints.warn(
+                "faster than it may send",
+                "Reading {address} {client_id!r} later: it sends more than max_message_rate or max_byte_rate",
+                address=source.address,
+                client_id=source.client_id,
+            )
 
     def end(self) -> None:
         """Read nothing more, ever."""

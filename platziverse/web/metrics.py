@@ -87,6 +87,7 @@ class DaemonCollector:
         late = traffic.connections_delayed
         yield _counter("connections_delayed", "Attended to later, as too many came at once.", late)
         yield _counter("connects_accepted", "CONNECTs accepted.", traffic.connects_accepted)
+        yield _counter("takeovers", "Closed as another came with its identifier.", traffic.takeovers)
         refused = {(reason,): count for reason, count in traffic.connects_refused.items()}
         yield _counter("connects_refused", "CONNECTs refused.", refused, ("reason",))
         yield _gauge("sessions", "Sessions, with those of absent clients.", len(broker.sessions))
@@ -94,6 +95,8 @@ class DaemonCollector:
         yield _counter("sessions_expired", "Sessions that have expired.", traffic.sessions_expired)
         yield _gauge("subscriptions", "Subscriptions.", len(broker.subscriptions))
         yield _gauge("retained_messages", "Retained Messages.", len(broker.retained))
+        refused_messages = broker.retained.refused
+        yield _counter("retained_messages_refused", "Delivered and not kept.", refused_messages)
         yield _gauge("retained_bytes", "Bytes of Retained Messages.", broker.retained.bytes)
 
     def _messages(self) -> Iterator[Metric]:

@@ -108,7 +108,9 @@ class MessageTests(HandlersCase):
         assert isinstance(report, Report)
         self.assertEqual([metric.type for metric in report.metrics], ["temp", "third"])
         [rejection] = report.rejections
-        self.assertIn("2 metrics of new types, the agent has 3 already; 1 of 5 metrics: ", rejection.reason)
+        self.assertIn(
+            "2 metrics of new types, the agent has 3 already (max_types); 1 of 5 metrics: ", rejection.reason
+        )
         many["metrics"] = many["metrics"][2:4]
         self.send(client, json.dumps(many).encode())
         self.assertIsInstance(self.store.entries[2], Rejection)

@@ -172,12 +172,12 @@ class Rejecting(RowCase):
             (made("\ud800"), "not UTF-8: surrogates not allowed"),
             (made(value="x" * 4097), "longer than 4096 bytes - at `$.metrics[0].value`"),
             (made(value=float("nan")), "Expected `int | float | str`, got `null` - at `$.metrics[0].value`"),
-            (Report(made().agent, many), "1001 metrics, 1000 are allowed"),
+            (Report(made().agent, many), "1001 metrics, 1000 are allowed (max_metrics)"),
         ):
             self.successResultOf(self.send(report))
             self.assertEqual(self.reasons()[-1], reason)
         self.successResultOf(self.send(made(), payload=b"x" * 129))
-        self.assertEqual(self.reasons()[-1], "129 bytes, 128 are allowed")
+        self.assertEqual(self.reasons()[-1], "129 bytes, 128 are allowed (max_payload)")
         self.assertEqual(self.store.reports, [])
 
     def test_numbers_are_written_as_agent_message_writes_them(self) -> None:
@@ -196,7 +196,7 @@ class Rejecting(RowCase):
         """Row 98."""
         self.successResultOf(self.send([made(uuid) for uuid in "abcd"]))
         self.assertEqual([report.agent.uuid for report in self.store.reports], ["a", "b", "c"])
-        self.assertEqual(self.reasons(), ["the connection speaks for 3 agents already"])
+        self.assertEqual(self.reasons(), ["the connection speaks for 3 agents already (max_agents)"])
         self.assertEqual(self.recorder.presence.agents, 3)
 
     def test_nobody_speaks_for_an_agent_that_is_not_his(self) -> None:

@@ -9,6 +9,7 @@ from twisted.logger import LogEvent, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.broker.clients import Clients
+from platziverse.broker.complaints import Complaints
 from platziverse.broker.interfaces import SERVER, Answer, Client, Handler
 from platziverse.broker.limits import Limits
 from platziverse.broker.ports import Opened
@@ -160,6 +161,7 @@ class Late(SynchronousTestCase):
             lambda message, client: None,
             self.clock,
             self.clock.seconds,
+            Complaints(self.clock),
         )
 
     def connect(self, clean: bool = True, username: str = "ana") -> "tuple[Any, Deferred[Opened]]":

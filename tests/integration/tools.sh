@@ -16,6 +16,7 @@ npm npm
 curl curl
 openssl openssl
 fail2ban-regex fail2ban
+haproxy haproxy
 systemd-analyze systemd
 chromium chromium
 END

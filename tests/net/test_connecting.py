@@ -1,5 +1,6 @@
 """CONNECT and CONNACK: who is let in, when, and under which Client Identifier."""
 
+from twisted.logger import LogEvent, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.broker.limits import Limits
@@ -13,6 +14,7 @@ from platziverse.mqtt.packets import (
     Publish,
 )
 from platziverse.testing import BrokerHarness
+from tests.logs import observe_log
 from tests.net.doubles import Store
 
 
@@ -144,3 +146,52 @@ class Connecting(SynchronousTestCase):
         self.assertTrue(client.closed)
         store.commit()
         self.assertEqual(harness.shared.flow.unfinished, 0)
+
+
+class Told(SynchronousTestCase):
+    """Row 234: what an operator has to know of a client that cannot stay is in the log, with its name."""
+
+    def setUp(self) -> None:
+        self.events: list[LogEvent] = []
+        observe_log(self, self.events.append)
+        self.harness = BrokerHarness()
+
+    def lines(self) -> list[str]:
+        return [formatEvent(event) for event in self.events if "cause" in event]
+
+    def test_a_version_that_is_not_ours_is_named_with_its_client_and_what_to_do(self) -> None:
+        four, six, rest = b"\0\4MQTT", b"\0\6MQIsdp", b"\2\0\x3c"
+        for body, client_id in (
+            (four + b"\5" + rest + b"\0" + b"\0\3new", "new"),
+            (four + b"\5" + rest + b"\5\x11\0\0\x0e\x10" + b"\0\3new", "new"),
+            (four + b"\6" + rest + b"\0" + b"\0\2v6", "v6"),
+            (six + b"\4" + rest + b"\0\3old", "old"),
+            (six + b"\4" + rest + b"\0", ""),
+            (four + b"\5", ""),
+            (four + b"\5" + rest + b"\xff\xff\xff\xff\xff", ""),
+            (four + b"\5" + rest + b"\x7f", ""),
+        ):
+            self.events.clear()
+            self.harness = BrokerHarness()
+            client = self.harness.open()
+            client.send_bytes(bytes((0x10, len(body))) + body)
+            refused = ConnectReturnCode.UNACCEPTABLE_PROTOCOL_VERSION
+            self.assertEqual(client.received(), [Connack(False, refused)], body)
+            [line] = self.lines()
+            self.assertIn(f"client {client_id!r}; set the client to MQTT 3.1.1", line)
+            self.assertRegex(line, r"^Closing 127\.0\.0\.1:\d+ ")
+            refusals = self.harness.broker.traffic.connects_refused
+            self.assertEqual(refusals, {"unacceptable_protocol_version": 1})
+
+    def test_a_take_over_names_both_addresses(self) -> None:
+        first = self.harness.connect("twin", clean_session=False)
+        self.harness.connect("twin", clean_session=False)
+        self.assertTrue(first.closed)
+        self.assertEqual(self.harness.broker.traffic.takeovers, 1)
+        [line] = self.lines()
+        self.assertRegex(line, r"^Closing \S+:\d+ 'twin': \S+:\d+ has connected with its Client Identifier$")
+
+    def test_a_client_that_comes_back_is_no_news(self) -> None:
+        self.harness.connect("one", clean_session=False).lose()
+        self.harness.connect("one", clean_session=False)
+        self.assertEqual((self.lines(), self.harness.broker.traffic.takeovers), ([], 0))

@@ -1,0 +1,335 @@
+"""Each limit of docs/limits.rst that is met has a line in the log with its setting, and a counter."""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from attrs import field, frozen
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.logger import formatEvent
+from twisted.trial.unittest import SynchronousTestCase
+
+from platziverse.broker.complaints import LINES, LINES_PER_HOST, WINDOW, Complaints
+from platziverse.broker.interfaces import Client
+from platziverse.broker.limits import Limits
+from platziverse.broker.traffic import Traffic
+from platziverse.door.crowd import origin
+from platziverse.mqtt.packets import Connect, Publish, Subscribe, Subscription
+from platziverse.testing import BrokerHarness, MemoryStore
+from platziverse.web.settings import WebSettings
+from platziverse.web.site import make_site
+from tests.logs import observe_log
+from tests.web.browser import Connection
+
+LIMITS: Final = Path(__file__).parent.parent / "docs" / "limits.rst"
+#: How often each limit is met: more often than there are lines about one cause, and one host.
+OFTEN: Final = 2 * LINES
+
+#: What does not say so by itself, and why.
+SILENT: Final = {
+    "reserved_descriptors": "taken off max_connections, which says so",
+    "max_connect_rate": "a wait of milliseconds; platziverse_connections_delayed_total",
+    "max_connects_per_minute": "a delay of a second, not counted apart and not said yet",
+    "handler_deadline": "tests/agents/test_handlers.py, with handlers that hang",
+    "max_unfinished_per_handler": "tests/agents/test_handlers.py, likewise",
+    "web.timeout": "nothing is lost: the connection was idle",
+    "packets_per_turn": "nothing is lost or refused, and nobody waits longer than a turn",
+    "max_unfinished": "ordinary back pressure: nothing is lost; platziverse_held_connections",
+    "max_inflight": "ordinary flow: the message is queued",
+    "connect_delay": "the delay of max_connects_per_minute",
+    "awaiting_pubrel_expiry": "makes room where max_awaiting_pubrel, which says so, would close",
+    "ingest.slots": "ordinary flow: the next batch waits",
+    "ingest.batch": "ordinary flow: the next batch takes it",
+    "ingest.statement_deadline": "said with the state of the database: tests/ingest",
+    "max_absent_sessions": "not counted apart and not said yet",
+    "ingest.keep_months": "tests/postgres, with a database",
+    "ingest.keep_rejected_days": "tests/postgres, with a database",
+    "ingest.keep_rejected_bytes": "tests/postgres, with a database",
+    "ingest.keep_rejected_payload": "length and hash stand beside what was cut",
+}
+
+
+def never(message: Publish, client: Client) -> "Deferred[None]":
+    """Handle a message without an end."""
+    return Deferred()
+
+
+@frozen
+class Meeting:
+    """One way to meet a limit.
+
+    :ivar limits: those of the broker.
+    :ivar meet: meets the limit once more, with a number that is another each time.
+    :ivar counted: what is counted of it.
+    """
+
+    limits: Mapping[str, Any]
+    meet: Callable[[BrokerHarness, int], object]
+    counted: Callable[[BrokerHarness], int]
+    table: Mapping[str, Any] = field(factory=dict)
+
+    def harness(self) -> BrokerHarness:
+        harness = BrokerHarness(self.table, limits=Limits(**self.limits))
+        harness.advance(1)
+        return harness
+
+
+def refused_connects(harness: BrokerHarness) -> int:
+    return sum(harness.broker.traffic.connects_refused.values())
+
+
+def refused_connections(harness: BrokerHarness) -> int:
+    return sum(harness.broker.traffic.connections_refused.values())
+
+
+def refused_subscriptions(harness: BrokerHarness) -> int:
+    return sum(harness.broker.traffic.subscriptions_refused.values())
+
+
+def protocol_errors(harness: BrokerHarness) -> int:
+    return sum(harness.broker.traffic.protocol_errors.values())
+
+
+def traffic(name: str) -> Callable[[BrokerHarness], int]:
+    return lambda harness: int(getattr(harness.broker.traffic, name))
+
+
+def connect_twice(harness: BrokerHarness, number: int) -> None:
+    """Two clients of one user."""
+    for half in "ab":
+        harness.connect(f"{number}{half}", username="one", password=b"x")
+
+
+def come(harness: BrokerHarness, number: int) -> None:
+    """Two sockets, of which one is accepted, or was."""
+    for port in 2 * number + 1, 2 * number + 2:
+        address = IPv4Address("TCP", "192.0.2.1", port)
+        if harness.crowd.admits(address, origin(address)):
+            harness.crowd.entered()
+            harness.crowd.came_from(origin(address))
+
+
+def send(data: bytes, connected: bool = True) -> Callable[[BrokerHarness, int], None]:
+    """One client sends these bytes."""
+
+    def meet(harness: BrokerHarness, number: int) -> None:
+        client = harness.connect(str(number)) if connected else harness.open()
+        client.send_bytes(data)
+
+    return meet
+
+
+def wait(seconds: float, data: bytes = b"", connected: bool = True) -> Callable[[BrokerHarness, int], None]:
+    """One client sends these bytes, takes nothing, and time passes."""
+
+    def meet(harness: BrokerHarness, number: int) -> None:
+        client = harness.connect(str(number)) if connected else harness.open()
+        client.send_bytes(data)
+        if not data and connected:
+            client.stop_reading()
+        harness.advance(seconds)
+
+    return meet
+
+
+def subscribe(*filters: str) -> Callable[[BrokerHarness, int], None]:
+    def meet(harness: BrokerHarness, number: int) -> None:
+        harness.connect(str(number)).send(Subscribe(1, [Subscription(name, 0) for name in filters]))
+
+    return meet
+
+
+def publish(*topics: str, qos: int = 0, **more: Any) -> Callable[[BrokerHarness, int], None]:
+    def meet(harness: BrokerHarness, number: int) -> None:
+        client = harness.connect(str(number))
+        for packet_id, topic in enumerate(topics, 1):
+            client.publish(topic, b"12345678", qos, packet_id if qos else None, **more)
+        harness.turn()
+
+    return meet
+
+
+def leave_and_miss(harness: BrokerHarness, number: int) -> None:
+    """A client goes, and misses two messages."""
+    client = harness.connect(str(number), clean_session=False)
+    client.subscribe("t", 1)
+    client.lose()
+    publisher = harness.connect(f"{number}p")
+    publisher.publish("t", b"12345678", 1, 1)
+    publisher.publish("t", b"12345678", 1, 2)
+
+
+def fall_behind(harness: BrokerHarness, number: int) -> None:
+    """A client stays, and takes nothing."""
+    client = harness.connect(str(number))
+    client.subscribe(f"t/{number}", 1)
+    publisher = harness.connect(f"{number}p")
+    for packet_id in range(1, 6):
+        publisher.publish(f"t/{number}", b"12345678", 1, packet_id)
+    harness.advance(6)
+
+
+def go_for_long(harness: BrokerHarness, number: int) -> None:
+    """A client goes for longer than its Session lasts."""
+    harness.connect(str(number), clean_session=False).lose()
+    harness.advance(2)
+    harness.broker.expire_sessions()
+
+
+def overfill(harness: BrokerHarness, number: int) -> None:
+    """Too much waits for the database, and one more client comes."""
+    for half in "ab":
+        client = harness.connect(f"{number}{half}")
+        client.publish("agent/message", b"12345678", 1, 1)
+    harness.connect(f"{number}c")
+
+
+def fill_partly(harness: BrokerHarness, number: int) -> None:
+    """A packet of which most has come, and no more."""
+    harness.connect(str(number)).send_bytes(b"\x30\x80\x80\x04\x00\x01t" + bytes(40_000))
+
+
+def deny(harness: BrokerHarness, number: int) -> None:
+    """What no client may publish."""
+    client = harness.connect(str(number))
+    client.publish("$SYS/x")
+    harness.turn()
+
+
+STORING: Final = {"agent/message": never}
+SMALL_QUEUE: Final = {"max_queued_messages": 1, "max_queued_bytes": 1000, "max_inflight": 1}
+
+MEETINGS: Final[Mapping[str, Meeting]] = {
+    "max_connections": Meeting({"max_connections": 1}, come, refused_connections),
+    "max_connections_per_address": Meeting({"max_connections_per_address": 1}, come, refused_connections),
+    "max_connections_per_user": Meeting({"max_connections_per_user": 1}, connect_twice, refused_connects),
+    "connect_deadline": Meeting({}, wait(11, connected=False), protocol_errors),
+    "packet_deadline": Meeting({}, wait(32, b"\x30\x05\x00"), protocol_errors),
+    "write_deadline": Meeting({}, wait(63), protocol_errors),
+    "max_message_rate": Meeting({"max_message_rate": 1}, publish(*["t"] * 20), traffic("rate_holds")),
+    "max_byte_rate": Meeting({"max_byte_rate": 10}, publish(*["t"] * 20), traffic("rate_holds")),
+    "max_connect_size": Meeting({}, send(b"\x10\x80\x80\x08", connected=False), protocol_errors),
+    "max_packet_size": Meeting({"max_packet_size": 128}, send(b"\x30\x80\x02"), protocol_errors),
+    "max_topic_levels": Meeting({"max_topic_levels": 2}, publish("a/b/c"), protocol_errors),
+    "max_client_id_bytes": Meeting(
+        {"max_client_id_bytes": 23},
+        lambda harness, number: harness.open().send(Connect(f"{number:024}")),
+        refused_connects,
+    ),
+    "max_denied_publishes": Meeting({"max_denied_publishes": 1}, deny, protocol_errors),
+    "max_unfinished_total": Meeting({"max_unfinished_total": 1}, overfill, refused_connects, STORING),
+    "max_unfinished_bytes": Meeting({"max_unfinished_bytes": 8}, overfill, refused_connects, STORING),
+    "max_awaiting_pubrel": Meeting({"max_awaiting_pubrel": 1}, publish("a", "b", qos=2), protocol_errors),
+    "max_subscriptions": Meeting({"max_subscriptions": 1}, subscribe("a", "b"), refused_subscriptions),
+    "max_filters_per_subscribe": Meeting(
+        {"max_filters_per_subscribe": 1}, subscribe("a", "b"), refused_subscriptions
+    ),
+    "strict_dup": Meeting({}, send(b"\x38\x03\x00\x01t"), protocol_errors),
+    "max_memory": Meeting({"max_memory": 65_536}, fill_partly, traffic("partials_dropped")),
+    "max_queued_messages": Meeting(SMALL_QUEUE, leave_and_miss, traffic("publish_dropped")),
+    "max_queued_bytes": Meeting(SMALL_QUEUE, leave_and_miss, traffic("publish_dropped")),
+    "queue_drop": Meeting(SMALL_QUEUE, leave_and_miss, traffic("publish_dropped")),
+    "receiver_patience": Meeting(
+        SMALL_QUEUE | {"receiver_patience": 1}, fall_behind, traffic("receivers_too_slow")
+    ),
+    "max_retained_messages": Meeting(
+        {"max_retained_messages": 1},
+        publish("a", "b", retain=True),
+        lambda harness: harness.broker.retained.refused,
+    ),
+    "max_retained_bytes": Meeting(
+        {"max_retained_bytes": 8}, publish("a", retain=True), lambda harness: harness.broker.retained.refused
+    ),
+    "session_expiry": Meeting({"session_expiry": 1}, go_for_long, traffic("sessions_expired")),
+}
+#: Their meetings are in a test of their own.
+WEB: Final[Mapping[str, Mapping[str, Any]]] = {
+    "web.max_connections": {"max_connections": 1},
+    "web.max_connections_per_address": {"max_connections_per_address": 1},
+}
+
+
+def report(uuid: str, *types: str) -> bytes:
+    agent = {"uuid": uuid, "name": "a", "username": "u", "pid": 1, "hostname": "h"}
+    return json.dumps({"agent": agent, "metrics": [{"type": name, "value": 1} for name in types]}).encode()
+
+
+#: Payloads of one client, the last of which meets the limit, and the reason under which it is counted.
+REPORTS: Final[Mapping[str, tuple[list[bytes], str]]] = {
+    "agents.max_payload": ([bytes(70_000)], "size"),
+    "agents.max_metrics": ([report("a", *["t"] * 1001)], "size"),
+    "agents.max_types": ([report("a", *map(str, range(1000))), report("a", "new")], "types"),
+    "agents.max_agents": ([report(str(number), "t") for number in range(10_001)], "agents"),
+}
+
+
+def documented() -> set[str]:
+    """Return the names of the settings in the tables of the page."""
+    rows = re.split(r"^\+[-=].*$", LIMITS.read_text(), flags=re.MULTILINE)
+    cells = ["".join(line.split("|")[1].strip() for line in row.splitlines() if "|" in line) for row in rows]
+    return {cell.replace("``", "") for cell in cells if cell.startswith("``")}
+
+
+class LimitTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.events: list[Any] = []
+        observe_log(self, self.events.append)
+
+    def lines(self, setting: str) -> list[str]:
+        return [text for event in self.events if re.search(rf"\b{setting}\b", text := formatEvent(event))]
+
+    def test_every_limit_is_here(self) -> None:
+        self.assertEqual(documented(), {*MEETINGS, *REPORTS, *WEB, *SILENT})
+
+    def test_every_limit_of_the_broker_is_counted_and_said(self) -> None:
+        wrong = []
+        for setting, meeting in MEETINGS.items():
+            self.events.clear()
+            harness = meeting.harness()
+            meeting.meet(harness, 0)
+            if not meeting.counted(harness):
+                wrong.append(f"{setting}: not counted")
+            if not self.lines(setting):
+                wrong.append(f"{setting}: no line names it")
+            harness.shared.stop()
+        self.assertEqual(wrong, [])
+
+    def test_no_limit_that_is_met_again_and_again_fills_the_log(self) -> None:
+        for setting, meeting in MEETINGS.items():
+            harness = meeting.harness()
+            self.events.clear()
+            began = harness.clock.seconds()
+            for number in range(OFTEN):
+                meeting.meet(harness, number)
+            windows = 1 + (harness.clock.seconds() - began) // WINDOW
+            self.assertLessEqual(len(self.lines(setting)), LINES * windows, setting)
+            harness.shared.stop()
+
+    def test_the_limits_of_reports_are_counted_and_said(self) -> None:
+        for setting, (payloads, reason) in REPORTS.items():
+            self.events.clear()
+            harness = BrokerHarness(reports=MemoryStore())
+            client = harness.connect()
+            for payload in payloads:
+                client.publish("agent/message", payload)
+            harness.turn()
+            self.assertEqual(harness.recorder.rejected, {reason: 1}, setting)
+            self.assertEqual(len(self.lines(setting.removeprefix("agents."))), 1, setting)
+            harness.shared.stop()
+
+    def test_the_limits_of_http_are_counted_and_said(self) -> None:
+        for setting, settings in WEB.items():
+            self.events.clear()
+            clock, counters = Clock(), Traffic()
+            complaints = Complaints(clock, "web")
+            site = make_site(clock, WebSettings(**settings), str, traffic=counters, complaints=complaints)
+            connections = [Connection(site) for _ in range(15)]
+            statuses = [connection.request("/x").status for connection in connections]
+            self.assertEqual(statuses, [404] + [503] * 14)
+            self.assertEqual(counters.connections_refused, {"http": 14})
+            self.assertEqual(len(self.lines(setting)), LINES_PER_HOST, setting)
+            complaints.stop()
