@@ -46,7 +46,7 @@ class InTurns(SynchronousTestCase):
     def test_when_the_turn_is_over_the_rest_follows_in_the_next(self) -> None:
         clock, traffic = Clock(), Traffic()
         retained = RetainedMessages(10, 1000)
-        retained.set(Publish("a", b"", 0, True), SERVER)
+        retained.set(Publish("a", b"x", 0, True), SERVER)
         turn = Turn(clock)
         sending = RetainedSending(retained, traffic, lambda topic: True, turn)
         sending.add("#", 0)
