@@ -168,6 +168,8 @@ class DaemonCollector:
         yield _counter("ingest_stored", "Messages whose metrics are in the tables.", writer.stored)
         adjusted = handlers.times_adjusted
         yield _counter("timestamps_adjusted", "Messages stored with the time of their arrival.", adjusted)
+        written = {(form,): count for form, count in handlers.times_converted.items()}
+        yield _counter("timestamps_converted", "Stored, and not written in ms.", written, ("form",))
         yield _counter("ingest_duplicates", "Messages that were stored before.", writer.duplicates)
         yield _counter("ingest_rejected", "Messages kept in rejected_messages.", writer.rejected)
         yield _gauge("ingest_pending", "Messages not yet committed.", writer.pending)
