@@ -16,6 +16,7 @@ PUBLIC = (
     "platziverse.agents.model",
     "platziverse.broker.interfaces",
     "platziverse.config",
+    "platziverse.errors",
     "platziverse.mqtt.packets",
     "platziverse.service",
     "platziverse.testing",
@@ -38,5 +39,13 @@ class Reference(SynchronousTestCase):
             self.assertEqual([name for name in names if name not in pages[module]], [], module)
         rooms = {page.split(".")[1] for page in pages if "." in page}
         self.assertEqual(rooms, {module.split(".")[1] for module in PUBLIC})
-        for hidden in ("BatchWriter", "SniffingFactory", "Outbox", "AgentHandlers", "Departure"):
+        for hidden in (
+            "BatchWriter",
+            "SniffingFactory",
+            "Outbox",
+            "AgentHandlers",
+            "Departure",
+            "OpenAuthority",
+        ):
             self.assertFalse([page for page in pages if page.endswith(f".{hidden}")])
+        self.assertNotIn("_begin", pages["platziverse.service.Daemon"], "private names are shown")

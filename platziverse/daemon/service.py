@@ -69,6 +69,7 @@ def makeService(options: Options | None = None) -> "Daemon":
 class Daemon(Service):
     """A Daemon is broker, listeners and database as one service, and starts and stops them in their order.
 
+    :param config: all settings.
     :param reactor: its ``seconds`` must be a steady clock.
     :param reread: reads the configuration again, for a reload.
     :raises Unusable: the state directory, a file about access, a row of ``handlers`` or the certificate
@@ -80,11 +81,11 @@ class Daemon(Service):
     def __init__(self, config: Config, reactor: Any, reread: Callable[[], Config]) -> None:
         self.config = config
         self._reactor = reactor
-        self.parts = parts = Parts(config, reactor)
-        self.listeners = Listeners(reactor, parts.crowd)
-        self.supervisor = Supervisor(reactor, self._status)
-        self.reload = Reload(config, reread, parts.authority, parts.front, self._use_levels)
-        self.log: LineLog | None = None
+        self._parts = parts = Parts(config, reactor)
+        self._listeners = Listeners(reactor, parts.crowd)
+        self._supervisor = Supervisor(reactor, self._status)
+        self._reload = Reload(config, reread, parts.authority, parts.front, self._use_levels)
+        self._log: LineLog | None = None
 
     def setServiceParent(self, parent: Any) -> None:
         """Give the application, if the parent is one, our log, unless twistd was told to log elsewhere."""
@@ -92,17 +93,17 @@ class Daemon(Service):
         levels = log_levels(self.config.log_level)
         if isinstance(parent, Componentized) and (target := log_target(sys.argv[1:])) is not None:
             try:
-                self.log = open_log(target, self.config.log_format, levels)
+                self._log = open_log(target, self.config.log_format, levels)
             except OSError as error:
                 raise SystemExit(f"platziverse: {target}: {error.strerror}") from None
-            parent.setComponent(ILogObserver, self.log)
+            parent.setComponent(ILogObserver, self._log)
         self._use_levels(levels)
 
     def _use_levels(self, levels: Mapping[str, LogLevel]) -> None:
-        if self.log is not None:
-            self.log.use(levels)
+        if self._log is not None:
+            self._log.use(levels)
         rooms = [levels.get(room, levels.get("")) for room in ("mqtt", "net")]
-        self.parts.shared.tracing = LogLevel.debug in rooms
+        self._parts.shared.tracing = LogLevel.debug in rooms
 
     # -- starting --------------------------------------------------------------------------------
 
@@ -112,7 +113,7 @@ class Daemon(Service):
         for description in self.config.listen:
             try:
                 endpoint, protocol = divided(description)
-                self.listeners.listen(endpoint, self.parts.front.behind(endpoint, protocol))
+                self._listeners.listen(endpoint, self._parts.front.behind(endpoint, protocol))
             except CannotListen as error:
                 log.critical("platziverse: {error}", error=error)
                 raise SystemExit(1) from None
@@ -125,43 +126,43 @@ class Daemon(Service):
     def _begin(self) -> None:
         """Let clients come at once; the database follows."""
         stop_on_signals(self._reactor)
-        reload_on_hangup(self._reactor, self._reload)
+        reload_on_hangup(self._reactor, self._read_again)
         reopen_on_usr1(self._reactor, self._reopen_log)
         collect_rarely()
-        parts = self.parts
+        parts = self._parts
         parts.hashing.start()
         parts.sys_topics.start()
         parts.expiry.start(EXPIRE, now=False)
         parts.turns.start()
         parts.shared.pressure.start()
         parts.front.start(self._reactor)
-        say_listening(self.listeners.ports, parts.who)
+        say_listening(self._listeners.ports, parts.who)
         say_limits(parts.limits, self.config.limits)
-        self.supervisor.ready()
+        self._supervisor.ready()
         parts.database.start().addCallback(self._ready).addErrback(self._unusable)
 
     def _ready(self, _: object) -> None:
         listeners = [
             (*divided(given), port)
-            for given, port in zip(self.config.listen, self.listeners.ports, strict=False)
+            for given, port in zip(self.config.listen, self._listeners.ports, strict=False)
         ]
-        say_ready(listeners, self.config, self.parts.database.psql_commands)
+        say_ready(listeners, self.config, self._parts.database.psql_commands)
 
     def _status(self) -> str:
-        return f"the database is {self.parts.database.store.state}; {self.parts.broker.connected} clients"
+        return f"the database is {self._parts.database.store.state}; {self._parts.broker.connected} clients"
 
-    def _reload(self) -> None:
+    def _read_again(self) -> None:
         """Reload: SIGHUP came."""
         if not self.running:  # it is stopping
             return
-        self.supervisor.reloading()
+        self._supervisor.reloading()
         self._reopen_log()
-        self.reload()
-        self.supervisor.ready()
+        self._reload()
+        self._supervisor.ready()
 
     def _reopen_log(self) -> None:
-        if self.log is not None:
-            self.log.reopen()
+        if self._log is not None:
+            self._log.reopen()
 
     def _unusable(self, failure: Failure) -> None:
         if failure.check(Stopped):
@@ -176,10 +177,10 @@ class Daemon(Service):
     def stopService(self) -> Generator["Deferred[Any]", Any, None]:
         """Stop everything in its order; a part that does not end in its time is left behind."""
         super().stopService()  # type: ignore[no-untyped-call]
-        parts = self.parts
-        self.supervisor.stopping()
+        parts = self._parts
+        self._supervisor.stopping()
         self._stop_timers()
-        yield within(self._reactor, self.listeners.stop(), GOODBYE)
+        yield within(self._reactor, self._listeners.stop(), GOODBYE)
         parts.shared.hold_all()
         yield within(self._reactor, parts.tables.stop(), GOODBYE)
         yield within(self._reactor, parts.database.drain(), DRAIN)
@@ -192,10 +193,10 @@ class Daemon(Service):
         parts.hashing.stop()
         yield within(self._reactor, parts.database.stop(), sum(GRACE) + GOODBYE)
         parts.complaints.stop()
-        self.supervisor.stop()
+        self._supervisor.stop()
 
     def _stop_timers(self) -> None:
-        parts = self.parts
+        parts = self._parts
         parts.sys_topics.stop()
         parts.turns.stop()
         parts.front.stop()
@@ -205,5 +206,5 @@ class Daemon(Service):
     @inlineCallbacks
     def _all_gone(self) -> Generator["Deferred[Any]", Any, None]:
         deadline = self._reactor.seconds() + GOODBYE
-        while self.parts.shared.connections and self._reactor.seconds() < deadline:
+        while self._parts.shared.connections and self._reactor.seconds() < deadline:
             yield deferLater(self._reactor, 0.02)

@@ -29,12 +29,12 @@ class Observations:
         self.batch_entries = Histogram(_ENTRIES)
 
     def batch(self, entries: int, seconds: float) -> None:
-        """For ``BatchWriter``: one batch is committed."""
+        """Count one batch that is committed; ``BatchWriter`` calls it."""
         self.batch_entries.observe(entries)
         self.commit_seconds.observe(seconds)
 
     def ack(self, seconds: float) -> None:
-        """For ``Shared`` of net: one PUBLISH is acknowledged."""
+        """Count one PUBLISH that is acknowledged; ``Shared`` of net calls it."""
         self.ack_seconds.observe(seconds)
 
 
