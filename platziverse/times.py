@@ -29,28 +29,32 @@ def read_time(text: str) -> datetime:
     return datetime.fromisoformat(f"{day}T{time}.{(fraction or '').ljust(6, '0')[:6]}{zone}")
 
 
-def milliseconds(number: int | float) -> int | float:
-    """Return the milliseconds since the epoch that ``number`` means in seconds, ms, µs or ns.
+def milliseconds(time: int | float | str) -> tuple[int | float, str]:
+    """Return the milliseconds since the epoch that ``time`` means, and what it was written in.
 
-    NaN stands for what is no time in any of them.
+    :return: NaN for what is no time; then ``"s"``, ``"us"``, ``"ns"``, ``"text"``, or nothing for ms.
     """
-    size = abs(number)
-    if size >= _SECONDS * 1_000_000_000:
-        return float("nan")
+    if isinstance(time, str):
+        try:
+            return _milliseconds_of(time.strip()), "text"
+        except (ValueError, OverflowError):
+            return float("nan"), ""
+    size = abs(time)
+    if _SECONDS <= size < _SECONDS * 1000:
+        return time, ""
     if size < _SECONDS:
-        return number * 1000
-    if size < _SECONDS * 1000:
-        return number
-    return number / 1000 if size < _SECONDS * 1_000_000 else number / 1_000_000
+        return time * 1000, "s"
+    if size < _SECONDS * 1_000_000:
+        return time / 1000, "us"
+    return (time / 1_000_000, "ns") if size < _SECONDS * 1_000_000_000 else (float("nan"), "")
 
 
-def milliseconds_of(text: str) -> int | float:
+def _milliseconds_of(text: str) -> int | float:
     """Return the milliseconds since the epoch that ``text`` means: digits, or RFC 3339.
 
     :raises ValueError: it is no time.
     :raises OverflowError: it is none that there can be.
     """
-    stripped = text.strip()
-    if re.fullmatch(r"-?\d{1,25}(\.\d{1,12})?", stripped, re.ASCII):
-        return milliseconds(float(stripped) if "." in stripped else int(stripped))
-    return read_time(stripped).astimezone(timezone.utc).timestamp() * 1000
+    if re.fullmatch(r"-?\d{1,25}(\.\d{1,12})?", text, re.ASCII):
+        return milliseconds(float(text) if "." in text else int(text))[0]
+    return read_time(text).astimezone(timezone.utc).timestamp() * 1000

@@ -86,6 +86,8 @@ class MessagesPage(SynchronousTestCase):
                 moment = datetime.fromisoformat(literal(meaning)).replace(tzinfo=timezone.utc).timestamp()
                 self.assertEqual((report.measured, counted), (moment, 0), given)
                 self.assertIsNotNone(report.key)
+        converted = self.harness.recorder.times_converted
+        self.assertEqual(set(converted), {"s", "us", "ns", "text"})
 
     def test_a_message_with_a_timestamp_that_comes_again_is_stored_once(self) -> None:
         self.send(self.message(more=f', "timestamp": {NOON}'))

@@ -9,7 +9,6 @@ from msgspec import DecodeError, Raw, ValidationError
 from msgspec.json import Decoder
 
 from platziverse.agents.model import MAX_REASON, Agent, InvalidReport, Metric
-from platziverse.times import milliseconds_of
 
 MAX_DEPTH: Final = 16
 #: Bytes of one value.
@@ -42,7 +41,9 @@ _WORD: Final = re.compile(
 _NO_NUMBER: Final = "\x01no number: "
 
 
-def read_carefully(payload: bytes, max_metrics: int) -> "tuple[Agent, list[Metric], int | float | None, str]":
+def read_carefully(
+    payload: bytes, max_metrics: int
+) -> "tuple[Agent, list[Metric], int | float | str | None, str]":
     """Return agent, usable metrics, timestamp, and in words what is wrong with the other metrics.
 
     The timestamp is ``None`` when there is none, and NaN when it is no number.
@@ -154,12 +155,12 @@ def _read_metric(raw: Raw) -> Metric:
     return metric
 
 
-def _read_timestamp(raw: Raw) -> int | float | None:
+def _read_timestamp(raw: Raw) -> int | float | str | None:
     try:
         timestamp: int | float | str | None = _decode_timestamp(raw)
-        return milliseconds_of(timestamp) if isinstance(timestamp, str) else timestamp
-    except (DecodeError, ValueError, OverflowError):
+    except DecodeError:
         return float("nan")
+    return timestamp
 
 
 def number_text(value: int | float) -> str:

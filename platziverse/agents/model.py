@@ -97,6 +97,7 @@ class Report(Struct, gc=False):
     :param measured: the agent's own time, seconds since the epoch; ``None`` when it gave none.
     :param measured_adjusted: the agent's time was unusable, ``measured`` is the time of arrival.
     :ivar arrived: time of arrival, seconds since the epoch, wall clock.
+    :ivar time_form: how that time was written if not in milliseconds, as ``platziverse.times`` names it.
     :param key: 16 bytes that recognise a redelivery, or ``None`` when the message has no usable timestamp.
     :param rejections: the unusable parts of this message, in the same transaction: empty, or one
         Rejection that names every unusable metric (one for each would multiply the bytes of the message).
@@ -109,6 +110,7 @@ class Report(Struct, gc=False):
     source: Rejection = _NO_SOURCE
     measured: float | None = None
     measured_adjusted: bool = False
+    time_form: str = ""
     key: bytes | None = None
     delivery: Delivery | None = None
     rejections: list[Rejection] = struct_field(default_factory=list)

@@ -47,6 +47,7 @@ def parse(message: Publish, client_id: str, arrived: float, limits: AgentLimits 
     check_size(payload, limits)
     source = Rejection(message.topic, client_id, payload, "", arrived)
     found = _read_quickly(payload, limits.max_metrics)
+    timestamp: int | float | str | None
     if found is None:
         agent, metrics, timestamp, problems = read_carefully(payload, limits.max_metrics)
         report = Report(agent, metrics, arrived, source)
@@ -57,7 +58,8 @@ def parse(message: Publish, client_id: str, arrived: float, limits: AgentLimits 
         report = Report(found.agent, found.metrics, arrived, source)
     if timestamp is not None:
         # The payload names the agent: its hash is one over agent and payload.
-        use_time(report, milliseconds(timestamp), payload)
+        time, report.time_form = milliseconds(timestamp)
+        use_time(report, time, payload)
     return report
 
 

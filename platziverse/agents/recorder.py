@@ -62,6 +62,8 @@ class Recorder:
         self.partly_rejected = 0
         #: Messages whose ``timestamp`` was not usable, so that the time of their arrival was stored.
         self.times_adjusted = 0
+        #: Messages whose ``timestamp`` was understood and not in milliseconds, by what it was in.
+        self.times_converted: Counter[str] = Counter()
         self._sessions = EndedSessions(store, self._not_saved)
         self._vocabulary = Vocabulary(self.limits.max_types)
         self._warn = warn
@@ -141,6 +143,8 @@ class Recorder:
             self._hear(report.agent, client)
         if report.measured_adjusted:
             self._note_adjusted(report, client)
+        elif report.time_form:
+            self.times_converted[report.time_form] += 1
         for rejection in report.rejections:
             self.partly_rejected += 1
             self._complain(client, report.source.topic, rejection.reason)

@@ -28,7 +28,7 @@ class Options(usage.Options):
     optFlags = [["check", None, "validate the configuration, print it without secrets, and exit"]]
 
     config: Config
-    #: Reads the same sources again. :raises ConfigError:
+    #: Reads the same sources again; raises ``ConfigError`` when they cannot be used any more.
     read: Callable[[], Config]
 
     def __init__(self) -> None:

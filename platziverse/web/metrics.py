@@ -29,12 +29,12 @@ class Observations:
         self.batch_entries = Histogram(_ENTRIES)
 
     def batch(self, entries: int, seconds: float) -> None:
-        """For ``BatchWriter``: one batch is committed."""
+        """Count one batch that is committed; ``BatchWriter`` calls it."""
         self.batch_entries.observe(entries)
         self.commit_seconds.observe(seconds)
 
     def ack(self, seconds: float) -> None:
-        """For ``Shared`` of net: one PUBLISH is acknowledged."""
+        """Count one PUBLISH that is acknowledged; ``Shared`` of net calls it."""
         self.ack_seconds.observe(seconds)
 
 
@@ -168,6 +168,8 @@ class DaemonCollector:
         yield _counter("ingest_stored", "Messages whose metrics are in the tables.", writer.stored)
         adjusted = handlers.times_adjusted
         yield _counter("timestamps_adjusted", "Messages stored with the time of their arrival.", adjusted)
+        written = {(form,): count for form, count in handlers.times_converted.items()}
+        yield _counter("timestamps_converted", "Stored, and not written in ms.", written, ("form",))
         yield _counter("ingest_duplicates", "Messages that were stored before.", writer.duplicates)
         yield _counter("ingest_rejected", "Messages kept in rejected_messages.", writer.rejected)
         yield _gauge("ingest_pending", "Messages not yet committed.", writer.pending)

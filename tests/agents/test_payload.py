@@ -317,21 +317,22 @@ class TimestampTests(SynchronousTestCase):
 
     def test_times_as_devices_write_them_are_understood(self) -> None:
         """Row 239: nanoseconds, microseconds, ISO 8601, and digits in quotes."""
-        for literal in (
-            "1511128000",
-            "1511128000000",
-            "1511128000000000",
-            "1511128000000000000",
-            '"1511128000"',
-            '"1511128000000"',
-            '" 1511128000.000 "',
-            '"2017-11-19T21:46:40Z"',
-            '"2017-11-19T21:46:40"',
-            '"2017-11-19 21:46:40.000000000+00:00"',
-            '"2017-11-19T22:46:40+0100"',
+        for literal, form in (
+            ("1511128000", "s"),
+            ("1511128000000", ""),
+            ("1511128000000000", "us"),
+            ("1511128000000000000", "ns"),
+            ('"1511128000"', "text"),
+            ('"1511128000000"', "text"),
+            ('" 1511128000.000 "', "text"),
+            ('"2017-11-19T21:46:40Z"', "text"),
+            ('"2017-11-19T21:46:40"', "text"),
+            ('"2017-11-19 21:46:40.000000000+00:00"', "text"),
+            ('"2017-11-19T22:46:40+0100"', "text"),
         ):
             report = self.at(literal)
             self.assertEqual((report.measured, report.measured_adjusted), (1_511_128_000.0, False), literal)
+            self.assertEqual(report.time_form, form)
             self.assertIsNotNone(report.key, literal)
 
     def test_fractions_and_seconds_are_understood(self) -> None:
