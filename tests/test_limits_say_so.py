@@ -10,6 +10,7 @@ from attrs import field, frozen
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.logger import formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -18,6 +19,7 @@ from platziverse.broker.interfaces import Client
 from platziverse.broker.limits import Limits
 from platziverse.broker.traffic import Traffic
 from platziverse.door.crowd import origin
+from platziverse.door.sniff import SniffingFactory
 from platziverse.mqtt.packets import Connect, Publish, Subscribe, Subscription
 from platziverse.testing import BrokerHarness, MemoryStore
 from platziverse.web.settings import WebSettings
@@ -32,11 +34,9 @@ OFTEN: Final = 2 * LINES
 #: What does not say so by itself, and why.
 SILENT: Final = {
     "reserved_descriptors": "taken off max_connections, which says so",
-    "max_connect_rate": "a wait of milliseconds; platziverse_connections_delayed_total",
     "max_connects_per_minute": "a delay of a second, not counted apart and not said yet",
     "handler_deadline": "tests/agents/test_handlers.py, with handlers that hang",
     "max_unfinished_per_handler": "tests/agents/test_handlers.py, likewise",
-    "web.timeout": "nothing is lost: the connection was idle",
     "packets_per_turn": "nothing is lost or refused, and nobody waits longer than a turn",
     "max_unfinished": "ordinary back pressure: nothing is lost; platziverse_held_connections",
     "max_inflight": "ordinary flow: the message is queued",
@@ -45,7 +45,6 @@ SILENT: Final = {
     "ingest.slots": "ordinary flow: the next batch waits",
     "ingest.batch": "ordinary flow: the next batch takes it",
     "ingest.statement_deadline": "said with the state of the database: tests/ingest",
-    "max_absent_sessions": "not counted apart and not said yet",
     "ingest.keep_months": "tests/postgres, with a database",
     "ingest.keep_rejected_days": "tests/postgres, with a database",
     "ingest.keep_rejected_bytes": "tests/postgres, with a database",
@@ -180,6 +179,22 @@ def go_for_long(harness: BrokerHarness, number: int) -> None:
     harness.broker.expire_sessions()
 
 
+def leave_both(harness: BrokerHarness, number: int) -> None:
+    """Two clients go, one after the other, and want to find their Sessions again."""
+    for half in "ab":
+        harness.connect(f"{number}{half}", clean_session=False).lose()
+
+
+def crowd_in(harness: BrokerHarness, number: int) -> None:
+    """More clients than may come at once do, at a shared port."""
+    port = SniffingFactory(harness.factory)
+    for _ in range(10):
+        sniffer, transport = port.buildProtocol(None), StringTransport()
+        sniffer.makeConnection(transport)
+    port.close_all()
+    harness.advance(1)
+
+
 def overfill(harness: BrokerHarness, number: int) -> None:
     """Too much waits for the database, and one more client comes."""
     for half in "ab":
@@ -244,6 +259,10 @@ MEETINGS: Final[Mapping[str, Meeting]] = {
     "max_retained_bytes": Meeting(
         {"max_retained_bytes": 8}, publish("a", retain=True), lambda harness: harness.broker.retained.refused
     ),
+    "max_connect_rate": Meeting({"max_connect_rate": 100}, crowd_in, traffic("connections_delayed")),
+    "max_absent_sessions": Meeting(
+        {"max_absent_sessions": 1}, leave_both, traffic("sessions_ended_for_room")
+    ),
     "session_expiry": Meeting({"session_expiry": 1}, go_for_long, traffic("sessions_expired")),
 }
 #: Their meetings are in a test of their own.
@@ -251,6 +270,7 @@ WEB: Final[Mapping[str, Mapping[str, Any]]] = {
     "web.max_connections": {"max_connections": 1},
     "web.max_connections_per_address": {"max_connections_per_address": 1},
 }
+TIMEOUT: Final = "web.timeout"
 
 
 def report(uuid: str, *types: str) -> bytes:
@@ -283,7 +303,7 @@ class LimitTests(SynchronousTestCase):
         return [text for event in self.events if re.search(rf"\b{setting}\b", text := formatEvent(event))]
 
     def test_every_limit_is_here(self) -> None:
-        self.assertEqual(documented(), {*MEETINGS, *REPORTS, *WEB, *SILENT})
+        self.assertEqual(documented(), {*MEETINGS, *REPORTS, *WEB, *SILENT, TIMEOUT})
 
     def test_every_limit_of_the_broker_is_counted_and_said(self) -> None:
         wrong = []
@@ -333,3 +353,22 @@ class LimitTests(SynchronousTestCase):
             self.assertEqual(counters.connections_refused, {"http": 14})
             self.assertEqual(len(self.lines(setting)), LINES_PER_HOST, setting)
             complaints.stop()
+
+    def test_a_request_over_http_that_does_not_end_is_counted_and_said_and_an_idle_connection_is_not(
+        self,
+    ) -> None:
+        clock, counters = Clock(), Traffic()
+        complaints = Complaints(clock, "web")
+        site = make_site(clock, WebSettings(), str, traffic=counters, complaints=complaints)
+        connections = [Connection(site) for _ in range(15)]
+        for connection in connections:
+            connection.request("/healthz")
+        for connection, begun in zip(connections, (b"G", b"GET / HTTP/1.1\r\n", b"\r\n"), strict=False):
+            connection.send(begun)
+        clock.advance(31)
+        self.assertTrue(all(connection.closed for connection in connections))
+        self.assertEqual(counters.requests_timed_out, 2)
+        self.assertEqual(len(self.lines(TIMEOUT)), 2)
+        clock.advance(31)  # cut, where they have not taken the end
+        self.assertEqual([line for event in self.events if "iming out" in (line := formatEvent(event))], [])
+        complaints.stop()

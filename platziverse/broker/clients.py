@@ -188,7 +188,20 @@ class Clients:
         for observer in self.observers:
             observer.client_disconnected(client, taken_over)
         if self._sessions.get(session.client_id) is session:
-            self._sessions.leave(session, self._clock.seconds())
+            ended = self._sessions.leave(session, self._clock.seconds())
+            if ended:
+                self._say_ended(ended, client)
+
+    def _say_ended(self, count: int, client: Client) -> None:
+        self._traffic.sessions_ended_for_room += count
+        self._complaints.warn(
+            "too many absent Sessions",
+            "{address} {client_id!r} has left, and {count} Session of those absent longest had to end"
+            " (max_absent_sessions)",
+            address=client.address,
+            client_id=client.client_id,
+            count=count,
+        )
 
     def _publish_will(self, will: Publish, client: Client) -> None:
         try:

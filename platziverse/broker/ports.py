@@ -40,10 +40,11 @@ class SessionStore(Protocol):
     def open(self, client_id: str, clean: bool) -> "Opened | Deferred[Opened]":
         """Resume the client's Session, or begin one; ``clean`` ends the one that is there first."""
 
-    def leave(self, session: Session, now: float) -> None:
+    def leave(self, session: Session, now: float) -> int:
         """Keep a Session whose connection is gone for its time, or end it.
 
         :param now: seconds of any steady clock.
+        :return: how many Sessions had to end as there are too many whose client is absent.
         """
 
     def end(self, session: Session) -> None:

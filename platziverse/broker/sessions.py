@@ -60,16 +60,19 @@ class Sessions:
         session = self._by_id[client_id] = Session(client_id, not clean, self._limits, self._authority)
         return session, False  # [MQTT-3.2.2-1] [MQTT-3.2.2-3]
 
-    def leave(self, session: Session, now: float) -> None:
+    def leave(self, session: Session, now: float) -> int:
         """Keep a Session whose connection is gone for its time, or end it.
 
         :param now: seconds of any steady clock.
+        :return: how many Sessions had to end as there are too many whose client is absent.
         """
         if not session.persistent:
             self.end(session)
-            return
-        for client_id in self._absent.put(session.client_id, now):  # [MQTT-3.1.2-5]
+            return 0
+        gone = self._absent.put(session.client_id, now)  # [MQTT-3.1.2-5]
+        for client_id in gone:
             self.end(self._by_id[client_id])
+        return len(gone)
 
     def end(self, session: Session) -> None:
         """Give a Session up with everything in it."""

@@ -32,6 +32,8 @@ class Traffic:
     connections_refused: dict[str, int] = field(factory=dict)
     #: Connections that had to wait because too many came at once.
     connections_delayed: int = 0
+    #: HTTP connections closed because a request had begun and did not end.
+    requests_timed_out: int = 0
     #: How often reading was held because a client sent faster than it may.
     rate_holds: int = 0
     #: How often a receiver with a full queue began to hold its publishers.
@@ -48,6 +50,8 @@ class Traffic:
     #: Connections closed because another client came with their Client Identifier.
     takeovers: int = 0
     sessions_expired: int = 0
+    #: Sessions of absent clients that were ended because there were more than there may be.
+    sessions_ended_for_room: int = 0
     #: Connections closed for a protocol error, by statement.
     protocol_errors: dict[str, int] = field(factory=dict)
     connects_refused: dict[str, int] = field(factory=dict)

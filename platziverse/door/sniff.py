@@ -52,7 +52,16 @@ class Sniffer(TwistedProtocol):
             self._await_byte()
         else:
             owner.traffic.connections_delayed += 1
+            self._say_delayed()
             cast(Any, self.transport).pauseProducing()
+
+    def _say_delayed(self) -> None:
+        self._owner.complaints.warn(
+            "too many new connections at once",
+            "{address} waits for its turn: more than {rate:g} new connections in a second (max_connect_rate)",
+            address=format_peer(cast(Any, self.transport).getPeer()),
+            rate=self._owner.limits.max_connect_rate,
+        )
 
     def proceed(self) -> bool:
         """Wait for the first byte now: its turn has come. Return ``False`` if it has gone."""

@@ -103,6 +103,22 @@ class Channel(HTTPChannel):
         if not self._leaving:
             super().rawDataReceived(data)
 
+    def timeoutConnection(self) -> None:
+        """Close the connection: it has been idle, or its request does not end, which is counted and said.
+
+        Twisted's method writes a line for each, so whoever connects and waits could fill the log.
+        """
+        site: Any = self.factory
+        if self._within or self._buffer:
+            site.timed_out(self)
+        self._abortingCall = cast(Any, self).callLater(self.abortTimeout, self.forceAbortClient)
+        self.loseConnection()
+
+    def forceAbortClient(self) -> None:
+        """Cut a client that does not take the end of its connection; likewise without a line."""
+        self._abortingCall = None
+        cast(Any, self.transport).abortConnection()
+
     def loseConnection(self) -> None:
         """Close once what was written is sent."""
         if not self._leaving:

@@ -66,6 +66,7 @@ class DaemonCollector:
         """Return all metrics."""
         yield _gauge("build_info", "1, with the version of the daemon.", {(self._version,): 1}, ("version",))
         yield from self._clients()
+        yield from self._sessions()
         yield from self._messages()
         yield from self._errors()
         yield from self._queues()
@@ -86,13 +87,20 @@ class DaemonCollector:
         yield _counter("connections_refused", "Closed at once for want of room.", full, ("reason",))
         late = traffic.connections_delayed
         yield _counter("connections_delayed", "Attended to later, as too many came at once.", late)
+        unended = traffic.requests_timed_out
+        yield _counter("http_requests_timed_out", "HTTP requests that did not end in time.", unended)
         yield _counter("connects_accepted", "CONNECTs accepted.", traffic.connects_accepted)
         yield _counter("takeovers", "Closed as another came with its identifier.", traffic.takeovers)
         refused = {(reason,): count for reason, count in traffic.connects_refused.items()}
         yield _counter("connects_refused", "CONNECTs refused.", refused, ("reason",))
+
+    def _sessions(self) -> Iterator[Metric]:
+        broker, traffic = self._broker, self._broker.traffic
         yield _gauge("sessions", "Sessions, with those of absent clients.", len(broker.sessions))
         yield _gauge("sessions_absent", "Sessions of absent clients.", broker.sessions.absent)
         yield _counter("sessions_expired", "Sessions that have expired.", traffic.sessions_expired)
+        ended = traffic.sessions_ended_for_room
+        yield _counter("sessions_ended_for_room", "Ended as too many clients were absent.", ended)
         yield _gauge("subscriptions", "Subscriptions.", len(broker.subscriptions))
         yield _gauge("retained_messages", "Retained Messages.", len(broker.retained))
         refused_messages = broker.retained.refused

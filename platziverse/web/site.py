@@ -3,7 +3,7 @@
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from twisted.internet.interfaces import IAddress
 from twisted.python.failure import Failure
@@ -145,7 +145,7 @@ class GuardedSite(Site):
             channel.timeOut = RESERVE_TIMEOUT
             self._reserve.append(channel)
             if len(self._reserve) > RESERVE:
-                self._reserve.popleft().forceAbortClient()  # type: ignore[no-untyped-call]
+                self._reserve.popleft().forceAbortClient()
         return channel
 
     def _has_share(self, origin: str) -> bool:
@@ -175,6 +175,14 @@ class GuardedSite(Site):
             text = "No room for HTTP of {address}; see the setting {setting}"
             self._complaints.warn("no room for HTTP", text, address=_peer(request), setting=setting)
         return f"too many connections; see the setting {setting}"
+
+    def timed_out(self, channel: Channel) -> None:
+        """Count and log a request that has begun and did not end."""
+        self._traffic.requests_timed_out += 1
+        if self._complaints is not None:
+            text = "Closing {address}: its HTTP request did not end in time; see the setting web.timeout"
+            address = _written(cast(Any, channel).transport.getPeer())
+            self._complaints.warn("an HTTP request without an end", text, address=address)
 
     def failed(self, request: Request, failure: Failure) -> None:
         """Count a bug of ours, and log it."""
@@ -238,5 +246,8 @@ def make_site(
 
 
 def _peer(request: Request) -> str:
-    client = request.getClientAddress()
-    return f"{getattr(client, 'host', 'unix')}:{getattr(client, 'port', 0)}"
+    return _written(request.getClientAddress())
+
+
+def _written(address: Any) -> str:
+    return f"{getattr(address, 'host', 'unix')}:{getattr(address, 'port', 0)}"
