@@ -6,7 +6,8 @@ SETUP := setup.cfg pyproject.toml
 NODE := tests/integration/node_modules
 AEDES := bench/aedes/node_modules
 AMQTT := .venv-bench
-PIP := $(BIN)/pip --disable-pip-version-check
+# Tells what it does the first time, which may take minutes; later it has hardly anything to do.
+PIP = $(BIN)/pip --disable-pip-version-check $(if $(wildcard $(VENV)/installed),--quiet)
 
 # Rooms without clocks, sockets and databases; their own tests reach every line of theirs.
 PURE := mqtt broker agents

@@ -136,6 +136,14 @@ class MessageTests(HandlersCase):
         assert isinstance(report, Report)
         self.assertEqual(report.rejections, [])
 
+    def test_times_that_were_not_written_in_milliseconds_are_counted_by_their_form(self) -> None:
+        """Row 239."""
+        document = json.loads(COURSE)
+        client = self.connected()
+        for written in (int(NOW * 1000), int(NOW * 1_000_000), int(NOW * 1_000_000) + 1):
+            self.send(client, json.dumps(document | {"timestamp": written}).encode())
+        self.assertEqual([*self.recorder.times_converted.values()], [2])
+
 
 class PresenceTests(HandlersCase):
     def test_the_first_message_connects_an_agent_once(self) -> None:

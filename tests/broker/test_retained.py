@@ -2,13 +2,17 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.logger import formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.broker.interfaces import Client
+from platziverse.broker.limits import Limits
 from platziverse.broker.retained import RetainedMessages
 from platziverse.mqtt.packets import Publish
 from platziverse.mqtt.topics import matches
+from platziverse.testing import BrokerHarness
 from tests.broker.test_subscriptions import FILTERS, TOPICS
+from tests.logs import observe_log
 from tests.memory import objects_kept
 
 ONE = Client("one", 1)
@@ -31,7 +35,7 @@ class Matching(SynchronousTestCase):
         self.assertEqual(retained.bytes, sum(len(topic) + len(p) for topic, p in model.items()))
 
 
-class Limits(SynchronousTestCase):
+class Bounds(SynchronousTestCase):
     def test_above_the_number_a_new_topic_is_not_kept(self) -> None:
         """row 42"""
         retained = RetainedMessages(1, 1000)
@@ -76,3 +80,19 @@ class Limits(SynchronousTestCase):
         retained.set(Publish("never", b"", 0, True), ONE)
         self.assertEqual((len(retained), retained.bytes), (0, 0))
         self.assertEqual(objects_kept(retained), objects_kept(RetainedMessages(10, 100)))
+
+
+class Refused(SynchronousTestCase):
+    def test_what_there_is_no_room_for_is_delivered_and_said(self) -> None:
+        """Row 42."""
+        lines: list[str] = []
+        observe_log(self, lambda event: lines.append(formatEvent(event)))
+        harness = BrokerHarness(limits=Limits(max_retained_messages=1))
+        client = harness.connect("one")
+        client.subscribe("#")
+        for topic in ("a", "b"):
+            client.publish(topic, b"x", retain=True)
+        self.assertEqual(client.received(), [Publish("a", b"x"), Publish("b", b"x")])
+        self.assertEqual(len(harness.broker.retained), 1)
+        [line] = [line for line in lines if "max_retained_messages" in line]
+        self.assertIn("not kept, what 127.0.0.1", line)

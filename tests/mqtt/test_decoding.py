@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.mqtt.codec import encode
 from platziverse.mqtt.decoder import PacketDecoder
-from platziverse.mqtt.errors import MalformedPacket
+from platziverse.mqtt.errors import ConnectRefused, MalformedPacket
 from platziverse.mqtt.packets import (
     Connack,
     Connect,
@@ -121,6 +121,20 @@ class EveryFirstByte(SynchronousTestCase):
             with self.assertRaises(MalformedPacket, msg=f"{first:02x} {content.hex()}") as caught:
                 decode(first, content)
             self.assertEqual(caught.exception.statement, statement)
+
+    def test_another_version_is_refused_by_the_client_identifier_where_it_can_be_found(self) -> None:
+        """Row 12 [MQTT-3.1.2-2]"""
+        for rest, client_id in (
+            (b"\2\0\0" + b"\0" + b"\0\1c", "c"),
+            (b"\2\0\0" + b"\2\x21\5" + b"\0\1c", "c"),  # two bytes of properties
+            (b"\2\0\0" + b"\xff\xff\xff\xff\x7f" + b"\0\1c", ""),  # their length takes no five bytes
+            (b"\2\0", ""),
+        ):
+            decoder = PacketDecoder(1000)
+            content = b"\0\4MQTT\5" + rest
+            decoder.feed(bytes((0x10, len(content))) + content)
+            refused = self.assertRaises(ConnectRefused, decoder.next_packet)
+            self.assertIn(f"client {client_id!r}", str(refused))
 
     def test_so_many_topic_filters_and_no_more(self) -> None:
         """Row 46."""
