@@ -28,7 +28,6 @@ class Slow:
         "_since",
         "_spells",
         "check",
-        "dropped",
         "last_taken",
         "too_slow",
     )
