@@ -202,14 +202,14 @@ class Recorder:
     def client_disconnected(self, client: Client, taken_over: bool) -> None:
         """End a connection, and let the agents depart for which only it spoke."""
         for uuid in self.presence.end(client, taken_over):
-            self._publish(DISCONNECTED, encode({"agent": {"uuid": uuid}}))
+            self._publish(DISCONNECTED, _disconnected(uuid))
             self._depart(uuid, client)
 
     def left_behind(self, uuids: Sequence[str]) -> None:
         """Announce agents of a daemon that has died, but for those that have come to this one meanwhile."""
         for uuid in uuids:
             if not self.presence.is_connected(uuid):
-                self._publish("agent/disconnected", encode({"agent": {"uuid": uuid}}))
+                self._publish(DISCONNECTED, _disconnected(uuid))
 
     def _depart(self, uuid: str, client: Client) -> None:
         self._sessions.save(client.client_id, Departure(uuid)).addErrback(self._not_saved)
@@ -248,6 +248,10 @@ def _connected(agent: Agent) -> bytes:
             }
         }
     )
+
+
+def _disconnected(uuid: str) -> bytes:
+    return encode({"agent": {"uuid": uuid}})
 
 
 def delivery_of(message: Publish, client: Client) -> Delivery:
