@@ -6,15 +6,15 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 
 import psycopg2
 
-from platziverse.embedded.binaries import system_dirs, wheel_dirs
-from platziverse.embedded.places import Owner, choose_owner, reachable
+from platziverse.embedded.places import choose_owner
 from tests.crash.waiting import poll
+from tests.postgres.scratch import binary_dirs, dropper
 
 #: Bytes of the small disk, which is made smaller to be full.
 DISK: Final = 3 * 1024**3
@@ -29,23 +29,11 @@ class Unavailable(Exception):
     """This machine cannot run the server; the reason in one line."""
 
 
-def find_binaries(owner: Owner) -> str:
-    """:raises Unavailable: no server is installed that ``owner`` may run."""
-    for path in (*system_dirs(), *wheel_dirs()):
-        if reachable(os.path.join(path, "postgres"), owner):
-            return path
+def find_binaries() -> str:
+    """:raises Unavailable: no server is installed that the tests can run."""
+    for path in binary_dirs():
+        return path
     raise Unavailable("no PostgreSQL server is installed: apt install postgresql")
-
-
-def _becoming(owner: Owner) -> Callable[[], None]:
-    def drop() -> None:
-        os.setsid()
-        if not owner.is_us:
-            os.setgroups([owner.gid])
-            os.setgid(owner.gid)
-            os.setuid(owner.uid)
-
-    return drop
 
 
 class Postgres:
@@ -56,7 +44,7 @@ class Postgres:
 
     def __init__(self) -> None:
         self._owner = choose_owner("/nonexistent")
-        self._binaries = find_binaries(self._owner)
+        self._binaries = find_binaries()
         self.home = os.path.realpath(tempfile.mkdtemp(prefix="platziverse-crash-"))
         os.chmod(self.home, 0o711)
         self._disk = self._own("disk")
@@ -93,7 +81,7 @@ class Postgres:
         with open(self._log, "ab") as log:
             return subprocess.Popen(
                 [os.path.join(self._binaries, command[0]), *command[1:]],
-                preexec_fn=_becoming(self._owner),
+                preexec_fn=dropper(self._owner),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
