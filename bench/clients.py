@@ -56,9 +56,10 @@ class Client:
     """One connected client; what the kernel does not take at once waits.
 
     :param mask: of WebSocket frames; empty: plain MQTT.
+    :param clean: it has no Session that outlives the connection.
     """
 
-    def __init__(self, address: tuple[str, int], name: str, mask: bytes = b"") -> None:
+    def __init__(self, address: tuple[str, int], name: str, mask: bytes = b"", clean: bool = True) -> None:
         self.socket = socket.create_connection(address, timeout=30)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.mask = mask
@@ -69,7 +70,7 @@ class Client:
                 answer += exactly(self.socket, 1)
             if b" 101 " not in answer:
                 raise Unexpected(f"no WebSocket: {answer!r}")
-        self.ask(wire.connect(name, True, 0), b"\x20\x02\x00\x00")
+        self.ask(wire.connect(name, clean, 0), b"\x20\x02\x00\x00")
         self._poll: select.epoll | None = None
         self._left = b""
 
@@ -88,6 +89,13 @@ class Client:
         packets = [wire.subscribe(name, qos, number) for number, name in enumerate(topic_filters, 1)]
         answers = [b"\x90\x03" + packet[2:4] + bytes((qos,)) for packet in packets]
         self.ask(b"".join(packets), b"".join(answers))
+
+    def leave(self) -> None:
+        """Disconnect; before ``start`` only."""
+        self.socket.sendall(wire.DISCONNECT)
+        while self.socket.recv(BUFFER):
+            pass
+        self.socket.close()
 
     def start(self, poll: select.epoll) -> None:
         self.socket.setblocking(False)
@@ -136,6 +144,8 @@ class Publisher(Client):
         self._tally, self._ring, self._window = tally, ring, window
         # A sender that waits for a few acknowledgements costs everybody less than one that does not.
         self._least = max(1, window // 4)
+        # How many it may have sent by now.
+        self._allowed = float("inf")
         self._sent, self._qos = 0, qos
         self._acknowledged = float("inf") if qos == 0 else 0
         self._times: deque[float] = deque()
@@ -144,7 +154,7 @@ class Publisher(Client):
 
     def publish(self) -> None:
         """Send as much as the window allows."""
-        room = min(self._acknowledged, self._tally.share()) + self._window - self._sent
+        room = min(min(self._acknowledged, self._tally.share()) + self._window, self._allowed) - self._sent
         if room < self._least:
             return
         while room > 0 and not self._left:
@@ -155,6 +165,11 @@ class Publisher(Client):
             if self._qos:
                 self._times.extend([time.perf_counter()] * count)
             self.write(packets)
+
+    def allow(self, messages: int) -> None:
+        """Publish so many in all by now, and not more, each as soon as it is allowed."""
+        self._allowed, self._least = messages, 1
+        self.publish()
 
     def pause(self) -> None:
         """Send no further messages."""
@@ -189,9 +204,17 @@ class Subscriber(Client):
     """Counts deliveries of ``size`` bytes, and acknowledges them; the Packet Identifier is at ``id_at``."""
 
     def __init__(
-        self, address: tuple[str, int], name: str, tally: Tally, size: int, id_at: int, qos: int, mask: bytes
+        self,
+        address: tuple[str, int],
+        name: str,
+        tally: Tally,
+        size: int,
+        id_at: int,
+        qos: int,
+        mask: bytes,
+        clean: bool = True,
     ) -> None:
-        super().__init__(address, name, mask)
+        super().__init__(address, name, mask, clean)
         self._tally, self._size, self._id_at, self._qos = tally, size, id_at, qos
         self._buffer, self._kept = bytearray(BUFFER), 0
         self._view = memoryview(self._buffer)

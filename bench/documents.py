@@ -6,7 +6,7 @@ from typing import Final
 
 from attrs import frozen
 
-from bench import flat, results
+from bench import bursts, durable, flat, recorded, results, rollups
 from tests.integration.daemon import ROOT
 
 
@@ -29,6 +29,10 @@ PARTS: Final = (
     Part(ROOT / "README.rst", "bench", results.COMPLETE, results.readme_section),
     Part(PERFORMANCE, "bench", results.COMPLETE, results.performance_section),
     Part(PERFORMANCE, "flat", results.FLAT, flat.section),
+    Part(PERFORMANCE, "bursts", results.BURSTS, bursts.section),
+    Part(PERFORMANCE, "durable", results.DURABLE, durable.section),
+    Part(PERFORMANCE, "rollups", results.ROLLUPS, rollups.section),
+    Part(PERFORMANCE, "rules", results.RULES, recorded.section),
 )
 
 

@@ -18,7 +18,7 @@ from attrs import asdict, field, frozen
 from bench.accounting import cpu_seconds, resident, settle, tree_cpu_seconds
 from bench.clients import Client, Publisher, Subscriber, Tally, Unexpected
 from bench.idle import PINGRESP, measure_idle, open_connections
-from bench.rings import Ring, frame, new_topics, reports, retained, same_topic
+from bench.rings import Ring, frame, new_topics, reports, retained, same_topic, tasmota
 from tests.crash import wire
 
 #: Seconds without any event after which something has been lost.
@@ -40,12 +40,15 @@ class Job:
     :param subscribers: the Topic Filters of each.
     :param deliveries: of each message; 0: nobody subscribes, and acknowledgements are counted.
     :param window: messages that each publisher has under way.
-    :param messages: ``same`` topic for each publisher, ``new`` topics all the time, or ``reports``.
-    :param metrics: of each report.
+    :param messages: ``same`` topic for each publisher, ``new`` topics all the time, ``reports``, ``tasmota``.
+    :param metrics: of each report, and numbers of each message of Tasmota.
     :param retain: messages of the ``same`` topic are retained.
     :param connections: further ones that do nothing.
     :param filters: further wildcard Subscriptions that match nothing.
     :param retained: Retained Messages that are there before; with ``retain`` only.
+    :param persistent: the subscribers have Clean Session 0.
+    :param absent: further such subscribers of the first one's Topic Filters, that have gone before.
+    :param rate: messages a second of all publishers together; 0: as many as the window allows.
     """
 
     port: int
@@ -65,6 +68,9 @@ class Job:
     connections: int = 0
     filters: int = 0
     retained: int = 0
+    persistent: bool = False
+    absent: int = 0
+    rate: int = 0
     warm: float = 0.5
     seconds: float = 1.5
 
@@ -82,6 +88,8 @@ def ring(job: Job, number: int, name: str, mask: bytes) -> Ring:
         return new_topics(job.payload, number, job.publishers, sum(map(len, job.subscribers)))
     if job.messages == "reports":
         return reports(name, job.metrics, job.qos)
+    if job.messages == "tasmota":
+        return tasmota(name, job.metrics, job.qos)
     return same_topic(f"bench/{number:03}", job.payload, job.qos, mask, job.retain)
 
 
@@ -90,15 +98,24 @@ class Flow:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._poll = select.epoll()
+        self._poll, self._paced = select.epoll(), 0
         self.tally = Tally(job.deliveries, job.publishers)
-        mask, prefix = MASK if job.websocket else b"", f"{os.getpid():x}"
+        mask, prefix = MASK if job.websocket else b"", _prefix()
         rings = [ring(job, number, f"{prefix}-p{number}", mask) for number in range(job.publishers)]
         size = rings[0].size - (6 if mask else 0)
         # The fixed header has two bytes, and Topic Name and payload are what else there is.
         id_at = size - job.payload - 2
         self._subscribers = [
-            Subscriber(job.address, f"{prefix}-s{number}", self.tally, size, id_at, job.qos, mask)
+            Subscriber(
+                job.address,
+                f"{prefix}-s{number}",
+                self.tally,
+                size,
+                id_at,
+                job.qos,
+                mask,
+                clean=not job.persistent,
+            )
             for number in range(len(job.subscribers))
         ]
         for subscriber, topic_filters in zip(self._subscribers, job.subscribers, strict=True):
@@ -116,10 +133,13 @@ class Flow:
         for client in self._clients.values():
             client.start(self._poll)
         for publisher in self._publishers:
-            publisher.publish()
+            publisher.allow(0) if self._job.rate else publisher.publish()
 
     def run(self, seconds: float) -> None:
         """Go on for so long; :raises Unexpected: nothing moves any more."""
+        if self._job.rate:
+            self._run_paced(seconds)
+            return
         poll, publishers = self._poll, self._publishers
         throttled = bool(self._job.deliveries)
         end = time.perf_counter() + seconds
@@ -131,6 +151,15 @@ class Flow:
             if throttled:
                 for publisher in publishers:
                     publisher.publish()
+
+    def _run_paced(self, seconds: float) -> None:
+        publishers, sent = self._publishers, self._paced
+        began = time.perf_counter()
+        while (passed := time.perf_counter() - began) < seconds:
+            for number in range(self._paced, sent + int(passed * self._job.rate)):
+                publishers[number % len(publishers)].allow(number // len(publishers) + 1)
+                self._paced = number + 1
+            self._handle(self._poll.poll(0.0005))
 
     def stop(self) -> None:
         """Let what is under way arrive, then disconnect: not every broker survives a crowd that just goes."""
@@ -155,6 +184,7 @@ class Flow:
 def measure_flow(job: Job) -> dict[str, float]:
     """Messages, seconds, CPU time of broker and generator, latencies, memory."""
     bystanders = [*open_connections(job.address, job.connections, 0), *furnish(job)]
+    absent = leave_absent(job)
     flow = Flow(job)
     settle(job.pids)
     flow.start()
@@ -168,6 +198,7 @@ def measure_flow(job: Job) -> dict[str, float]:
     flow.stop()
     for bystander in bystanders:
         bystander.close()
+    end_sessions(job, absent)
     return outcome | percentiles(flow.tally.latencies)
 
 
@@ -187,6 +218,28 @@ def furnish(job: Job) -> list[socket.socket]:
         client.ask(b"".join(map(retained, packets)) + wire.PINGREQ, PINGRESP)
         sockets.append(client.socket)
     return sockets
+
+
+def leave_absent(job: Job) -> list[str]:
+    """Subscribe with Sessions that outlive their connections, and go; their names."""
+    names = [f"{_prefix()}-a{number}" for number in range(job.absent)]
+    for name in names:
+        client = Client(job.address, name, clean=False)
+        client.subscribe(job.subscribers[0] if job.subscribers else ["bench/+"], job.qos)
+        client.leave()
+    return names
+
+
+def end_sessions(job: Job, absent: list[str]) -> None:
+    """Leave no Session to the next run."""
+    present = [f"{_prefix()}-s{number}" for number in range(len(job.subscribers))]
+    for name in absent + (present if job.persistent else []):
+        Client(job.address, name).leave()
+
+
+def _prefix() -> str:
+    """The names of the clients of this run begin with it."""
+    return f"{os.getpid():x}"
 
 
 def reading(job: Job, flow: Flow) -> dict[str, float]:

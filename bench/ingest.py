@@ -65,11 +65,11 @@ def reports(metrics: int) -> Iterator[Report]:
 class Straight:
     """The statement of the daemon, over one connection, one batch after the other."""
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, statements: type[ReportStatements] = ReportStatements) -> None:
         self._connection = psycopg2.connect(dsn)
         self._connection.autocommit = True
         self._cursor = self._connection.cursor()
-        self._statements = ReportStatements(uuid.uuid4())
+        self._statements = statements(uuid.uuid4())
         self._writer, self._number = str(uuid.uuid4()), 0
 
     def write(self, batch: list[Report]) -> int:

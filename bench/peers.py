@@ -17,6 +17,7 @@ from tests.integration.daemon import ROOT, Daemon, Program, find_program, put_aw
 
 HERE = Path(__file__).parent
 AMQTT = ROOT / ".venv-bench" / "bin" / "python"
+RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 AEDES = HERE / "aedes" / "node_modules" / "aedes" / "package.json"
 
 #: No broker may drop or hold back what the generator has under way.
@@ -38,6 +39,12 @@ listener {mqtt} 127.0.0.1
 listener {websocket} 127.0.0.1
 protocol websockets
 """
+RABBITMQ_SETTINGS = """\
+listeners.tcp = none
+mqtt.listeners.tcp.default = 127.0.0.1:{mqtt}
+mqtt.allow_anonymous = true
+mqtt.prefetch = 1000
+"""
 
 
 @frozen
@@ -45,11 +52,13 @@ class Running:
     """A broker that takes connections.
 
     :param ports: of loopback: ``mqtt``, ``websocket``, and ``plain``, for MQTT and nothing else.
+    :param server: the process of its database; 0: it has none, or it is of no interest.
     """
 
     name: str
     program: Program
     ports: dict[str, int]
+    server: int = 0
 
     @property
     def pid(self) -> int:
@@ -79,14 +88,22 @@ class Peer:
     @contextmanager
     def running(self) -> Iterator[Running]:
         """Started, with ports of its own; stopped at the end."""
+        with (
+            tempfile.TemporaryDirectory(prefix="platziverse-bench-") as folder,
+            self.started(Path(folder)) as running,
+        ):
+            yield running
+
+    @contextmanager
+    def started(self, folder: Path) -> Iterator[Running]:
+        """Started with what an earlier run has left in ``folder``; killed at the end, with its database."""
         ports = free_ports("mqtt", "websocket")
-        with tempfile.TemporaryDirectory(prefix="platziverse-bench-") as folder:
-            program = Program(*self.command(ports, Path(folder)), cwd=str(ROOT))
-            try:
-                program.wait_for("^ready") if self.says_ready() else wait_for_port(ports["mqtt"])
-                yield Running(self.name, program, ports)
-            finally:
-                program.kill()
+        program = Program(*self.command(ports, folder), cwd=str(ROOT))
+        try:
+            program.wait_for("^ready") if self.says_ready() else wait_for_port(ports["mqtt"])
+            yield Running(self.name, program, ports)
+        finally:
+            program.kill()
 
     def command(self, ports: dict[str, int], folder: Path) -> list[str]:
         """What is started; ``folder`` is for its files."""
@@ -111,14 +128,24 @@ class Platziverse(Peer):
 
     @contextmanager
     def running(self) -> Iterator[Running]:
-        ports = free_ports("mqtt", "plain")
         state_dir = tempfile.mkdtemp(prefix="platziverse-bench-")
+        try:
+            with self.started(Path(state_dir)) as running:
+                yield running
+                running.program.stop()
+        finally:
+            put_away(state_dir)
+
+    @contextmanager
+    def started(self, folder: Path) -> Iterator[Running]:
+        """The database is somebody else's."""
+        ports = free_ports("mqtt", "plain")
         anything = f"tcp:{ports['mqtt']}:interface=127.0.0.1"
         plain = f"tcp:{ports['plain']}:interface=127.0.0.1:protocol=mqtt"
         arguments = ("--listen", anything, "--listen", plain, "--database", self.dsn)
         daemon = Daemon(
             *arguments,
-            state_dir=state_dir,
+            state_dir=str(folder),
             twistd=(),
             before=(),
             stdin=subprocess.DEVNULL,
@@ -128,10 +155,8 @@ class Platziverse(Peer):
             daemon.ready()
             ports["websocket"] = ports["mqtt"]
             yield Running(self.name, daemon, ports)
-            daemon.stop()
         finally:
             daemon.kill()
-            put_away(state_dir)
 
 
 @frozen
@@ -151,7 +176,7 @@ class Mosquitto(Peer):
         return found[1] if found else "unknown"
 
     def command(self, ports: dict[str, int], folder: Path) -> list[str]:
-        (folder / "mosquitto.conf").write_text(self.settings.format(**ports))
+        (folder / "mosquitto.conf").write_text(self.settings.format(**ports, folder=folder))
         return [str(find_program("mosquitto")), "-c", str(folder / "mosquitto.conf")]
 
     def says_ready(self) -> bool:
@@ -173,6 +198,72 @@ class Aedes(Peer):
     def command(self, ports: dict[str, int], folder: Path) -> list[str]:
         numbers = (str(ports["mqtt"]), str(ports["websocket"]))
         return [str(find_program("node")), str(HERE / "aedes" / "server.js"), *numbers]
+
+
+@frozen
+class AedesOnRedis(Aedes):
+    """aedes with aedes-persistence-redis, and a Redis of its own that writes down each command."""
+
+    def missing(self) -> str:
+        absent = "" if find_program("redis-server") else "redis-server is not installed"
+        return super().missing() or absent
+
+    @contextmanager
+    def started(self, folder: Path) -> Iterator[Running]:
+        redis = free_ports("redis")["redis"]
+        options = ("--save", "", "--appendonly", "yes", "--dir", str(folder))
+        server = Program(str(find_program("redis-server")), "--port", str(redis), *options)
+        ports = free_ports("mqtt", "websocket")
+        try:
+            server.wait_for("Ready to accept connections")
+            program = Program(*self.command(ports, folder), str(redis), cwd=str(ROOT))
+            try:
+                program.wait_for("^ready")
+                yield Running(self.name, program, ports, server.process.pid)
+            finally:
+                program.kill()
+        finally:
+            server.kill()
+
+
+@frozen
+class RabbitMQ(Peer):
+    """Debian's package with its MQTT plugin. What waits for a client is on the disk before PUBACK."""
+
+    def missing(self) -> str:
+        return "" if RABBITMQ.exists() else "rabbitmq-server is not installed"
+
+    def version(self) -> str:
+        return next((RABBITMQ.parent.parent / "lib").glob("rabbitmq_server-*")).name.rpartition("-")[2]
+
+    @contextmanager
+    def started(self, folder: Path) -> Iterator[Running]:
+        ports = free_ports("mqtt", "epmd", "distribution")
+        (folder / "rabbitmq.conf").write_text(RABBITMQ_SETTINGS.format(**ports))
+        (folder / "enabled_plugins").write_text("[rabbitmq_mqtt].")
+        program = Program(
+            str(RABBITMQ),
+            cwd=str(folder),
+            HOME=str(folder),
+            ERL_EPMD_ADDRESS="127.0.0.1",
+            ERL_EPMD_PORT=str(ports["epmd"]),
+            RABBITMQ_DIST_PORT=str(ports["distribution"]),
+            RABBITMQ_NODENAME="bench@localhost",
+            RABBITMQ_MNESIA_BASE=str(folder),
+            RABBITMQ_CONFIG_FILE=str(folder / "rabbitmq.conf"),
+            RABBITMQ_ENABLED_PLUGINS_FILE=str(folder / "enabled_plugins"),
+            RABBITMQ_LOGS="-",
+            # Or a shell stands between us and the process that is to be killed and measured.
+            RABBITMQ_ALLOW_INPUT="yes",
+            RABBITMQ_SERVER_START_ARGS="-noinput",
+        )
+        try:
+            program.wait_for("startup complete")
+            yield Running(self.name, program, ports)
+        finally:
+            program.kill()
+            # Erlang's map of names to ports goes on without it.
+            subprocess.run(["epmd", "-port", str(ports["epmd"]), "-kill"], capture_output=True, check=False)
 
 
 @frozen

@@ -19,6 +19,10 @@ RESULTS: Final = ROOT / "bench" / "results"
 COMPLETE: Final = RESULTS / "bench.json"
 PARTIAL: Final = RESULTS / "partial.json"
 FLAT: Final = RESULTS / "flat.json"
+BURSTS: Final = RESULTS / "bursts.json"
+DURABLE: Final = RESULTS / "durable.json"
+ROLLUPS: Final = RESULTS / "rollups.json"
+RULES: Final = RESULTS / "rules.json"
 
 Format = Callable[[float], str]
 
@@ -233,12 +237,13 @@ def readme_section(results: Results) -> str:
     return "\n".join(lines)
 
 
-def provenance(results: Results) -> str:
-    """One sentence: when, where, with what."""
+def provenance(results: Results, which: str = "Medians") -> str:
+    """One sentence: which figures, when, where, with what."""
     at, versions = results["machine"], results["versions"]
     named = ", ".join(f"{NAMES[name]} {versions[name]}" for name in NAMES if name in versions)
+    rounds = "1 round" if results["rounds"] == 1 else f"{results['rounds']} rounds"
     return (
-        f"Medians of {results['rounds']} rounds, {results['date']}, {at['cores']} × {at['cpu']}, "
+        f"{which} of {rounds}, {results['date']}, {at['cores']} × {at['cpu']}, "
         f"Linux {at['kernel'].split('-')[0]},\nPython {at['python']}: {named}."
     )
 

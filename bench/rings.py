@@ -81,6 +81,19 @@ def reports(agent: str, metrics: int, qos: int = 1) -> Ring:
     return Ring(packets, digits=10, first=int(time.time()) - 6 * 86_400)
 
 
+def tasmota(device: str, numbers: int, qos: int = 1) -> Ring:
+    """SENSOR messages of Tasmota, with another reading in each; the preset ``tasmota`` records them."""
+    readings = {f"Reading{number}": number + 0.5 for number in range(numbers - 1)}
+    moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
+    document = {"Time": moment, "TempUnit": "C", "AM2301": readings, "Counter": 0}
+    body = json.dumps(document, separators=(",", ":"))[:-2]
+    packets = [
+        publish(f"tele/{device}/SENSOR", f"{body}1{STAMP * 10}{number:03}}}".encode(), qos, number + 1)
+        for number in range(LENGTH)
+    ]
+    return Ring(packets, digits=10)
+
+
 def frame(data: bytes, mask: bytes) -> bytes:
     """A masked binary WebSocket frame, as a client sends it; ``data`` has at most 125 bytes."""
     if len(data) > 125:

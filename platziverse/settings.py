@@ -3,7 +3,6 @@
 Nothing in here knows what is configured; any program with an attrs class of settings may use it.
 """
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from typed_settings.loaders import TomlFormat
 from typed_settings.types import LoadedSettings, LoaderMeta, OptionInfo, OptionList, SettingsDict
 
 from platziverse.errors import Unusable
+from platziverse.words import nearest
 
 #: What Kubernetes puts into every container for each service, also for one called like the prefix.
 _SERVICE_LINKS: Final = re.compile(r"(.*_)?(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT(_\d+_.*)?)")
@@ -24,12 +24,6 @@ _SERVICE_LINKS: Final = re.compile(r"(.*_)?(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT
 
 class ConfigError(Unusable):
     """One line that names the source, the key, and what to do about it."""
-
-
-def nearest(key: str, known: Iterable[str]) -> str:
-    """Return the end of a sentence about an unknown ``key``: the nearest known one, if any."""
-    found = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {found[0]}?" if found else ""
 
 
 def check(option: OptionInfo, value: Any, source: str, key: str, strict: bool) -> Any:

@@ -31,9 +31,12 @@ from platziverse.agents.tables import MakeRows, Tables
 from platziverse.broker.broker import Broker
 from platziverse.broker.complaints import Complaints
 from platziverse.broker.dispatcher import TopicDispatcher
+from platziverse.broker.durable import GRACE
 from platziverse.broker.interfaces import Authority, Client, ClientObserver, Handler
 from platziverse.broker.limits import Limits
+from platziverse.broker.ports import SessionStore
 from platziverse.door.crowd import Crowd
+from platziverse.durable.memory import MemorySessionStore
 from platziverse.ingest.memory import MemoryStore
 from platziverse.mqtt.codec import encode
 from platziverse.mqtt.decoder import PacketDecoder
@@ -43,7 +46,7 @@ from platziverse.net.factory import MQTTFactory
 from platziverse.net.pressure import Backlog
 from platziverse.net.shared import Shared
 
-__all__ = ["BrokerHarness", "FakeClient", "MemoryStore", "recording_harness"]
+__all__ = ["BrokerHarness", "FakeClient", "MemorySessionStore", "MemoryStore", "recording_harness"]
 
 #: More than any server packet in a test.
 _ANY_SIZE = 268_435_455
@@ -164,6 +167,10 @@ class BrokerHarness:
         broker records ``agent/message`` and what they report.
     :param reports: where Reports go; else a :class:`MemoryStore`.
     :param wall_clock: seconds since the epoch at the beginning; the harness's clock goes on from there.
+    :param sessions: where durable Sessions, Retained Messages and Wills are saved; it is loaded at once.
+    :param clock: else one of the harness's own.
+    :param grace: seconds that a message waits for durable Sessions before it is stored.
+    :ivar loaded: fires when ``sessions`` is loaded.
     """
 
     def __init__(
@@ -176,24 +183,28 @@ class BrokerHarness:
         handlers: Sequence[MakeRows] = (),
         reports: ReportStore | None = None,
         wall_clock: float = 0.0,
+        sessions: SessionStore | None = None,
+        clock: Clock | None = None,
+        grace: float = GRACE,
     ) -> None:
-        self.clock = Clock()
+        self.clock = clock = clock or Clock()
         limits = limits or Limits()
         #: Where Reports go.
         self.reports: Any = reports or MemoryStore()
-        self.recorder = Recorder(self.reports, self._publish, lambda: wall_clock + self.clock.seconds())
-        complaints = Complaints(self.clock, "agents")
-        room, deadline = limits.handler_room, limits.handler_deadline
+        self._began = wall_clock
+        self.recorder = Recorder(self.reports, self._publish, self.now)
+        complaints, deadline = Complaints(self.clock, "agents"), limits.handler_deadline
+        room = limits.handler_room
         self.tables = Tables(self.recorder, self._publish, self.clock, complaints, deadline, room)
         tables: list[Any] = [table or {}]
         if handlers or reports is not None:
             tables += [AgentHandlers(self.recorder).table]
             tables += [self.tables.make(_name(make), make) for make in handlers]
             observers = [*observers, cast(ClientObserver, self.recorder)]
-        dispatcher, now = TopicDispatcher(*tables, together=self.tables.together), self.clock.seconds
-        self.broker = Broker(
-            limits, dispatcher, authority or OpenAuthority(), self.clock, now, list(observers)
-        )
+        dispatcher = TopicDispatcher(*tables, together=self.tables.together)
+        access, told = authority or OpenAuthority(), list(observers)
+        self.broker = Broker(limits, dispatcher, access, clock, self.now, told, sessions, grace)
+        self.loaded = self.broker.load()
         self.shared = Shared(self.broker, self.clock, store=store)
         self.factory = MQTTFactory(self.shared)
         self.crowd = Crowd(self.broker.limits, self.broker.traffic, self.shared.complaints)
@@ -201,6 +212,10 @@ class BrokerHarness:
 
     def _publish(self, topic: str, payload: bytes, retain: bool = False) -> None:
         self.broker.announce(topic, payload, retain)
+
+    def now(self) -> float:
+        """Return the time in seconds since the epoch."""
+        return self._began + self.clock.seconds()
 
     def stop(self) -> "Deferred[Any]":
         """Call what the handlers want to be called when the daemon stops."""

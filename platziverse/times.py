@@ -7,13 +7,24 @@ from typing import Final
 _TIME: Final = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:[.,](\d+))?(?:([Zz])|([+ -])(\d\d):?(\d\d))?", re.ASCII
 )
-#: Below it a number is in seconds: as milliseconds it would be before 1973. Then come milliseconds,
-#: microseconds and nanoseconds, a thousand times as many each.
-_SECONDS: Final = 1e11
+#: From these on a number is in milliseconds, microseconds and nanoseconds. Below the first it is in seconds:
+#: as milliseconds it would be before 1973.
+MILLISECONDS: Final = 1e11
+MICROSECONDS: Final = 1e14
+NANOSECONDS: Final = 1e17
 
 
 def read_time(text: str) -> datetime:
     """Return the moment that ``text`` names, with a time zone; without one in the text it is UTC.
+
+    :raises ValueError: it is no time.
+    """
+    moment = read_local_time(text)
+    return moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment
+
+
+def read_local_time(text: str) -> datetime:
+    """Return the time that ``text`` writes, with a time zone if it names one.
 
     Python 3.10 reads neither ``Z`` nor nanoseconds; seconds may be leap seconds here.
 
@@ -22,9 +33,9 @@ def read_time(text: str) -> datetime:
     match = _TIME.fullmatch(text)
     if match is None:
         raise ValueError(f"no time: {text!r:.80}")
-    day, time, fraction, _, sign, hours, minutes = match.groups()
+    day, time, fraction, utc, sign, hours, minutes = match.groups()
     # A plus that was not quoted in a URL has become a blank.
-    zone = "+00:00" if sign is None else f"{sign.replace(' ', '+')}{hours}:{minutes}"
+    zone = f"{sign.replace(' ', '+')}{hours}:{minutes}" if sign else "+00:00" if utc else ""
     time = f"{time[:-2]}59" if time.endswith(":60") else time
     return datetime.fromisoformat(f"{day}T{time}.{(fraction or '').ljust(6, '0')[:6]}{zone}")
 
@@ -40,13 +51,13 @@ def milliseconds(time: int | float | str) -> tuple[int | float, str]:
         except (ValueError, OverflowError):
             return float("nan"), ""
     size = abs(time)
-    if _SECONDS <= size < _SECONDS * 1000:
+    if MILLISECONDS <= size < MICROSECONDS:
         return time, ""
-    if size < _SECONDS:
+    if size < MILLISECONDS:
         return time * 1000, "s"
-    if size < _SECONDS * 1_000_000:
+    if size < NANOSECONDS:
         return time / 1000, "us"
-    return (time / 1_000_000, "ns") if size < _SECONDS * 1_000_000_000 else (float("nan"), "")
+    return (time / 1_000_000, "ns") if size < NANOSECONDS * 1000 else (float("nan"), "")
 
 
 def _milliseconds_of(text: str) -> int | float:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import cast
 
-from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 
@@ -12,3 +12,10 @@ def observe_log(case: SynchronousTestCase, observer: Callable[[LogEvent], None])
     provider = cast(ILogObserver, observer)  # a function provides it, which mypy-zope does not know
     globalLogPublisher.addObserver(provider)
     case.addCleanup(globalLogPublisher.removeObserver, provider)
+
+
+def observe_lines(case: SynchronousTestCase) -> list[str]:
+    """Return the lines of all that is logged from now on until the end of the test; the list grows."""
+    lines: list[str] = []
+    observe_log(case, lambda event: lines.append(formatEvent(event)))
+    return lines

@@ -52,6 +52,19 @@ ROOMS = {
         theirs=(*DEFERRED, "twisted.internet.interfaces", "msgspec"),
         never=("socket", "time", "os", "logging"),
     ),
+    "rules": Room(
+        ours=(
+            "platziverse.rules",
+            "platziverse.agents",
+            "platziverse.broker.records",
+            "platziverse.errors",
+            "platziverse.mqtt",
+            "platziverse.times",
+            "platziverse.words",
+        ),
+        theirs=("attrs", "msgspec", "twisted.internet.defer"),
+        never=("socket", "time", "logging", "threading"),
+    ),
     "ingest": Room(
         ours=(
             "platziverse.ingest",
@@ -61,8 +74,18 @@ ROOMS = {
         ),
         theirs=("attrs", "twisted", "psycopg2"),
     ),
+    "durable": Room(
+        ours=(
+            "platziverse.durable",
+            "platziverse.broker.ports",
+            "platziverse.broker.records",
+            "platziverse.ingest",
+            "platziverse.postgres",
+        ),
+        theirs=("attrs", "twisted", "psycopg2"),
+    ),
     "postgres": Room(
-        ours=("platziverse.postgres", "platziverse.agents.model", "platziverse.errors"),
+        ours=("platziverse.postgres", "platziverse.errors"),
         theirs=("attrs", "twisted", "txpostgres", "psycopg2", "msgspec", "zope.interface"),
     ),
     "embedded": Room(
@@ -87,9 +110,28 @@ ROOMS = {
         theirs=("attrs", "twisted", "zope.interface", "wsproto", "OpenSSL", "cryptography"),
         never=("json",),
     ),
+    "cluster": Room(
+        ours=("platziverse.cluster", "platziverse.broker", "platziverse.mqtt"),
+        theirs=(
+            "attrs",
+            "msgspec",
+            "twisted.internet.defer",
+            "twisted.internet.interfaces",
+            "twisted.internet.task",
+            "twisted.logger",
+            "twisted.python.failure",
+        ),
+        never=("json", "socket", "time", "os", "logging", "threading"),
+    ),
     "bus": Room(
-        ours=("platziverse.bus", "platziverse.broker.ports"),
-        theirs=("twisted",),
+        ours=(
+            "platziverse.bus",
+            "platziverse.broker.complaints",
+            "platziverse.broker.ports",
+            "platziverse.errors",
+            "platziverse.postgres",
+        ),
+        theirs=("attrs", "twisted", "hiredis", "psycopg2", "OpenSSL", "cryptography"),
     ),
     "access": Room(
         ours=(
@@ -110,9 +152,11 @@ ROOMS = {
             "platziverse.times",
             "platziverse.broker.addresses",
             "platziverse.broker.ports",
+            "platziverse.broker.sessions",
             "platziverse.broker.traffic",
+            "platziverse.broker.turn",
         ),
-        theirs=("attrs", "twisted", "msgspec", "prometheus_client"),
+        theirs=("attrs", "twisted", "msgspec", "prometheus_client", "zope.interface"),
     ),
 }
 

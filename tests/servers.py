@@ -14,17 +14,25 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
+from uuid import UUID, uuid4
 
 import psycopg2
 from psycopg2.extensions import make_dsn
 
 from platziverse.embedded.binaries import system_dirs, wheel_dirs
+from platziverse.postgres.clocks import WallClock
+from platziverse.postgres.daemons import Registration
+from platziverse.postgres.lease import Lease
 
 SCHEMA = Path(__file__).parent.parent / "platziverse" / "postgres" / "schema"
-FAST = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}
+#: Its log is kept short, as every test writes a database of 7 MB: the suite filled a disk once.
+FAST = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off", "max_wal_size": "256MB"}
 TEMPLATE = "platziverse_template"
+#: So many databases of tests are kept, the newest; a test has one or two.
+KEPT = 8
 
 
 def _directory() -> str | None:
@@ -118,10 +126,15 @@ class Cluster:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def database(self, template: str = TEMPLATE) -> str:
-        """Connection string of a new database with our tables, or as another ``template`` has them."""
-        name = f"test_{next(self._counter)}"
-        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-        return self.dsn(name)
+        """Connection string of a new database with our tables, or as another ``template`` has them.
+
+        The one that was made ``KEPT`` databases before goes, with whoever is still connected to it.
+        """
+        number = next(self._counter)
+        self.execute(f"CREATE DATABASE test_{number} TEMPLATE {template}")
+        if number >= KEPT:
+            self.execute(f"DROP DATABASE IF EXISTS test_{number - KEPT} WITH (FORCE)")
+        return self.dsn(f"test_{number}")
 
     def execute(self, sql: str, parameters: Any = None, dsn: str | None = None) -> list[tuple[Any, ...]]:
         """Run one statement; returns its rows."""
@@ -149,12 +162,16 @@ class Cluster:
         }
 
 
-def execute(dsn: str, sql: str, parameters: Any = None) -> list[tuple[Any, ...]]:
-    """Run one statement over a connection of its own; returns its rows."""
-    with closing(psycopg2.connect(dsn)) as connection:
+def execute(dsn: str, sql: str, parameters: Any = None, **options: Any) -> list[tuple[Any, ...]]:
+    """Run one statement over a connection of its own; returns its rows.
+
+    :param parameters: of the statement; without any a per cent sign in it is one.
+    :param options: of the connection, e.g. ``connect_timeout=10``.
+    """
+    with closing(psycopg2.connect(dsn, **options)) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
-            cursor.execute(sql, parameters)
+            cursor.execute(sql, parameters or None)
             return cursor.fetchall() if cursor.description else []
 
 
@@ -167,12 +184,16 @@ def holding(dsn: str, sql: str) -> Iterator[Any]:
         yield connection
 
 
-_shared: Cluster | None = None
-
-
+@cache
 def cluster() -> Cluster:
     """The server all tests share; those that stop or freeze one make their own ``Cluster``."""
-    global _shared
-    if _shared is None:
-        _shared = Cluster()
-    return _shared
+    return Cluster()
+
+
+def lone_lease(reactor: Any, instance: UUID | None = None, bus: str = "", **more: Any) -> Lease:
+    """Return a Lease that looks at no other daemon, and tells nobody that our clock was wrong.
+
+    :param instance: identity of the daemon; ``None``: a new one.
+    """
+    registration = Registration(instance or uuid4(), bus=bus)
+    return Lease(reactor, registration, WallClock(lambda seconds: None), **more)

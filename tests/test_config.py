@@ -11,10 +11,9 @@ from attrs import evolve
 from hypothesis import given, strategies
 from psycopg2.extensions import parse_dsn
 from twisted.logger import LogLevel
-from twisted.scripts._twistd_unix import ServerOptions
 from twisted.trial.unittest import SynchronousTestCase
 
-from platziverse.config import Config, Options, load, log_levels, shown, without_secrets
+from platziverse.config import Config, flat, holds_secret, load, log_levels, shown, without_secrets
 from platziverse.settings import ConfigError
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "platziverse.toml"
@@ -181,6 +180,24 @@ class SecretTests(ConfigTests):
             self.assertNotIn(self.SECRET, repr(config))
             self.assertNotIn(self.SECRET, shown(config))
 
+    def test_a_password_of_the_bus_is_never_shown(self) -> None:
+        for environ in (
+            {"PLATZIVERSE_BUS_URL": f"redis://me:{self.SECRET}@host"},
+            {"PLATZIVERSE_BUS_URL": "redis://host", "PLATZIVERSE_BUS_PASSWORD": self.SECRET},
+        ):
+            config = load(environ=environ)
+            self.assertTrue(holds_secret(config))
+            self.assertIn(self.SECRET, str(flat(config)))
+            self.assertNotIn(self.SECRET, repr(config))
+            self.assertNotIn(self.SECRET, shown(config))
+        self.assertFalse(holds_secret(load(environ={"PLATZIVERSE_BUS_URL": "redis://host"})))
+
+    def test_a_broken_url_of_the_bus_is_not_repeated(self) -> None:
+        for url in (self.SECRET, f"redis://:{self.SECRET}@host:x", f"redis://:{self.SECRET}@host?nonsense=1"):
+            said = self.complaint(PLATZIVERSE_BUS_URL=url)
+            self.assertIn("PLATZIVERSE_BUS_URL", said)
+            self.assertNotIn(self.SECRET, said)
+
     def test_a_broken_connection_string_is_not_repeated(self) -> None:
         for dsn in (self.SECRET, f"postgresql://me:{self.SECRET}@host/db?nonsense=1", f"{self.SECRET}=1"):
             self.assertNotIn(self.SECRET, self.complaint(PLATZIVERSE_DATABASE=dsn))
@@ -188,46 +205,6 @@ class SecretTests(ConfigTests):
     def test_what_is_not_secret_stays(self) -> None:
         self.assertEqual(without_secrets("postgresql://me:x@h:1/db"), "user=me dbname=db host=h port=1")
         self.assertEqual(without_secrets(""), "")
-
-
-class OptionsTests(ConfigTests):
-    def options(self, *arguments: str) -> Options:
-        options = Options()
-        options.parseOptions(arguments)
-        return options
-
-    def test_listen_may_be_repeated(self) -> None:
-        self.assertEqual(
-            self.options("--listen", "tcp:1", "--listen", "unix:/b").config.listen, ("tcp:1", "unix:/b")
-        )
-
-    def test_options_reach_the_configuration(self) -> None:
-        config = self.options("--database", "host=x", "--state-dir", "/s", "--log-level", "warn").config
-        self.assertEqual((config.database, config.state_dir, config.log_level), ("host=x", "/s", "warn"))
-
-    def test_a_wrong_option_ends_the_process_with_one_line(self) -> None:
-        stop = self.assertRaises(SystemExit, self.options, "--config", "/no/such.toml")
-        self.assertEqual(stop.code, "platziverse: /no/such.toml: cannot be read: No such file or directory")
-
-    def test_check_ends_the_process_well(self) -> None:
-        self.assertEqual(self.assertRaises(SystemExit, self.options, "--check").code, 0)
-
-
-class PidFileTests(ConfigTests):
-    def pid_file(self, *arguments: str) -> str:
-        options = ServerOptions()
-        options.parseOptions([*arguments, "platziverse"])
-        return str(options["pidfile"])
-
-    def test_row_240_there_is_none_in_the_foreground(self) -> None:
-        self.assertEqual(self.pid_file("-n"), "")
-
-    def test_one_that_is_named_is_written(self) -> None:
-        self.assertEqual(self.pid_file("-n", "--pidfile=/run/x.pid"), "/run/x.pid")
-        self.assertEqual(self.pid_file("-n", "--pidfile=./twistd.pid"), str(Path.cwd() / "twistd.pid"))
-
-    def test_in_the_background_it_is_twistds(self) -> None:
-        self.assertEqual(self.pid_file(), str(Path.cwd() / "twistd.pid"))
 
 
 class LogLevelTests(SynchronousTestCase):

@@ -6,39 +6,48 @@ worth its price, or has made a path shorter, ``python -m tests.test_cost`` print
 """
 
 import gc
+import itertools
 import json
 import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final, cast
 
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.access.authority import AccessAuthority
 from platziverse.agents.handlers import AgentHandlers
 from platziverse.agents.recorder import Recorder
 from platziverse.broker.broker import Broker
+from platziverse.broker.limits import Limits
+from platziverse.broker.records import Queued
+from platziverse.door.arrivals import Arrivals
+from platziverse.door.sniff import SniffingFactory
 from platziverse.ingest.batch import Batch, Outcome
 from platziverse.ingest.reports import KINDS
 from platziverse.ingest.writer import BatchWriter
 from platziverse.mqtt.codec import encode, encode_puback, encode_pubcomp, encode_pubrec, encode_pubrel
-from platziverse.mqtt.packets import Publish
-from platziverse.testing import BrokerHarness, FakeClient
+from platziverse.mqtt.packets import Connect, Publish
+from platziverse.testing import BrokerHarness, FakeClient, MemorySessionStore
 
-#: Instructions for one message (one delivery of a fan-out), by Python version.
+#: Instructions for one message (one delivery of a fan-out, one connection), by Python version.
 #: In the order of the methods of Paths.
 COUNTED: Final = {
-    (3, 10): (280, 58, 154, 737, 482, 944, 1549),
-    (3, 11): (290, 59, 156, 752, 503, 999, 1629),
-    (3, 12): (272, 54, 148, 704, 468, 912, 1487),
-    (3, 13): (272, 56, 145, 699, 459, 914, 1501),
+    (3, 10): (277, 56, 146, 734, 501, 450, 443, 341, 1005, 2508, 1560),
+    (3, 11): (290, 58, 150, 740, 515, 458, 457, 348, 1041, 2582, 1636),
+    (3, 12): (272, 54, 142, 699, 483, 430, 430, 327, 962, 2362, 1500),
+    (3, 13): (273, 56, 142, 697, 477, 426, 423, 324, 955, 2334, 1524),
 }
 TOLERANCE: Final = 1.2
 
 #: Messages in one read, as a busy publisher sends them; as many as may be in flight to one client.
 READ: Final = 20
+#: Messages in one read of a publisher with a large window, as many as are handled in a turn.
+DEEP: Final = 100
 RECEIVERS: Final = 100
 PAYLOAD: Final = b"x" * 64
 
@@ -106,22 +115,39 @@ class Paths:
 
     def __init__(self) -> None:
         clock = Clock()
+        self.sessions = MemorySessionStore()
         self.writer = BatchWriter(CommitsAtOnce(), clock, KINDS)
         recorder = Recorder(self.writer, lambda topic, payload: None, lambda: 1_700_000_000.0)
         self.broker = BrokerHarness(
-            AgentHandlers(recorder).table, authority=AccessAuthority(clock), observers=[recorder]
+            AgentHandlers(recorder).table,
+            limits=Limits(max_inflight=DEEP),
+            authority=AccessAuthority(clock),
+            observers=[recorder],
+            sessions=self.sessions,
         )
         self.clock = clock
         self.publisher = self.broker.connect("publisher")
 
-    def read(self, topic: str, qos: int, payload: bytes = PAYLOAD) -> bytes:
-        numbers = range(1, READ + 1) if qos else [None] * READ
+    def read(self, topic: str, qos: int, payload: bytes = PAYLOAD, count: int = READ) -> bytes:
+        numbers = range(1, count + 1) if qos else [None] * count
         return b"".join(encode(Publish(topic, payload, qos, packet_id=number)) for number in numbers)
 
-    def subscriber(self, name: str, qos: int) -> FakeClient:
-        client = self.broker.connect(name)
+    def subscriber(self, name: str, qos: int, clean: bool = True) -> FakeClient:
+        client = self.broker.connect(name, clean_session=clean)
         client.subscribe("bench/#", qos)
         return client
+
+    def acknowledged_by(self, subscriber: FakeClient, count: int = READ) -> tuple[Callable[[], None], int]:
+        """Messages come at QoS 1, and ``subscriber`` acknowledges each."""
+        data, first = self.read("bench/topic", 1, count=count), 1
+
+        def path() -> None:
+            nonlocal first
+            self.publisher.send_bytes(data)
+            subscriber.send_bytes(b"".join(map(encode_puback, range(first, first + count))))
+            first += count
+
+        return path, count
 
     def qos_0_in_and_out(self) -> tuple[Callable[[], None], int]:
         self.subscriber("subscriber", 0)
@@ -143,16 +169,17 @@ class Paths:
         return lambda: self.publisher.send_bytes(data), 1
 
     def qos_1_in_and_out(self) -> tuple[Callable[[], None], int]:
-        subscriber = self.subscriber("subscriber", 1)
-        data, first = self.read("bench/topic", 1), 1
+        return self.acknowledged_by(self.subscriber("subscriber", 1))
 
-        def path() -> None:
-            nonlocal first
-            self.publisher.send_bytes(data)
-            subscriber.send_bytes(b"".join(map(encode_puback, range(first, first + READ))))
-            first += READ
+    def qos_1_in_and_durably_out(self) -> tuple[Callable[[], None], int]:
+        """Connected and quick: what it costs that the message would survive, and nothing is written."""
+        return self.acknowledged_by(self.subscriber("subscriber", 1, clean=False))
 
-        return path, READ
+    def qos_1_from_a_deep_window_and_out(self) -> tuple[Callable[[], None], int]:
+        return self.acknowledged_by(self.subscriber("subscriber", 1), DEEP)
+
+    def qos_1_from_a_deep_window_and_durably_out(self) -> tuple[Callable[[], None], int]:
+        return self.acknowledged_by(self.subscriber("subscriber", 1, clean=False), DEEP)
 
     def qos_2_in_and_out(self) -> tuple[Callable[[], None], int]:
         subscriber = self.subscriber("subscriber", 2)
@@ -165,6 +192,21 @@ class Paths:
             subscriber.send_bytes(b"".join(map(encode_pubrec, range(first, first + READ))))
             subscriber.send_bytes(b"".join(map(encode_pubcomp, range(first, first + READ))))
             first += READ
+
+        return path, READ
+
+    def connect(self) -> tuple[Callable[[], None], int]:
+        """From the accept of a socket, on a port for all protocols, to CONNACK."""
+        factory = SniffingFactory(self.broker.factory, arrivals=Arrivals(1_000_000, self.broker.clock))
+        address = IPv4Address("TCP", "127.0.0.1", 40_000)
+        connects = [encode(Connect(f"device-{number}")) for number in range(3 * READ)]
+        coming = iter([(StringTransport(peerAddress=address), connect) for connect in connects])
+
+        def path() -> None:
+            for transport, data in itertools.islice(coming, READ):
+                protocol = factory.buildProtocol(address)
+                protocol.makeConnection(transport)
+                protocol.dataReceived(data)
 
         return path, READ
 
@@ -181,7 +223,7 @@ class Paths:
         return path, READ
 
 
-PATHS: Final = [name for name in vars(Paths) if name.startswith(("qos", "ingest"))]
+PATHS: Final = [name for name in vars(Paths) if name.startswith(("qos", "connect", "ingest"))]
 
 
 def cost(name: str) -> int:
@@ -222,8 +264,12 @@ class Counting(SynchronousTestCase):
             path()
             traffic = paths.broker.broker.traffic
             self.assertEqual(traffic.internal_errors + len(traffic.protocol_errors), 0, name)
+            if name == "connect":
+                self.assertEqual(paths.broker.broker.connected, 1 + 2 * messages)
             if name.endswith("out") or "hundred" in name:
                 self.assertEqual(sum(traffic.publish_sent), 2 * messages, name)
+            queued = [record for record in paths.sessions.records if isinstance(record, Queued)]
+            self.assertEqual(queued, [], name)
         self.assertEqual(paths.writer.stored + paths.writer.duplicates, 2 * READ)
 
     def test_the_same_path_costs_the_same_again(self) -> None:

@@ -17,9 +17,9 @@ LIMITS = ROOT / "docs" / "limits.rst"
 
 class LimitsTests(SynchronousTestCase):
     def test_every_limit_has_a_row_and_every_row_is_a_setting(self) -> None:
-        """All of ``[limits]``, and all numbers of the sections that say what is stored, and over HTTP."""
+        """All of ``[limits]``, and all numbers of the sections about storage, HTTP and the bus."""
         settings = flat(Config())
-        sections = ("agents.", "ingest.", "web.")
+        sections = ("agents.", "bus.", "ingest.", "web.")
         limits = {name.removeprefix("limits.") for name in settings if name.startswith("limits.")}
         limits |= {
             name

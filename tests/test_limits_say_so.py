@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +11,6 @@ from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
-from twisted.logger import formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.broker.complaints import LINES, LINES_PER_HOST, WINDOW, Complaints
@@ -24,31 +23,31 @@ from platziverse.mqtt.packets import Connect, Publish, Subscribe, Subscription
 from platziverse.testing import BrokerHarness, MemoryStore
 from platziverse.web.settings import WebSettings
 from platziverse.web.site import make_site
-from tests.logs import observe_log
+from tests.logs import observe_lines
 from tests.web.browser import Connection
 
-LIMITS: Final = Path(__file__).parent.parent / "docs" / "limits.rst"
+ROOT: Final = Path(__file__).parent.parent
+LIMITS: Final = ROOT / "docs" / "limits.rst"
 #: How often each limit is met: more often than there are lines about one cause, and one host.
 OFTEN: Final = 2 * LINES
 
-#: What does not say so by itself, and why.
-SILENT: Final = {
-    "reserved_descriptors": "taken off max_connections, which says so",
-    "max_connects_per_minute": "a delay of a second, not counted apart and not said yet",
-    "handler_deadline": "tests/agents/test_handlers.py, with handlers that hang",
-    "max_unfinished_per_handler": "tests/agents/test_handlers.py, likewise",
-    "packets_per_turn": "nothing is lost or refused, and nobody waits longer than a turn",
-    "max_unfinished": "ordinary back pressure: nothing is lost; platziverse_held_connections",
-    "max_inflight": "ordinary flow: the message is queued",
+#: What is shown elsewhere, and where; or why it is not.
+ELSEWHERE: Final = {
+    "max_stored_bytes": "the max_queued_bytes of a durable Session, and said with it",
     "connect_delay": "the delay of max_connects_per_minute",
-    "awaiting_pubrel_expiry": "makes room where max_awaiting_pubrel, which says so, would close",
-    "ingest.slots": "ordinary flow: the next batch waits",
-    "ingest.batch": "ordinary flow: the next batch takes it",
-    "ingest.statement_deadline": "said with the state of the database: tests/ingest",
-    "ingest.keep_months": "tests/postgres, with a database",
-    "ingest.keep_rejected_days": "tests/postgres, with a database",
-    "ingest.keep_rejected_bytes": "tests/postgres, with a database",
-    "ingest.keep_rejected_payload": "length and hash stand beside what was cut",
+    "bus.max_pending": "tests/bus/test_redis.py",
+    "web.page": "no limit, and shown in tests/web/test_page.py",
+    "web.max_streams": "tests/web/test_streams.py",
+    "web.max_exports": "tests/web/test_streams.py",
+    "ingest.slots": "tests/ingest/test_limits.py",
+    "ingest.batch": "tests/ingest/test_limits.py",
+    "ingest.statement_deadline": "tests/ingest/test_limits.py",
+    "ingest.keep_rejected_payload": "tests/ingest/test_limits.py",
+    "ingest.keep_months": "tests/postgres/test_maintenance.py",
+    "ingest.keep_5m_months": "tests/postgres/test_rollups.py",
+    "ingest.keep_1h_months": "tests/postgres/test_rollups.py",
+    "ingest.keep_rejected_days": "tests/postgres/test_maintenance.py",
+    "ingest.keep_rejected_bytes": "tests/postgres/test_maintenance.py",
 }
 
 
@@ -70,9 +69,10 @@ class Meeting:
     meet: Callable[[BrokerHarness, int], object]
     counted: Callable[[BrokerHarness], int]
     table: Mapping[str, Any] = field(factory=dict)
+    handlers: Sequence[Any] = ()
 
     def harness(self) -> BrokerHarness:
-        harness = BrokerHarness(self.table, limits=Limits(**self.limits))
+        harness = BrokerHarness(self.table, limits=Limits(**self.limits), handlers=self.handlers)
         harness.advance(1)
         return harness
 
@@ -93,6 +93,10 @@ def protocol_errors(harness: BrokerHarness) -> int:
     return sum(harness.broker.traffic.protocol_errors.values())
 
 
+def handler_failures(harness: BrokerHarness) -> int:
+    return sum(harness.recorder.handler_failures.values())
+
+
 def traffic(name: str) -> Callable[[BrokerHarness], int]:
     return lambda harness: int(getattr(harness.broker.traffic, name))
 
@@ -108,7 +112,7 @@ def come(harness: BrokerHarness, number: int) -> None:
     for port in 2 * number + 1, 2 * number + 2:
         address = IPv4Address("TCP", "192.0.2.1", port)
         if harness.crowd.admits(address, origin(address)):
-            harness.crowd.entered()
+            harness.crowd.entered(object())
             harness.crowd.came_from(origin(address))
 
 
@@ -160,6 +164,33 @@ def leave_and_miss(harness: BrokerHarness, number: int) -> None:
     publisher = harness.connect(f"{number}p")
     publisher.publish("t", b"12345678", 1, 1)
     publisher.publish("t", b"12345678", 1, 2)
+
+
+def never_acknowledge(harness: BrokerHarness, number: int) -> None:
+    """A client acknowledges none of two messages."""
+    harness.connect(str(number)).subscribe(f"t/{number}", 1)
+    publish(f"t/{number}", f"t/{number}", qos=1)(harness, -number - 1)
+
+
+def never_release(harness: BrokerHarness, number: int) -> None:
+    """A client releases no QoS 2 message, and has one more."""
+    client = harness.connect(str(number))
+    for packet_id in 1, 2:
+        client.publish("t", b"", 2, packet_id)
+        harness.advance(2)
+
+
+def keep_the_handler_busy(harness: BrokerHarness, number: int) -> None:
+    """Two messages for a handler that does not finish."""
+    client = harness.connect(str(number))
+    for packet_id in 1, 2:
+        client.publish("hung", b"", 1, packet_id)
+        harness.advance(1)
+
+
+def hung(publish: Any) -> dict[str, Any]:
+    """A table whose handler hangs."""
+    return {"hung": never}
 
 
 def fall_behind(harness: BrokerHarness, number: int) -> None:
@@ -215,6 +246,12 @@ def deny(harness: BrokerHarness, number: int) -> None:
     harness.turn()
 
 
+def take_over(harness: BrokerHarness, number: int) -> None:
+    """Three clients with one Client Identifier, of which none goes by itself."""
+    for _ in range(3):
+        harness.connect(str(number))
+
+
 STORING: Final = {"agent/message": never}
 SMALL_QUEUE: Final = {"max_queued_messages": 1, "max_queued_bytes": 1000, "max_inflight": 1}
 
@@ -222,14 +259,17 @@ MEETINGS: Final[Mapping[str, Meeting]] = {
     "max_connections": Meeting({"max_connections": 1}, come, refused_connections),
     "max_connections_per_address": Meeting({"max_connections_per_address": 1}, come, refused_connections),
     "max_connections_per_user": Meeting({"max_connections_per_user": 1}, connect_twice, refused_connects),
+    "max_connects_per_minute": Meeting(
+        {"max_connects_per_minute": 1}, take_over, traffic("takeovers_delayed")
+    ),
     "connect_deadline": Meeting({}, wait(11, connected=False), protocol_errors),
     "packet_deadline": Meeting({}, wait(32, b"\x30\x05\x00"), protocol_errors),
     "write_deadline": Meeting({}, wait(63), protocol_errors),
     "max_message_rate": Meeting({"max_message_rate": 1}, publish(*["t"] * 20), traffic("rate_holds")),
     "max_byte_rate": Meeting({"max_byte_rate": 10}, publish(*["t"] * 20), traffic("rate_holds")),
-    "max_connect_size": Meeting({}, send(b"\x10\x80\x80\x08", connected=False), protocol_errors),
+    "max_connect_size": Meeting({}, send(b"\x10\x80\x80\x20", connected=False), protocol_errors),
     "max_packet_size": Meeting({"max_packet_size": 128}, send(b"\x30\x80\x02"), protocol_errors),
-    "max_topic_levels": Meeting({"max_topic_levels": 2}, publish("a/b/c"), protocol_errors),
+    "max_topic_levels": Meeting({"max_topic_levels": 1}, publish("a/b/c"), protocol_errors),
     "max_client_id_bytes": Meeting(
         {"max_client_id_bytes": 23},
         lambda harness, number: harness.open().send(Connect(f"{number:024}")),
@@ -262,6 +302,21 @@ MEETINGS: Final[Mapping[str, Meeting]] = {
     "max_connect_rate": Meeting({"max_connect_rate": 100}, crowd_in, traffic("connections_delayed")),
     "max_absent_sessions": Meeting(
         {"max_absent_sessions": 1}, leave_both, traffic("sessions_ended_for_room")
+    ),
+    "reserved_descriptors": Meeting({"max_connections": 1}, come, refused_connections),
+    "handler_deadline": Meeting(
+        {"handler_deadline": 0.5}, keep_the_handler_busy, handler_failures, handlers=[hung]
+    ),
+    "max_unfinished_per_handler": Meeting(
+        {"max_unfinished_per_handler": 1}, keep_the_handler_busy, handler_failures, handlers=[hung]
+    ),
+    "packets_per_turn": Meeting({"packets_per_turn": 2}, send(b"\xc0\x00" * 5), traffic("turns_ended")),
+    "max_unfinished": Meeting(
+        {"max_unfinished": 1}, publish("agent/message", qos=1), traffic("store_holds"), STORING
+    ),
+    "max_inflight": Meeting({"max_inflight": 1}, never_acknowledge, traffic("queues_begun")),
+    "awaiting_pubrel_expiry": Meeting(
+        {"max_awaiting_pubrel": 1, "awaiting_pubrel_expiry": 1}, never_release, traffic("pubrels_missed")
     ),
     "session_expiry": Meeting({"session_expiry": 1}, go_for_long, traffic("sessions_expired")),
 }
@@ -296,19 +351,21 @@ def documented() -> set[str]:
 
 class LimitTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.events: list[Any] = []
-        observe_log(self, self.events.append)
+        self.said = observe_lines(self)
 
     def lines(self, setting: str) -> list[str]:
-        return [text for event in self.events if re.search(rf"\b{setting}\b", text := formatEvent(event))]
+        return [line for line in self.said if re.search(rf"\b{setting}\b", line)]
 
     def test_every_limit_is_here(self) -> None:
-        self.assertEqual(documented(), {*MEETINGS, *REPORTS, *WEB, *SILENT, TIMEOUT})
+        self.assertEqual(documented(), {*MEETINGS, *REPORTS, *WEB, *ELSEWHERE, TIMEOUT})
+        for setting, file in ELSEWHERE.items():
+            if file.startswith("tests/"):
+                self.assertIn(setting.rpartition(".")[2], (ROOT / file).read_text())
 
     def test_every_limit_of_the_broker_is_counted_and_said(self) -> None:
         wrong = []
         for setting, meeting in MEETINGS.items():
-            self.events.clear()
+            self.said.clear()
             harness = meeting.harness()
             meeting.meet(harness, 0)
             if not meeting.counted(harness):
@@ -321,7 +378,7 @@ class LimitTests(SynchronousTestCase):
     def test_no_limit_that_is_met_again_and_again_fills_the_log(self) -> None:
         for setting, meeting in MEETINGS.items():
             harness = meeting.harness()
-            self.events.clear()
+            self.said.clear()
             began = harness.clock.seconds()
             for number in range(OFTEN):
                 meeting.meet(harness, number)
@@ -331,7 +388,7 @@ class LimitTests(SynchronousTestCase):
 
     def test_the_limits_of_reports_are_counted_and_said(self) -> None:
         for setting, (payloads, reason) in REPORTS.items():
-            self.events.clear()
+            self.said.clear()
             harness = BrokerHarness(reports=MemoryStore())
             client = harness.connect()
             for payload in payloads:
@@ -343,7 +400,7 @@ class LimitTests(SynchronousTestCase):
 
     def test_the_limits_of_http_are_counted_and_said(self) -> None:
         for setting, settings in WEB.items():
-            self.events.clear()
+            self.said.clear()
             clock, counters = Clock(), Traffic()
             complaints = Complaints(clock, "web")
             site = make_site(clock, WebSettings(**settings), str, traffic=counters, complaints=complaints)
@@ -370,5 +427,5 @@ class LimitTests(SynchronousTestCase):
         self.assertEqual(counters.requests_timed_out, 2)
         self.assertEqual(len(self.lines(TIMEOUT)), 2)
         clock.advance(31)  # cut, where they have not taken the end
-        self.assertEqual([line for event in self.events if "iming out" in (line := formatEvent(event))], [])
+        self.assertEqual([line for line in self.said if "iming out" in line], [])
         complaints.stop()

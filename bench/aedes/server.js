@@ -1,11 +1,13 @@
-// aedes on two ports of loopback, TCP and WebSocket: node server.js TCP WEBSOCKET
+// aedes on two ports of loopback, TCP and WebSocket: node server.js TCP WEBSOCKET [REDIS]
 import { createServer as createHttpServer } from 'node:http'
 import { createServer } from 'node:net'
 import { Aedes } from 'aedes'
 import { createWebSocketStream, WebSocketServer } from 'ws'
 
-const [port, webSocketPort] = process.argv.slice(2).map(Number)
-const aedes = await Aedes.createBroker()
+const [port, webSocketPort, redisPort] = process.argv.slice(2).map(Number)
+// By default a client that comes back gets 1,000 messages, and the others never.
+const options = { port: redisPort, maxSessionDelivery: 10_000_000 }
+const aedes = await Aedes.createBroker(redisPort ? { persistence: (await import('aedes-persistence-redis')).default(options) } : {})
 
 // The keyword is what net.Server takes; the other brokers have Nagle's algorithm off as well.
 createServer({ noDelay: true }, aedes.handle).listen(port, '127.0.0.1')

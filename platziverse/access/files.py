@@ -48,6 +48,9 @@ def read_lines(path: str) -> list[str]:
 def replace_file(path: str, text: str) -> None:
     """Put ``text`` in the place of the file at once; who owned it owns it again, and others cannot read it.
 
+    A new file of root's belongs to the group of its directory, which may read it: the daemon's, where the
+    directory is the service's.
+
     :raises AccessError: nothing was changed.
     """
     folder = os.path.dirname(os.path.abspath(path))
@@ -57,9 +60,9 @@ def replace_file(path: str, text: str) -> None:
         with open(handle, "w", encoding="utf-8") as file:
             os.fchmod(file.fileno(), PRIVATE)
             with suppress(FileNotFoundError, PermissionError):
-                found = os.stat(path)
-                os.fchown(file.fileno(), found.st_uid, found.st_gid)
-                if found.st_mode & (stat.S_IRGRP | stat.S_IROTH) == stat.S_IRGRP:
+                user, group, shared = _owners(path, folder)
+                os.fchown(file.fileno(), user, group)
+                if shared:
                     os.fchmod(file.fileno(), FOR_GROUP)
             file.write(text)
             file.flush()
@@ -70,6 +73,16 @@ def replace_file(path: str, text: str) -> None:
             with suppress(OSError):
                 os.unlink(temporary)
         raise AccessError(path, error.strerror or str(error)) from error
+
+
+def _owners(path: str, folder: str) -> tuple[int, int, bool]:
+    """User, group, and whether the group may read the file; -1: whoever writes it."""
+    with suppress(FileNotFoundError):
+        found = os.stat(path)
+        only_group = found.st_mode & (stat.S_IRGRP | stat.S_IROTH) == stat.S_IRGRP
+        return found.st_uid, found.st_gid, only_group
+    group = os.stat(folder).st_gid
+    return (-1, group, True) if group and not os.geteuid() else (-1, -1, False)
 
 
 def writable_by_everyone(path: str) -> bool:

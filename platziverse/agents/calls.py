@@ -133,11 +133,11 @@ class Call:
 
 
 def _noted(failure: Failure) -> None:
-    """The answer of the call has failed with it."""
+    """Ignore a failure with which the answer of the call fails, too."""
 
 
 def in_this_context(deferred: "Deferred[Any]") -> "Deferred[Any]":
-    """A Deferred with the same result whose callbacks belong to the calls that are running now."""
+    """Return a Deferred with the same result, whose callbacks belong to the calls that are running now."""
     answer: Deferred[Any] = Deferred()
     context = copy_context()
     deferred.addBoth(lambda result: context.run(answer.callback, result))

@@ -38,7 +38,7 @@ _WORD: Final = re.compile(
     rb'"(?:[^"\\]+|\\.)*"?|(?<![\w.])[-+]?(?:nan|inf|infinity)(?![\w.])', re.DOTALL | re.IGNORECASE
 )
 #: What such a word is replaced by, so that the rest can be read: a text that is refused as a value.
-_NO_NUMBER: Final = "\x01no number: "
+NO_NUMBER: Final = "\x01no number: "
 
 
 def read_carefully(
@@ -50,9 +50,9 @@ def read_carefully(
 
     :raises InvalidReport: nothing can be used.
     """
-    _check_text(payload)
+    check_text(payload)
     _check_depth(payload)
-    payload = _WORD.sub(_quoted, payload)
+    payload = words_marked(payload)
     try:
         message = _decode(payload)
     except ValidationError as error:
@@ -63,7 +63,7 @@ def read_carefully(
         raise InvalidReport(
             "size", f"{len(message.metrics)} metrics, {max_metrics} are allowed (max_metrics)"
         )
-    _check_keys(payload)
+    check_keys(payload)
     agent = message.agent
     for field in ("uuid", "username", "name", "hostname"):
         if "\0" in getattr(agent, field):
@@ -74,12 +74,21 @@ def read_carefully(
     return agent, metrics, _read_timestamp(message.timestamp), problems
 
 
+def words_marked(payload: bytes) -> bytes:
+    """Return JSON that can be read: each word such as NaN is a text, ``NO_NUMBER`` and the word."""
+    return _WORD.sub(_quoted, payload)
+
+
 def _quoted(found: "re.Match[bytes]") -> bytes:
     word = found[0]
     return word if word.startswith(b'"') else b'"\\u0001no number: %b"' % word
 
 
-def _check_text(payload: bytes) -> None:
+def check_text(payload: bytes) -> None:
+    """Check that a payload is text.
+
+    :raises InvalidReport: it is no UTF-8, or begins with a byte order mark.
+    """
     if payload.startswith(_BOM):
         raise InvalidReport("encoding", "begins with a byte order mark")
     try:
@@ -102,7 +111,11 @@ def _check_depth(payload: bytes) -> None:
             depth -= 1
 
 
-def _check_keys(payload: bytes) -> None:
+def check_keys(payload: bytes) -> None:
+    """Check JSON that could be read.
+
+    :raises InvalidReport: a key comes twice in one object.
+    """
     try:
         json.loads(payload, object_pairs_hook=_unique, parse_int=_any, parse_float=_any)
     except ValueError as error:  # pragma: no cover: msgspec has taken it; on nothing known do they differ
@@ -144,7 +157,7 @@ def _read_metric(raw: Raw) -> Metric:
     metric = _decode_metric(raw)
     value: Any = metric.value
     metric.value = value = value if isinstance(value, str) else number_text(value)
-    if value.startswith(_NO_NUMBER):
+    if value.startswith(NO_NUMBER):
         raise ValueError(f"{value[1:]} - at `$.value`")
     if "\0" in metric.type:
         raise ValueError("NUL - at `$.type`")

@@ -1,7 +1,7 @@
 """Interfaces: the ports of this room, to the store below it and to the broker beside it."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -14,6 +14,7 @@ __all__ = [
     "Complaints",
     "OnStop",
     "Publisher",
+    "Recognising",
     "Record",
     "ReportStore",
     "Warn",
@@ -63,6 +64,13 @@ class Complaints(Protocol):
     def fail(
         self, cause: str, failure: Failure, format: str, /, *, address: str, **fields: object
     ) -> None: ...
+
+
+@runtime_checkable
+class Recognising(Protocol):
+    """A Recognising is a handler that is told of messages that come again; the broker's has the text."""
+
+    def repeated(self, message: Publish, client: "Client", /) -> "Deferred[Any] | None": ...
 
 
 class OnStop(Protocol):

@@ -6,7 +6,7 @@ What is made for every message is a Struct, which is decoded and made three time
 attrs, and is not looked at by the garbage collector; no cycle can lead through one.
 """
 
-from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, Protocol, TypeAlias
 
 from attrs import define, field, frozen
 from msgspec import Meta, Struct
@@ -28,6 +28,9 @@ else:
 Pid: TypeAlias = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 
+#: How far an agent's clock may be behind and ahead of ours, in seconds.
+PAST: Final = 7 * 86_400.0
+FUTURE: Final = 600.0
 #: Characters of a reason.
 MAX_REASON: Final = 500
 
@@ -85,6 +88,27 @@ class Rejection:
     arrived: float
 
 
+class Describes(Protocol):
+    """A Describes is where Reports come from, and knows more of their types than Reports say: a rule.
+
+    :ivar name: of the rule, as people write it.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def unit(self, kind: str) -> str | None:
+        """Return in what metrics of a type are measured."""
+
+
+class Series(Struct, frozen=True, gc=False):
+    """A Series is what is known of all metrics of one type of an agent, written when the first comes."""
+
+    type: str
+    unit: str | None = None
+    rule: str | None = None
+
+
 _NO_SOURCE: Final = Rejection("", "", b"", "", 0.0)
 
 
@@ -101,6 +125,8 @@ class Report(Struct, gc=False):
     :param key: 16 bytes that recognise a redelivery, or ``None`` when the message has no usable timestamp.
     :param rejections: the unusable parts of this message, in the same transaction: empty, or one
         Rejection that names every unusable metric (one for each would multiply the bytes of the message).
+    :ivar series: of the types that the agent has not sent before, as far as this daemon remembers.
+    :ivar described: knows their units; ``None``: nobody does.
     :param source: the raw message, in case the database refuses a report that validation let through.
     """
 
@@ -113,6 +139,8 @@ class Report(Struct, gc=False):
     time_form: str = ""
     key: bytes | None = None
     delivery: Delivery | None = None
+    series: tuple[Series, ...] = ()
+    described: Describes | None = None
     rejections: list[Rejection] = struct_field(default_factory=list)
 
 
@@ -123,17 +151,31 @@ class Departure:
     uuid: str
 
 
+def usable(measured: float, arrived: float) -> bool:
+    """Return whether a message that arrived at one time can have been measured at another."""
+    return arrived - PAST <= measured <= arrived + FUTURE
+
+
 def move(entry: object, seconds: float) -> None:
     """Correct the time of arrival of an entry, if it has one: the clock was behind by so many seconds."""
     if isinstance(entry, Report):
         entry.arrived += seconds
         for rejection in (entry.source, *entry.rejections):
             rejection.arrived = entry.arrived
+        if entry.measured is not None and not usable(entry.measured, entry.arrived):
+            entry.measured_adjusted = True  # the agent's clock was as wrong as ours
         if entry.measured_adjusted:
             entry.measured = entry.arrived
     elif isinstance(entry, Rejection):
         entry.arrived += seconds
 
 
+@frozen
+class Arrival:
+    """An Arrival says that a connection speaks for an agent whose message was saved before it began."""
+
+    agent: Agent
+
+
 #: Everything that the handlers of agents save; ``ingest/reports.py`` has a kind for each.
-Entry: TypeAlias = Report | Rejection | Departure | Record
+Entry: TypeAlias = Report | Rejection | Departure | Arrival | Record

@@ -5,21 +5,18 @@ of quotation marks that nothing was there that it did not read. Everything unusu
 (:mod:`~platziverse.agents.careful`), which is also the one that says what is wrong.
 """
 
+from collections.abc import Callable
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from msgspec import DecodeError, Struct
 from msgspec.json import Decoder
 
 from platziverse.agents.careful import number_text, read_carefully
 from platziverse.agents.limits import AgentLimits
-from platziverse.agents.model import Agent, InvalidReport, Metric, Rejection, Report
+from platziverse.agents.model import FUTURE, PAST, Agent, InvalidReport, Metric, Rejection, Report
 from platziverse.mqtt.packets import Publish
-from platziverse.times import milliseconds
-
-#: How far an agent's clock may be behind and ahead of ours, in seconds.
-PAST: Final = 7 * 86_400.0
-FUTURE: Final = 600.0
+from platziverse.times import MICROSECONDS, MILLISECONDS, milliseconds
 
 _EXACT: Final = 2**53
 _LONG: Final = 1024
@@ -35,12 +32,37 @@ class _Message(Struct, gc=False):
 
 _decode: Final = Decoder(_Message).decode
 
+#: Sets the time of a reading, as :func:`use_time` does for what comes now.
+UseTime: TypeAlias = Callable[[Report, int | float, blake2b], None]
 
-def parse(message: Publish, client_id: str, arrived: float, limits: AgentLimits = _DEFAULTS) -> Report:
+
+def use_time(report: Report, milliseconds: int | float, hashed: blake2b) -> None:
+    """Set the time of a reading, and the key of its report, if that time can be right.
+
+    :param milliseconds: since the epoch; NaN stands for a time that is no number.
+    :param hashed: of :func:`hash_of`.
+    """
+    arrived = report.arrived
+    if (arrived - PAST) * 1000 <= milliseconds <= (arrived + FUTURE) * 1000:
+        report.measured = milliseconds / 1000
+        report.key = int(milliseconds).to_bytes(6, "big") + hashed.digest()
+    else:
+        report.measured = arrived
+        report.measured_adjusted = True
+
+
+def parse(
+    message: Publish,
+    client_id: str,
+    arrived: float,
+    limits: AgentLimits = _DEFAULTS,
+    use_time: UseTime = use_time,
+) -> Report:
     """Return the Report that a message brings.
 
     :param client_id: of the sender, for the Rejections.
     :param arrived: seconds since the epoch, wall clock.
+    :param use_time: sets the time of its reading.
     :raises InvalidReport: nothing of the message can become rows.
     """
     payload = message.payload
@@ -57,9 +79,10 @@ def parse(message: Publish, client_id: str, arrived: float, limits: AgentLimits 
         timestamp = found.timestamp
         report = Report(found.agent, found.metrics, arrived, source)
     if timestamp is not None:
+        if isinstance(timestamp, str) or not MILLISECONDS <= timestamp < MICROSECONDS:
+            timestamp, report.time_form = milliseconds(timestamp)
         # The payload names the agent: its hash is one over agent and payload.
-        time, report.time_form = milliseconds(timestamp)
-        use_time(report, time, payload)
+        use_time(report, timestamp, hash_of(payload))
     return report
 
 
@@ -90,19 +113,9 @@ def _read_quickly(payload: bytes, max_metrics: int) -> _Message | None:
     return message
 
 
-def use_time(report: Report, milliseconds: int | float, hashed: bytes) -> None:
-    """Set the time of a reading, and the key of its report, if that time can be right.
-
-    :param milliseconds: since the epoch; NaN stands for a time that is no number.
-    :param hashed: bytes that recognise the message when it comes again.
-    """
-    arrived = report.arrived
-    if (arrived - PAST) * 1000 <= milliseconds <= (arrived + FUTURE) * 1000:
-        report.measured = milliseconds / 1000
-        report.key = int(milliseconds).to_bytes(6, "big") + blake2b(hashed, digest_size=10).digest()
-    else:
-        report.measured = arrived
-        report.measured_adjusted = True
+def hash_of(hashed: bytes) -> blake2b:
+    """Return the hash of bytes that recognise a message when it comes again, as a part of its key."""
+    return blake2b(hashed, digest_size=10)
 
 
 def check_size(payload: bytes, limits: AgentLimits) -> None:

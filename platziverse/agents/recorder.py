@@ -1,8 +1,7 @@
 """Recorder: saves Reports for their senders, and Departures when a connection ends."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from hashlib import blake2b
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from msgspec.json import encode
@@ -12,9 +11,18 @@ from twisted.python.failure import Failure
 
 from platziverse.agents.interfaces import Client, ReportStore, Warn
 from platziverse.agents.limits import AgentLimits
-from platziverse.agents.model import MAX_REASON, Agent, Departure, InvalidReport, Rejection, Report
+from platziverse.agents.model import (
+    MAX_REASON,
+    Agent,
+    Arrival,
+    Departure,
+    InvalidReport,
+    Rejection,
+    Report,
+    Series,
+)
 from platziverse.agents.pending import EndedSessions
-from platziverse.agents.presence import Presence
+from platziverse.agents.presence import Presence, Spoken
 from platziverse.agents.vocabulary import Vocabulary
 from platziverse.broker.records import Delivery, Release
 from platziverse.mqtt.packets import Publish
@@ -64,8 +72,12 @@ class Recorder:
         self.times_adjusted = 0
         #: Messages whose ``timestamp`` was understood and not in milliseconds, by what it was in.
         self.times_converted: Counter[str] = Counter()
+        #: Called with each Report that is saved, while somebody watches.
+        self.observe: Callable[[Report], None] | None = None
         self._sessions = EndedSessions(store, self._not_saved)
         self._vocabulary = Vocabulary(self.limits.max_types)
+        # Made when the first handler of a table records: most daemons have none.
+        self._spoken: Spoken | None = None
         self._warn = warn
         self._publish = publish
         self._may_speak_for = may_speak_for
@@ -88,42 +100,66 @@ class Recorder:
         :param errors: what is wrong with further Reports of the message. When none can be saved, the message
             becomes a Rejection; else the first one saved brings the Rejection along.
         """
-        admitted: list[tuple[Report, bool]] = []
-        refused = list(errors)
-        for report in reports:
-            try:
-                known = self.admit(report, client)
-            except InvalidReport as error:
-                refused.append(error)
-            else:
-                if not known:  # heard at once: the next may be one agent too many
-                    self._hear(report.agent, client)
-                admitted.append((report, known))
-        if not admitted and not refused:
-            return succeed(None)
+        admitted, refused = self.admit_all(reports, client)
+        if admitted:
+            self._spoken = self._spoken or Spoken()
+            self._spoken.note(message, client, [report.agent for report, _ in admitted])
+        return self.save_all(message, client, arrived, admitted, [*errors, *refused])
+
+    def save_all(
+        self,
+        message: Publish,
+        client: Client,
+        arrived: float,
+        admitted: "Sequence[tuple[Report, bool]]",
+        refused: Sequence[InvalidReport],
+    ) -> "Deferred[Any]":
+        """Save what :meth:`admit_all` has returned; the Deferred fires when all of it is committed."""
         if not admitted:
-            return self.reject(message, client, _one_of(refused), arrived)
-        first, last = admitted[0][0], admitted[-1][0]
+            return self.reject(message, client, _one_of(refused), arrived) if refused else succeed(None)
         if refused:
-            _add_rejection(first, _one_of(refused).reason)
+            _add_rejection(admitted[0][0], _one_of(refused).reason)
         if client.persistent and message.qos == 2:
-            last.delivery = delivery_of(message, client)
+            admitted[-1][0].delivery = Delivery.of(message, client.client_id)
         return together([self.save(report, client, known) for report, known in admitted])
 
-    def admit(self, report: Report, client: Client) -> bool:
+    def admit_all(
+        self, reports: Sequence[Report], client: Client, asks: bool = True
+    ) -> tuple[list[tuple[Report, bool]], list[InvalidReport]]:
+        """Return the Reports that may be saved, each as :meth:`save` takes it, and why the others may not.
+
+        :param asks: as of :meth:`admit`.
+        """
+        admitted, refused = [], []
+        for report in reports:
+            try:
+                known = self.admit(report, client, asks)
+            except InvalidReport as error:
+                refused.append(error)
+                continue
+            if not known:  # heard at once: the next may be one agent too many
+                self._hear(report.agent, client)
+            admitted.append((report, known))
+        return admitted, refused
+
+    def admit(self, report: Report, client: Client, asks: bool = True) -> bool:
         """Return whether the agent was heard before on this connection, which is open.
 
         Metrics of types that the agent may not send any more are taken out of the report.
 
+        :param asks: whether the client may speak for the agent; false where the topic names it, so that the
+            access rules have decided.
         :raises InvalidReport: the client may not speak for the agent, or the agent not of these types.
         """
         agent = report.agent
-        if not self._may_speak_for(client, agent.uuid, agent.username):
-            raise InvalidReport("binding", "its user may not speak for this agent")
+        if asks:
+            self._check_speaker(client, agent)
         known = self.presence.has_heard(client, agent.uuid)
         if not known:
             self.presence.check(client, agent.uuid)
-        metrics, others = self._vocabulary.admit(agent.uuid, report.metrics)
+        metrics, others, learnt = self._vocabulary.admit(agent.uuid, report.metrics)
+        if learnt:
+            report.series = _series(report, learnt)
         if others:
             most = self.limits.max_types
             reason = f"{len(others)} metrics of new types, the agent has {most} already (max_types)"
@@ -132,6 +168,11 @@ class Recorder:
             report.metrics = metrics
             _add_rejection(report, reason)
         return known
+
+    def _check_speaker(self, client: Client, agent: Agent) -> None:
+        """Check who speaks. :raises InvalidReport: the client may not speak for the agent."""
+        if not self._may_speak_for(client, agent.uuid, agent.username):
+            raise InvalidReport("binding", "its user may not speak for this agent")
 
     def save(self, report: Report, client: Client, known: bool) -> "Deferred[None]":
         """Save a Report that was admitted; the Deferred fires when it is committed.
@@ -148,11 +189,56 @@ class Recorder:
         for rejection in report.rejections:
             self.partly_rejected += 1
             self._complain(client, report.source.topic, rejection.reason)
+        if self.observe is not None:
+            self.observe(report)
         answer = self._sessions.save(client.client_id, report)
         if not known and not self.presence.is_open(client) and not self.presence.is_connected(uuid):
             # A Will, or a message that came out of its connection last: the rows say connected now.
             self._depart(uuid, client)
         return answer
+
+    def repeated(self, message: Publish, client: Client) -> "Deferred[Any] | None":
+        """Let the connection speak for the agents of a message that :meth:`record` got, and has come again.
+
+        :return: as of :meth:`arrive`.
+        """
+        agents = self._spoken.find(message, client) if self._spoken is not None else ()
+        return self.arrive_all([Report(agent, []) for agent in agents], client)
+
+    def arrive_all(
+        self, reports: Iterable[Report], client: Client, asks: bool = True
+    ) -> "Deferred[Any] | None":
+        """Let the connection speak for all agents of a message that is stored, as :meth:`arrive` for one."""
+        answers = [answer for report in reports if (answer := self.arrive(report, client, asks)) is not None]
+        return together(answers) if answers else None
+
+    def arrive(self, report: Report, client: Client, asks: bool = True) -> "Deferred[None] | None":
+        """Let the connection speak for the agent of a Report that is stored; the Deferred fires on commit.
+
+        :param asks: as of :meth:`admit`.
+        :return: ``None`` when nothing changes: it has spoken for the agent, it may not, or it has ended.
+        """
+        try:
+            if not self.presence.is_open(client) or self.admit(report, client, asks):
+                return None
+        except InvalidReport:  # as when it came first; or its next message of this agent is rejected with it
+            return None
+        self._hear(report.agent, client)
+        return self._sessions.save(client.client_id, Arrival(report.agent))
+
+    def depart(self, agent: Agent, client: Client, asks: bool) -> "Deferred[None] | None":
+        """Let an agent go of which a message says that it has gone, whoever speaks for it.
+
+        :param asks: as of :meth:`admit`.
+        :return: ``None`` when nobody speaks for it, else a Deferred that fires when that is committed.
+        :raises InvalidReport: the client may not speak for the agent.
+        """
+        if asks:
+            self._check_speaker(client, agent)
+        if not self.presence.depart(client, agent.uuid):
+            return None
+        self._publish(DISCONNECTED, _disconnected(agent.uuid))
+        return self._sessions.save(client.client_id, Departure(agent.uuid))
 
     def reject(
         self, message: Publish, client: Client, error: InvalidReport, arrived: float
@@ -162,6 +248,10 @@ class Recorder:
         self._complain(client, message.topic, error.reason)
         rejection = Rejection(message.topic, client.client_id, message.payload, error.reason, arrived)
         return self._sessions.save(client.client_id, rejection)
+
+    def describe_again(self) -> None:
+        """Write the series of all types again when they come next: rules, and units, have changed."""
+        self._vocabulary = Vocabulary(self.limits.max_types)
 
     def _hear(self, agent: Agent, client: Client) -> None:
         if self.presence.heard(client, agent.uuid):
@@ -216,6 +306,8 @@ class Recorder:
 
     def message_released(self, client: Client, packet_id: int) -> "Deferred[Any]":
         """Save a Release: PUBCOMP waits until the Packet Identifier is forgotten."""
+        if self._spoken is not None:
+            self._spoken.forget(client.client_id, packet_id)
         return self._sessions.save(client.client_id, Release(client.client_id, packet_id))
 
     def session_ended(self, client_id: str) -> None:
@@ -228,6 +320,14 @@ def together(answers: "Sequence[Deferred[Any]]") -> "Deferred[Any]":
     if len(answers) == 1:
         return answers[0]
     return gatherResults(answers, consumeErrors=True).addErrback(_first_failure)
+
+
+def _series(report: Report, kinds: Sequence[str]) -> tuple[Series, ...]:
+    """Return what is known of the types of a Report."""
+    described = report.described
+    if described is None:
+        return tuple([Series(kind) for kind in kinds])
+    return tuple([Series(kind, described.unit(kind), described.name) for kind in kinds])
 
 
 def _first_failure(failure: Failure) -> Failure:
@@ -252,14 +352,6 @@ def _connected(agent: Agent) -> bytes:
 
 def _disconnected(uuid: str) -> bytes:
     return encode({"agent": {"uuid": uuid}})
-
-
-def delivery_of(message: Publish, client: Client) -> Delivery:
-    """Return the record that recognises a redelivery of a QoS 2 message of a persistent Session."""
-    digest = blake2b(message.topic.encode(), digest_size=16)
-    digest.update(b"\0" + message.payload)
-    assert message.packet_id is not None
-    return Delivery(client.client_id, message.packet_id, message.dup, digest.digest())
 
 
 def _add_rejection(report: Report, reason: str) -> None:

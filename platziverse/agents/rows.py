@@ -15,10 +15,10 @@ from twisted.python.failure import Failure
 
 from platziverse.agents.calls import Call, in_this_context, running
 from platziverse.agents.careful import read_carefully
-from platziverse.agents.interfaces import Client
+from platziverse.agents.interfaces import Client, Recognising
 from platziverse.agents.limits import AgentLimits
 from platziverse.agents.model import MAX_REASON, InvalidReport, Rejection, Report
-from platziverse.agents.payload import check_size, use_time
+from platziverse.agents.payload import check_size, hash_of, use_time
 from platziverse.agents.pending import Redeliveries
 from platziverse.agents.recorder import Recorder, together
 from platziverse.mqtt.packets import Publish
@@ -125,7 +125,7 @@ class RecordingRow:
             if answer is not None:
                 self.recording.recorder.redelivered += 1
                 fate.kept = True  # by the first copy
-                return answer
+                return answer.addCallback(lambda _: self.repeated(message, client))
         refusal = self.recording.tables.refusal(self, message)
         if refusal:
             fate.failed.append(refusal)
@@ -135,16 +135,19 @@ class RecordingRow:
             self._redeliveries.watch(message, client, answer)
         return answer
 
+    def repeated(self, message: Publish, client: Client, /) -> "Deferred[Any] | None":
+        """Let the connection speak for the agents of a message that has come again; no handler is called."""
+        return self.recording.recorder.repeated(message, client)
+
     def _answer(self, call: Call, client: Client, fate: "Fate") -> "Deferred[Any] | None":
-        arrived = self.recording.recorder.wall_clock()
-        finish = partial(self._finish, call, client, fate, arrived)
+        finish = partial(self._finish, call, client, fate)
         self.recording.begin(call)
         token = running.set((*running.get(), call))
         try:
             given = self._handler(call.message, client)
             if iscoroutine(given):
                 given = Deferred.fromCoroutine(given)
-        except (Exception, SystemExit):  # which would go on to the reactor, and the message come again
+        except BaseException:  # SystemExit too would go on to the reactor, and the message come again
             given = Failure()
         finally:
             running.reset(token)
@@ -154,18 +157,18 @@ class RecordingRow:
             finish(given if isinstance(given, Failure) else _checked(given))
         return call.answer if call.recorded or not call.answer.called else None
 
-    def _finish(self, call: Call, client: Client, fate: "Fate", arrived: float, result: Any) -> None:
+    def _finish(self, call: Call, client: Client, fate: "Fate", result: Any) -> None:
         """Save the Reports that the handler has returned, or note how it has failed: it has finished."""
         recording, message = self.recording, call.message
         recording.end(call)
         try:
             if reports := reports_in(result):
-                call.keep(recording.save(message, client, arrived, reports))
+                call.keep(recording.save(message, client, fate.arrived, reports))
         except Exception:  # a Report made of something that no JSON can say
             result = Failure()
         if isinstance(result, Failure):
             if isinstance(result.value, InvalidReport):
-                call.keep(recording.recorder.reject(message, client, result.value, arrived))
+                call.keep(recording.recorder.reject(message, client, result.value, fate.arrived))
             elif call.unsaved is None:  # else it has only passed on what the store said
                 fate.failed.append(recording.tables.failed(self, message, client, result))
         fate.kept = fate.kept or call.recorded
@@ -182,13 +185,15 @@ def _checked(given: Any) -> Any:
 class Fate:
     """A Fate is noted for one message by all its handlers.
 
+    :param arrived: when it came, in seconds since the epoch.
     :ivar kept: it is being stored, as rows or as a Rejection.
     :ivar failed: a line for each handler that has failed.
     """
 
-    __slots__ = ("failed", "kept")
+    __slots__ = ("arrived", "failed", "kept")
 
-    def __init__(self) -> None:
+    def __init__(self, arrived: float) -> None:
+        self.arrived = arrived
         self.kept = False
         self.failed: list[str] = []
 
@@ -205,7 +210,7 @@ class Together:
 
     def __call__(self, message: Publish, client: Client, /) -> "Deferred[Any] | None":
         """Call the handler; return ``None`` when there is nothing to wait for."""
-        fate, arrived = Fate(), self._recorder.wall_clock()
+        fate = Fate(self._recorder.wall_clock())
         answers = []
         for handler in self._handlers:
             if isinstance(handler, RecordingRow):
@@ -216,17 +221,23 @@ class Together:
             if answer is not None:
                 answers.append(answer)
         if not answers:
-            return self._keep(None, message, client, fate, arrived)
-        return together(answers).addCallback(self._keep, message, client, fate, arrived)
+            return self._keep(None, message, client, fate)
+        return together(answers).addCallback(self._keep, message, client, fate)
 
-    def _keep(
-        self, _: object, message: Publish, client: Client, fate: Fate, arrived: float
-    ) -> "Deferred[Any] | None":
+    def repeated(self, message: Publish, client: Client, /) -> "Deferred[Any] | None":
+        """Tell the handlers that want to know of a message that has come again."""
+        handlers: Sequence[object] = self._handlers
+        wanting = [handler for handler in handlers if isinstance(handler, Recognising)]
+        told = [handler.repeated(message, client) for handler in wanting]
+        answers = [answer for answer in told if answer is not None]
+        return together(answers) if answers else None
+
+    def _keep(self, _: object, message: Publish, client: Client, fate: Fate) -> "Deferred[Any] | None":
         """Keep a message that handlers have failed with; one of the server's own (number 0) is not."""
         if fate.kept or not fate.failed or not client.number:
             return None
         error = InvalidReport("handler", "; ".join(fate.failed)[:MAX_REASON])
-        return self._recorder.reject(message, client, error, arrived)
+        return self._recorder.reject(message, client, error, fate.arrived)
 
 
 def reports_in(given: object) -> list[Report] | None:
@@ -260,5 +271,5 @@ def completed(
         # Unlike in agent/message the payload does not name the agent, the topic may: two devices that send
         # equal bytes in one millisecond are two messages.
         hashed = b"\0".join((message.topic.encode(), message.payload, b"%d" % number))
-        use_time(made, report.measured * 1000, hashed)
+        use_time(made, report.measured * 1000, hash_of(hashed))
     return made

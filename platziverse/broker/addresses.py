@@ -5,7 +5,16 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 #: Headers that a proxy adds to HTTP requests that it passes on: its address says nothing about the client.
-FORWARDED: Final = (b"Forwarded", b"X-Forwarded-For", b"X-Real-IP", b"Via")
+FORWARDED: Final = (
+    b"Forwarded",
+    b"Via",
+    b"X-Forwarded-For",
+    b"X-Forwarded-Host",
+    b"X-Forwarded-Proto",
+    b"X-Real-IP",
+    b"CF-Connecting-IP",
+    b"True-Client-IP",
+)
 
 
 @lru_cache(maxsize=4096)
@@ -29,6 +38,7 @@ def neighbourhood(host: str) -> str:
     return str(IPv6Address(int(address) >> 64 << 64))
 
 
+@lru_cache(maxsize=4096)
 def is_local(peer: str | None, own: str | None) -> bool:
     """Return whether a client is on this machine, for every protocol alike.
 

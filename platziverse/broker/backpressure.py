@@ -10,8 +10,8 @@ from twisted.internet.interfaces import IReactorTime
 from platziverse.broker.complaints import Complaints
 from platziverse.broker.interfaces import Client, NetworkConnection
 from platziverse.broker.limits import Limits
-from platziverse.broker.ports import SessionStore
 from platziverse.broker.session import Session
+from platziverse.broker.sessions import Sessions
 from platziverse.broker.slow import Slow
 from platziverse.broker.traffic import Traffic
 
@@ -25,11 +25,13 @@ class Backpressure:
     def __init__(
         self,
         limits: Limits,
-        sessions: SessionStore,
+        sessions: Sessions,
         traffic: Traffic,
         complaints: Complaints,
         clock: IReactorTime,
     ) -> None:
+        # The number of the connection whose client was the last that was said to wait.
+        self._mentioned = 0
         self._limits, self._sessions = limits, sessions
         self._traffic, self._complaints = traffic, complaints
         self._clock = clock
@@ -66,8 +68,8 @@ class Backpressure:
         return session.connection
 
     def _look_again(self, receiver: Session, slow: Slow) -> None:
-        slow.check = None
         left = slow.patience(self._clock.seconds())
+        slow.check = None
         if left > 0:
             slow.check = self._clock.callLater(left, self._look_again, receiver, slow)
         else:
@@ -81,21 +83,40 @@ class Backpressure:
             self._complaints.warn(
                 "too slow",
                 "{address} {client_id!r} is too slow: its queue is full (max_queued_messages,"
-                " max_queued_bytes), and it has held its publishers for long enough (receiver_patience);"
-                " its messages are dropped until it has caught up",
+                " max_queued_bytes, of a durable Session max_stored_bytes), and it has held its publishers"
+                " for long enough (receiver_patience); its messages are dropped until it has caught up",
                 address=receiver.client.address,
                 client_id=receiver.client_id,
             )
 
-    def dropped(self, receiver: Session) -> None:
-        """Count a message for ``receiver`` that did not fit into its queue."""
-        self._traffic.publish_dropped += 1
-        receiver.dropped += 1
+    def waiting(self, receiver: Session) -> None:
+        """Count that messages begin to wait for ``receiver``, which is ordinary."""
+        self._traffic.queues_begun += 1
         client = receiver.client
-        if client is not None and receiver.connection is None:
+        # Not again and again: a window that is kept full begins to wait many times a second.
+        if client is not None and (client.number != self._mentioned or self._complaints.window is None):
+            self._mentioned = client.number
+            self._complaints.mention(
+                "a window is full",
+                "Messages for {address} {client_id!r} wait: it takes no more before it has acknowledged some"
+                " (max_inflight)",
+                address=client.address,
+                client_id=receiver.client_id,
+            )
+
+    def dropped(self, receiver: Session) -> None:
+        """Count a message for ``receiver`` that found no room in its queue, or the older ones it made go."""
+        # One line for each absence: whoever is absent may miss many.
+        first = receiver.connection is None and receiver.dropped == receiver.dropped_before
+        count = 1 + receiver.take_excess()
+        self._traffic.publish_dropped += count
+        receiver.dropped += count
+        client = receiver.client
+        if first and client is not None:
             self._complaints.warn(
                 "queue of an absent client",
-                "The queue of {client_id!r}, who is absent, is full (max_queued_messages, max_queued_bytes);"
+                "The queue of {client_id!r}, who is absent, is full (max_queued_messages,"
+                " max_queued_bytes, of a durable Session max_stored_bytes);"
                 " the {which} of its messages are dropped (queue_drop)",
                 address=client.address,
                 client_id=receiver.client_id,

@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any, cast
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredLock, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from platziverse.broker.backpressure import Backpressure
 from platziverse.broker.clients import Clients, log_failure
 from platziverse.broker.complaints import Complaints
-from platziverse.broker.dispatcher import Handlers, TopicDispatcher, call, joined
+from platziverse.broker.dispatcher import Handlers, TopicDispatcher, call, joined, repeat
+from platziverse.broker.durable import GRACE, Durable
 from platziverse.broker.interfaces import (
     SERVER,
     Answer,
@@ -20,13 +22,19 @@ from platziverse.broker.interfaces import (
     NetworkConnection,
 )
 from platziverse.broker.limits import Limits
-from platziverse.broker.ports import Opened, RetainedStore, SessionStore
+from platziverse.broker.loading import Loading
+from platziverse.broker.moving import Moving
+from platziverse.broker.owing import Owing
+from platziverse.broker.ports import Elsewhere, Listening, Opened, RetainedStore, SessionStore
 from platziverse.broker.reasons import Reason
+from platziverse.broker.restoring import Restoring
 from platziverse.broker.retained import RetainedMessages
+from platziverse.broker.retaining import OF_THE_PROCESS, DurableRetained
 from platziverse.broker.routing import Router
 from platziverse.broker.session import Session
-from platziverse.broker.sessions import Sessions
-from platziverse.broker.subscribing import Subscribing
+from platziverse.broker.sessionrecords import SessionRecords
+from platziverse.broker.sessions import MANY, Sessions
+from platziverse.broker.subscribing import Subscribing, granted_of
 from platziverse.broker.subscriptions import SubscriptionTree
 from platziverse.broker.traffic import Traffic
 from platziverse.broker.turn import Turn
@@ -42,8 +50,15 @@ class Broker:
     :param dispatcher: the handler table.
     :param authority: decides who may do what.
     :param clock: steady time.
-    :param wall_clock: seconds since the epoch, for ``Client.since``.
+    :param wall_clock: seconds since the epoch, for ``Client.since``; with a store, by the clock of the store.
+    :param store: where durable Sessions, Retained Messages and Wills are saved; ``None``: they end with the
+        process.
+    :param grace: seconds that a message waits for durable Sessions before it is stored; see :class:`Durable`.
+    :ivar loading: what the store has is not in memory yet; ``None``: it is. Its text says how much is.
+    :ivar moving: durable Sessions on their way from or to other daemons; ``None``: there are none.
     """
+
+    moving: Moving | None = None
 
     def __init__(
         self,
@@ -53,31 +68,124 @@ class Broker:
         clock: IReactorTime,
         wall_clock: Callable[[], float],
         observers: Sequence[ClientObserver] = (),
+        store: SessionStore | None = None,
+        grace: float = GRACE,
     ) -> None:
-        self.limits = limits
-        self.authority = authority
-        self.traffic = Traffic()
-        self.complaints = Complaints(clock)
-        most, size = limits.max_retained_messages, limits.max_retained_bytes
-        self.retained: RetainedStore = RetainedMessages(most, size)
+        self.limits, self.authority, self.traffic = limits, authority, Traffic()
+        self.complaints = complaints = Complaints(clock)
+        self.retained: RetainedStore = _retained(limits, store)
         #: Called when it took long to find out who gets a message.
         self.strained: Callable[[], None] = _nothing
         self.subscriptions: SubscriptionTree[Session] = SubscriptionTree(strained=lambda: self.strained())
-        self.sessions: SessionStore = Sessions(limits, authority, self._session_ended)
-        traffic, complaints, publish = self.traffic, self.complaints, self.publish
-        self.clients = Clients(
-            self.sessions, authority, traffic, limits, observers, publish, clock, wall_clock, complaints
-        )
+        self.sessions = sessions = Sessions(limits, authority, self._session_ended)
+        durable = partial(Durable, clock, grace, limits, authority, wall_clock, complaints)
+        self.durable = durable(store) if store is not None else None
+        self._records = records = self._record(store, self.durable)
+        traffic, publish, turn = self.traffic, self._publish_will, Turn(clock)
+        clients = partial(Clients, sessions, authority, traffic, limits, observers, publish, clock)
+        self.clients = clients(wall_clock, complaints, turn, records)
+        sent = records.retained_sent if records is not None else _nothing
         self._subscribing = Subscribing(
-            self.subscriptions, self.retained, authority, limits, traffic, complaints, Turn(clock)
+            self.subscriptions, self.retained, authority, limits, traffic, complaints, turn, sent
         )
-        backpressure = Backpressure(limits, self.sessions, traffic, complaints, clock)
-        self._router = Router(authority, traffic, backpressure)
-        self._dispatcher = dispatcher
+        backpressure = Backpressure(limits, sessions, traffic, complaints, clock)
+        self.router = router = Router(authority, traffic, backpressure, self.durable)
+        self._route, self._route_retained = router.route, cast("Callable[..., Answer]", router.route_retained)
+        self._dispatcher, self._clock, self._match = dispatcher, clock, self.subscriptions.match
+        self._load, self._reads, self._listening = succeed(None), DeferredLock(), cast(Listening | None, None)
+        self._reads.acquire()  # the start is the first that reads
+        self._destinations = Memo(self._find_destination)  # neither a table nor what is reserved changes
+        self.loading = self._prepare(store, wall_clock) if store is not None else None
+
+    def _record(self, store: SessionStore | None, durable: Durable | None) -> SessionRecords | None:
+        if store is None or durable is None:
+            return None
+        records = SessionRecords(store, durable, int(self.limits.session_expiry))
+        self.sessions.begin = records.begin
+        return records
+
+    def _restoring(self, wall_clock: Callable[[], float]) -> Restoring:
+        retained, records = cast(DurableRetained, self.retained), cast(SessionRecords, self._records)
+        parts = self.sessions, self._subscribing, retained, self.clients, records
+        return Restoring(*parts, self.authority, self._clock, wall_clock)
+
+    def _prepare(self, store: SessionStore, wall_clock: Callable[[], float]) -> Loading:
+        self._prepare_again = partial(self._prepare, store, wall_clock)
+        restoring, most = self._restoring(wall_clock), self.limits.max_unfinished_total
+        loading = Loading(store, restoring, most, self.publish, self._loaded, self._clock)
+        # While it loads, this stands before the method of that name, and is deleted afterwards: so publishing
+        # never asks whether everything is loaded. ADR 0116.
+        self.publish = loading.publish  # type: ignore[method-assign]
+        return loading
+
+    def _hold(self) -> None:
+        """Let clients wait, from now on until what is about to be read is in memory."""
+        if self.loading is None:
+            self.loading = self._prepare_again()
+
+    def _loaded(self) -> None:
+        self.loading = None
+        del self.publish
+        if self._reads.waiting:  # clients go on waiting, without a moment in between
+            self._hold()
+
+    def share(self, elsewhere: Elsewhere, listening: Listening) -> None:
+        """Share the clients of this broker with those of other daemons. ADR 0135."""
+        self.subscriptions.extend(elsewhere.receivers)
         self._match = self.subscriptions.match
-        # A table never changes, and nor does what is reserved.
-        self._destinations = Memo(self._find_destination)
-        self._clock = clock
+        self._route, self._route_retained = elsewhere.route, elsewhere.route_retained
+        self._listening = self._subscribing.let_know(listening, self.sessions)
+        if self._records is not None:
+            restoring = partial(self._restoring, self._records.durable.wall_clock)
+            self.moving = Moving(self.sessions, self._subscribing, self.clients, self._records, restoring)
+
+    def load(self) -> "Deferred[None]":
+        """Read what the store has; see :meth:`Loading.load`. Until that is done some clients have to wait."""
+        if self.loading is not None:
+            self._load = self.loading.load().addBoth(self._has_read)
+        return self._load
+
+    def _has_read(self, result: object) -> Any:
+        self._reads.release()
+        return result
+
+    def inherit(self, taken: "Deferred[Sequence[int]]") -> "Deferred[None]":
+        """Read Sessions of a dead daemon when they are ours, and publish its Wills.
+
+        From this call on some clients have to wait, as while the start loads: a client that came when its
+        Session is ours, and not in memory, would begin another one. ADR 0141.
+
+        :param taken: fires with the numbers of the Sessions when they are ours; cancelled: nobody knows
+            which are, so clients that wait are refused, and the Deferred that is returned is cancelled too.
+        """
+        self._hold()
+        return self._reads.run(self._read_again, lambda loading: loading.inherit(taken))
+
+    def begin_anew(self) -> "Deferred[None]":
+        """Forget everything, let all clients go, and load what is still ours: others have taken over.
+
+        The Sessions of before are at once no more than memory: nothing that happens to them is saved, and
+        their Wills are the others' to publish.
+        """
+        assert self.durable is not None
+        self.durable.save_all()
+        for session in self.sessions:
+            session.number, session.will = 0, None
+            self.durable.abandon(session)
+        return self._reads.run(self._read_again, Loading.load_anew)
+
+    def _read_again(self, read: "Callable[[Loading], Deferred[None]]") -> "Deferred[None]":
+        self._hold()
+        assert self.loading is not None
+        self._load = read(self.loading)
+        return self._load
+
+    def stop(self) -> None:
+        """Load nothing more, and save what waits for durable Sessions at once."""
+        if self.loading is not None:
+            self.loading.stop(self._load)
+        if self.durable is not None:
+            self.durable.stop()
 
     # -- connections -----------------------------------------------------------------------------
 
@@ -90,7 +198,10 @@ class Broker:
         self, packet: Connect, connection: NetworkConnection, address: str, username: str | None
     ) -> "Opened | Deferred[Opened]":
         """Begin or resume the client's Session; see :meth:`Clients.connect`, for what it raises too."""
-        return self.clients.connect(packet, connection, address, username)
+        if self.loading is None:
+            return self.clients.connect(packet, connection, address, username)
+        connect = partial(self.clients.connect, packet, connection, address, username)
+        return self.loading.connect(packet, username, connect)
 
     def disconnect(self, session: Session, connection: NetworkConnection, graceful: bool) -> None:
         """End what the connection began; see :meth:`Clients.disconnect`."""
@@ -102,15 +213,26 @@ class Broker:
 
     def _session_ended(self, session: Session) -> None:
         self._subscribing.end(session)
+        if self.durable is not None:
+            self.durable.detach(session)
+        if self.loading is not None:
+            self.loading.forget(session)
+        if session.number and self._records is not None:
+            self._records.ended(session)
         if session.persistent:
             self.clients.session_ended(session.client_id)
 
     def expire_sessions(self) -> None:
-        """End the Sessions of clients that have been absent too long; called now and then."""
+        """End the Sessions of clients that have been absent too long; called now and then.
+
+        When there are many, the rest of them ends in the next turns.
+        """
         expired = self.sessions.expire(self._clock.seconds())
         self.traffic.sessions_expired += expired
         if expired:
             log.info("{count} Sessions of absent clients have expired (session_expiry)", count=expired)
+        if expired == MANY:
+            self._clock.callLater(0, self.expire_sessions)
 
     # -- messages --------------------------------------------------------------------------------
 
@@ -122,18 +244,41 @@ class Broker:
 
         :return: ``None``, or a Deferred that the acknowledgement waits for.
         """
-        topic, authority = message.topic, self.authority
+        topic = message.topic
         handlers = self._destinations[topic]
-        if handlers is None or (authority.restricts and not authority.may_publish(client, topic)):
-            self._deny(message, client)
+        if handlers is None or (self.authority.restricts and not self.authority.may_publish(client, topic)):
+            self.clients.deny(message, client)
             return None
         if message.retain:  # [MQTT-3.3.1-12] [MQTT-3.1.2-16] [MQTT-3.1.2-17]
             return self._publish_retained(message, client, handlers)
         if receivers := self._match(topic):  # [MQTT-3.3.2-3]
-            owed = self._router.route(message, receivers, client)
-            if owed is not None:  # pragma: no cover: no receiver in memory owes anything
-                return joined(owed, call(handlers, message, client))
+            owed = self._route(message, receivers, client, handlers)
+            if owed is not None:
+                return joined(owed, call(handlers, message, client)) if handlers else owed
         return call(handlers, message, client) if handlers else None
+
+    def join(self, owing: Owing, topic: str, run: Sequence[Publish]) -> int:
+        """Publish messages behind one that durable Sessions owe, with it; see :meth:`Router.join`."""
+        return 0 if self._destinations[topic] else self.router.join(owing, self._match(topic), topic, run)
+
+    def handle(self, message: Publish, client: Client) -> Answer:
+        """Dispatch a message that comes again and was routed before this process began.
+
+        :return: as of :meth:`publish`.
+        """
+        return call(self._handlers(message, client), message, client)
+
+    def repeat(self, message: Publish, client: Client) -> Answer:
+        """Tell the handlers of a QoS 2 message that was published before, and comes again.
+
+        :return: as of :meth:`publish`.
+        """
+        return repeat(self._handlers(message, client), message, client)
+
+    def _handlers(self, message: Publish, client: Client) -> Handlers:
+        """Return the handlers of what the client may publish."""
+        allowed = not self.authority.restricts or self.authority.may_publish(client, message.topic)
+        return self._destinations[message.topic] or () if allowed else ()
 
     def _find_destination(self, topic: str) -> Handlers | None:
         """Return the handlers of a Topic Name, or ``None`` if no client may ever publish there."""
@@ -143,38 +288,44 @@ class Broker:
         refused = self.retained.refused
         kept = self.retained.set(message, client)
         if self.retained.refused > refused:
-            text = (
-                "Delivered, but not kept, what {address} {client_id!r} published to {topic!r}: there are too"
-            )
-            text += " many Retained Messages (max_retained_messages, max_retained_bytes)"
+            text = "Delivered, but not kept, what {address} {client_id!r} published to {topic!r}: there are"
+            text += " too many Retained Messages (max_retained_messages, max_retained_bytes)"
             self._complain(client, "not retained", text, topic=message.topic[:200])
-        owed = self._router.route(message, self._match(message.topic), client)
+        owed = self._route_retained(message, self._match(message.topic), client)
         return joined(kept, owed, call(handlers, message, client))
-
-    def _deny(self, message: Publish, client: Client) -> None:
-        self.traffic.publish_denied += 1
-        text = "Ignored what {address} {client_id!r} published to {topic!r}: not allowed"
-        self._complain(client, "not allowed to publish", text, topic=message.topic[:200])
-        session = self.sessions.get(client.client_id)
-        if session is None or session.client is not client or session.connection is None:
-            return  # its Will, or a newer connection has the Session
-        session.denied += 1
-        if session.denied == self.limits.max_denied_publishes:
-            cause = "too many publishes that are not allowed"
-            self.traffic.protocol_error(cause)
-            text = "Closing {address} {client_id!r}: " + cause + " (max_denied_publishes)"
-            self._complain(client, cause, text)
-            # In the next turn: what it has sent is acknowledged, and need not come again. [MQTT-3.3.5-2]
-            session.connection.soon(partial(session.connection.close, Reason.NOT_AUTHORIZED, cause))
 
     def _complain(self, client: Client, cause: str, text: str, **fields: object) -> None:
         self.complaints.warn(cause, text, address=client.address, client_id=client.client_id, **fields)
 
+    def _publish_will(self, will: Publish, client: Client) -> Answer:
+        if self.durable is None:
+            return self.publish(will, client)
+        # The next connection of this client overwrites what is stored of its Will.
+        return self.durable.at_once(self.publish, will, client)
+
+    def use_handlers(self, dispatcher: TopicDispatcher) -> None:
+        """Hand messages to other handlers from now on; those under way end at the old ones."""
+        self._dispatcher = dispatcher
+        self._destinations.clear()
+
+    def tell(self, topic: str, make: Callable[[], bytes]) -> None:
+        """Send what ``make`` makes to subscribers alone, at QoS 0 and if there are any; handlers get none."""
+        if receivers := self._match(topic):
+            self._route(Publish(topic, make(), 0), receivers, SERVER)
+
     def announce(self, topic: str, payload: bytes, retain: bool = False) -> None:
         """Publish a message of the server's own at QoS 0; handlers get it as well."""
+        if not retain or self.loading is None or topic.startswith(OF_THE_PROCESS):
+            self._announce(topic, payload, retain)
+            return
+        waits = self.loading.later(SERVER, partial(self._announce, topic, payload, True))
+        if waits is not None:
+            self.clients.unfinished_wills.watch(waits, len(topic) + len(payload))
+
+    def _announce(self, topic: str, payload: bytes, retain: bool) -> None:
         message = Publish(topic, payload, 0, retain)
         kept = self.retained.set(message, SERVER) if retain else None
-        owed = self._router.route(message, self._match(topic), SERVER)
+        owed = (self._route_retained if retain else self._route)(message, self._match(topic), SERVER)
         handled: Answer = None
         try:
             handled = self._dispatcher.dispatch(message, SERVER)
@@ -187,33 +338,62 @@ class Broker:
         """Note that PUBREC came. PUBREL waits for the returned Deferred, if there is one."""
         if not session.pubrec(packet_id):
             self.traffic.unknown_acknowledgements += 1
-        return None
+            return None
+        return session.window.received(packet_id) if session.window is not None else None
 
     def released(self, session: Session, packet_id: int) -> Answer:
         """Note that PUBREL came. PUBCOMP waits for the returned Deferred, if there is one."""
-        session.release(packet_id)
+        if (waits := session.release(packet_id)) is not None:  # for what an older connection has sent
+            return waits.addCallback(lambda _: self.released(session, packet_id))
         client = session.client
         assert client is not None
-        return self.clients.released(client, packet_id) if client.persistent else None
+        answer = self.clients.released(client, packet_id) if client.persistent else None
+        if session.number and self._records is not None:
+            return joined(answer, self._records.released(session, packet_id))
+        return answer
 
     # -- subscriptions ---------------------------------------------------------------------------
 
     def subscribe(
         self, session: Session, subscriptions: Sequence[Subscription]
     ) -> "list[int] | Deferred[list[int]]":
-        """Return the return codes for SUBACK; see :meth:`Subscribing.subscribe`."""
-        return self._subscribing.subscribe(session, subscriptions)
+        """Return the return codes for SUBACK; see :meth:`Subscribing.subscribe`.
+
+        Of a durable Session they come when the Subscriptions are committed; and when other daemons know them.
+        """
+        codes = self._subscribing.subscribe(session, subscriptions)
+        answer: Answer = None
+        if session.number and self._records is not None and (granted := granted_of(subscriptions, codes)):
+            answer = self._records.subscribed(session, granted, self._subscribing.owed(granted))
+        if self._listening is not None:
+            answer = joined(answer, self._listening.told())
+        return codes if answer is None else answer.addCallback(lambda _: codes)
 
     def send_retained(
         self, session: Session, subscriptions: Sequence[Subscription], codes: Sequence[int]
     ) -> None:
         """Send the Retained Messages of the granted Subscriptions, after SUBACK."""
-        self._subscribing.send_retained(session, subscriptions, codes)
+        granted = granted_of(subscriptions, codes)
+        if self.loading is not None:
+            self.loading.owe(session, granted)
+        else:
+            self._subscribing.send_retained(session, granted)
 
     def unsubscribe(self, session: Session, topic_filters: Sequence[str]) -> Answer:
-        """Drop the Subscriptions with exactly these Topic Filters; see :meth:`Subscribing.unsubscribe`."""
-        return self._subscribing.unsubscribe(session, topic_filters)
+        """Drop the Subscriptions with exactly these Topic Filters; see :meth:`Subscribing.unsubscribe`.
+
+        :return: a Deferred that UNSUBACK waits for, or ``None``.
+        """
+        self._subscribing.unsubscribe(session, topic_filters)
+        if session.number and self._records is not None:
+            return self._records.unsubscribed(session, topic_filters)
+        return None
 
 
-def _nothing() -> None:
+def _retained(limits: Limits, store: SessionStore | None) -> RetainedStore:
+    memory = RetainedMessages(limits.max_retained_messages, limits.max_retained_bytes)
+    return memory if store is None else DurableRetained(memory, store)
+
+
+def _nothing(*_: object) -> None:
     """Nobody wants to know."""

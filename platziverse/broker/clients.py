@@ -1,7 +1,8 @@
 """Clients: who is connected, and what becomes of a Session, a Will and the observers when that changes."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, Final, TypeVar, cast
 from uuid import uuid4
 
 from twisted.internet.defer import Deferred
@@ -12,16 +13,24 @@ from twisted.python.failure import Failure
 from platziverse.broker.complaints import Complaints
 from platziverse.broker.interfaces import Answer, Authority, Client, ClientObserver, NetworkConnection
 from platziverse.broker.limits import Limits
-from platziverse.broker.ports import Opened, SessionStore
+from platziverse.broker.ports import Opened
 from platziverse.broker.reasons import Reason
 from platziverse.broker.session import Session
+from platziverse.broker.sessionrecords import SessionRecords, unavailable
+from platziverse.broker.sessions import Sessions
 from platziverse.broker.traffic import Traffic
+from platziverse.broker.turn import Turn
 from platziverse.broker.users import UserCounts
-from platziverse.broker.wills import UnfinishedWills
+from platziverse.broker.wills import DueWills, UnfinishedWills, WillRecords
 from platziverse.mqtt.errors import ConnectRefused
 from platziverse.mqtt.packets import Connect, ConnectReturnCode, Publish
 
 log = Logger()
+
+T = TypeVar("T")
+
+#: Bridges of Mosquitto say below it whether they are there, by PUBLISH and Will.
+BRIDGES: Final = "$SYS/broker/connection/"
 
 
 class Clients:
@@ -29,13 +38,16 @@ class Clients:
 
     :param publish: publishes a Will; see ``Broker.publish``.
     :param wall_clock: seconds since the epoch, for ``Client.since``.
+    :param turn: what the Wills of clients that end may take of a turn of the reactor.
+    :param records: what is saved of durable Sessions; ``None``: there are none.
+    :ivar wills: likewise of Wills.
     :ivar connected: how many are connected now.
     :ivar users: how many of them have which user name.
     """
 
     def __init__(
         self,
-        sessions: SessionStore,
+        sessions: Sessions,
         authority: Authority,
         traffic: Traffic,
         limits: Limits,
@@ -44,15 +56,20 @@ class Clients:
         clock: IReactorTime,
         wall_clock: Callable[[], float],
         complaints: Complaints,
+        turn: Turn,
+        records: SessionRecords | None = None,
     ) -> None:
         self.connected = 0
+        self._records = records
+        self.wills = WillRecords(records.save, wall_clock()) if records is not None else None
         self.users = UserCounts(limits.max_connections_per_user)
         self.unfinished_wills = UnfinishedWills()
+        self.due_wills = DueWills(clock, turn, self.unfinished_wills)
         self.observers = list(observers)
-        self._sessions, self._authority, self._traffic = sessions, authority, traffic
+        self._sessions, self._authority, self.traffic = sessions, authority, traffic
         self._publish, self._complaints = publish, complaints
         self._clock, self._wall_clock = clock, wall_clock
-        self._connections = 0
+        self._connections, self._most_denied = 0, limits.max_denied_publishes
         # Client Identifier → fires when the Session of the last CONNECT under way is there, or is not.
         self._opening: dict[str, Deferred[None]] = {}
 
@@ -64,32 +81,51 @@ class Clients:
         An older connection of the same Client Identifier is closed first [MQTT-3.1.4-2]. One whose Session is
         still being opened is waited for, so that the last one to come is the one that stays.
 
-        :raises ConnectRefused: this client may not publish its Will, or there are too many of its user.
+        :raises ConnectRefused: this client may not publish its Will, or there are too many of its user; or it
+            needs a durable Session, which cannot begin now.
         """
         self._connections += 1
         client_id = packet.client_id or f"auto-{uuid4()}"  # [MQTT-3.1.3-6]
         persistent, now = not packet.clean_session, self._wall_clock()
-        client = Client(client_id, self._connections, address, username, persistent, now)
+        client = Client(client_id, self._connections, address, username, persistent, now, packet.bridge)
         will = packet.will
-        if will is not None and not self._authority.may_publish(client, will.topic):
+        if will is not None and not self._may_leave(will, client):
             reason = f"its Will may not be published to {will.topic!r:.100}"
             raise ConnectRefused(ConnectReturnCode.NOT_AUTHORIZED, reason, "3.1.2.5")
+        if persistent and self._records is not None and not self._records.available:
+            self._check_known(client_id)
+        return self.in_turn(client_id, partial(self._open, client, connection, will))
+
+    def in_turn(self, client_id: str, function: "Callable[[], T | Deferred[T]]") -> "T | Deferred[T]":
+        """Call what opens, or gives up, the Session of a client, after all that was called for it before."""
         before = self._opening.get(client_id)
         if before is None:
-            opened = self._open(client, connection, will)
-            if not isinstance(opened, Deferred):
-                return opened
+            result = function()
+            if not isinstance(result, Deferred):
+                return result
         else:
-            opened = Deferred()
-            before.addCallback(lambda _: self._open(client, connection, will)).chainDeferred(opened)
+            result = cast("Deferred[T]", Deferred())
+            before.addCallback(lambda _: function()).chainDeferred(result)
         done = self._opening[client_id] = Deferred()
-        return opened.addBoth(self._opened, client_id, done)
+        return cast("Deferred[T]", result.addBoth(self._opened, client_id, done))
+
+    def _check_known(self, client_id: str) -> None:
+        session = self._sessions.get(client_id)
+        if session is None or not session.number:
+            raise unavailable("the database is away, and the client has no durable Session yet")
+
+    def _may_leave(self, will: Publish, client: Client) -> bool:
+        """Return whether ``client`` may have this Will; one on a topic of our own is ignored when due."""
+        authority, topic = self._authority, will.topic
+        return authority.reserved(topic) or authority.may_publish(client, topic)
 
     def _open(
         self, client: Client, connection: NetworkConnection, will: Publish | None
     ) -> "Opened | Deferred[Opened]":
         self._make_room(client)
-        opened = self._sessions.open(client.client_id, not client.persistent)
+        if self.due_wills.waiting:
+            self.due_wills.publish_now(client.client_id)
+        opened = self._sessions.open(client.client_id, not client.persistent, client.username, client.since)
         if not isinstance(opened, Deferred):
             return self._begin(opened, client, connection, will)
         return opened.addCallbacks(self._begin, self._not_opened, (client, connection, will), {}, (client,))
@@ -98,7 +134,7 @@ class Clients:
         self.users.leave(client.username)
         return failure
 
-    def _opened(self, result: "Opened | Failure", client_id: str, done: "Deferred[None]") -> Any:
+    def _opened(self, result: object, client_id: str, done: "Deferred[None]") -> Any:
         if self._opening[client_id] is done:
             del self._opening[client_id]
         else:  # the next CONNECT has its turn, which is one of the reactor: many would need a deep stack
@@ -129,7 +165,7 @@ class Clients:
 
     def _say_taken_over(self, session: Session, client: Client) -> None:
         """Count and log that a living connection ends, as two clients with one identifier do for ever."""
-        self._traffic.takeovers += 1
+        self.traffic.takeovers += 1
         self._complaints.warn(
             "a Client Identifier that is connected",
             "Closing {address} {client_id!r}: {by} has connected with its Client Identifier",
@@ -150,8 +186,10 @@ class Clients:
         session.owner = client.username
         session.client, session.connection, session.will = client, connection, will  # [MQTT-3.1.2-9]
         session.denied = 0
+        if self._records is not None and (opened[1] or will is not None):
+            self._save_begin(self._records, opened, client)
         self.connected += 1
-        self._traffic.connects_accepted += 1
+        self.traffic.connects_accepted += 1
         try:
             for observer in self.observers:
                 observer.client_connected(client)
@@ -159,6 +197,13 @@ class Clients:
             self._leave(session, graceful=True, taken_over=False)
             raise
         return opened
+
+    def _save_begin(self, records: SessionRecords, opened: Opened, client: Client) -> None:
+        session, present = opened
+        if present:
+            records.present(session)
+        if session.will is not None and self.wills is not None:
+            self.wills.left(client, session.will)
 
     def disconnect(self, session: Session, connection: NetworkConnection, graceful: bool) -> None:
         """End what the connection began; after a take-over the Session is another's, and nothing happens.
@@ -170,12 +215,16 @@ class Clients:
 
     def drop(self, session: Session, reason: Reason, text: str) -> None:
         """Let the client go, if it is there, and with it whatever waits for it."""
+        self.part(session, reason, text)
+        if self._sessions.get(session.client_id) is session:
+            self._sessions.end(session)
+
+    def part(self, session: Session, reason: Reason, text: str) -> None:
+        """Let the client go, if it is there; its Session stays if it outlives the connection."""
         connection = session.connection
         if connection is not None:
             self._leave(session, graceful=False, taken_over=False)
             connection.close(reason, text)
-        if self._sessions.get(session.client_id) is session:
-            self._sessions.end(session)
 
     def _leave(self, session: Session, graceful: bool, taken_over: bool) -> None:
         client, will = session.client, session.will
@@ -183,17 +232,27 @@ class Clients:
         session.pause()
         self.connected -= 1
         self.users.leave(client.username)
-        if will is not None and not graceful:
-            self._publish_will(will, client)  # [MQTT-3.1.2-8] [MQTT-3.1.2-12]
+        if will is not None:
+            self._leave_will(will, client, graceful)
         for observer in self.observers:
             observer.client_disconnected(client, taken_over)
         if self._sessions.get(session.client_id) is session:
+            if session.number and self._records is not None:
+                self._records.absent(session)
             ended = self._sessions.leave(session, self._clock.seconds())
             if ended:
                 self._say_ended(ended, client)
 
+    def _leave_will(self, will: Publish, client: Client, graceful: bool) -> None:
+        forget = partial(self.wills.gone, client) if self.wills is not None else _saved
+        if graceful:
+            self.end_will(will, client, None, forget)
+        else:
+            publish = partial(self.end_will, will, client, self._publish, forget)
+            self.due_wills.add(client.client_id, len(will.topic) + len(will.payload), publish)
+
     def _say_ended(self, count: int, client: Client) -> None:
-        self._traffic.sessions_ended_for_room += count
+        self.traffic.sessions_ended_for_room += count
         self._complaints.warn(
             "too many absent Sessions",
             "{address} {client_id!r} has left, and {count} Session of those absent longest had to end"
@@ -203,20 +262,57 @@ class Clients:
             count=count,
         )
 
-    def _publish_will(self, will: Publish, client: Client) -> None:
-        try:
-            answer = self._publish(will, client)
-        except Exception:  # of a handler; the rest of the farewell goes on
-            self.break_down(client)
-        else:
-            if answer is not None:
-                self.unfinished_wills.watch(answer.addErrback(log_failure, client), len(will.payload))
+    def end_will(
+        self,
+        will: Publish,
+        client: Client,
+        publish: "Callable[[Publish, Client], Answer] | None",
+        forget: "Callable[[], Answer]",
+    ) -> None:
+        """Publish, or discard, the Will of a client that has gone.
+
+        :param publish: ``None``: discard it.
+        :param forget: called when that is done; a Will that could not be handled is left to the next start.
+        """
+        answer: Answer = None
+        if publish is not None:  # [MQTT-3.1.2-8] [MQTT-3.1.2-12]
+            try:
+                answer = publish(will, client)
+            except Exception:  # of a handler; the rest of the farewell goes on
+                self.break_down(client)
+        answer = answer.addCallback(lambda _: forget()) if answer is not None else forget()
+        if answer is not None:
+            self.unfinished_wills.watch(answer.addErrback(log_failure, client), len(will.payload))
 
     def break_down(self, client: Client) -> None:
         """Count and log the exception that a handler has raised, with a message that nobody waits for."""
-        self._traffic.internal_errors += 1
+        self.traffic.internal_errors += 1
         text = "Bug: a handler, with a message of {address} {client_id!r}"
         log.failure(text, address=client.address, client_id=client.client_id)
+
+    def deny(self, message: Publish, client: Client) -> None:
+        """Ignore and count a message that its client may not publish; too many of them end the connection."""
+        if message.topic.startswith(BRIDGES):
+            self.traffic.bridge_notifications += 1
+            return
+        self.traffic.publish_denied += 1
+        text = "Ignored what {address} {client_id!r}, user {username!r}, published to {topic!r}: not allowed"
+        fields = {"username": client.username, "topic": message.topic[:200]}
+        self._complain(client, "not allowed to publish", text, **fields)
+        session = self._sessions.get(client.client_id)
+        if session is None or session.client is not client or session.connection is None:
+            return  # its Will, or a newer connection has the Session
+        session.denied += 1
+        if session.denied == self._most_denied:
+            cause = "too many publishes that are not allowed"
+            self.traffic.protocol_error(cause)
+            text = "Closing {address} {client_id!r}: " + cause + " (max_denied_publishes)"
+            self._complain(client, cause, text)
+            # In the next turn: what it has sent is acknowledged, and need not come again. [MQTT-3.3.5-2]
+            session.connection.soon(partial(session.connection.close, Reason.NOT_AUTHORIZED, cause))
+
+    def _complain(self, client: Client, cause: str, text: str, **fields: object) -> None:
+        self._complaints.warn(cause, text, address=client.address, client_id=client.client_id, **fields)
 
     def released(self, client: Client, packet_id: int) -> Answer:
         """Tell the observers that PUBREL came; PUBCOMP waits for the answer."""
@@ -229,6 +325,10 @@ class Clients:
         """Tell the observers that a persistent Session is gone."""
         for observer in self.observers:
             observer.session_ended(client_id)
+
+
+def _saved() -> None:
+    """Save nothing: Wills end with the process."""
 
 
 def log_failure(failure: Failure, client: Client) -> None:

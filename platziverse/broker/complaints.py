@@ -29,7 +29,10 @@ class Complaints:
         self._lines: Counter[str] = Counter()
         self._hosts: Counter[tuple[str, str]] = Counter()
         self._silent: Counter[str] = Counter()
-        self._window: IDelayedCall | None = None
+        #: Causes of :meth:`mention`.
+        self._ordinary: set[str] = set()
+        #: Ends the time in which lines are counted; ``None``: none was written lately.
+        self.window: IDelayedCall | None = None
 
     def warn(self, cause: str, format: str, /, *, address: str, **fields: object) -> None:
         """Log a warning unless there have been too many for the same ``cause``, a fixed text of ours.
@@ -39,14 +42,20 @@ class Complaints:
         if self._may_speak(cause, address):
             self._log.warn(format, cause=cause, address=address, **fields)
 
+    def mention(self, cause: str, format: str, /, *, address: str, **fields: object) -> None:
+        """Log at *debug*, within the same limits, ordinary back pressure: nothing is lost by it."""
+        self._ordinary.add(cause)
+        if self._may_speak(cause, address):
+            self._log.debug(format, cause=cause, address=address, **fields)
+
     def fail(self, cause: str, failure: Failure, format: str, /, *, address: str, **fields: object) -> None:
         """Log a bug of ours with its traceback, within the same limits."""
         if self._may_speak(cause, address):
             self._log.failure(format, failure, LogLevel.critical, cause=cause, address=address, **fields)
 
     def _may_speak(self, cause: str, address: str) -> bool:
-        if self._window is None:
-            self._window = self._clock.callLater(WINDOW, self._end_window)
+        if self.window is None:
+            self.window = self._clock.callLater(WINDOW, self._end_window)
         host = address.rpartition(":")[0]
         if self._lines[cause] >= LINES or self._hosts[cause, host] >= LINES_PER_HOST:
             self._silent[cause] += 1
@@ -57,15 +66,16 @@ class Complaints:
 
     def stop(self) -> None:
         """Say how many lines were left out in the window that is open."""
-        if self._window is not None:
-            self._window.cancel()
+        if self.window is not None:
+            self.window.cancel()
             self._end_window()
 
     def _end_window(self) -> None:
-        self._window = None
+        self.window = None
         self._lines.clear()
         self._hosts.clear()
         silent, self._silent = self._silent, Counter()
         for cause, count in silent.items():
+            level = LogLevel.debug if cause in self._ordinary else LogLevel.warn
             text = "{more} more like this in {seconds:.0f} s: {cause}"
-            self._log.warn(text, more=count, seconds=WINDOW, cause=cause)
+            self._log.emit(level, text, more=count, seconds=WINDOW, cause=cause)

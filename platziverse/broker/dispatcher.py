@@ -6,7 +6,7 @@ from typing import TypeAlias, cast
 from twisted.internet.defer import Deferred, DeferredList, FirstError
 from twisted.python.failure import Failure
 
-from platziverse.broker.interfaces import Answer, Client, Handler
+from platziverse.broker.interfaces import Answer, Client, Handler, Recognising
 from platziverse.broker.subscriptions import SubscriptionTree
 from platziverse.mqtt.packets import Publish
 from platziverse.mqtt.topics import check_topic_filter
@@ -37,8 +37,11 @@ class TopicDispatcher:
 
     def handlers(self, topic: str) -> Handlers:
         """Return the handlers whose Topic Filter matches ``topic``; the same ones each time."""
-        found = tuple(handler for handler, _ in self._handlers.find(topic))
-        return self._together(found) if self._together is not None else found
+        found = self._handlers.find(topic)
+        if not found:
+            return ()
+        handlers = tuple(handler for handler, _ in found)
+        return self._together(handlers) if self._together is not None else handlers
 
     def dispatch(self, message: Publish, client: Client) -> Answer:
         """Call the handlers of this message; see :func:`call`."""
@@ -51,7 +54,15 @@ def call(handlers: Handlers, message: Publish, client: Client) -> Answer:
     :return: ``None`` when nothing has to be waited for, else a Deferred that fires when all handlers are
         done, or fails as the first of them that does.
     """
+    if len(handlers) == 1:
+        return handlers[0](message, client)
     return joined(*[handler(message, client) for handler in handlers])
+
+
+def repeat(handlers: Handlers, message: Publish, client: Client) -> Answer:
+    """Tell those of ``handlers`` that want to know of a message that comes again; see :func:`call`."""
+    wanting = [handler for handler in handlers if isinstance(handler, Recognising)]
+    return joined(*[handler.repeated(message, client) for handler in wanting])
 
 
 def joined(*answers: Answer) -> Answer:

@@ -1,7 +1,7 @@
 """Interfaces: the ports of the broker, to connections, handlers, observers and access, as ``Protocol``."""
 
 from collections.abc import Callable
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias, runtime_checkable
 
 from attrs import field, frozen
 from twisted.internet.defer import Deferred
@@ -12,14 +12,17 @@ from platziverse.mqtt.packets import Connect, Publish
 __all__ = [
     "DROPPED",
     "FULL",
+    "OWED",
     "SERVER",
     "TAKEN",
+    "WAITING",
     "Answer",
     "Authority",
     "Client",
     "ClientObserver",
     "Handler",
     "NetworkConnection",
+    "Recognising",
 ]
 
 
@@ -31,6 +34,7 @@ class Client:
     :ivar address: peer address for logs, e.g. ``"127.0.0.1:51234"``.
     :ivar persistent: the Session outlives the connection (Clean Session 0).
     :ivar since: seconds since the epoch, wall clock.
+    :ivar bridge: another broker: none of its own messages come back to it, and RETAIN is as published.
     """
 
     client_id: str
@@ -39,13 +43,17 @@ class Client:
     username: str | None = field(default=None, eq=False)
     persistent: bool = field(default=False, eq=False)
     since: float = field(default=0.0, eq=False)
+    bridge: bool = field(default=False, eq=False)
 
 
 #: What becomes of a message for one receiver: it is sent or queued; it is queued, and the queue is full;
-#: there is no room for it. The usual case is false.
+#: there is no room for it; it is the first that is queued. The usual case is false. ``OWED`` is added for a
+#: durable Session that gets it.
 TAKEN: Final = 0
 FULL: Final = 1
 DROPPED: Final = 2
+WAITING: Final = 3
+OWED: Final = 4
 
 #: The broker itself, as the origin of messages of its own.
 SERVER: Final = Client("", 0, "server")
@@ -63,6 +71,9 @@ class NetworkConnection(Protocol):
 
     def send(self, data: bytes) -> None:
         """Queue bytes that may not be dropped; they leave at the end of the turn at the latest."""
+
+    def send_shared(self, head: bytes, payload: bytes) -> None:
+        """Queue a large PUBLISH that may not be dropped, without a copy of its payload."""
 
     def offer(self, data: bytes) -> int:
         """Queue one QoS 0 PUBLISH; return ``DROPPED``, ``TAKEN`` or ``FULL``."""
@@ -91,6 +102,17 @@ class Handler(Protocol):
     """One row of the handler table. An errback closes the connection without acknowledgement."""
 
     def __call__(self, message: Publish, client: Client, /) -> Answer: ...
+
+
+@runtime_checkable
+class Recognising(Protocol):
+    """A Recognising is a handler that is told of messages that come again, perhaps over a new connection."""
+
+    def repeated(self, message: Publish, client: Client, /) -> Answer:
+        """Note that a QoS 2 message which the handler was called with, and which is stored, has come again.
+
+        :param client: of the connection over which it has.
+        """
 
 
 class ClientObserver(Protocol):

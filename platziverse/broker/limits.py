@@ -10,6 +10,10 @@ MIB = 1024 * KIB
 #: as many of them as allowed: a level of the trees takes some hundred bytes of memory.
 USUAL_LEVELS = 16
 
+#: How far beyond its limits a queue grows by messages whose publishers cannot be held: Wills, the server's
+#: own, and those of clients that are full themselves.
+OVERFULL = 2
+
 
 @frozen
 class Limits:
@@ -41,9 +45,10 @@ class Limits:
     #: database's not counted, has failed.
     handler_deadline: float = field(default=30.0, validator=ge(0.1))
     #: Largest Control Packet before CONNECT was accepted.
-    max_connect_size: int = field(default=64 * KIB, validator=ge(128))
+    max_connect_size: int = field(default=256 * KIB, validator=ge(128))
     #: Largest Control Packet afterwards.
     max_packet_size: int = field(default=16 * MIB, validator=ge(128))
+    #: Slashes in a Topic Name or Topic Filter, as Mosquitto counts levels.
     max_topic_levels: int = field(default=200, validator=ge(1))
     #: PUBLISHes of one connection that its client may not; with so many it is closed. 0 is any number.
     max_denied_publishes: int = field(default=1000, validator=ge(0))
@@ -56,6 +61,8 @@ class Limits:
     #: one are so many, whoever publishes more of them is held.
     max_queued_messages: int = field(default=100_000, validator=ge(0))
     max_queued_bytes: int = field(default=32 * MIB, validator=ge(0))
+    #: Bytes of messages waiting for one durable Session, in the database: instead of ``max_queued_bytes``.
+    max_stored_bytes: int = field(default=64 * MIB, validator=ge(0))
     #: Seconds of any 60 in which a receiver with a full queue may hold its publishers; then its messages
     #: are dropped until it has caught up. 0: it never holds anybody.
     receiver_patience: float = field(default=10.0, validator=and_(ge(0), le(60)))
@@ -82,11 +89,21 @@ class Limits:
     session_expiry: float = field(default=86_400.0, validator=ge(0))
     #: Sessions whose client is absent; above it the one absent longest goes.
     max_absent_sessions: int = field(default=100_000, validator=ge(0))
-    #: Connects of one Client Identifier per minute before each further one is delayed.
+    #: Connects per minute that take over a living connection of their Client Identifier, before each further
+    #: one is delayed.
     max_connects_per_minute: int = field(default=30, validator=ge(1))
     connect_delay: float = field(default=1.0, validator=ge(0))
     #: QoS 0 with DUP closes the connection [MQTT-3.3.1-2]; false accepts it as other brokers do.
     strict_dup: bool = True
+
+    def is_overfull(self, messages: int, size: int, most_bytes: int) -> bool:
+        """Return whether a full queue of a connected client takes no more, though nobody can be held for it.
+
+        :param messages: how many there are in the queue.
+        :param size: bytes of them, the new one included.
+        :param most_bytes: the limit for these.
+        """
+        return messages >= OVERFULL * self.max_queued_messages or size > OVERFULL * most_bytes
 
     @property
     def handler_room(self) -> int:

@@ -10,8 +10,19 @@ from platziverse.mqtt.errors import ProtocolViolation
 #: A message with the QoS that it is delivered at.
 Entry: TypeAlias = "tuple[EncodedPublish, int]"
 
+#: Bytes from which on receivers of a message share its payload while it waits for them.
+SHARED: Final = 16 * 1024
+
 #: In place of a QoS 2 message once PUBREC has come: only its PUBREL is outstanding.
 _RELEASED: Final = None
+
+#: How many Packet Identifiers there are.
+IDENTIFIERS: Final = 65_535
+
+
+def identifier(position: int) -> int:
+    """Return the Packet Identifier of the message at this position of a durable Session. ADR 0114."""
+    return (position - 1) % IDENTIFIERS + 1
 
 
 class Outgoing:
@@ -19,13 +30,14 @@ class Outgoing:
 
     :ivar inflight: Packet Identifier → message, in the order of sending, which is the order of sending
         again [MQTT-4.6.0-1]; ``None`` once PUBREC has come.
+    :ivar last: the Packet Identifier, or the position, that was sent last.
     """
 
-    __slots__ = ("_last_id", "inflight")
+    __slots__ = ("inflight", "last")
 
     def __init__(self) -> None:
         self.inflight: dict[int, Entry | None] = {}
-        self._last_id = 0
+        self.last = 0
 
     @property
     def size(self) -> int:
@@ -35,15 +47,37 @@ class Outgoing:
     def send(self, connection: NetworkConnection, message: EncodedPublish, qos: int) -> None:
         """Send a message under a Packet Identifier of its own."""
         inflight = self.inflight
-        packet_id = self._last_id + 1
+        packet_id = self.last + 1
         if packet_id > 65_535 or packet_id in inflight:
             packet_id = self._free_id()
-        self._last_id = packet_id
+        self.last = packet_id
         inflight[packet_id] = (message, qos)
-        connection.send(message.with_id(qos, packet_id))
+        if message.size > SHARED:
+            connection.send_shared(message.head(qos, packet_id), message.payload)
+        else:
+            connection.send(message.with_id(qos, packet_id))
+
+    def send_at(self, connection: NetworkConnection, position: int, entry: "Entry | None", dup: bool) -> None:
+        """Send a message of a durable Session under the Packet Identifier of its position, which is free.
+
+        :param entry: ``None``: its PUBREC has come, and PUBREL is sent.
+        """
+        self.last, packet_id = position, identifier(position)
+        self.inflight[packet_id] = entry
+        if entry is None or dup or entry[0].size > SHARED:
+            _send(connection, packet_id, entry, dup)
+        else:
+            connection.send(entry[0].with_id(entry[1], packet_id))
+
+    def position(self, packet_id: int) -> int:
+        """Return the position of the message in flight under this Packet Identifier.
+
+        All that is in flight is less than ``IDENTIFIERS`` positions behind the last one that was sent.
+        """
+        return self.last - (self.last - packet_id) % IDENTIFIERS
 
     def _free_id(self) -> int:
-        packet_id = self._last_id
+        packet_id = self.last
         while True:
             packet_id = packet_id + 1 if packet_id < 65_535 else 1  # never 0 [MQTT-2.3.1-1]
             if packet_id not in self.inflight:  # [MQTT-2.3.1-2] [MQTT-2.3.1-4]
@@ -52,11 +86,7 @@ class Outgoing:
     def send_again(self, connection: NetworkConnection) -> None:
         """Send everything in flight again, in its order, after a reconnect. [MQTT-4.4.0-1]"""
         for packet_id, entry in self.inflight.items():
-            if entry is _RELEASED:
-                connection.send(encode_pubrel(packet_id))
-            else:
-                message, qos = entry
-                connection.send(message.with_id(qos, packet_id, dup=True))  # [MQTT-3.3.1-1]
+            _send(connection, packet_id, entry, dup=True)  # [MQTT-3.3.1-1]
 
     def puback(self, packet_ids: Sequence[int]) -> int:
         """Forget these QoS 1 messages, which the client owns now.
@@ -66,9 +96,9 @@ class Outgoing:
         """
         inflight, unknown = self.inflight, 0
         for packet_id in packet_ids:
-            entry = inflight.get(packet_id, _RELEASED)
-            if entry is _RELEASED:
-                if packet_id in inflight:
+            entry = inflight.get(packet_id)
+            if entry is None:
+                if packet_id in inflight:  # released
                     raise ProtocolViolation(f"PUBACK after PUBREC, packet id {packet_id}", "MQTT-4.3.3-1")
                 unknown += 1
                 continue
@@ -107,3 +137,12 @@ class Outgoing:
                 raise ProtocolViolation(f"PUBCOMP before PUBREC, packet id {packet_id}", "MQTT-4.3.3-1")
             del inflight[packet_id]
         return unknown
+
+
+def _send(connection: NetworkConnection, packet_id: int, entry: "Entry | None", dup: bool) -> None:
+    """Send PUBREL, or a message that is large or comes again: all of a window may at once."""
+    if entry is _RELEASED:
+        connection.send(encode_pubrel(packet_id))
+    else:
+        message, qos = entry
+        connection.send_shared(message.head(qos, packet_id, dup), message.payload)

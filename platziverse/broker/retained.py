@@ -1,10 +1,15 @@
 """RetainedMessages: the last message kept for each Topic Name, found by Topic Filter."""
 
 from collections.abc import Iterator
+from sys import getsizeof
+from typing import Final
 
 from platziverse.broker.interfaces import Answer, Client
 from platziverse.broker.limits import USUAL_LEVELS
 from platziverse.mqtt.packets import Publish
+
+#: Characters from which on it matters how many bytes each of them takes, and how often a Topic Name is kept.
+LONG: Final = 256
 
 
 class _Level:
@@ -41,6 +46,11 @@ class RetainedMessages:
     def __len__(self) -> int:
         return len(self._by_topic)
 
+    @property
+    def topics(self) -> list[str]:
+        """Return the Topic Names of all messages."""
+        return list(self._by_topic)
+
     def set(self, message: Publish, publisher: Client) -> Answer:
         """Keep ``message`` as the only one of its topic, unless a limit forbids; an empty one clears."""
         if not message.payload:
@@ -58,6 +68,10 @@ class RetainedMessages:
         self._publishers[message.topic] = publisher
         self._put(kept)
         return None
+
+    def take(self, message: Publish, publisher: Client) -> None:
+        """Keep ``message`` as :meth:`set` does."""
+        self.set(message, publisher)
 
     def _has_room(self, topic: str) -> bool:
         levels = self._levels + topic.count("/") + 1
@@ -98,8 +112,21 @@ class RetainedMessages:
         return self._by_topic.get(topic)
 
     def may_match(self, topic_filter: str) -> bool:
-        """Return ``False`` only when nothing matches for certain; never a long search."""
-        return topic_filter in self._by_topic or "+" in topic_filter or "#" in topic_filter
+        """Return ``False`` only when nothing matches for certain; never a long search.
+
+        Nothing does when there is no Topic Name that begins as the filter does up to its first wildcard.
+        """
+        if "+" not in topic_filter and "#" not in topic_filter:
+            return topic_filter in self._by_topic
+        level = self._root
+        for name in topic_filter.split("/"):
+            if name in ("+", "#"):
+                break
+            child = level.children.get(name)
+            if child is None:
+                return False
+            level = child
+        return True
 
     def publisher(self, topic: str) -> Client:
         """Return the client that published the message kept for this topic.
@@ -141,4 +168,6 @@ def _below(level: _Level, first: bool) -> Iterator[_Level]:
 
 
 def _size(message: Publish) -> int:
-    return len(message.topic) + len(message.payload)
+    """Return the bytes of a message; a long Topic Name counts as often as it is kept, and as wide."""
+    topic = message.topic
+    return (len(topic) if len(topic) <= LONG else 2 * getsizeof(topic)) + len(message.payload)

@@ -1,9 +1,9 @@
 """RetainedSending: the Retained Messages that one Session is still to get, looked up when they are sent."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol, TypeAlias
 
-from platziverse.broker.interfaces import DROPPED, NetworkConnection
+from platziverse.broker.interfaces import DROPPED, Answer, NetworkConnection
 from platziverse.broker.traffic import Traffic
 from platziverse.broker.turn import Turn
 from platziverse.mqtt.codec import EncodedPublish
@@ -11,6 +11,8 @@ from platziverse.mqtt.packets import Publish
 
 #: Whether the Session may get the Retained Message of this Topic Name now.
 MayGet: TypeAlias = Callable[[str], bool]
+#: Sends a message at its QoS.
+Send: TypeAlias = Callable[[NetworkConnection, EncodedPublish, int], Answer]
 
 
 class RetainedLookup(Protocol):
@@ -33,6 +35,8 @@ class RetainedSending:
     messages. So neither many Subscriptions nor a client that does not read make it large; and a message is
     never older than what the client has got meanwhile.
 
+    :param sent: called with the Topic Filters whose messages were all sent, and need no more to be done to
+        survive the end of the process.
     :param may_get: whether the Session may get the message of a Topic Name now.
     :param turn: shared by all clients that have subscribed.
     """
@@ -42,16 +46,26 @@ class RetainedSending:
         "_filters",
         "_may_get",
         "_names",
+        "_owed",
         "_qos",
         "_resting",
         "_retained",
+        "_sent",
         "_steps",
         "_traffic",
         "_turn",
+        "_unsettled",
     )
 
-    def __init__(self, retained: RetainedLookup, traffic: Traffic, may_get: MayGet, turn: Turn) -> None:
-        self._retained = retained
+    def __init__(
+        self,
+        retained: RetainedLookup,
+        traffic: Traffic,
+        turn: Turn,
+        sent: Callable[[Iterable[str]], None],
+        may_get: MayGet,
+    ) -> None:
+        self._retained, self._sent = retained, sent
         self._turn = turn
         self._traffic = traffic
         self._may_get = may_get
@@ -61,6 +75,14 @@ class RetainedSending:
         self._qos = 0
         self._steps = STEPS
         self._resting = False
+        # Filters to be told of, and messages that are neither committed nor acknowledged.
+        self._owed: dict[str, None] = {}
+        self._unsettled = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether nothing more is to be done, now or later."""
+        return not (self or self._owed or self._resting)
 
     def __bool__(self) -> bool:
         return bool(self._names or self._filters)
@@ -69,10 +91,12 @@ class RetainedSending:
         """Begin anew to send what matches this filter, at most at this QoS."""
         self.discard(topic_filter)
         self._filters[topic_filter] = qos
+        self._owed[topic_filter] = None
 
     def discard(self, topic_filter: str) -> None:
         """Send no more of what matches this filter."""
         self._filters.pop(topic_filter, None)
+        self._owed.pop(topic_filter, None)
         if topic_filter == self._filter:
             self._names = []
 
@@ -84,13 +108,13 @@ class RetainedSending:
         self,
         connection: NetworkConnection,
         has_room: Callable[[NetworkConnection], bool],
-        send: Callable[[NetworkConnection, EncodedPublish, int], None],
+        send: Send,
         rested: Callable[[], None],
     ) -> None:
         """Send while there is room, but no more messages than fit into one turn of the reactor.
 
         :param has_room: returns whether a message of QoS 1 or 2 may be sent now.
-        :param send: takes messages of QoS 1 and 2.
+        :param send: takes messages of QoS 1 and 2; returns when the store need not know of one any more.
         :param rested: called in the next turn.
         """
         while self._steps > 0 and self and has_room(connection):
@@ -101,9 +125,19 @@ class RetainedSending:
             self._steps -= 1 if message is not None else LOOKUP_STEPS
             if message is not None:
                 self._send(message, connection, send)
+        self._tell()
         if self._steps < STEPS and not self._resting:
             self._resting = True
             connection.soon(rested)
+
+    def _tell(self) -> None:
+        if self._owed and not self._unsettled and not self:
+            owed, self._owed = self._owed, {}
+            self._sent(owed)
+
+    def _settled(self, _: object) -> None:
+        self._unsettled -= 1
+        self._tell()
 
     def _next(self) -> Publish | None:
         """Return the next message, or ``None``: a filter was looked up instead, or the message is gone."""
@@ -119,12 +153,14 @@ class RetainedSending:
         self,
         message: Publish,
         connection: NetworkConnection,
-        send: Callable[[NetworkConnection, EncodedPublish, int], None],
+        send: Send,
     ) -> None:
         qos = min(self._qos, message.qos)
         encoded = EncodedPublish(message, retain=True)  # [MQTT-3.3.1-8]
         if qos:
-            send(connection, encoded, qos)
+            if (answer := send(connection, encoded, qos)) is not None:
+                self._unsettled += 1
+                answer.addBoth(self._settled)
         elif connection.offer(encoded.qos0) == DROPPED:
             self._traffic.publish_dropped += 1
             return

@@ -1,15 +1,26 @@
 """Session: what the broker remembers of a client, on both sides of a lost connection."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from sys import getsizeof
 from typing import Final
 
-from platziverse.broker.interfaces import DROPPED, FULL, TAKEN, Authority, Client, NetworkConnection
+from platziverse.broker.interfaces import (
+    DROPPED,
+    FULL,
+    TAKEN,
+    WAITING,
+    Answer,
+    Authority,
+    Client,
+    NetworkConnection,
+)
 from platziverse.broker.limits import USUAL_LEVELS, Limits
 from platziverse.broker.outgoing import Entry, Outgoing
 from platziverse.broker.receiving import Receiving
 from platziverse.broker.sending import RetainedSending
 from platziverse.broker.slow import Slow
+from platziverse.broker.window import Window
 from platziverse.mqtt.codec import EncodedPublish
 from platziverse.mqtt.packets import Publish
 
@@ -18,12 +29,25 @@ from platziverse.mqtt.packets import Publish
 _OWN: Final = 2048
 _SUBSCRIPTION: Final = 256
 LEVEL: Final = 512
+#: Characters of a Topic Filter that takes less than one level's bytes, whatever characters they are.
+SHORT: Final = 100
 _IDENTIFIER: Final = 128
 _ENTRY: Final = 256
 
-#: How far beyond its limits a queue grows by messages whose publishers cannot be held: Wills, the server's
-#: own, and those of clients that are full themselves.
-OVERFULL: Final = 2
+
+def weigh(topic_filter: str) -> int:
+    """Return how many usual levels a Topic Filter takes in memory: one that is long counts for several.
+
+    A character takes up to four bytes, all of them if one does, in the Session as in the tree.
+    """
+    return max(topic_filter.count("/") + 1, 2 * getsizeof(topic_filter) // LEVEL)
+
+
+def weigh_all(topic_filters: Collection[str]) -> int:
+    """Return what several Topic Filters weigh together; in one piece when they are as short as most are."""
+    if max(map(len, topic_filters), default=0) > SHORT:
+        return sum(map(weigh, topic_filters))
+    return "/".join(topic_filters).count("/") + bool(topic_filters)
 
 
 class Session(Receiving):
@@ -37,42 +61,47 @@ class Session(Receiving):
         "_authority",
         "_outgoing",
         "_queue",
+        "_queued_bytes",
         "_sending",
         "client",
         "client_id",
         "connection",
         "denied",
         "dropped",
+        "dropped_before",
+        "excess",
         "levels",
+        "number",
         "owner",
         "persistent",
-        "queued_bytes",
         "slow",
         "subscriptions",
         "will",
+        "window",
     )
 
     def __init__(self, client_id: str, persistent: bool, limits: Limits, authority: Authority) -> None:
         super().__init__(limits)
-        self.client_id = client_id
-        self.persistent = persistent
+        self.client_id, self.persistent = client_id, persistent
+        #: Of a durable Session, as the store has given it, 0: it is none; PUBLISHes that were not allowed.
+        self.number = self.denied = 0
         self.client: Client | None = None
         #: User name of the login that has begun it, and that alone may go on with it.
         self.owner: str | None = None
         self.connection: NetworkConnection | None = None
-        #: PUBLISHes of this connection that were not allowed.
-        self.denied = 0
         self.will: Publish | None = None
         self.subscriptions: dict[str, int] = {}
-        #: Levels of all its Topic Filters together.
+        #: What all its Topic Filters weigh together; see :func:`weigh`.
         self.levels = 0
-        #: Messages this client did not get because its queue was full.
-        self.dropped = 0
-        self.queued_bytes = 0
+        #: Messages this client did not get because its queue was full; and how many when it left.
+        self.dropped = self.dropped_before = self.excess = self._queued_bytes = 0
         #: From a full queue on until the client has caught up.
         self.slow: Slow | None = None
         self._authority = authority
+        #: Sends instead of this Session, and has its messages, if it is durable.
+        self.window: Window | None = None
         # Made when first needed: an idle client costs as little as possible.
+        # A durable Session never has one.
         self._outgoing: Outgoing | None = None
         self._queue: deque[Entry] | None = None
         self._sending: RetainedSending | None = None
@@ -81,14 +110,14 @@ class Session(Receiving):
 
     def limit_for(self, topic_filter: str) -> str:
         """Return the name of the limit that forbids a Subscription with this Topic Filter, or ``""``."""
-        limits, levels = self._limits, topic_filter.count("/") + 1
+        limits = self._limits
         if topic_filter in self.subscriptions:
             return ""
-        if levels > limits.max_topic_levels:
+        if topic_filter.count("/") > limits.max_topic_levels:  # the separators count, as in Mosquitto
             return "max_topic_levels"
         if (
             len(self.subscriptions) >= limits.max_subscriptions
-            or self.levels + levels > limits.max_subscriptions * USUAL_LEVELS
+            or self.levels + weigh(topic_filter) > limits.max_subscriptions * USUAL_LEVELS
         ):
             return "max_subscriptions"
         return ""
@@ -96,14 +125,20 @@ class Session(Receiving):
     def subscribe(self, topic_filter: str, qos: int) -> None:
         """Note a Subscription, or the QoS that replaces its own."""
         if topic_filter not in self.subscriptions:
-            self.levels += topic_filter.count("/") + 1
+            self.levels += weigh(topic_filter)
+        elif self._sending is not None:
+            self._sending.discard(topic_filter)  # it begins anew after SUBACK
         self.subscriptions[topic_filter] = qos
+
+    def restore(self, subscriptions: dict[str, int]) -> None:
+        """Have these Subscriptions, Topic Filter → QoS, and no others."""
+        self.subscriptions, self.levels = subscriptions, weigh_all(subscriptions)
 
     def unsubscribe(self, topic_filter: str) -> bool:
         """Forget a Subscription, and Retained Messages still to be sent for it; return if it was there."""
         if self.subscriptions.pop(topic_filter, None) is None:
             return False
-        self.levels -= topic_filter.count("/") + 1
+        self.levels -= weigh(topic_filter)
         if self._sending is not None:
             self._sending.discard(topic_filter)
         return True
@@ -113,35 +148,48 @@ class Session(Receiving):
     @property
     def queued(self) -> int:
         """How many messages wait; those in flight, and Retained Messages, are not counted."""
+        if self.window is not None:
+            return self.window.queue.messages
         return len(self._queue) if self._queue else 0
+
+    @property
+    def queued_bytes(self) -> int:
+        """How many bytes of Topic Names and payloads wait."""
+        return self._queued_bytes if self.window is None else self.window.queue.bytes
 
     @property
     def inflight(self) -> int:
         """How many messages were sent whose acknowledgement has not come."""
+        if self.window is not None:
+            return self.window.inflight
         return len(self._outgoing.inflight) if self._outgoing is not None else 0
 
     @property
     def memory(self) -> int:
         """How many bytes it takes, roughly and at most: a message for several Sessions counts for each."""
         size = _OWN + _SUBSCRIPTION * len(self.subscriptions) + LEVEL * self.levels
+        size += getsizeof(self.client_id) + getsizeof(self.owner)
         if self.will is not None:
-            size += _ENTRY + len(self.will.payload)
+            size += _ENTRY + getsizeof(self.will.topic) + len(self.will.payload)
         if self._awaiting_pubrel:
             size += _IDENTIFIER * len(self._awaiting_pubrel)
         if self._outgoing is not None and self._outgoing.inflight:
             size += _ENTRY * len(self._outgoing.inflight) + self._outgoing.size
         if self._queue:
-            size += _ENTRY * len(self._queue) + self.queued_bytes
-        return size
+            size += _ENTRY * len(self._queue) + self._queued_bytes
+        return size if self.window is None else size + self.window.memory
 
     def deliver(self, message: EncodedPublish, qos: int) -> int:
         """Send at QoS 1 or 2, now or as soon as the window and the connection have room.
 
-        :return: ``TAKEN``; ``FULL`` when it has filled the queue; ``DROPPED`` when it, or an older one
-            instead of it, was dropped.
+        :return: ``TAKEN``; ``WAITING`` when it is the first to wait for a connected client; ``FULL`` when it
+            has filled the queue; ``DROPPED`` when it, or an older one instead of it, was dropped. A durable
+            Session only says whether it may be owed the message; see :meth:`Window.admit`.
         """
         connection, outgoing = self.connection, self._outgoing
         if outgoing is None:
+            if self.window is not None:
+                return self.window.admit(message.size, self.slow is not None and self.slow.too_slow)
             outgoing = self._outgoing = Outgoing()
         if (
             connection is not None
@@ -161,27 +209,30 @@ class Session(Receiving):
             self._sending.add(topic_filter, qos)
         self.pump()
 
-    def _send(self, connection: NetworkConnection, message: EncodedPublish, qos: int) -> None:
+    def _send(self, connection: NetworkConnection, message: EncodedPublish, qos: int) -> Answer:
+        if self.window is not None:
+            return self.window.replay(message, qos)
         if self._outgoing is None:
             self._outgoing = Outgoing()
         self._outgoing.send(connection, message, qos)
+        return None
 
     def _enqueue(self, message: EncodedPublish, qos: int) -> int:
         queue = self._queue
         if queue is None:
             queue = self._queue = deque()
         limits = self._limits
-        size = self.queued_bytes + message.size
+        size = self._queued_bytes + message.size
         if len(queue) < limits.max_queued_messages and size <= limits.max_queued_bytes:
             queue.append((message, qos))
-            self.queued_bytes = size
-            return TAKEN
+            self._queued_bytes = size
+            return TAKEN if len(queue) > 1 or self.connection is None else WAITING
         if self.connection is None:
             return self._make_room(queue, message, qos)
         if self.is_beyond(len(queue), size):
             return DROPPED
         queue.append((message, qos))
-        self.queued_bytes = size
+        self._queued_bytes = size
         return FULL
 
     def is_beyond(self, messages: int, size: int) -> bool:
@@ -193,29 +244,41 @@ class Session(Receiving):
         limits, slow = self._limits, self.slow
         if slow is not None and slow.too_slow:
             return True
-        return messages >= OVERFULL * limits.max_queued_messages or size > OVERFULL * limits.max_queued_bytes
+        return limits.is_overfull(messages, size, limits.max_queued_bytes)
 
     def _make_room(self, queue: "deque[Entry]", message: EncodedPublish, qos: int) -> int:
         """Drop the newest or the oldest message of an absent client."""
         limits = self._limits
         if limits.queue_drop == "oldest" and message.size <= limits.max_queued_bytes and queue:
             queue.append((message, qos))
-            self.queued_bytes += message.size
-            while len(queue) > limits.max_queued_messages or self.queued_bytes > limits.max_queued_bytes:
-                self.queued_bytes -= queue.popleft()[0].size
+            self._queued_bytes += message.size
+            before = len(queue)
+            while len(queue) > limits.max_queued_messages or self._queued_bytes > limits.max_queued_bytes:
+                self._queued_bytes -= queue.popleft()[0].size
+            self.excess = before - len(queue) - 1
         return DROPPED
+
+    def take_excess(self) -> int:
+        """Return, once, how many messages besides the first one had to go for the last that came."""
+        queue = self if self.window is None else self.window.queue
+        excess, queue.excess = queue.excess, 0
+        return excess
 
     def pump(self) -> None:
         """Send messages that wait, while the window and the connection have room."""
         connection = self.connection
         queue = self._queue
+        if self.window is not None:
+            self.window.pump()
         while queue and connection is not None and self._has_room(connection):
             message, qos = queue.popleft()
-            self.queued_bytes -= message.size
+            self._queued_bytes -= message.size
             if self._may_get(message):
                 self._send(connection, message, qos)
         if self._sending is not None and connection is not None:
             self._sending.pump(connection, self._has_room, self._send, self._rested)
+            if self._sending.is_over:
+                self._sending = None
         if self.slow is not None:
             self._note_taken(self.slow, connection)
 
@@ -227,11 +290,8 @@ class Session(Receiving):
             self.slow = None
 
     def _rested(self) -> None:
-        sending = self._sending
-        if sending is not None:
-            sending.rest()
-            if not sending:
-                self._sending = None
+        if self._sending is not None:
+            self._sending.rest()
             self.pump()
 
     def _may_get(self, message: EncodedPublish) -> bool:
@@ -242,25 +302,37 @@ class Session(Receiving):
         return authority.may_receive(client, message.topic)
 
     def _has_room(self, connection: NetworkConnection) -> bool:
+        if self.window is not None:
+            return self.window.is_open
         return self.inflight < self._limits.max_inflight and not connection.congested
 
     def puback(self, packet_ids: Sequence[int]) -> int:
         """Take note that the client owns these QoS 1 messages; see :meth:`Outgoing.puback`."""
         if self._outgoing is None:
-            return len(packet_ids)
+            return self._answered(self.window.puback, packet_ids) if self.window else len(packet_ids)
         unknown = self._outgoing.puback(packet_ids)
         if self._queue or self._sending:
             self.pump()
         return unknown
 
+    def _answered(self, answer: Callable[[Sequence[int]], int], packet_ids: Sequence[int]) -> int:
+        unknown, window = answer(packet_ids), self.window
+        if self._sending or self.slow is not None:
+            self.pump()
+        elif window is not None:
+            window.go_on()
+        return unknown
+
     def pubrec(self, packet_id: int) -> bool:
         """Take note that the client owns a QoS 2 message; see :meth:`Outgoing.pubrec`."""
-        return self._outgoing is not None and self._outgoing.pubrec(packet_id)
+        if self._outgoing is not None:
+            return self._outgoing.pubrec(packet_id)
+        return self.window is not None and self.window.pubrec(packet_id)
 
     def pubcomp(self, packet_ids: Sequence[int]) -> int:
         """Take note that these Packet Identifiers are free again; see :meth:`Outgoing.pubcomp`."""
         if self._outgoing is None:
-            return len(packet_ids)
+            return self._answered(self.window.pubcomp, packet_ids) if self.window else len(packet_ids)
         unknown = self._outgoing.pubcomp(packet_ids)
         if self._queue or self._sending:
             self.pump()
@@ -270,6 +342,8 @@ class Session(Receiving):
         """Send everything in flight again, then messages that wait, after a reconnect. [MQTT-4.4.0-1]"""
         connection = self.connection
         assert connection is not None
+        if self.window is not None:
+            self.window.resume(connection, self.client)
         if self._outgoing is not None:
             self._outgoing.send_again(connection)
         self.pump()
@@ -277,6 +351,9 @@ class Session(Receiving):
     def pause(self) -> None:
         """Note that the connection is gone."""
         self.connection = None
+        self.dropped_before = self.dropped
+        if self.window is not None:
+            self.window.pause()
         if self.slow is not None:
             self.slow.release()
             self.slow = None

@@ -10,6 +10,8 @@ from platziverse.broker.limits import Limits
 
 #: Seconds within which the times count that a receiver has held its publishers.
 WINDOW: Final = 60.0
+#: A timer this late means that the process was suspended: no client is to blame for its silence.
+SUSPENDED: Final = 5.0
 #: Seconds in which a receiver has taken nothing at all, after which it holds nobody.
 STANDSTILL: Final = 5.0
 
@@ -56,12 +58,18 @@ class Slow:
 
     def patience(self, now: float) -> float:
         """Return for how many seconds it may go on to hold."""
+        self._forgive_suspension(now)
         while self._spells and self._spells[0][1] <= now - WINDOW:
             self._spells.popleft()
         used = sum(until - max(since, now - WINDOW) for since, until in self._spells)
         if self._held:
             used += now - self._since
         return min(self._limits.receiver_patience - used, self.last_taken + STANDSTILL - now)
+
+    def _forgive_suspension(self, now: float) -> None:
+        """Begin anew if the process was suspended meanwhile, when the receiver could take nothing."""
+        if self.check is not None and now - self.check.getTime() > SUSPENDED:
+            self._since = self.last_taken = now
 
     def release(self) -> None:
         """Hold nobody any more."""

@@ -1,14 +1,15 @@
 """Subscribing: which Subscriptions a Session may have, and the Retained Messages that they bring."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from typing import Final
 
 from platziverse.broker.complaints import Complaints
-from platziverse.broker.interfaces import SERVER, Answer, Authority
+from platziverse.broker.interfaces import SERVER, Authority
 from platziverse.broker.limits import Limits
-from platziverse.broker.ports import RetainedStore
+from platziverse.broker.ports import Listening, RetainedStore
 from platziverse.broker.sending import RetainedSending
 from platziverse.broker.session import LEVEL, Session
 from platziverse.broker.subscriptions import SubscriptionTree
@@ -16,6 +17,8 @@ from platziverse.broker.traffic import Traffic
 from platziverse.broker.turn import Turn
 from platziverse.mqtt.packets import SUBSCRIPTION_REFUSED, Subscription
 
+#: Subscriptions that are restored in one step.
+FEW: Final = 200
 #: Share of ``max_memory`` that the levels of all Topic Filters may take.
 SHARE: Final = 0.25
 #: Reasons that are no limits.
@@ -29,6 +32,7 @@ class Subscribing:
     :param tree: Topic Filter → the Sessions that have subscribed.
     :param complaints: where refused Subscriptions are said.
     :param turn: what sending Retained Messages may take of a turn of the reactor.
+    :param sent: called with a Session and Topic Filters, when their Retained Messages are owed no more.
     """
 
     def __init__(
@@ -40,14 +44,27 @@ class Subscribing:
         traffic: Traffic,
         complaints: Complaints,
         turn: Turn,
+        sent: Callable[[Session, Iterable[str]], None] = lambda session, topic_filters: None,
     ) -> None:
         self._tree, self._retained = tree, retained
         self._authority, self._limits, self._traffic = authority, limits, traffic
-        self._complaints, self._turn = complaints, turn
+        self._complaints = complaints
+        self._make = partial(RetainedSending, retained, traffic, turn)
+        self._sent = sent
         # Of all Topic Filters together: a client can make so many in a moment that a look at the memory now
         # and then is too late.
         self._levels = 0
         self._most_levels = int(limits.max_memory * SHARE / LEVEL) or sys.maxsize
+        # Is told of each Subscription that begins and ends; ``None``: nobody wants to know.
+        self._listening: Listening | None = None
+
+    def let_know(self, listening: Listening, sessions: Iterable[Session]) -> Listening:
+        """Tell ``listening`` of the Subscriptions of these Sessions, and of each that begins or ends."""
+        self._listening = listening
+        for session in sessions:
+            for topic_filter in session.subscriptions:
+                listening.subscribed(session, topic_filter)
+        return listening
 
     def subscribe(self, session: Session, subscriptions: Sequence[Subscription]) -> list[int]:
         """Return the return codes for SUBACK, in order: the QoS granted, or 0x80. [MQTT-3.8.4-5]"""
@@ -58,12 +75,17 @@ class Subscribing:
                 self._refuse(session, topic_filter, reason)
                 codes.append(SUBSCRIPTION_REFUSED)
                 continue
-            self._levels -= session.levels
-            session.subscribe(topic_filter, subscription.qos)
-            self._levels += session.levels
-            self._tree.add(topic_filter, session, subscription.qos)
+            self._add(session, topic_filter, subscription.qos)
             codes.append(subscription.qos)  # [MQTT-3.9.3-1]
         return codes
+
+    def _add(self, session: Session, topic_filter: str, qos: int) -> None:
+        self._levels -= session.levels
+        if self._listening is not None and topic_filter not in session.subscriptions:
+            self._listening.subscribed(session, topic_filter)
+        session.subscribe(topic_filter, qos)
+        self._levels += session.levels
+        self._tree.add(topic_filter, session, qos)
 
     def _refusal(self, session: Session, topic_filter: str, number: int) -> str:
         """Return why a Subscription is refused, or ``""``.
@@ -95,49 +117,85 @@ class Subscribing:
             reason=reason if reason in (SHARED, NOT_ALLOWED) else f"the limit {reason}",
         )
 
-    def unsubscribe(self, session: Session, topic_filters: Sequence[str]) -> Answer:
+    def unsubscribe(self, session: Session, topic_filters: Sequence[str]) -> None:
         """Drop the Subscriptions with exactly these Topic Filters; messages in flight go on.
 
         [MQTT-3.10.4-2] [MQTT-3.10.4-3]
-
-        :return: a Deferred that UNSUBACK waits for, or ``None``.
         """
         for topic_filter in topic_filters:  # [MQTT-3.10.4-6]
             levels = session.levels
             if session.unsubscribe(topic_filter):
                 self._levels += session.levels - levels
                 self._tree.remove(topic_filter, session)
-        return None
+                if self._listening is not None:
+                    self._listening.unsubscribed(session, topic_filter)
+
+    def restore(self, session: Session, subscriptions: dict[str, int]) -> Iterator[None]:
+        """Give a new Session the Subscriptions, Topic Filter → QoS, that it had; yield now and then."""
+        session.restore(subscriptions)
+        self._levels += session.levels
+        left = iter(subscriptions.items())
+        while few := subscriptions if len(subscriptions) <= FEW else dict(islice(left, FEW)):
+            self._tree.restore(few, session)
+            if self._listening is not None:
+                for topic_filter in few:
+                    self._listening.subscribed(session, topic_filter)
+            if few is subscriptions:
+                return
+            yield
 
     def end(self, session: Session) -> None:
         """Drop all Subscriptions of a Session that is given up. Its Retained Messages stay. [MQTT-3.1.2-7]"""
         self._levels -= session.levels
         session.levels = 0
         for topic_filter in session.subscriptions:
-            self._tree.remove(topic_filter, session)
+            if self._tree.remove(topic_filter, session) and self._listening is not None:
+                self._listening.unsubscribed(session, topic_filter)
         session.subscriptions.clear()
 
-    def send_retained(
-        self, session: Session, subscriptions: Sequence[Subscription], codes: Sequence[int]
-    ) -> None:
-        """Send the Retained Messages of the granted Subscriptions, after SUBACK. [MQTT-3.3.1-6]"""
-        granted = {  # a Topic Filter that is there twice is one Subscription, with the last QoS
-            subscription.topic_filter: code
-            for subscription, code in zip(subscriptions, codes, strict=True)
-            if code != SUBSCRIPTION_REFUSED and self._retained.may_match(subscription.topic_filter)
-        }
-        if granted:
-            may_get = partial(self._may_get_retained, session)
-            make = partial(RetainedSending, self._retained, self._traffic, may_get, self._turn)
-            session.send_retained(list(granted.items()), make)
+    def send_retained(self, session: Session, granted: Mapping[str, int]) -> None:
+        """Send the Retained Messages of the granted Subscriptions, after SUBACK. [MQTT-3.3.1-6]
+
+        :param granted: Topic Filter → QoS.
+        """
+        may_match = self._retained.may_match
+        if wanted := [name for name in granted if may_match(name)]:
+            self.owe_retained(session, wanted)
+
+    def owed(self, granted: Mapping[str, int]) -> tuple[str, ...]:
+        """Return the Subscriptions, of Topic Filter → QoS, that may bring Retained Messages at QoS 1 or 2."""
+        may_match = self._retained.may_match
+        return tuple(name for name, qos in granted.items() if qos and may_match(name))
+
+    def owe_retained(self, session: Session, topic_filters: Iterable[str]) -> None:
+        """Send the Retained Messages of these Subscriptions as soon as the client takes them."""
+        there = session.subscriptions
+        wanted = [(name, there[name]) for name in topic_filters if name in there]
+        sent, may_get = partial(self._sent, session), partial(self._may_get_retained, session)
+        session.send_retained(wanted, partial(self._make, sent, may_get))
 
     def _may_get_retained(self, session: Session, topic: str) -> bool:
         """Return whether ``session`` may get the message kept for ``topic`` now.
 
-        The rules may have changed since: for the receiver, and for whoever published it.
+        The rules may have changed since: for the receiver, and for whoever published it. A bridge gets none
+        of its own.
         """
+        publisher, client = self._retained.publisher(topic), session.client
+        if client is not None and client.bridge and publisher.client_id == client.client_id:
+            return False
         if not self._authority.restricts:
             return True
-        publisher, client = self._retained.publisher(topic), session.client
         may_stay = publisher is SERVER or self._authority.may_publish(publisher, topic)
         return may_stay and client is not None and self._authority.may_receive(client, topic)
+
+
+def granted_of(subscriptions: Sequence[Subscription], codes: Sequence[int]) -> dict[str, int]:
+    """Return the Subscriptions that were granted, Topic Filter → QoS.
+
+    A Topic Filter that is there twice is one Subscription, with the last QoS.
+    """
+    return {
+        subscription.topic_filter: code
+        for subscription, code in zip(subscriptions, codes, strict=True)
+        if code != SUBSCRIPTION_REFUSED
+    }

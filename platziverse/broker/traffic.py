@@ -25,6 +25,8 @@ class Traffic:
     subscriptions_refused: dict[str, int] = field(factory=dict)
     #: Publishes acknowledged and ignored because the client may not publish there.
     publish_denied: int = 0
+    #: Publishes in which bridges say that they are there, or not; acknowledged, and routed nowhere.
+    bridge_notifications: int = 0
     #: Acknowledgements for Packet Identifiers that were not in flight.
     unknown_acknowledgements: int = 0
     connections_opened: int = 0
@@ -36,12 +38,24 @@ class Traffic:
     requests_timed_out: int = 0
     #: How often reading was held because a client sent faster than it may.
     rate_holds: int = 0
+    #: How often the others got their turn before the rest of what one client had sent.
+    turns_ended: int = 0
+    #: How often reading was held because the store had not finished what a client had published.
+    store_holds: int = 0
+    #: How often messages began to wait for a client that had not acknowledged enough of those before.
+    queues_begun: int = 0
+    #: QoS 2 messages whose PUBREL never came, forgotten to make room.
+    pubrels_missed: int = 0
     #: How often a receiver with a full queue began to hold its publishers.
     receiver_holds: int = 0
     #: How often a receiver had held them for long enough, so that its messages were dropped.
     receivers_too_slow: int = 0
     #: Connections closed because incomplete packets took too much memory.
     partials_dropped: int = 0
+    #: HTTP connections closed as answers that nobody read took too much.
+    answers_cut: int = 0
+    #: Events that were not written to a stream over HTTP, as its client was slow or there were too many.
+    events_dropped: int = 0
     #: Sessions of absent clients that were ended because memory was short.
     sessions_shed: int = 0
     #: Receivers disconnected because memory was short.
@@ -49,6 +63,8 @@ class Traffic:
     connects_accepted: int = 0
     #: Connections closed because another client came with their Client Identifier.
     takeovers: int = 0
+    #: CONNECTs delayed because each took over a living connection.
+    takeovers_delayed: int = 0
     sessions_expired: int = 0
     #: Sessions of absent clients that were ended because there were more than there may be.
     sessions_ended_for_room: int = 0

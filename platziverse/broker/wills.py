@@ -1,10 +1,24 @@
-"""UnfinishedWills: Wills that handlers still work on; their clients are gone and cannot be held."""
+"""Wills: what is stored of them, and those that are unfinished when their clients are gone."""
+
+from collections.abc import Callable
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+
+from platziverse.broker.interfaces import Answer, Client
+from platziverse.broker.records import WillGone, WillLeft
+from platziverse.broker.turn import Turn
+from platziverse.mqtt.packets import Publish
+
+#: Connections of one process in one millisecond, at most: as numbers they are those of this process alone.
+_PER_MILLISECOND: Final = 1 << 20
 
 
 class UnfinishedWills:
-    """UnfinishedWills counts the Wills that were published and whose handlers have not finished.
+    """UnfinishedWills counts the Wills that were published, or discarded, and are not finished with.
+
+    Handlers still work on them, or the store does; their clients are gone and cannot be held.
 
     :ivar count: how many there are.
     :ivar bytes: of their payloads together.
@@ -15,10 +29,97 @@ class UnfinishedWills:
 
     def watch(self, answer: "Deferred[object]", size: int) -> None:
         """Count a Will of ``size`` bytes until ``answer`` fires."""
+        self.begun(size)
+        answer.addCallback(lambda _: self.finished(size))
+
+    def begun(self, size: int) -> None:
+        """Count a Will of ``size`` bytes."""
         self.count += 1
         self.bytes += size
-        answer.addCallback(self._finished, size)
 
-    def _finished(self, _: object, size: int) -> None:
+    def finished(self, size: int) -> None:
+        """Count a Will of ``size`` bytes less."""
         self.count -= 1
         self.bytes -= size
+
+
+class DueWills:
+    """DueWills publishes the Wills of clients that have gone, as many in a turn as there is time for.
+
+    Thousands of clients may end in one turn, when their Keep Alive is over at once. What is left when the
+    time is over goes on in the next turn, in the same order, and counts as unfinished. ADR 0088.
+
+    :param turn: what such work may take of a turn of the reactor.
+    :param unfinished: counts those that wait.
+    """
+
+    def __init__(self, clock: IReactorTime, turn: Turn, unfinished: UnfinishedWills) -> None:
+        self._clock, self._turn, self._unfinished = clock, turn, unfinished
+        #: By Client Identifier, each with its bytes.
+        self.waiting: dict[str, tuple[Callable[[], None], int]] = {}
+        self._goes_on = False
+
+    def add(self, client_id: str, size: int, publish: Callable[[], None]) -> None:
+        """Call ``publish``, now if none waits and there is time, else later.
+
+        :param size: of the Will in bytes.
+        """
+        if not self._goes_on:
+            if not self._turn.is_over:
+                publish()
+                return
+            self._in_the_next_turn()
+        self._unfinished.begun(size)
+        self.waiting[client_id] = publish, size
+
+    def publish_now(self, client_id: str) -> None:
+        """Publish the Will of a client that is about to come back, if it waits: what it sends is newer."""
+        if (waiting := self.waiting.pop(client_id, None)) is not None:
+            publish, size = waiting
+            self._unfinished.finished(size)
+            publish()
+
+    def _in_the_next_turn(self) -> None:
+        self._goes_on = True
+        self._clock.callLater(0, self._go_on)
+
+    def _go_on(self) -> None:
+        published = 0
+        try:
+            # One at least, whoever else has used up the turn.
+            while self.waiting and not (self._turn.is_over and published):
+                self.publish_now(next(iter(self.waiting)))
+                published += 1
+        finally:
+            self._goes_on = False
+            if self.waiting:
+                self._in_the_next_turn()
+
+
+class WillRecords:
+    """WillRecords saves the Wills that connections leave, until they are published or discarded.
+
+    Nobody waits for that: a Will whose connection ends with the process a moment later may be lost.
+
+    :param save: saves a record; the Deferred fires when that is done with, committed or not.
+    :param began: seconds since the epoch when this process began, wall clock. Numbers of connections begin
+        there, so that none is that of a connection of an earlier process.
+    :ivar ready: the Wills of earlier processes are published, so they may be overwritten. Nothing is saved
+        before; those of the clients that are connected then are saved late.
+    """
+
+    def __init__(self, save: "Callable[[WillLeft | WillGone], Deferred[Any]]", began: float) -> None:
+        self._save = save
+        self._first = int(began * 1000) * _PER_MILLISECOND
+        self.ready = False
+
+    def left(self, client: Client, will: Publish) -> None:
+        """Save the Will that ``client`` has left."""
+        if self.ready:
+            number = self._first + client.number
+            name, user, qos, retain = client.client_id, client.username, will.qos, will.retain
+            self._save(WillLeft(name, user, number, will.topic, will.payload, qos, retain))
+
+    def gone(self, client: Client) -> Answer:
+        """Save that the Will of ``client`` was published, or discarded."""
+        return None if not self.ready else self._save(WillGone(client.client_id, self._first + client.number))

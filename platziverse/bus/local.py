@@ -23,11 +23,12 @@ class LocalBus:
     """A LocalBus is the :class:`~platziverse.broker.ports.MessageBus` of one daemon.
 
     :param daemon: its number, from 0; bit ``1 << daemon`` of a mask is its own.
-    :ivar lost: always 0.
+    :ivar lost: always 0, as ``missed`` and ``refused``; ``state`` is always ``"ready"``.
     """
 
     def __init__(self, hub: LocalHub, daemon: int) -> None:
-        self.lost = 0
+        self.lost = self.missed = self.refused = 0
+        self.state = "ready"
         self._hub, self._daemon = hub, daemon
         self._sent: deque[tuple[int, bytes]] = deque()
 

@@ -3,7 +3,7 @@
 import argparse
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Final
@@ -15,13 +15,16 @@ from cryptography import x509
 from platziverse.access.files import mode_problem, writable_by_everyone
 from platziverse.access.passwords import PasswordFile
 from platziverse.broker.limits import Limits
+from platziverse.command.checkbus import check_bus
 from platziverse.command.checkdatabase import check_database
 from platziverse.command.findings import ERROR, OK, WARNING, Finding
 from platziverse.config import Config, config_file
 from platziverse.daemon.extensions import load_handler
 from platziverse.daemon.front import server_certificate
+from platziverse.daemon.listening import CannotListen, try_to_listen
 from platziverse.daemon.logins import access_rules, files, who_may_connect
 from platziverse.daemon.machine import open_files, raise_open_files
+from platziverse.daemon.reload import load_rules
 from platziverse.errors import Unusable
 
 #: A certificate that ends sooner is a warning.
@@ -45,9 +48,11 @@ def run(config: Config, options: argparse.Namespace) -> int:
     raise_open_files()  # as the daemon does
     found = [
         *check_configuration(config, path),
+        *check_listeners(config.listen),
         *check_files(config, path),
         *check_certificates(config, datetime.now(timezone.utc)),
         *check_database(config, time.time),
+        *check_bus(config),
         *check_open_files(config.limits, open_files()),
         *check_clock(datetime.now(timezone.utc)),
     ]
@@ -81,6 +86,22 @@ def check_configuration(config: Config, path: str | None) -> Iterator[Finding]:
             load_handler(handler)
         except Unusable as error:
             yield Finding("handlers", ERROR, str(error).removeprefix("handlers: "))
+    try:
+        if count := len(load_rules(config).rules):
+            yield Finding("record", OK, f"{count} rules")
+    except Unusable as error:
+        yield Finding("record", ERROR, str(error))
+
+
+def check_listeners(descriptions: Iterable[str]) -> Iterator[Finding]:
+    """Say what a start would of ``listen``; a taken port is a warning, as the daemon itself may hold it."""
+    for description in descriptions:
+        try:
+            try_to_listen(description)
+        except CannotListen as error:
+            yield Finding("listen", WARNING if error.taken else ERROR, str(error))
+        else:
+            yield Finding("listen", OK, description)
 
 
 def check_files(config: Config, path: str | None) -> Iterator[Finding]:

@@ -2,18 +2,20 @@
 
 import importlib.resources
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import psycopg2
 
+from platziverse.command.database import connected, find_dsn
 from platziverse.command.findings import ERROR, OK, WARNING, Finding
-from platziverse.command.rejected import connected, find_dsn
 from platziverse.config import Config, without_secrets
 from platziverse.embedded.binaries import system_dirs, wheel_dirs
 from platziverse.errors import Unusable
 from platziverse.postgres.clocks import APART
 from platziverse.postgres.migrate import PRESENT, read_steps
 from platziverse.postgres.objects import differences
+from platziverse.postgres.requests import DEAD
 from platziverse.postgres.sqlstate import one_line
 
 #: What the daemon does with its tables, and with the sequences of their ids.
@@ -21,14 +23,32 @@ TABLES: Final = {
     "platziverse_schema": ("SELECT",),
     "agents": ("SELECT", "INSERT", "UPDATE"),
     "metrics": ("SELECT", "INSERT"),
+    "metrics_marks": ("SELECT", "INSERT", "DELETE"),
+    "metrics_5m": ("SELECT", "INSERT", "UPDATE"),
+    "metrics_1h": ("SELECT", "INSERT", "UPDATE"),
+    "series": ("SELECT", "INSERT", "UPDATE"),
     "rejected_messages": ("SELECT", "INSERT"),
     "message_keys": ("SELECT", "INSERT"),
     "ingest_batches": ("SELECT", "INSERT", "UPDATE"),
     "qos2_messages": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "mqtt_daemons": ("SELECT", "INSERT", "UPDATE"),
+    "mqtt_sessions": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "mqtt_subscriptions": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "mqtt_messages": ("SELECT", "INSERT", "DELETE"),
+    "mqtt_queue": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "mqtt_incoming": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "mqtt_retained": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "mqtt_wills": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "mqtt_requests": ("SELECT", "INSERT", "DELETE"),
 }
 USERS: Final = {"mqtt_users": ("SELECT",)}
-SEQUENCES: Final = ("agents_id_seq", "metrics_id_seq", "rejected_messages_id_seq")
+SEQUENCES: Final = (
+    "agents_id_seq",
+    "metrics_id_seq",
+    "rejected_messages_id_seq",
+    "mqtt_sessions_id_seq",
+    "mqtt_retained_version",
+)
 
 #: Seconds that our clock may be away from the database's.
 UNEVEN, WRONG = 5.0, 300.0
@@ -48,6 +68,8 @@ _MAY_NOT_COUNT: Final = """SELECT 'USAGE on ' || name FROM unnest(%s::text[]) AS
 _OWNED: Final = (
     "SELECT bool_and(pg_has_role(relowner, 'USAGE')) FROM pg_class WHERE oid = ANY(%s::regclass[])"
 )
+_DAEMONS: Final = f"""SELECT instance::text, id, coalesce(name, ''), coalesce(bus, '') FROM mqtt_daemons
+    WHERE "seenAt" > now() - interval '{DEAD} s' AND heir IS NULL AND "leftAt" IS NULL ORDER BY id"""
 _READERS: Final = """SELECT CASE acl.grantee WHEN 0 THEN 'everyone' ELSE acl.grantee::regrole::text END
     FROM pg_class, aclexplode(relacl) acl WHERE pg_class.oid = to_regclass('mqtt_users')
     AND acl.privilege_type = 'SELECT' AND acl.grantee NOT IN (relowner, current_user::regrole) ORDER BY 1"""
@@ -109,6 +131,7 @@ def _tables(cursor: Any, config: Config) -> Iterator[Finding]:
     if version == known and not made_again:
         yield from _rights(cursor, wanted)
         yield _objects(cursor, [step.sql for step in steps])
+        yield _daemons(cursor, config)
 
 
 def _schema(version: int, known: int, original: bool, may_change: bool) -> Finding:
@@ -159,6 +182,29 @@ def _rights(cursor: Any, wanted: dict[str, tuple[str, ...]]) -> Iterator[Finding
         yield Finding(
             "password hashes", WARNING, f"{readers} may read the password hashes; REVOKE SELECT ON mqtt_users"
         )
+
+
+def _daemons(cursor: Any, config: Config) -> Finding:
+    """Name the daemons that use the database, and say whether they would share the clients of this one."""
+    name, bus = "other daemons", config.bus.name if config.bus.url else ""
+    others = [row for row in _rows(cursor, _DAEMONS) if row[0] != _identity(config)]
+    strangers = [
+        f"daemon {number} on {host}" for _, number, host, theirs in others if not bus or theirs != bus
+    ]
+    if not others:
+        return Finding(name, OK, "none uses this database now")
+    if not strangers:
+        return Finding(name, OK, f"{len(others)} share their clients with this one (bus {bus!r})")
+    text = "would share neither clients nor messages with this one; for that, all need the same [bus]"
+    return Finding(name, WARNING, f"{', '.join(strangers)} {text}")
+
+
+def _identity(config: Config) -> str:
+    """Return the identity of the daemon with this configuration; empty: it has none, or we may not know."""
+    try:
+        return Path(config.state_dir, "instance").read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""
 
 
 def _clock(cursor: Any, clock: Callable[[], float]) -> Finding:

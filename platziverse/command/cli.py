@@ -3,16 +3,42 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any, Final
 
 from platziverse import __version__
-from platziverse.command import check, explain, passwd, rejected
+from platziverse.command import (
+    agents,
+    check,
+    daemons,
+    explain,
+    exporting,
+    importing,
+    passwd,
+    rejected,
+    retained,
+    rollup,
+    rules,
+    sessions,
+)
 from platziverse.config import load
+from platziverse.daemon.process import while_somebody_reads
 from platziverse.errors import Unusable
+
+DESCRIPTION: Final = "Looks after a platziverse daemon, running or not."
+EPILOG: Final = """\
+The daemon itself is a program of twistd:
+  twistd -n platziverse         run it in the foreground
+  twistd platziverse --help     all of its options
+
+`platziverse COMMAND --help` has those of a command."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; its exit code is that of the process."""
-    options = _parser().parse_args(arguments)
+    return while_somebody_reads(lambda: _run(_parser().parse_args(arguments)))
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         config = load(options.config, {"database": options.database} if options.database else {})
         return int(options.run(config, options))
@@ -26,10 +52,16 @@ def _refused(error: Unusable, options: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="platziverse", description=__doc__)
-    parser.add_argument("--version", action="version", version=f"platziverse {__version__}")
-    parser.add_argument("--config", "-c", help="TOML file with settings")
-    parser.add_argument("--database", help="connection string of PostgreSQL")
+    parser = argparse.ArgumentParser(
+        prog="platziverse",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"platziverse {__version__}", help="print the version and exit"
+    )
+    _add_sources(parser, None)
     parser.set_defaults(refused=_refused)
     commands = parser.add_subparsers(required=True, metavar="command")
     check.add_arguments(
@@ -38,8 +70,35 @@ def _parser() -> argparse.ArgumentParser:
     passwd.add_arguments(commands.add_parser("passwd", help="users and their passwords"))
     acl = commands.add_parser("acl", help="access rules").add_subparsers(required=True, metavar="command")
     explain.add_arguments(acl.add_parser("explain", help="which rule decides"))
-    _add_rejected(commands.add_parser("rejected", help="messages that could not be stored"))
+    _add_metrics(commands)
+    sessions.add_arguments(commands.add_parser("sessions", help="durable Sessions, and what waits for them"))
+    retained.add_arguments(commands.add_parser("retained", help="Retained Messages that are stored"))
+    rules.add_arguments(commands.add_parser("rules", help="what messages of other devices mean"))
+    daemons.add_arguments(commands.add_parser("daemons", help="daemons that use the database"))
+    _complete(parser)
     return parser
+
+
+def _add_sources(parser: argparse.ArgumentParser, default: str | None) -> None:
+    parser.add_argument("--config", "-c", default=default, help="TOML file with settings")
+    parser.add_argument("--database", default=default, help="connection string of PostgreSQL")
+
+
+def _complete(parser: argparse.ArgumentParser) -> None:
+    """Let the options of all commands stand behind each command too; there they have no default."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                _add_sources(command, argparse.SUPPRESS)
+                _complete(command)
+
+
+def _add_metrics(commands: Any) -> None:
+    agents.add_arguments(commands.add_parser("agents", help="agents, and what they have measured"))
+    importing.add_arguments(commands.add_parser("import", help="readings of the past, from a file"))
+    exporting.add_arguments(commands.add_parser("export", help="metrics, into a file"))
+    rollup.add_arguments(commands.add_parser("roll-up", help="make roll-ups at once"))
+    _add_rejected(commands.add_parser("rejected", help="messages that could not be stored"))
 
 
 def _add_rejected(parser: argparse.ArgumentParser) -> None:

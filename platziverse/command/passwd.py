@@ -2,6 +2,8 @@
 
 import argparse
 import getpass
+import os
+import stat
 import sys
 from typing import Final
 
@@ -9,7 +11,7 @@ from psycopg2.errors import UndefinedTable
 
 from platziverse.access.files import AccessError
 from platziverse.access.passwords import hash_password, remove_user, set_password, users
-from platziverse.command.rejected import connected, find_dsn
+from platziverse.command.database import connected, find_dsn
 from platziverse.config import Config
 from platziverse.postgres import users as table
 from platziverse.settings import ConfigError
@@ -75,8 +77,11 @@ def _in_file(path: str, options: argparse.Namespace) -> None:
         last = "" if users(path) else "; it was the last, and with an empty file no daemon starts"
         print(f"{options.user} is no longer in {path}{last}")
     else:
+        new = not os.path.exists(path)
         set_password(path, options.user, read_password(options.user))
         print(f"{options.user} has a new password in {path}")
+        if new and not os.geteuid() and not os.stat(path).st_mode & stat.S_IRGRP:
+            print(f"only root may read it; for the service: chgrp platziverse {path} && chmod 640 {path}")
 
 
 def _in_table(dsn: str, options: argparse.Namespace) -> None:

@@ -1,23 +1,21 @@
 """``platziverse rejected``: messages that could not become rows, with their bytes, and a second chance."""
 
 import argparse
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from datetime import datetime
 from typing import Any, Final
 
 import psycopg2
 from attrs import frozen
 
-from platziverse.agents.model import InvalidReport
+from platziverse.agents.model import InvalidReport, Report
 from platziverse.agents.payload import parse
+from platziverse.command.database import connected, find_dsn
 from platziverse.config import Config
-from platziverse.embedded.cluster import local_dsn, locate
-from platziverse.embedded.places import SYSTEM_HOME
+from platziverse.daemon.reload import load_rules
+from platziverse.ingest.replay import replay
 from platziverse.mqtt.packets import Publish
-from platziverse.postgres.replay import replay
+from platziverse.rules.ruleset import RuleSet
 from platziverse.settings import ConfigError
 
 _SELECT: Final = """SELECT id, "createdAt", topic, "clientId", payload, reason, "replayedAt", "fullSize"
@@ -39,6 +37,8 @@ class Row:
     reason: str
     replayed: datetime | None
     full_size: int | None
+    #: Of the sender; it is not kept.
+    username: None = None
 
     def __str__(self) -> str:
         reason = f"replayed; {self.reason}" if self.replayed else self.reason
@@ -51,39 +51,6 @@ class Row:
     def cut(self) -> str:
         """Words for the part of a long payload that is kept; empty when all of it is."""
         return f"only {len(self.payload)} of {self.full_size} bytes are kept" if self.full_size else ""
-
-
-def find_dsn(config: Config) -> str:
-    """Return the connection string of the daemon's database, configured or embedded and running.
-
-    :raises Unusable: there is none.
-    """
-    if config.database:
-        return config.database
-    started_once = os.path.isdir(os.path.join(config.state_dir, "postgres"))
-    cluster = locate(config.state_dir, SYSTEM_HOME) if started_once else None
-    server = cluster.pid_file() if cluster and cluster.running() else None
-    if not server:
-        raise ConfigError(
-            f"no embedded database runs in {config.state_dir}; start the daemon, or name --database"
-        )
-    return local_dsn(server.socket_dir, server.port)
-
-
-@contextmanager
-def connected(dsn: str) -> Iterator[Any]:
-    """Open a connection for one command.
-
-    :raises ConfigError: the database refuses it, or cannot be reached.
-    """
-    try:
-        with closing(
-            psycopg2.connect(dsn, connect_timeout=10, fallback_application_name="platziverse")
-        ) as connection:
-            connection.autocommit = True
-            yield connection
-    except psycopg2.Error as error:
-        raise ConfigError(" ".join(str(error).split())) from None
 
 
 def find_rows(dsn: str, condition: str, *parameters: object) -> list[Row]:
@@ -127,20 +94,35 @@ def replay_rows(config: Config, options: argparse.Namespace) -> int:
         print(f"{number}: there is no such message, or it was replayed before")
     with connected(dsn) as connection:
         connection.autocommit = False
-        refused = [row for row in rows if not _replay(connection, row, config)]
+        rules = load_rules(config)
+        refused = [row for row in rows if not _replay(connection, row, config, rules)]
     print(f"{len(rows) - len(refused)} replayed, {len(refused) + len(left)} not")
     return 1 if refused or left else 0
 
 
-def _replay(connection: Any, row: Row, config: Config) -> bool:
-    message = Publish(row.topic, row.payload, 1)
+def _reports(row: Row, config: Config, rules: RuleSet) -> list[Report]:
+    """Return the Reports of a message, by the rule of its topic if there is one now.
+
+    :raises InvalidReport: a part of it cannot become rows.
+    """
+    message, arrived = Publish(row.topic, row.payload, 1), row.arrived.timestamp()
+    found = rules.find(row.topic)
+    if found is None or found.rule.ignore:
+        reports = [parse(message, row.client_id, arrived, config.agents)]
+        errors = [InvalidReport("metrics", one.reason) for report in reports for one in report.rejections]
+    else:
+        readings = found.read(message, row, arrived)
+        reports, errors = readings.reports, readings.errors
+    if errors:
+        raise errors[0]
+    return reports
+
+
+def _replay(connection: Any, row: Row, config: Config, rules: RuleSet) -> bool:
     try:
         if row.cut:
             raise InvalidReport("size", row.cut)
-        report = parse(message, row.client_id, row.arrived.timestamp(), config.agents)
-        if report.rejections:
-            raise InvalidReport("metrics", report.rejections[0].reason)
-        added = replay(connection, row.id, report)
+        added = replay(connection, row.id, _reports(row, config, rules))
     except (InvalidReport, psycopg2.DataError, psycopg2.IntegrityError) as error:
         print(f"{row.id}: {' '.join(str(error).split())}")
         return False

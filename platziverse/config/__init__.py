@@ -6,15 +6,26 @@ module reads settings from the environment; of the rooms this one needs only the
 
 from platziverse.config.dsn import without_secrets
 from platziverse.config.load import config_file, flat, load, shown
-from platziverse.config.model import Access, Config, Embedded, Ingest, Sys, Tls, holds_secret, log_levels
-from platziverse.config.options import Options
+from platziverse.config.model import (
+    CLIENT,
+    Access,
+    Config,
+    Embedded,
+    Ingest,
+    Sessions,
+    Sys,
+    Tls,
+    holds_secret,
+    log_levels,
+)
 
 __all__ = [
+    "CLIENT",
     "Access",
     "Config",
     "Embedded",
     "Ingest",
-    "Options",
+    "Sessions",
     "Sys",
     "Tls",
     "config_file",

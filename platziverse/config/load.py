@@ -11,6 +11,7 @@ from typed_settings import load_settings
 from typed_settings.converters import TSConverter
 from typed_settings.loaders import Loader
 
+from platziverse.bus.url import without_password
 from platziverse.config.dsn import without_secrets
 from platziverse.config.model import Config
 from platziverse.settings import EnvironmentLoader, GivenLoader, TomlLoader
@@ -53,7 +54,11 @@ def load(
 
 def shown(config: Config) -> str:
     """All settings as lines ``section.key = value``, without secrets."""
-    values = flat(config) | {"database": without_secrets(config.database)}
+    values = flat(config) | {
+        "database": without_secrets(config.database),
+        "bus.url": without_password(config.bus.url),
+        "bus.password": "***" if config.bus.password else "",
+    }
     return "\n".join(f"{name} = {value!r}" for name, value in values.items())
 
 

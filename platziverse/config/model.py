@@ -2,7 +2,7 @@
 
 import os
 import re
-from typing import Any
+from typing import Any, Final
 
 from attrs import Attribute, field, frozen
 from attrs.validators import ge, in_, le
@@ -12,7 +12,10 @@ from twisted.logger import InvalidLogLevelError, LogLevel
 
 from platziverse.agents.limits import AgentLimits
 from platziverse.broker.limits import Limits
+from platziverse.bus.settings import BusSettings
+from platziverse.bus.url import without_password
 from platziverse.config.dsn import SECRETS, without_secrets
+from platziverse.rules.settings import RecordSettings
 from platziverse.web.settings import WebSettings
 
 
@@ -43,8 +46,14 @@ def _is_log_level(_: Any, __: "Attribute[str]", value: str) -> None:
     log_levels(value)
 
 
+#: What precedes a Client Identifier in ``log_level``, where other words are rooms.
+CLIENT: Final = "client:"
+
+
 def log_levels(text: str) -> dict[str, LogLevel]:
     """Return levels by room: ``"info,mqtt=debug"`` → ``{"": LogLevel.info, "mqtt": LogLevel.debug}``.
+
+    A client's have the key ``"client:"`` and its Client Identifier.
 
     :raises ValueError: a level is unknown.
     """
@@ -131,12 +140,36 @@ class Ingest:
     statement_deadline: float = field(default=10.0, validator=ge(0.1))
     #: Months of metrics that are kept besides the current one; 0: all of them, for ever.
     keep_months: int = field(default=0, validator=[ge(0), le(1200)])
+    #: Months of roll-ups of 5 minutes, and of 1 hour, that are kept likewise.
+    keep_5m_months: int = field(default=13, validator=[ge(0), le(1200)])
+    keep_1h_months: int = field(default=0, validator=[ge(0), le(1200)])
     #: Days that rejected messages are kept; 0: for ever.
     keep_rejected_days: int = field(default=90, validator=[ge(0), le(36_500)])
     #: Bytes that all rejected messages may take, the oldest go first; 0: any.
     keep_rejected_bytes: int = field(default=1024**3, validator=ge(0))
     #: Bytes of the payload of a rejected message; what is longer is cut, its length and hash are kept.
     keep_rejected_payload: int = field(default=64 * 1024, validator=ge(0))
+
+
+@frozen
+class Sessions:
+    """Sessions with Clean Session 0, and whether they outlive the daemon."""
+
+    #: Keep them in the database; false: in memory, and they end with the daemon.
+    durable: bool = True
+    #: Seconds that a QoS 1 message waits for connected receivers before it is written for them, up to four
+    #: times as long for those that are on the way to it; 0: none.
+    grace: float = field(default=0.005, validator=[ge(0), le(1)])
+
+
+@frozen
+class Workers:
+    """Several daemons of one machine behind the same ports, with one process that looks after them."""
+
+    #: How many; 0: one daemon, and nobody looks after it.
+    count: int = field(default=0, validator=[ge(0), le(256)])
+    #: Which of them this is; set for each by the process that looks after them, and by nobody else.
+    number: int = field(default=0, validator=[ge(0), le(256)])
 
 
 @frozen
@@ -166,12 +199,17 @@ class Config:
     tls: Tls = field(factory=Tls)
     web: WebSettings = field(factory=WebSettings)
     agents: AgentLimits = field(factory=AgentLimits)
+    record: RecordSettings = field(factory=RecordSettings)
     embedded: Embedded = field(factory=Embedded)
     ingest: Ingest = field(factory=Ingest)
+    sessions: Sessions = field(factory=Sessions)
+    bus: BusSettings = field(factory=BusSettings)
     limits: Limits = field(factory=Limits)
     sys: Sys = field(factory=Sys)
+    workers: Workers = field(factory=Workers)
 
 
 def holds_secret(config: "Config") -> bool:
     """Return whether a password stands in the configuration itself."""
-    return any(key in SECRETS and key != "passfile" for key in parse_dsn(config.database))
+    bus = config.bus.password or without_password(config.bus.url) != config.bus.url
+    return bool(bus) or any(key in SECRETS and key != "passfile" for key in parse_dsn(config.database))

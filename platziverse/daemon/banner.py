@@ -52,6 +52,12 @@ def say_limits(limits: Limits, asked: Limits) -> None:
         )
 
 
+def say_rules(count: int) -> None:
+    """Log that messages of devices are recorded, if they are."""
+    if count:
+        log.info("records messages of devices, by {count} rules", count=count)
+
+
 def say_ready(listeners: Iterable[Listener], config: Config, psql_commands: Iterable[str]) -> None:
     """Say what to paste into another terminal: what reaches one of the listeners, and is let in."""
     for command in psql_commands:

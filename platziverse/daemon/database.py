@@ -8,27 +8,34 @@ from functools import partial
 from typing import Any, Final
 
 import psycopg2
-from twisted.internet.defer import Deferred, inlineCallbacks, succeed
+from twisted.internet.defer import Deferred, DeferredList, DeferredLock, inlineCallbacks, succeed
 from twisted.logger import Logger
 
+from platziverse import __version__
 from platziverse.access.passwords import LoginsUnavailable
 from platziverse.agents.model import move
 from platziverse.config import Config, without_secrets
 from platziverse.daemon.machine import memory
-from platziverse.daemon.process import within
+from platziverse.daemon.process import fail, within
 from platziverse.daemon.statedir import Instance
+from platziverse.durable.heir import Heir
+from platziverse.durable.members import Members
+from platziverse.durable.store import PostgresSessionStore
 from platziverse.embedded.server import EmbeddedPostgres
 from platziverse.errors import Unusable
+from platziverse.ingest.limits import LimitsMet
 from platziverse.ingest.reports import KINDS, ReportStatements
-from platziverse.ingest.store import READY, PostgresStore
+from platziverse.ingest.store import CONNECTING, READY, PostgresStore
 from platziverse.ingest.writer import BatchWriter
 from platziverse.postgres.clocks import WallClock
+from platziverse.postgres.daemons import DaemonRow, Registration
 from platziverse.postgres.lease import Lease
 from platziverse.postgres.maintenance import Maintenance
 from platziverse.postgres.migrate import migrate
 from platziverse.postgres.presence import reset_presence
 from platziverse.postgres.pruning import Kept
 from platziverse.postgres.reader import Reader
+from platziverse.postgres.rollups import RollUps
 from platziverse.postgres.sqlstate import one_line
 from platziverse.postgres.users import DatabaseUsers
 from platziverse.web.interfaces import Unavailable
@@ -43,6 +50,12 @@ HOPELESS: Final = re.compile(
     "password authentication failed|no password supplied|no pg_hba.conf entry"
     '|(database|role) ".*" does not exist'
 )
+#: The last line of the log of a daemon whose row in the database is that of another process.
+CLONED: Final = (
+    "platziverse: the database says that another process, on {host}, has the identity in"
+    " {state_dir}/instance. If the state directory was copied, delete that file in the copy; if a backup of"
+    " the database was restored, start this daemon again"
+)
 
 
 class Database:
@@ -53,10 +66,18 @@ class Database:
     :param observe: called with the entries and the seconds of every batch that is committed.
     :param left_behind: called with the uuids of agents that a daemon which has died left connected.
     :param ours: returns seconds since the epoch, as this machine has them.
+    :param asked: called with each request of an operator, and its argument.
     :ivar clock: what time it is, for what is stored.
     :ivar users: the table of users, whether it is used or not.
     :ivar writer: the ``ReportStore``; takes entries at any time.
+    :ivar members: the daemons that share our clients.
+    :ivar heir: takes over what dead ones have left.
+    :ivar roll_ups: the job that makes them; ``None`` until the database is there.
+    :ivar leaves: when it stops, others may take over at once, also those that come later.
+    :ivar sessions: keeps what must outlive the daemon; ``None``: nothing does (``[sessions] durable``).
     """
+
+    roll_ups: RollUps | None = None
 
     def __init__(
         self,
@@ -65,28 +86,92 @@ class Database:
         observe: Callable[[int, float], None] = lambda entries, seconds: None,
         left_behind: Callable[[Sequence[str]], None] = lambda uuids: None,
         ours: Callable[[], float] = time.time,
+        asked: Callable[[str, str], None] = lambda request, argument: None,
     ) -> None:
         self._config, self._reactor = config, reactor
+        self._bus = config.bus.name if config.bus.url else ""
         self.instance = Instance(config.state_dir)
-        self._embedded = None if config.database else _embedded(config, reactor)
-        ingest = config.ingest
-        self.store = PostgresStore(
-            reactor,
-            partial(ReportStatements, self.instance.id, ingest.keep_rejected_payload),
-            slots=ingest.slots,
-            prepare=self._prepare,
-            deadline=ingest.statement_deadline,
-            bound=config.access.binding == "username",
+        self._embedded = None if config.database else embedded(config, reactor)
+        self._prepares, self._met = DeferredLock(), LimitsMet(reactor.seconds)
+        self.store, most = self._report_connections(), config.ingest.batch
+        self.writer = BatchWriter(
+            self.store, reactor, KINDS, max_entries=most, met=self._met, observe=observe
         )
-        self.writer = BatchWriter(self.store, reactor, KINDS, max_entries=ingest.batch, observe=observe)
-        self.reader = Reader(reactor, Unavailable)
-        # Connects when the first login asks.
+        self.sessions = self._session_store() if config.sessions.durable else None
+        # Whoever looks at a chart waits for no export, and whoever logs in for neither.
+        self.reader, self.exports = Reader(reactor, Unavailable), Reader(reactor, Unavailable, 1)
         self._user_reader = Reader(reactor, LoginsUnavailable, connections=1, deadline=3.0)
         self.users = DatabaseUsers(self._user_reader)
         self.clock = WallClock(self._clock_moved, ours)
-        self._lease = Lease(reactor, self.instance.id, self.clock, left_behind)
-        self._was_prepared = False
+        self._lease = self._make_lease(asked)
+        inherit = self._inherit if self.sessions is not None else None
+        self.members = Members(self._bus, lambda: self._lease.holding)
+        self.heir = Heir(self._lease, self.members, left_behind, inherit)
+        #: Called with the number of a dead daemon, and what fires with those of its Sessions; see ``Heir``.
+        self.inherit: Callable[[int, Deferred[Sequence[int]]], object] = lambda daemon, taken: None
+        #: Called when others have taken over our Sessions and Wills; what was not committed never will be.
+        self.fenced: Callable[[], object] = lambda: None
+        self._was_prepared = self.leaves = False
         self._maintenance: Maintenance | None = None
+
+    def _make_lease(self, asked: Callable[[str, str], None]) -> Lease:
+        def cloned(host: str) -> None:
+            fail(self._reactor, CLONED.format(host=host, state_dir=self._config.state_dir))
+
+        registration = Registration(self.instance.id, __version__, self._bus)
+        looked, fenced = self._looked, self._was_fenced
+        return Lease(self._reactor, registration, self.clock, looked, fenced, cloned, asked)
+
+    def _looked(self, rows: Sequence[DaemonRow], well: bool) -> "Deferred[Any]":
+        """Take note of the other daemons that use the database."""
+        self.members.looked(rows)
+        return self.heir.looked(rows, well)
+
+    def _inherit(self, row: DaemonRow, taken: "Deferred[Sequence[int]]") -> None:
+        self.inherit(row.number, taken)
+
+    @property
+    def others(self) -> int:
+        """How many daemons share our clients."""
+        return len(self.members.others)
+
+    @property
+    def inherited(self) -> Mapping[str, int]:
+        """How much was taken over from dead daemons, by kind."""
+        return {"daemons": self.heir.daemons, "sessions": self.heir.sessions, "wills": self.heir.wills}
+
+    def _was_fenced(self) -> None:
+        if not self._bus:  # nobody has taken anything over but the agents
+            return
+        if self.sessions is not None:
+            self.sessions.give_up()
+        self.fenced()
+        if self.sessions is not None:
+            self.sessions.begin_anew()
+        self.members.fenced()
+
+    def _report_connections(self) -> PostgresStore:
+        ingest = self._config.ingest
+        return PostgresStore(
+            self._reactor,
+            partial(ReportStatements, self.instance.id, ingest.keep_rejected_payload, met=self._met),
+            slots=ingest.slots,
+            prepare=self._prepare_alone,
+            deadline=ingest.statement_deadline,
+            bound=self._config.access.binding == "username",
+            met=self._met,
+        )
+
+    def _session_store(self) -> PostgresSessionStore:
+        ingest = self._config.ingest
+        return PostgresSessionStore(
+            self._reactor,
+            lambda: self._lease.holding,
+            self._prepare_alone,
+            deadline=ingest.statement_deadline,
+            max_entries=ingest.batch,
+            away=lambda: self.store.state not in (READY, CONNECTING),
+        )
 
     def _clock_moved(self, seconds: float) -> None:
         for entry in self.writer.unfinished():
@@ -101,6 +186,12 @@ class Database:
         """
         dsn: str = self._config.database or (yield self._embedded.start())  # type: ignore[union-attr]
         yield self.store.start(dsn)
+        if self.sessions is not None:
+            yield self.sessions.start(dsn)
+
+    def _prepare_alone(self, dsn: str) -> "Deferred[Any]":
+        """Prepare for one of the two stores; the other one waits."""
+        return self._prepares.run(self._prepare, dsn)
 
     @inlineCallbacks
     def _prepare(self, dsn: str) -> Generator["Deferred[Any]", Any, None]:
@@ -120,14 +211,26 @@ class Database:
                 ) from None
             raise
         self._was_prepared = True
-        self.reader.dsn = self._user_reader.dsn = dsn
+        self.reader.dsn = self.exports.dsn = self._user_reader.dsn = dsn
         if self._maintenance is None:
-            ingest = self._config.ingest
-            kept = Kept(ingest.keep_months, ingest.keep_rejected_days, ingest.keep_rejected_bytes)
-            self._maintenance = Maintenance(
-                dsn, self._reactor, kept, wall_clock=self.clock.ours, rejected=lambda: self.writer.rejected
-            )
-            self._maintenance.start()
+            self._look_after(dsn)
+
+    def _look_after(self, dsn: str) -> None:
+        """Begin with what is done in the background."""
+        ingest = self._config.ingest
+        kept = Kept(
+            ingest.keep_months,
+            ingest.keep_rejected_days,
+            ingest.keep_rejected_bytes,
+            ingest.keep_5m_months,
+            ingest.keep_1h_months,
+        )
+        self._maintenance = Maintenance(
+            dsn, self._reactor, kept, wall_clock=self.clock.ours, rejected=lambda: self.writer.rejected
+        )
+        self._maintenance.start()
+        self.roll_ups = RollUps(dsn, self._reactor, lambda: self.writer.waiting > ingest.batch)
+        self.roll_ups.start()
 
     @property
     def apart(self) -> float | None:
@@ -136,26 +239,62 @@ class Database:
 
     @property
     def deleted(self) -> Mapping[str, int]:
-        """Rejected messages that were deleted, by the setting that says so."""
+        """Rejected messages, and months of metrics, that were deleted, by the setting that says so."""
         return {} if self._maintenance is None else self._maintenance.deleted
 
     @property
     def trouble(self) -> str:
         """The reason that nothing can be stored now; empty when it can."""
-        return "" if self.store.state == READY else f"the database is {self.store.state}"
+        return "" if self.state == READY else f"the database is {self.state}"
 
-    def drain(self) -> "Deferred[None]":
+    @property
+    def is_away(self) -> bool:
+        """Return whether it was asked and did not answer."""
+        return self.state not in (READY, CONNECTING)
+
+    @property
+    def state(self) -> str:
+        """``"ready"``, or the state of the first store that is not."""
+        return next((store.state for store in self._stores() if store.state != READY), READY)
+
+    def _stores(self) -> "list[PostgresStore]":
+        return [self.store] if self.sessions is None else [self.store, self.sessions.connections]
+
+    @property
+    def waiting(self) -> int:
+        """How many entries and records are not yet committed."""
+        return self.writer.waiting + (0 if self.sessions is None else self.sessions.writer.waiting)
+
+    @property
+    def departures(self) -> int:
+        """How many of them say that an agent has gone; see ``Backlog``."""
+        return self.writer.departures
+
+    def drain(self) -> "Deferred[Any]":
         """Fires when all that was saved is committed; at once while the database is away."""
-        return self.writer.drain() if self.store.state == READY else succeed(None)
+        if self.trouble:
+            return succeed(None)
+        if (sessions := self.sessions) is None:
+            return self.writer.drain()
+        # Once more: a Will whose message is committed is forgotten only then.
+        both = DeferredList([self.writer.drain(), sessions.drain()])
+        return both.addCallback(lambda _: sessions.drain())
 
     @inlineCallbacks
     def stop(self) -> Generator["Deferred[Any]", Any, None]:
         """Close the connections, stop the embedded server, let another daemon have the state directory."""
         self.writer.stop()
         self.reader.stop()
+        self.exports.stop()
         self._user_reader.stop()
         if self._maintenance is not None:
             yield within(self._reactor, self._maintenance.stop(), 1.0)
+        if self.roll_ups is not None:
+            yield within(self._reactor, self.roll_ups.stop(), 1.0)
+        if self.sessions is not None:
+            yield within(self._reactor, self.sessions.stop(), 1.0)
+        if self.leaves or self.members.others:
+            yield within(self._reactor, self._lease.leave(), 1.0)
         yield within(self._reactor, self._lease.stop(), 1.0)
         yield within(self._reactor, self.store.stop(), 1.0)  # a server that hangs does not say goodbye
         if self._embedded is not None:
@@ -171,7 +310,8 @@ class Database:
         return [local, self._embedded.tcp_psql_command] if self._config.embedded.tcp else [local]
 
 
-def _embedded(config: Config, reactor: Any) -> EmbeddedPostgres:
+def embedded(config: Config, reactor: Any) -> EmbeddedPostgres:
+    """Return the private server of a configuration that names no database; it does not run yet."""
     given = config.embedded
     return EmbeddedPostgres(
         config.state_dir, reactor, tcp=given.tcp, port=given.port, grace=GRACE, memory=memory()

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
 from platziverse.door.crowd import Crowd
@@ -35,7 +36,14 @@ HINTS: Final = {
 
 
 class CannotListen(Unusable):
-    """One line that names the listener and says what to do."""
+    """A CannotListen is one line that names the listener and says what to do.
+
+    :param taken: something listens there already, for a check perhaps the daemon itself.
+    """
+
+    def __init__(self, text: str, taken: bool = False) -> None:
+        super().__init__(text)
+        self.taken = taken
 
 
 def is_proxied(description: str) -> bool:
@@ -104,18 +112,7 @@ class Listeners:
 
         :raises CannotListen: it cannot be opened.
         """
-        # The factory reads the header of a proxy: ADR 0096.
-        text = completed(description, socket.has_dualstack_ipv6()).removeprefix(PROXIED)
-        opened: list[IListeningPort] = []
-        failed: list[Failure] = []
-        try:
-            endpoint = serverFromString(self._reactor, text)
-        except (ValueError, TypeError, LookupError, OSError) as error:
-            raise CannotListen(f"cannot listen on {description}: {_misread(error)}") from None
-        maybeDeferred(endpoint.listen, factory).addCallbacks(opened.append, failed.append)
-        if failed:
-            raise CannotListen(f"cannot listen on {description}: {_reason(failed[0].value)}")
-        for port in opened:
+        for port in open_ports(self._reactor, description, factory):
             guard(port, self._crowd, is_proxied(description))
             self.ports.append(port)
 
@@ -123,6 +120,58 @@ class Listeners:
         """Close all ports; fires when that is done."""
         ports, self.ports = self.ports, []
         return DeferredList([maybeDeferred(port.stopListening) for port in ports], consumeErrors=True)
+
+
+class _Trial:
+    """A _Trial is the part of a reactor that an endpoint asks for a port; it opens none for longer."""
+
+    def listenTCP(self, port: int, factory: object, backlog: int = 50, interface: str = "") -> None:
+        """Try the port.
+
+        :raises CannotListenError: it cannot be opened.
+        """
+        family = socket.AF_INET6 if ":" in interface else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                trial.bind((interface, port))
+                trial.listen(1)
+            except OSError as error:
+                raise CannotListenError(interface, port, error) from None
+
+    def listenUNIX(self, address: object, factory: object, **more: object) -> None:
+        """Accept any: a socket that was left behind is replaced, and a trial would do so."""
+
+
+def try_to_listen(description: str) -> None:
+    """Do what a start does with one of ``listen``, and leave nothing open.
+
+    :raises CannotListen: it is no endpoint, or cannot be opened now.
+    """
+    endpoint, _ = divided(description)
+    if not endpoint.removeprefix(PROXIED).startswith("systemd:"):  # has its sockets when systemd starts us
+        open_ports(_Trial(), endpoint, Factory())
+
+
+def open_ports(reactor: Any, description: str, factory: IProtocolFactory) -> list[Any]:
+    """Let ``reactor`` open what one description asks for; return all that it answered with.
+
+    :raises CannotListen: it is no endpoint, or cannot be opened.
+    """
+    # The factory reads the header of a proxy: ADR 0096.
+    text = completed(description, socket.has_dualstack_ipv6()).removeprefix(PROXIED)
+    opened: list[Any] = []
+    failed: list[Failure] = []
+    try:
+        endpoint = serverFromString(reactor, text)
+    except (ValueError, TypeError, LookupError, OSError) as error:
+        raise CannotListen(f"cannot listen on {description}: {_misread(error)}") from None
+    maybeDeferred(endpoint.listen, factory).addCallbacks(opened.append, failed.append)
+    if failed:
+        cause = failed[0].value
+        taken = _errno(cause) == errno.EADDRINUSE
+        raise CannotListen(f"cannot listen on {description}: {_reason(cause)}", taken)
+    return opened
 
 
 def _misread(error: Exception) -> str:
@@ -136,9 +185,16 @@ def _misread(error: Exception) -> str:
     return str(error)
 
 
+def _errno(error: BaseException | None) -> int | None:
+    return getattr(_cause(error), "errno", None)
+
+
+def _cause(error: BaseException | None) -> object:
+    return error.socketError if isinstance(error, CannotListenError) else error
+
+
 def _reason(error: BaseException | None) -> str:
-    cause = error.socketError if isinstance(error, CannotListenError) else error
-    number = getattr(cause, "errno", None)
+    cause, number = _cause(error), _errno(error)
     if number is None:
         return str(cause).removeprefix("bind(): ")
     return HINTS.get(number) or str(getattr(cause, "strerror", cause))

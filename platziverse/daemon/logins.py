@@ -27,8 +27,13 @@ def has_logins(config: Config) -> bool:
 def who_may_connect(config: Config) -> str:
     """Return for people who may connect.
 
-    :raises Unusable: nobody may.
+    :raises Unusable: nobody may, or nobody could log in who has to for reading.
     """
+    if config.web.readers == "users" and not has_logins(config):
+        raise Unusable(
+            'web: readers = "users" needs logins; set [access] password_file, database_users or'
+            " [tls] client_ca"
+        )
     try:
         return WHO[config.access.anonymous, has_logins(config)]
     except KeyError:
@@ -67,6 +72,10 @@ def files(config: Config, path: str | None) -> dict[str, tuple[str, bool]]:
         "certificate": (config.tls.certificate, False),
         "key": (config.tls.key, True),
         "client CA": (config.tls.client_ca, False),
+        "password file of the bus": (config.bus.password_file, True),
+        "CA of the bus": (config.bus.ca_file, False),
+        "certificate for the bus": (config.bus.certificate, False),
+        "key for the bus": (config.bus.key, True),
     }
     return {name: entry for name, entry in found.items() if entry[0]}
 

@@ -23,9 +23,12 @@ from twisted.logger import (
     PredicateResult,
     formatEvent,
 )
+from twisted.python.components import Componentized
 from twisted.python.logfile import LogFile
 from twisted.scripts.twistd import ServerOptions  # type: ignore[attr-defined]
 from zope.interface import implementer
+
+from platziverse.config import CLIENT, Config, log_levels
 
 #: Syslog's priorities, which the journal takes from the beginning of a line.
 PRIORITIES: Final = {"debug": 7, "info": 6, "warn": 4, "error": 3, "critical": 2}
@@ -76,6 +79,7 @@ class LineLog:
         ``traceback`` where there is one, and the simple fields of the event.
     :param levels: see ``use``.
     :param journal: systemd's journal reads it: a priority in front of every line, and no time in texts.
+    :param worker: number of this daemon among those of the machine, which every line tells; 0: it is alone.
     :ivar lost: events that could not be written since the last that could.
     """
 
@@ -86,8 +90,9 @@ class LineLog:
         levels: Mapping[str, LogLevel],
         journal: bool = False,
         colours: bool = False,
+        worker: int = 0,
     ) -> None:
-        self.sink = sink
+        self.sink, self._worker = sink, worker
         self.lost = 0
         self._json = form == "json"
         self._journal = journal
@@ -95,14 +100,20 @@ class LineLog:
         self.use(levels)
 
     def use(self, levels: Mapping[str, LogLevel]) -> None:
-        """Room → least level, from now on; ``""`` for all that is not named."""
+        """Room → least level, from now on; ``""`` for all that is not named.
+
+        ``"client:"`` and a Client Identifier → least level of what is about that client, whatever the room.
+        """
         base = levels.get("", LogLevel.info)
         wanted = LogLevelFilterPredicate(defaultLogLevel=base)
         if base is not LogLevel.debug:
             for others in ("twisted", "log_legacy"):  # ports that start and stop, and the version of twistd
                 wanted.setLogLevelForNamespace(others, LogLevel.warn)
+        self._clients = {
+            name.removeprefix(CLIENT): level for name, level in levels.items() if name.startswith(CLIENT)
+        }
         for room, level in levels.items():
-            if room:
+            if room and not room.startswith(CLIENT):
                 wanted.setLogLevelForNamespace(f"platziverse.{room}", level)
                 wanted.setLogLevelForNamespace(room, level)
         self._wanted = wanted
@@ -118,19 +129,29 @@ class LineLog:
     def __call__(self, event: LogEvent) -> None:
         """Write one event, if its room and level are wanted."""
         try:
-            if self._wanted(event) is PredicateResult.no:
+            if self._wanted(event) is PredicateResult.no and not self._is_of_a_client(event):
                 return
             lines = self._lines(event)
         except Exception as error:  # of a field, in its own __str__ for one
             lines = self._lines(_of_ours(f"an event cannot be shown: {type(error).__name__}"))
+        self.write_lines("".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
+
+    def write_lines(self, lines: bytes) -> None:
+        """Write whole lines as they are, behind one that says how many are lost, if any."""
         if self.lost:
-            lines = self._lines(_of_ours(f"{self.lost} events before this could not be written")) + lines
+            told = self._lines(_of_ours(f"{self.lost} events before this could not be written"))
+            lines = f"{told[0]}\n".encode() + lines
         try:
-            self.sink.write("".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
+            self.sink.write(lines)
         except (OSError, ValueError):  # the disk is full, the terminal has gone, the file is closed
             self.lost += 1
         else:
             self.lost = 0
+
+    def _is_of_a_client(self, event: LogEvent) -> bool:
+        """Return whether the event is about a client that has a level, and reaches it."""
+        level = self._clients.get(event.get("client_id", "")) if self._clients else None
+        return level is not None and event["log_level"] >= level
 
     def _lines(self, event: LogEvent) -> list[str]:
         level = event["log_level"].name
@@ -146,12 +167,16 @@ class LineLog:
             room = _painted(room, _ROOM_COLOURS[sum(room.encode()) % len(_ROOM_COLOURS)])
         if not self._journal:
             head = f"{_time(event)} {shown}"
+        if self._worker:
+            room = f"worker {self._worker} {room}"
         return [f"{head}{room}: {escaped(message)}", *(f"    {escaped(line)}" for line in traceback)]
 
     def _object(self, event: LogEvent, level: str) -> str:
         message, traceback = _said(event)
         room = _room(event.get("log_namespace", ""))
         found: dict[str, object] = {"time": _time(event), "level": level, "room": room, "message": message}
+        if self._worker:
+            found["worker"] = self._worker
         if traceback:
             found["traceback"] = "\n".join(traceback)
         if event.get("log_namespace") != "log_legacy":
@@ -203,16 +228,42 @@ def log_target(arguments: Sequence[str]) -> str | None:
 
 
 def open_log(
-    target: str, form: str, levels: Mapping[str, LogLevel], environ: Mapping[str, str] = os.environ
+    target: str,
+    form: str,
+    levels: Mapping[str, LogLevel],
+    environ: Mapping[str, str] = os.environ,
+    worker: int = 0,
 ) -> LineLog:
-    """The log for a target that ``log_target`` has named. :raises OSError: a file cannot be opened."""
+    """Return the log for a target that ``log_target`` has named.
+
+    :param worker: as of :class:`LineLog`.
+    :raises OSError: a file cannot be opened.
+    """
     if target != "-":
         path, name = os.path.split(target)
-        return LineLog(LogFile(name, path, ROTATE, maxRotatedFiles=KEPT), form, levels)
+        return LineLog(LogFile(name, path, ROTATE, maxRotatedFiles=KEPT), form, levels, worker=worker)
     # Without a buffer: a line that cannot be written is not in the way of the next.
     output = open(os.dup(sys.stdout.fileno()), "wb", buffering=0)  # noqa: SIM115
     colours = output.isatty() and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
-    return LineLog(output, form, levels, is_journal(output.fileno(), environ), colours)
+    return LineLog(output, form, levels, is_journal(output.fileno(), environ), colours, worker)
+
+
+def give_log(application: object, config: Config) -> LineLog | None:
+    """Make twistd's application log with our log, and return that.
+
+    :return: ``None``: it is no application of twistd, or twistd was told to log elsewhere.
+    :raises SystemExit: the file cannot be opened; with one line that says why.
+    """
+    target = log_target(sys.argv[1:])
+    if target is None or not isinstance(application, Componentized):
+        return None
+    levels = log_levels(config.log_level)
+    try:
+        opened = open_log(target, config.log_format, levels, worker=config.workers.number)
+    except OSError as error:
+        raise SystemExit(f"platziverse: {target}: {error.strerror}") from None
+    application.setComponent(ILogObserver, opened)
+    return opened
 
 
 def is_journal(descriptor: int, environ: Mapping[str, str]) -> bool:

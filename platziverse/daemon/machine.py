@@ -1,7 +1,9 @@
 """Machine: the descriptors and memory that the process has, and the limits that follow from them."""
 
 import os
+import re
 import resource
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -43,29 +45,60 @@ def memory(own: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgr
 
 
 def _group_limits(own: Path, root: Path) -> list[int]:
-    """Return ``memory.max`` of the control group and those above it; none without control groups 2."""
+    """Return what the control group and those above it may have, in version 2 and in version 1.
+
+    In a container the file may name the group as the host does, while ``root`` is that group itself. Where
+    both versions are mounted, version 2 has a folder of its own.
+    """
     try:
         lines = own.read_text().splitlines()
     except OSError:
         return []
-    found = []
-    for name in (line.removeprefix("0::").strip("/") for line in lines if line.startswith("0::")):
-        for group in (root / name, *(root / name).parents):
-            if group == root.parent:
-                break
-            limit = group / "memory.max"
-            if limit.is_file() and (text := limit.read_text().strip()).isdigit():
-                found.append(int(text))
+    found: list[int] = []
+    for _, controllers, name in (line.split(":", 2) for line in lines if line.count(":") >= 2):
+        if not controllers:
+            for unified in (root, root / "unified"):
+                # Above memory.high nobody is killed, but everything waits for memory to be reclaimed.
+                found += _limits_up_from(name, unified, "memory.max")
+                found += _limits_up_from(name, unified, "memory.high")
+        elif "memory" in controllers.split(","):
+            found += _limits_up_from(name, root / "memory", "memory.limit_in_bytes")
     return found
 
 
-def fitted(limits: Limits) -> Limits:
-    """Return ``limits`` with a number of this machine in the place of every 0 that stands for one."""
+def _limits_up_from(name: str, root: Path, file: str) -> Iterator[int]:
+    group = root / name.strip("/")
+    for above in (group, *group.parents):
+        if above == root.parent:
+            return
+        try:
+            text = (above / file).read_text().strip()
+        except OSError:  # the group is not seen from here, or has no limit: the root never has one
+            continue
+        # "max" is none; with 0 somebody has the group reclaimed for a while, and a budget of 0 would be none.
+        if text.isdigit() and (limit := int(text)):
+            yield limit
+
+
+def tcp_memory(sockstat: Path = Path("/proc/net/sockstat")) -> int:
+    """Return the bytes that the kernel takes for all TCP sockets of the machine; 0: it does not say."""
+    try:
+        (pages,) = re.findall(r"^TCP:.* mem (\d+)", sockstat.read_text(), re.MULTILINE)
+    except (OSError, ValueError):
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def fitted(limits: Limits, daemons: int = 1) -> Limits:
+    """Return ``limits`` with a number of this machine in the place of every 0 that stands for one.
+
+    :param daemons: how many share the memory; each process has descriptors of its own.
+    """
     most = max(1, open_files() - limits.reserved_descriptors)
     most = min(limits.max_connections or most, most)
     return evolve(
         limits,
         max_connections=most,
         max_connections_per_address=limits.max_connections_per_address or max(1, int(most * ONE_ADDRESS)),
-        max_memory=limits.max_memory or int(memory() * SHARE),
+        max_memory=limits.max_memory or int(memory() * SHARE / daemons),
     )

@@ -14,7 +14,9 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
+from twisted.internet.interfaces import IReadDescriptor
 from twisted.logger import Logger
+from zope.interface import implementer
 
 log = Logger("platziverse.process")
 
@@ -68,6 +70,36 @@ def stop_on_signals(reactor: Any) -> None:
     signal.signal(signal.SIGINT, handle)
 
 
+@implementer(IReadDescriptor)
+class _Parent:
+    """A _Parent is the standard input of a worker, whose other end the process that looks after it holds."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def fileno(self) -> int:
+        return sys.stdin.fileno()
+
+    def logPrefix(self) -> str:
+        return "parent"
+
+    def doRead(self) -> None:
+        """Look whether the other end is there; nothing is ever written to it."""
+        if not os.read(self.fileno(), 4096):
+            self.connectionLost(None)
+
+    def connectionLost(self, reason: object) -> None:
+        """Stop: the other end is gone. epoll says so without anything to read."""
+        self._reactor.removeReader(self)
+        log.info("the process that looks after this worker stops it, or has gone; stopping")
+        _stop(self._reactor)
+
+
+def stop_with_parent(reactor: Any) -> None:
+    """Let the reactor stop when the process that has started this one ends, however that happens."""
+    reactor.addReader(_Parent(reactor))
+
+
 def reload_on_hangup(reactor: Any, reload: Callable[[], object]) -> None:
     """SIGHUP calls ``reload``; but when it says that our terminal has gone, the daemon stops."""
     on_terminal = os.isatty(0)
@@ -104,9 +136,26 @@ def within(reactor: Any, deferred: "Deferred[Any]", seconds: float) -> "Deferred
     return answer
 
 
+def while_somebody_reads(run: Callable[[], int | None]) -> int:
+    """Return the exit code of ``run``, which prints, or of the signal that has ended it: SIGPIPE or SIGINT.
+
+    A reader such as ``head`` goes when it has seen enough. Python would complain once more at its end, so the
+    output leads nowhere from then on.
+    """
+    try:
+        code = run() or 0
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
 def fail(reactor: Any, reason: str) -> None:
-    """Put everything away and exit with 1; ``reason`` is the one line that is left in the log."""
-    log.critical("{reason}", reason=reason)
+    """Put everything away and exit with 1; ``reason`` is the last line of the log, as it says what to do."""
+    reactor.addSystemEventTrigger("after", "shutdown", log.critical, "{reason}", reason=reason)
     # twistd knows no exit code but 0 when a running reactor was stopped.
     atexit.register(_exit_with_failure)
     _stop(reactor)

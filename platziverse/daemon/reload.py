@@ -13,12 +13,17 @@ from platziverse.config import Config, flat, log_levels
 from platziverse.daemon.front import Front, server_certificate
 from platziverse.door.tls import ServerCertificate
 from platziverse.errors import Unusable
+from platziverse.rules.loading import load as load_record
+from platziverse.rules.ruleset import RuleSet
 
 log = Logger("platziverse.reload")
 
 #: Settings that take effect at once, in the notation of the configuration.
 IMMEDIATE: Final = (
     "log_level",
+    "record.presets",
+    "record.files",
+    "record.republish",
     "access.password_file",
     "access.acl_file",
     "tls.certificate",
@@ -38,6 +43,7 @@ class Fresh:
     users: PasswordFile | None
     rules: AccessRules | None
     certificate: ServerCertificate | None
+    records: RuleSet
 
 
 @define
@@ -47,6 +53,7 @@ class Reload:
     :param config: in force since the start.
     :param reread: reads the configuration from where it came from.
     :param use_levels: called with room → least level.
+    :param use_records: called with the configuration and the rules of ``[record]``.
     """
 
     config: Config
@@ -54,6 +61,7 @@ class Reload:
     _authority: AccessAuthority
     _front: Front
     _use_levels: Callable[[dict[str, Any]], None]
+    _use_records: Callable[[Config, RuleSet], None]
 
     def __call__(self) -> bool:
         """Reload; return whether the new settings are in force. The log has one line about it."""
@@ -86,10 +94,11 @@ class Reload:
             rules = AccessRules.load(access.acl_file)
         if front.certificate is not None and config.tls.certificate:
             certificate = server_certificate(config.tls)
-        return Fresh(config, users, rules, certificate)
+        return Fresh(config, users, rules, certificate, load_rules(config))
 
     def _use(self, fresh: Fresh) -> None:
         self._use_levels(log_levels(fresh.config.log_level))
+        self._use_records(fresh.config, fresh.records)
         if fresh.users is not None:
             self._authority.use_password_file(fresh.users)
         if fresh.rules is not None:
@@ -98,8 +107,19 @@ class Reload:
             self._front.certificate.become(fresh.certificate)
 
     def _names(self, fresh: Fresh) -> list[str]:
-        found = {"passwords": fresh.users, "access rules": fresh.rules, "certificate": fresh.certificate}
+        found: dict[str, object] = {
+            "passwords": fresh.users,
+            "access rules": fresh.rules,
+            "certificate": fresh.certificate,
+        }
+        if fresh.records.rules:
+            found[f"{len(fresh.records.rules)} rules"] = fresh.records
         return ["log levels", *(name for name, value in found.items() if value is not None)]
+
+
+def load_rules(config: Config) -> RuleSet:
+    """Return the rules of ``[record]``. :raises RuleError: one cannot be used."""
+    return load_record(config.record, config.agents, config.access.binding != "none")
 
 
 def changes(old: Config, new: Config) -> list[str]:

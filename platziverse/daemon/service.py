@@ -1,24 +1,24 @@
 """makeService and Daemon: in which order the parts of the daemon start, and in which they stop."""
 
-import sys
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, Final
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks, succeed
 from twisted.internet.task import deferLater
-from twisted.logger import ILogObserver, Logger, LogLevel
-from twisted.python.components import Componentized
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from platziverse.broker.reasons import Reason
-from platziverse.config import Config, Options, config_file, log_levels
-from platziverse.daemon.banner import say_limits, say_listening, say_ready
+from platziverse.config import CLIENT, Config, config_file, log_levels
+from platziverse.daemon.background import PATIENCE, Background
+from platziverse.daemon.banner import say_limits, say_listening, say_ready, say_rules
 from platziverse.daemon.database import GRACE
-from platziverse.daemon.listening import CannotListen, Listeners, divided
+from platziverse.daemon.listening import Listeners, divided
 from platziverse.daemon.logins import mode_warnings
-from platziverse.daemon.logs import LineLog, log_target, open_log
+from platziverse.daemon.logs import LineLog, give_log
 from platziverse.daemon.machine import raise_open_files
+from platziverse.daemon.options import Options
 from platziverse.daemon.process import (
     choose_reactor,
     collect_rarely,
@@ -26,12 +26,14 @@ from platziverse.daemon.process import (
     reload_on_hangup,
     reopen_on_usr1,
     stop_on_signals,
+    stop_with_parent,
     use_steady_clock,
     within,
 )
 from platziverse.daemon.reload import Reload
 from platziverse.daemon.supervisor import Supervisor
 from platziverse.daemon.wiring import Parts
+from platziverse.daemon.workers import Workers
 from platziverse.embedded.server import Stopped
 from platziverse.errors import Unusable
 
@@ -39,12 +41,17 @@ log = Logger("platziverse.service")
 
 #: Seconds that the store may take for its rounds when the daemon stops, and then each of the shorter steps.
 DRAIN: Final = 8.0
+#: Of these, seconds for what is stored to be loaded: before that no Will of who is there can be stored.
+LOAD: Final = 5.0
 GOODBYE: Final = 1.5
+#: Clients that a daemon lets go at a time while it is drained, and seconds in between: others take them.
+AT_A_TIME: Final = 100
+BETWEEN: Final = 0.1
 #: Seconds between two looks for Sessions that have expired.
 EXPIRE: Final = 10.0
 
 
-def makeService(options: Options | None = None) -> "Daemon":
+def makeService(options: Options | None = None) -> "Daemon | Workers":
     """Return the service that twistd runs.
 
     :param options: have been parsed; ``None``: there is no command line, but environment and file count.
@@ -61,7 +68,10 @@ def makeService(options: Options | None = None) -> "Daemon":
     try:
         for warning in mode_warnings(options.config, config_file(options["config"])):
             log.warn("{warning}", warning=warning)
-        return Daemon(options.config, reactor, options.read)
+        background = Background(options.parent)
+        if options.config.workers.count and not options.config.workers.number:
+            return Workers(options.config, reactor, options.given, options.path, background)
+        return Daemon(options.config, reactor, options.read, background)
     except Unusable as error:
         raise SystemExit(f"platziverse: {error}") from None
 
@@ -72,51 +82,61 @@ class Daemon(Service):
     :param config: all settings.
     :param reactor: its ``seconds`` must be a steady clock.
     :param reread: reads the configuration again, for a reload.
+    :param background: who waits for the start; ``None``: nobody.
     :raises Unusable: the state directory, a file about access, a row of ``handlers`` or the certificate
         cannot be used.
     """
 
     name = "platziverse"
 
-    def __init__(self, config: Config, reactor: Any, reread: Callable[[], Config]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        reactor: Any,
+        reread: Callable[[], Config],
+        background: Background | None = None,
+    ) -> None:
         self.config = config
+        self._background = background or Background(None)
         self._reactor = reactor
         self._parts = parts = Parts(config, reactor)
         self._listeners = Listeners(reactor, parts.crowd)
         self._supervisor = Supervisor(reactor, self._status)
-        self._reload = Reload(config, reread, parts.authority, parts.front, self._use_levels)
+        use = self._use_levels, parts.use_rules
+        self._reload = Reload(config, reread, parts.authority, parts.front, *use)
         self._log: LineLog | None = None
+        self._drains = False
+        # Fires when the start is over, well or not.
+        self._started: Deferred[Any] = succeed(None)
+        parts.drain = self._drain
 
     def setServiceParent(self, parent: Any) -> None:
         """Give the application, if the parent is one, our log, unless twistd was told to log elsewhere."""
         super().setServiceParent(parent)  # type: ignore[no-untyped-call]
-        levels = log_levels(self.config.log_level)
-        if isinstance(parent, Componentized) and (target := log_target(sys.argv[1:])) is not None:
-            try:
-                self._log = open_log(target, self.config.log_format, levels)
-            except OSError as error:
-                raise SystemExit(f"platziverse: {target}: {error.strerror}") from None
-            parent.setComponent(ILogObserver, self._log)
-        self._use_levels(levels)
+        self._log = give_log(parent, self.config)
+        self._use_levels(log_levels(self.config.log_level))
 
     def _use_levels(self, levels: Mapping[str, LogLevel]) -> None:
         if self._log is not None:
             self._log.use(levels)
         rooms = [levels.get(room, levels.get("")) for room in ("mqtt", "net")]
-        self._parts.shared.tracing = LogLevel.debug in rooms
+        shared = self._parts.shared
+        shared.tracing = LogLevel.debug in rooms
+        shared.traced = frozenset(
+            name.removeprefix(CLIENT)
+            for name, level in levels.items()
+            if name.startswith(CLIENT) and level is LogLevel.debug
+        )
 
     # -- starting --------------------------------------------------------------------------------
 
     def privilegedStartService(self) -> None:
         """Open the ports, while we may; nobody is answered before the reactor runs."""
         super().privilegedStartService()  # type: ignore[no-untyped-call]
-        for description in self.config.listen:
-            try:
+        with self._background.opening():
+            for description in self.config.listen:
                 endpoint, protocol = divided(description)
                 self._listeners.listen(endpoint, self._parts.front.behind(endpoint, protocol))
-            except CannotListen as error:
-                log.critical("platziverse: {error}", error=error)
-                raise SystemExit(1) from None
 
     def startService(self) -> None:
         """Begin the rest when the reactor runs, and signals are ours."""
@@ -128,20 +148,31 @@ class Daemon(Service):
         stop_on_signals(self._reactor)
         reload_on_hangup(self._reactor, self._read_again)
         reopen_on_usr1(self._reactor, self._reopen_log)
+        if self.config.workers.number:
+            stop_with_parent(self._reactor)
         collect_rarely()
         parts = self._parts
         parts.hashing.start()
         parts.sys_topics.start()
         parts.expiry.start(EXPIRE, now=False)
-        parts.turns.start()
+        parts.pages.start()
         parts.shared.pressure.start()
         parts.front.start(self._reactor)
         say_listening(self._listeners.ports, parts.who)
         say_limits(parts.limits, self.config.limits)
+        say_rules(len(parts.rules.rules.rules))
         self._supervisor.ready()
-        parts.database.start().addCallback(self._ready).addErrback(self._unusable)
+        self._reactor.callLater(PATIENCE, self._background.started)
+        started = parts.database.start().addCallback(lambda _: parts.join())
+        self._started = started.addCallback(self._load).addErrback(self._unusable)
+
+    def _load(self, _: object) -> "Deferred[None]":
+        return self._parts.load().addCallback(self._ready)
 
     def _ready(self, _: object) -> None:
+        self._background.started()
+        if self.config.workers.number > 1:
+            return  # the first one says it for all
         listeners = [
             (*divided(given), port)
             for given, port in zip(self.config.listen, self._listeners.ports, strict=False)
@@ -149,7 +180,7 @@ class Daemon(Service):
         say_ready(listeners, self.config, self._parts.database.psql_commands)
 
     def _status(self) -> str:
-        return f"the database is {self._parts.database.store.state}; {self._parts.broker.connected} clients"
+        return f"the database is {self._parts.database.state}; {self._parts.broker.connected} clients"
 
     def _read_again(self) -> None:
         """Reload: SIGHUP came."""
@@ -165,13 +196,31 @@ class Daemon(Service):
             self._log.reopen()
 
     def _unusable(self, failure: Failure) -> None:
-        if failure.check(Stopped):
+        if failure.check(Stopped, CancelledError):
             return
         if not failure.check(Unusable):
             log.failure("Bug: starting the database", failure)
-        fail(self._reactor, f"platziverse: {failure.getErrorMessage()}")
+        reason = f"platziverse: {failure.getErrorMessage()}"
+        self._background.failed(reason)
+        fail(self._reactor, reason)
 
     # -- stopping --------------------------------------------------------------------------------
+
+    @inlineCallbacks
+    def _drain(self) -> Generator["Deferred[Any]", Any, None]:
+        """Accept nobody any more, let the clients go, a few at a time, then stop: an operator asks."""
+        if self._drains or not self.running:
+            return
+        self._drains = self._parts.database.leaves = True
+        shared = self._parts.shared
+        log.info("Draining: {count} clients are let go", count=len(shared.connections))
+        yield within(self._reactor, self._listeners.stop(), GOODBYE)
+        clients = list(shared.connections)
+        for at in range(0, len(clients), AT_A_TIME):
+            shared.close(clients[at : at + AT_A_TIME], Reason.SHUTTING_DOWN, "the daemon is drained")
+            yield deferLater(self._reactor, BETWEEN)
+        if self.running:
+            self._reactor.stop()
 
     @inlineCallbacks
     def stopService(self) -> Generator["Deferred[Any]", Any, None]:
@@ -182,12 +231,19 @@ class Daemon(Service):
         self._stop_timers()
         yield within(self._reactor, self._listeners.stop(), GOODBYE)
         parts.shared.hold_all()
+        began = self._reactor.seconds()
+        if not parts.database.is_away and (
+            parts.broker.connected or parts.broker.clients.unfinished_wills.count
+        ):
+            yield within(self._reactor, self._started, LOAD)
+        parts.broker.stop()
         yield within(self._reactor, parts.tables.stop(), GOODBYE)
-        yield within(self._reactor, parts.database.drain(), DRAIN)
+        yield within(self._reactor, parts.database.drain(), DRAIN - (self._reactor.seconds() - began))
         parts.front.close_all()
         parts.shared.close_all(Reason.SHUTTING_DOWN, "the daemon is stopping")
         yield within(self._reactor, self._all_gone(), GOODBYE)
         yield within(self._reactor, parts.database.drain(), GOODBYE)  # the agents that went with them
+        yield within(self._reactor, parts.part(), GOODBYE)
         parts.shared.stop()
         parts.authority.stop()  # first: the pool waits until its threads have done all their work
         parts.hashing.stop()
@@ -198,7 +254,7 @@ class Daemon(Service):
     def _stop_timers(self) -> None:
         parts = self._parts
         parts.sys_topics.stop()
-        parts.turns.stop()
+        parts.pages.stop()
         parts.front.stop()
         if parts.expiry.running:
             parts.expiry.stop()
@@ -206,5 +262,6 @@ class Daemon(Service):
     @inlineCallbacks
     def _all_gone(self) -> Generator["Deferred[Any]", Any, None]:
         deadline = self._reactor.seconds() + GOODBYE
-        while self._parts.shared.connections and self._reactor.seconds() < deadline:
+        shared, due = self._parts.shared, self._parts.broker.clients.due_wills.waiting
+        while (shared.connections or due) and self._reactor.seconds() < deadline:
             yield deferLater(self._reactor, 0.02)

@@ -38,8 +38,9 @@ class Arrivals:
         if not self._interval:
             return True
         if not self._waiting:
-            if self._is_free():
-                self._take()
+            now = self._clock.seconds()
+            if self._due <= now + self._allowance:
+                self._due = max(self._due, now) + self._interval
                 return True
             self._clock.callLater(STEP, self._step)
         self._waiting.append(arrival)

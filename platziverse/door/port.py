@@ -5,6 +5,10 @@ disarms it. That is two ``epoll_ctl`` and a turn for each small answer, 14.6 ins
 so our transports try ``send`` first. They count in the transport as its end is the socket's: ADR 0046.
 """
 
+import socket
+import struct
+import sys
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -14,9 +18,19 @@ from twisted.internet.interfaces import IAddress, IListeningPort, IProtocol, IPr
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 
-from platziverse.broker.addresses import is_local, neighbourhood
+from platziverse.broker.addresses import neighbourhood
 from platziverse.door.crowd import NOWHERE, Crowd, origin
 from platziverse.door.proxied import Told
+from platziverse.net.peer import is_near
+
+#: Linux has it; elsewhere kernels acknowledge when they like.
+QUICKACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)
+#: Options of Linux that Python has no name for, or only lately.
+_NOTSENT_LOWAT: Final[int | None] = 25 if sys.platform == "linux" else None
+_MEMINFO: Final[int | None] = 55 if sys.platform == "linux" else None
+#: ``SK_MEMINFO_…`` of ``linux/sock_diag.h``: what is handed down to be sent is the third, what is queued the
+#: sixth; the one counts for Unix sockets, the other for TCP.
+_meminfo: Final = struct.Struct("9I")
 
 
 class Counted:
@@ -35,7 +49,7 @@ class Counted:
         super().__init__(*arguments)
         self._crowd: Crowd | None = crowd
         self._origin = NOWHERE
-        crowd.entered()
+        crowd.entered(self)
         if self.has_address and not proxied:
             self._count(crowd, neighbourhood(self.hostname))  # type: ignore[attr-defined]
 
@@ -54,8 +68,7 @@ class Counted:
         crowd = self._crowd
         if crowd is None:
             return True
-        proxy, own = (getattr(end, "host", None) for end in (self.getPeer(), self.getHost()))
-        self.forwarded = told.relayed and (told.client is None or not is_local(proxy, own))
+        self.forwarded = told.relayed and (told.client is None or not is_near(self))
         self._told = told
         address = self.getPeer()
         place = origin(address)
@@ -76,11 +89,22 @@ class Counted:
         host: IAddress = super().getHost()  # type: ignore[misc]
         return host if told is None or told.server is None else told.server
 
+    def kernel_bytes(self) -> int:
+        """Return how much memory the kernel takes for what the client has not taken; 0: it does not say."""
+        if _MEMINFO is None or self._crowd is None:
+            return 0
+        try:
+            found = self.socket.getsockopt(socket.SOL_SOCKET, _MEMINFO, _meminfo.size)  # type: ignore[attr-defined]
+            numbers = _meminfo.unpack(found)
+        except (OSError, struct.error):  # closed, or a kernel of another kind
+            return 0
+        return int(max(numbers[2], numbers[5]))
+
     def connectionLost(self, reason: Failure) -> None:
         """Count the socket no more."""
         crowd, self._crowd = self._crowd, None
         if crowd is not None:
-            crowd.left(self._origin)
+            crowd.left(self, self._origin)
         super().connectionLost(reason)  # type: ignore[misc]
 
 
@@ -112,6 +136,12 @@ class ImmediateServer(Counted, tcp.Server):
         if sent < len(data):
             super().write(data[sent:] if sent else data)  # type: ignore[no-untyped-call]
 
+    def acknowledge_now(self) -> None:
+        """Let the kernel acknowledge what has come, and not wait for bytes of ours to go along. ADR 0103."""
+        if QUICKACK is not None:
+            with suppress(OSError):
+                self.socket.setsockopt(socket.IPPROTO_TCP, QUICKACK, 1)
+
 
 class CountedUnixServer(Counted, unix.Server):
     """A CountedUnixServer is a counted connection to a Unix socket."""
@@ -140,10 +170,15 @@ _COUNTED: Final[dict[Any, Any]] = {tcp.Server: ImmediateServer, unix.Server: Cou
 def guard(port: IListeningPort, crowd: Crowd, proxied: bool = False) -> None:
     """Make a listening port send at once, count its connections, and refuse those that are too many.
 
+    Of each of them the kernel takes ``crowd.most_unsent`` bytes or little more, however slow the client is.
+
     :param proxied: connections begin with a PROXY header.
     """
     listening: Any = port
     kind = _COUNTED.get(getattr(port, "transport", None))
     if kind is not None:
+        if listening.transport is tcp.Server and _NOTSENT_LOWAT is not None and crowd.most_unsent:
+            with suppress(OSError):  # accepted sockets inherit it
+                listening.socket.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, crowd.most_unsent)
         listening.transport = partial(kind, crowd=crowd, proxied=proxied)
         listening.factory = Door(listening.factory, crowd, proxied)

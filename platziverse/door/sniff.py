@@ -28,19 +28,16 @@ TLS_HANDSHAKE_BYTE: Final = 0x16
 class Sniffer(TwistedProtocol):
     """A Sniffer waits for one byte, then hands the connection over and is gone.
 
-    :param until: inside TLS, when the peer must have sent that byte, in the time of ``factory.deadlines``;
-        ``None``: not inside TLS, and the CONNECT deadline counts from now.
+    :param inside_tls: another Sniffer has found TLS, and passes on the time that is left for that byte.
     """
 
-    def __init__(self, factory: "SniffingFactory", addr: IAddress | None, until: float | None = None) -> None:
+    def __init__(self, factory: "SniffingFactory", inside_tls: bool = False) -> None:
         self._owner = factory
-        self._addr = addr
-        self._inside_tls = until is not None
-        self._until = until
+        self._inside_tls = inside_tls
         self._inner: IProtocol | None = None
         self._done = False
         # Until the proxy has said whom it speaks for.
-        self._header = HeaderReader() if factory.proxied and until is None else None
+        self._header = HeaderReader() if factory.proxied and not inside_tls else None
         #: Owned by ``Deadlines``.
         self.bucket = -1
 
@@ -72,18 +69,16 @@ class Sniffer(TwistedProtocol):
         return True
 
     def _await_byte(self) -> None:
-        """Start the clock, which does not start again at the hand-over."""
-        deadlines = self._owner.deadlines
-        if self._until is None:
-            self._until = deadlines.now + self._owner.limits.connect_deadline
-        deadlines.add(self, self._until)
+        """Start the clock, which does not start again at a hand-over."""
+        if self.bucket < 0:
+            deadlines = self._owner.deadlines
+            deadlines.add(self, deadlines.now + self._owner.limits.connect_deadline)
 
     def dataReceived(self, data: bytes) -> None:
         """Decide by the first byte; later only a transport that cannot change its protocol comes here."""
         if self._inner is not None:
             self._inner.dataReceived(data)
         elif not self._done and (data := self._after_header(data)):
-            self._settle()
             self._decide(data)
 
     def _after_header(self, data: bytes) -> bytes:
@@ -98,10 +93,8 @@ class Sniffer(TwistedProtocol):
             return b""
         if header.told is not None:
             self._header = None
-            transport = cast(Any, self.transport)
-            if not transport.reveal(header.told):
-                self._settle()
-                transport.abortConnection()
+            if not cast(Any, self.transport).reveal(header.told):
+                self.close()
                 return b""
         return data
 
@@ -119,7 +112,7 @@ class Sniffer(TwistedProtocol):
         self._refuse("silent", "nothing came in time", abort=True)
 
     def close(self) -> None:
-        """Cut the connection: the daemon is stopping."""
+        """Cut the connection, and say nothing."""
         self._settle()
         cast(Any, self.transport).abortConnection()
 
@@ -127,33 +120,39 @@ class Sniffer(TwistedProtocol):
         owner, first = self._owner, data[0]
         plain = owner.plain or self._inside_tls
         if first == CONNECT_BYTE and plain:
-            self._hand_to_mqtt(data)
+            inner = owner.mqtt.buildProtocol(None)  # it asks the transport
+            owner.deadlines.pass_on(self, inner)
+            self._hand_to(inner, data)
         elif first == TLS_HANDSHAKE_BYTE and owner.tls is not None and not self._inside_tls:
-            self._hand_to(owner.tls.wrap(Sniffer(owner, self._addr, self._until)), data)
+            self._begin_tls(owner.tls, data)
         elif _begins_request(data) and plain and owner.http is not None:
             self._hand_to(owner.http.buildProtocol(cast(Any, self.transport).getPeer()), data)
+        elif first == CONNECT_BYTE:
+            self._refuse("plain MQTT", "plain MQTT on a TLS port; let the client use TLS, or another port")
         else:
             self._refuse("first byte", f"its first byte is 0x{first:02x}")
 
-    def _hand_to_mqtt(self, data: bytes) -> None:
-        inner = self._owner.mqtt.buildProtocol(self._addr)
-        if self._hand_to(inner, b""):
-            # It has just given itself the full time for CONNECT; part of that is used up.
-            self._owner.deadlines.add(inner, cast(float, self._until))
-            inner.dataReceived(data)
+    def _begin_tls(self, tls: TLSFactory, data: bytes) -> None:
+        owner = self._owner
+        if tls.is_full:
+            owner.traffic.connection_refused("memory")
+            self._refuse("no room for TLS", "there is no memory for another TLS handshake (max_memory)")
+        else:
+            inner = Sniffer(owner, inside_tls=True)
+            owner.deadlines.pass_on(self, inner)
+            self._hand_to(tls.wrap(inner), data)
 
-    def _hand_to(self, inner: IProtocol | None, data: bytes) -> bool:
-        transport = cast(Any, self.transport)
+    def _hand_to(self, inner: IProtocol | None, data: bytes) -> None:
         if inner is None:
             self._owner.traffic.connection_refused("http")
-            transport.abortConnection()
-            return False
+            self.close()
+            return
+        self._settle()
+        transport: Any = self.transport
         self._inner = inner
         hand_over(transport, inner)
         inner.makeConnection(transport)
-        if data:
-            inner.dataReceived(data)
-        return True
+        inner.dataReceived(data)
 
     def _settle(self) -> None:
         self._done = True
@@ -212,7 +211,7 @@ class SniffingFactory(ServerFactory):
         self.http = http
         self.tls: TLSFactory | None = None
         if certificate is not None:
-            self.tls = TLSFactory(certificate, self, shared.clock, shared.complaints)
+            self.tls = TLSFactory(certificate, self, shared)
         self.plain = plain
         self.proxied = proxied
         self.limits = shared.limits
@@ -241,7 +240,7 @@ class SniffingFactory(ServerFactory):
 
     def buildProtocol(self, addr: IAddress | None) -> Sniffer:
         """Make a sniffer for one connection."""
-        sniffer = Sniffer(self, addr)
+        sniffer = Sniffer(self)
         sniffer.factory = self
         return sniffer
 

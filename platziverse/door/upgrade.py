@@ -82,8 +82,9 @@ class WebSocketResource(Resource):
             b"Sec-WebSocket-Accept: " + generate_accept_token(key) + b"\r\n"
             b"Sec-WebSocket-Protocol: " + subprotocol + b"\r\n\r\n"
         )
-        forwarded = any(request.requestHeaders.hasHeader(name) for name in FORWARDED)
-        forwarded = forwarded or getattr(transport, "forwarded", False)
+        forwarded = getattr(transport, "forwarded", False) or any(
+            request.requestHeaders.hasHeader(name) for name in FORWARDED
+        )
         websocket = WebSocket(self._mqtt, inner, forwarded)
         hand_over(transport, websocket)
         websocket.makeConnection(transport)  # type: ignore[no-untyped-call]

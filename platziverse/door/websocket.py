@@ -135,6 +135,12 @@ class WebSocket(TwistedProtocol):
         """Set it on the connection below."""
         self._below.setTcpNoDelay(enabled)
 
+    def acknowledge_now(self) -> None:
+        """Let the kernel acknowledge what has come on the connection below."""
+        hasten = getattr(self._below, "acknowledge_now", None)
+        if hasten is not None:
+            hasten()
+
     # -- IConsumer: MQTT produces ----------------------------------------------------------------
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:

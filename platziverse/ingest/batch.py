@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from attrs import evolve, frozen
 from twisted.internet.defer import Deferred
 
+from platziverse.ingest.errors import EntryRefused
+
 
 @frozen
 class Outcome:
@@ -20,11 +22,13 @@ class Batch:
     """A Batch has entries in the order in which they came, each with the Deferred that waits for it.
 
     :param settle: called with the number of entries and the outcome before the Deferreds fire.
+    :param refusal: what the Deferreds errback with, as their entries were left out; ``None``: none was.
     """
 
     entries: Sequence[object]
     deferreds: "Sequence[Deferred[None]]"
     settle: Callable[[int, Outcome], None]
+    refusal: EntryRefused | None = None
 
     def halves(self) -> "tuple[Batch, Batch]":
         """Return the same entries as two batches, in order."""
@@ -38,9 +42,16 @@ class Batch:
         """Return this batch, of one entry, with ``entries`` in its place, which are one or none."""
         return evolve(self, entries=entries)
 
+    def refused(self, refusal: EntryRefused) -> "Batch":
+        """Return this batch, of one entry, without it."""
+        return evolve(self, entries=[], refusal=refusal)
+
     def committed(self, outcome: Outcome) -> None:
         """Balance the books, then fire all Deferreds."""
         self.settle(len(self.deferreds), outcome)
+        if self.refusal is not None:
+            self.abandoned(self.refusal)
+            return
         for deferred in self.deferreds:
             deferred.callback(None)
 

@@ -1,4 +1,4 @@
-"""Errors: the one that the store raises on its own account."""
+"""Errors: the ones that a store raises on its own account."""
 
 
 class StoreStopped(Exception):
@@ -6,3 +6,7 @@ class StoreStopped(Exception):
 
     def __init__(self) -> None:
         super().__init__("the daemon is stopping, and this was not committed")
+
+
+class EntryRefused(Exception):
+    """The database takes other entries, but not this one, for the data that is in it."""

@@ -6,6 +6,7 @@ from typing import Any, Final, Protocol, TypeAlias
 from attrs import frozen
 
 from platziverse.ingest.batch import Outcome
+from platziverse.postgres.literals import Column
 
 #: What an entry touches: whose it is, and which piece of it, e.g. ``("client", 7)`` for a Packet Identifier.
 Touch: TypeAlias = tuple[str, Hashable]
@@ -21,6 +22,16 @@ def _nothing(entry: Any) -> tuple[Touch, ...]:
     return ()
 
 
+def weight_of_payload(entry: Any) -> int:
+    """Return how many rows an entry counts as that is one row with a payload: a KiB of that is one more."""
+    return 1 + (len(entry.payload) >> 10)
+
+
+def always(sql: str) -> Callable[[frozenset[str]], str]:
+    """Return ``text`` of a part that is the same whatever else is in the statement."""
+    return lambda present: sql
+
+
 @frozen(eq=False)
 class Part:
     """A Part is one part of a statement, left out of it when a batch has nothing for it.
@@ -28,13 +39,14 @@ class Part:
     :param name: other parts know by it that this one is in the statement.
     :param wanted: called with the columns of a batch; true when they have something for this part.
     :param text: called with the names of all parts of the statement; returns common table expressions.
-    :param parameters: called with the columns of a batch; returns what ``text`` refers to, by name.
+    :param parameters: called with the columns of a batch; returns what ``text`` refers to, by name. All
+        literals of a statement are made together. ``None``: ``text`` refers to nothing of its own.
     """
 
     name: str
     wanted: Callable[[Any], object]
     text: Callable[[frozenset[str]], str]
-    parameters: Callable[[Any], dict[str, Any]]
+    parameters: Callable[[Any], dict[str, Column]] | None = None
 
 
 @frozen(eq=False)
@@ -45,7 +57,8 @@ class Kind:
     :param add: called with the columns of a batch and an entry; puts the entry into them.
     :param parts: of the statement, in the order in which they stand there; several kinds may share one.
     :param instead: called with an entry that the database refuses for its data, and the reason; returns the
-        entries to commit in its place, none to leave it out, or ``None`` when nothing is left to try.
+        entries to commit in its place, none to leave it out, or ``None`` when nothing is left to try. It
+        raises ``EntryRefused`` when the entry is to be left out and its Deferred to errback with that.
     :param weight: returns how much of a batch the entry takes, in rows.
     :param touches: returns what the entry touches: two entries that touch the same never share a batch,
         because one statement sees the tables as they were before it.
@@ -106,8 +119,8 @@ class Statements(Protocol):
     def stale(self) -> None:
         """Rely on nothing that is remembered: the database has changed behind our back."""
 
-    def trial(self) -> Sequence[object]:
-        """Return entries that any database with our tables takes, for a transaction that is rolled back."""
+    def trial(self) -> Statement:
+        """Return a statement that any database with our tables takes; its transaction is rolled back."""
 
     def instead(self, entry: object, reason: str) -> "Sequence[object] | None":
         """Call ``instead`` of the entry's kind."""

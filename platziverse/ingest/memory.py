@@ -1,14 +1,58 @@
 """Memory: a store without a database, for tests and for authors of topic handlers."""
 
 from collections import deque
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Generic, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 
-from platziverse.agents.model import Departure, Entry, Rejection, Report
+from platziverse.agents.model import Arrival, Departure, Entry, Rejection, Report
 from platziverse.ingest.errors import StoreStopped
 
 T = TypeVar("T")
+
+
+class HeldBack(Generic[T]):
+    """A HeldBack commits entries at once or, while it is ``held``, when it is told.
+
+    :param commit: called with each entry when it is committed.
+    :ivar waiting: entries that were saved and are not yet committed, in order.
+    """
+
+    def __init__(self, commit: Callable[[T], None]) -> None:
+        self.held = self.stopped = False
+        self.waiting: deque[tuple[T, Deferred[None]]] = deque()
+        self._commit = commit
+
+    def save(self, entry: T) -> "Deferred[None]":
+        """Commit ``entry`` at once, or let it wait."""
+        if self.stopped:
+            return fail(StoreStopped())
+        if not self.held:
+            self._commit(entry)
+            return succeed(None)
+        deferred: Deferred[None] = Deferred()
+        self.waiting.append((entry, deferred))
+        return deferred
+
+    def commit(self, count: int | None = None) -> None:
+        """Commit the entries that wait, or the first ``count`` of them."""
+        for _ in range(len(self.waiting) if count is None else count):
+            entry, deferred = self.waiting.popleft()
+            self._commit(entry)
+            deferred.callback(None)
+
+    def resume(self) -> None:
+        """Commit everything, in order with what is saved meanwhile, and all further entries at once."""
+        while self.waiting:
+            self.commit(1)
+        self.held = False
+
+    def stop(self) -> None:
+        """Errback the entries that wait, and all that are saved from now on, with ``StoreStopped``."""
+        self.stopped = True
+        while self.waiting:
+            self.waiting.popleft()[1].errback(StoreStopped())
 
 
 class MemoryStore:
@@ -21,40 +65,29 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
-        self.waiting: deque[tuple[Entry, Deferred[None]]] = deque()
+        self._held_back = HeldBack(self._commit)
+        self.waiting = self._held_back.waiting
         self.connected: set[str] = set()
         self.state = "ready"
         self.received = self.stored = self.duplicates = self.rejected = self.pending = 0
-        self._held = False
-        self._stopped = False
         self._keys: set[bytes] = set()
         self._unreleased: dict[tuple[str, int], bytes] = {}
         self._drained: list[Deferred[None]] = []
 
     def save(self, entry: Entry) -> "Deferred[None]":
         """Commit ``entry`` at once, or with :meth:`commit` when the store is held."""
-        if self._stopped:
-            return fail(StoreStopped())
-        message = isinstance(entry, Report | Rejection)
-        self.received += message
-        self.pending += message
-        if not self._held:
-            self._commit(entry)
-            return succeed(None)
-        deferred: Deferred[None] = Deferred()
-        self.waiting.append((entry, deferred))
-        return deferred
+        if isinstance(entry, Report | Rejection) and not self._held_back.stopped:
+            self.received += 1
+            self.pending += 1
+        return self._held_back.save(entry)
 
     def hold(self) -> None:
         """Commit nothing from now on, as if the database were away."""
-        self._held, self.state = True, "away: held"
+        self._held_back.held, self.state = True, "away: held"
 
     def commit(self, count: int | None = None) -> None:
         """Commit the entries that wait, or the first ``count`` of them; the store stays held."""
-        for _ in range(len(self.waiting) if count is None else count):
-            entry, deferred = self.waiting.popleft()
-            self._commit(entry)
-            deferred.callback(None)
+        self._held_back.commit(count)
         if not self.waiting:
             drained, self._drained = self._drained, []
             for waiter in drained:
@@ -62,7 +95,8 @@ class MemoryStore:
 
     def resume(self) -> None:
         """Commit everything, and all further entries at once."""
-        self._held, self.state = False, "ready"
+        self.state = "ready"
+        self._held_back.resume()
         self.commit()
 
     def drain(self) -> "Deferred[None]":
@@ -74,9 +108,7 @@ class MemoryStore:
 
     def stop(self) -> None:
         """Errback the entries that wait, and all that are saved from now on, with ``StoreStopped``."""
-        self._stopped = True
-        while self.waiting:
-            self.waiting.popleft()[1].errback(StoreStopped())
+        self._held_back.stop()
 
     @property
     def reports(self) -> list[Report]:
@@ -102,6 +134,8 @@ class MemoryStore:
             self.rejected += 1
         elif isinstance(entry, Departure):
             self.connected.discard(entry.uuid)
+        elif isinstance(entry, Arrival):
+            self.connected.add(entry.agent.uuid)
         else:
             packet_id = getattr(entry, "packet_id", None)
             for client, identifier in list(self._unreleased):

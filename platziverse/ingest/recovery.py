@@ -8,6 +8,7 @@ from typing import Final
 from attrs import frozen
 
 from platziverse.ingest.batch import Batch
+from platziverse.ingest.errors import EntryRefused
 from platziverse.postgres.connection import DeadlinePassed
 from platziverse.postgres.sqlstate import Action, ConnectFailed, one_line
 
@@ -22,14 +23,12 @@ class Backoff:
         self, first: float = 0.05, longest: float = 2.0, chance: Callable[[], float] = random.random
     ) -> None:
         self._first, self._longest, self._chance = first, longest, chance
-        self._pause = 0.0
+        #: Seconds, at most, of the last pause; whoever has succeeded sets it to 0.
+        self.pause = 0.0
 
     def next(self) -> float:
-        self._pause = min(max(self._first, self._pause * 1.7), self._longest)
-        return self._pause * (0.5 + self._chance() / 2)
-
-    def reset(self) -> None:
-        self._pause = 0.0
+        self.pause = min(max(self._first, self.pause * 1.7), self._longest)
+        return self.pause * (0.5 + self._chance() / 2)
 
 
 @frozen
@@ -75,6 +74,10 @@ class Recovery:
         """True when a try of the batch may have been committed, or may be yet."""
         return bool(self._seen[Action.RECONNECT] or self._seen[Action.UNKNOWN])
 
+    def forget_set_up(self) -> bool:
+        """Return whether the set-up was to blame since this was asked last."""
+        return self._seen.pop(Action.SETUP, 0) > 0
+
     def next(self, action: Action, error: BaseException) -> Step:
         """Return the next step after ``error``."""
         self._seen[action] += 1
@@ -100,7 +103,10 @@ class Recovery:
         if len(self._batch.entries) > 1:
             return Step(self._batch.halves())
         entries = self._batch.entries
-        replacement = self._instead(entries[0], one_line(error)) if entries else None
+        try:
+            replacement = self._instead(entries[0], one_line(error)) if entries else None
+        except EntryRefused as refusal:
+            return Step((self._batch.refused(refusal),), refused=True)
         if replacement is not None:
             return Step((self._batch.replaced(replacement),), refused=True)
         # Not even its raw bytes in ASCII: kept, with everything behind it, until somebody comes to see.

@@ -1,17 +1,22 @@
 """Reports: the kinds of entries that reports bring about, and the statements that commit them."""
 
+import time
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, cast
-from uuid import UUID
+from operator import attrgetter
+from sys import getsizeof
+from typing import Any, Final
+from uuid import UUID, uuid4
 
 from attrs import evolve
+from twisted.logger import LogLevel
 
-from platziverse.agents.model import Agent, Departure, Rejection, Report
+from platziverse.agents.model import Agent, Arrival, Departure, Rejection, Report
 from platziverse.broker.records import Forget, Release
 from platziverse.ingest import text
 from platziverse.ingest.batch import Outcome
 from platziverse.ingest.columns import Columns
-from platziverse.ingest.kinds import EVERYTHING, Kind, Kinds, Touch
+from platziverse.ingest.kinds import EVERYTHING, Kind, Kinds, Touch, weight_of_payload
+from platziverse.ingest.limits import LimitsMet
 from platziverse.ingest.statement import Statement, Template
 from platziverse.ingest.trial import largest
 
@@ -49,21 +54,28 @@ def _ascii(given: str) -> str:
     return given.replace("\0", "\\x00").encode("ascii", "backslashreplace").decode()
 
 
-# -- the five kinds ------------------------------------------------------------------------------
+def of_delivery(entry: Any) -> tuple[Touch, ...]:
+    """Return the Packet Identifier of the QoS 2 message that an entry stands for, if it stands for one."""
+    delivery = entry.delivery
+    return () if delivery is None else ((delivery.client_id, delivery.packet_id),)
+
+
+def of_identifier(entry: Any) -> tuple[Touch, ...]:
+    """Return the Packet Identifier that an entry is about."""
+    return ((entry.client_id, entry.packet_id),)
+
+
+def of_client(entry: Any) -> tuple[Touch, ...]:
+    """Return everything of the client that an entry is about."""
+    return ((entry.client_id, EVERYTHING),)
+
+
+# -- the six kinds -------------------------------------------------------------------------------
 
 
 def _weight_of_report(report: Report) -> int:
     """Return how many rows a report has; a KiB of payload counts as one."""
     return len(report.metrics) + (len(report.source.payload) >> 10)
-
-
-def _weight_of_rejection(rejection: Rejection) -> int:
-    return 1 + (len(rejection.payload) >> 10)
-
-
-def _touches_of_report(report: Report) -> tuple[Touch, ...]:
-    delivery = report.delivery
-    return () if delivery is None else ((delivery.client_id, delivery.packet_id),)
 
 
 _PARTS_OF_REPORT: Final = (
@@ -73,52 +85,68 @@ _PARTS_OF_REPORT: Final = (
     text.DELIVERIES,
     text.FRESH,
     text.METRICS,
+    text.MARKS,
+    text.SERIES,
     text.REMEMBERED,
 )
 
 #: Everything that handlers of agents save. The order of the parts is the order of the statement.
 KINDS: Final[Kinds] = {
     Departure: Kind(
-        shard=lambda departure: cast(str, departure.uuid),
+        shard=attrgetter("uuid"),
         add=Columns.add_departure,
         parts=(text.AGENTS, text.DEPARTURES),
         instead=_left_out,
         departure=True,
     ),
     Report: Kind(
-        shard=lambda report: cast(str, report.agent.uuid),
+        shard=attrgetter("agent.uuid"),
         add=Columns.add_report,
         parts=_PARTS_OF_REPORT,
         instead=_as_rejection,
         weight=_weight_of_report,
-        touches=_touches_of_report,
+        touches=of_delivery,
         message=True,
     ),
+    Arrival: Kind(
+        shard=attrgetter("agent.uuid"),
+        add=Columns.add_arrival,
+        parts=(text.AGENTS, text.REMEMBERED),
+        instead=_left_out,
+    ),
     Rejection: Kind(
-        shard=lambda rejection: cast(str, rejection.client_id),
+        shard=attrgetter("client_id"),
         add=Columns.add_rejection,
         parts=(text.REJECTIONS,),
         instead=_in_ascii,
-        weight=_weight_of_rejection,
+        weight=weight_of_payload,
         message=True,
     ),
     Release: Kind(
-        shard=lambda release: cast(str, release.client_id),
+        shard=attrgetter("client_id"),
         add=Columns.add_release,
         parts=(text.RELEASES,),
         instead=_left_out,
-        touches=lambda release: ((release.client_id, release.packet_id),),
+        touches=of_identifier,
         last=True,
     ),
     Forget: Kind(
-        shard=lambda forget: cast(str, forget.client_id),
+        shard=attrgetter("client_id"),
         add=Columns.add_forget,
         parts=(text.FORGETS,),
         instead=_left_out,
-        touches=lambda forget: ((forget.client_id, EVERYTHING),),
+        touches=of_client,
         last=True,
     ),
 }
+
+
+#: Bytes of the names of an agent that is remembered; the rows of one with longer names are written each time.
+LARGEST_KNOWN: Final = 640
+
+
+def _weigh(agent: Agent) -> int:
+    return sum(map(getsizeof, (agent.uuid, agent.username, agent.name, agent.hostname)))
 
 
 _TEMPLATE: Final = Template(KINDS, text.TICKET, text.answer)
@@ -133,21 +161,27 @@ class ReportStatements:
     :param instance: identity of this daemon, which owns the agents that are connected to it.
     :param kept_bytes: of the payload of a message that is rejected.
     :param max_known: how many agents are remembered.
+    :param met: is told of payloads that were cut.
     :ivar known: id and fields of those agents, by uuid.
     """
 
     fence: Final = text.FENCE
 
-    def __init__(self, instance: UUID, kept_bytes: int = 64 * 1024, max_known: int = 100_000) -> None:
+    def __init__(
+        self,
+        instance: UUID,
+        kept_bytes: int = 64 * 1024,
+        max_known: int = 100_000,
+        met: LimitsMet | None = None,
+    ) -> None:
+        self._met = met or LimitsMet(time.monotonic)
         self.known: dict[str, tuple[int, Agent]] = {}
         self._instance, self._kept_bytes, self._max_known = str(instance), kept_bytes, max_known
 
     def build(self, entries: Sequence[object], writer: str, batch: int) -> Statement:
         """Return the statement that commits ``entries`` under the ticket ``writer``, ``batch``."""
-        columns = Columns(self._kept_bytes)
-        _TEMPLATE.collect(entries, columns)
-        columns.settle(self.known)
-        return _TEMPLATE.filled(columns, instance=self._instance, writer=writer, batch=batch)
+        columns = Columns(self._kept_bytes, self.known)
+        return _TEMPLATE.fill(columns, entries, instance=self._instance, writer=writer, batch=batch)
 
     def committed(self, statement: Statement, answer: Sequence[Any] | None) -> Outcome:
         """Return the outcome of a statement, and remember the agents as they are now.
@@ -157,6 +191,9 @@ class ReportStatements:
         columns: Columns = statement.columns
         written, fresh, uuids, identifiers = (0, 0, None, None) if answer is None else answer[:4]
         self._remember(columns, zip(uuids or (), identifiers or (), strict=True))
+        if columns.cut:
+            text = "payloads of rejected messages are kept in part"
+            self._met.note("keep_rejected_payload", text, columns.cut, LogLevel.info)
         messages = len(columns.reports)
         # A ticket that was known means that an earlier try had been committed after all.
         stored = fresh if written else messages
@@ -166,9 +203,9 @@ class ReportStatements:
         """Forget the agents, so that every one is written anew."""
         self.known.clear()
 
-    def trial(self) -> Sequence[object]:
-        """Return entries that any database with our tables takes."""
-        return largest()
+    def trial(self) -> Statement:
+        """Return a statement that any database with our tables takes."""
+        return self.build(largest(), str(uuid4()), 1)
 
     def instead(self, entry: object, reason: str) -> "Sequence[object] | None":
         """Return the entries to commit in the place of one that the database refuses for its data."""
@@ -181,7 +218,7 @@ class ReportStatements:
         for uuid, identifier in upserted:
             agent, connected = columns.upserts[uuid]
             known.pop(uuid, None)
-            if connected:
+            if connected and _weigh(agent) <= LARGEST_KNOWN:
                 known[uuid] = identifier, agent
         while len(known) > self._max_known:
             del known[next(iter(known))]

@@ -4,6 +4,7 @@ from collections.abc import Generator, Mapping
 from typing import Any, Final, Protocol
 from uuid import uuid4
 
+from psycopg2.extensions import QueryCanceledError
 from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks
 from twisted.python.failure import Failure
 
@@ -11,7 +12,7 @@ from platziverse.ingest.batch import Batch
 from platziverse.ingest.errors import StoreStopped
 from platziverse.ingest.kinds import Statement, Statements
 from platziverse.ingest.recovery import Backoff, Recovery, Step
-from platziverse.postgres.connection import force_close, timed
+from platziverse.postgres.connection import DeadlinePassed, force_close, timed
 from platziverse.postgres.sqlstate import Action, ConnectFailed, classify, one_line
 
 _Steps = Generator["Deferred[Any]", Any, Any]
@@ -43,6 +44,7 @@ class Database(Protocol):
     def in_trouble(self, slot: "Slot", reason: str, action: Action | None) -> None: ...
     def well(self, slot: "Slot") -> None: ...
     def was_refused(self, error: BaseException) -> None: ...
+    def gave_up(self) -> None: ...
 
 
 class Slot:
@@ -86,6 +88,7 @@ class Slot:
         todo = [batch]
         try:
             while todo:
+                self._number_next()
                 todo[-1:] = reversed((yield self._commit(todo[-1])))
         except Exception:  # the store was stopped; or there is a bug, and nobody may wait for ever
             for left in todo:
@@ -95,18 +98,21 @@ class Slot:
     @inlineCallbacks
     def _commit(self, batch: Batch) -> Generator["Deferred[Any]", Any, tuple[Batch, ...]]:
         """Commit the batch, or fire with the batches to commit in its place, in order."""
-        self._number_next()
-        recovery, instead = self._recovery(batch), None
+        recovery: Recovery | None = None  # for most batches there is none
+        instead = None
         while True:
             try:
-                yield self._connect()
+                if not self.connected:
+                    yield self._connect()
                 if instead is None:
-                    statement, answer = yield self._execute(batch)
+                    statement = self._build(batch)
+                    answer = yield self._ask(statement.sql, statement.parameters)
                 elif (yield self._was_written()):
                     statement, answer = self._build(batch), None
                 else:
                     return instead
             except Exception as error:
+                recovery = recovery or self._recovery(batch)
                 step = self._after(error, recovery)
                 if step.refused:
                     step = yield self._judge(error, step, recovery)
@@ -117,8 +123,6 @@ class Slot:
             if instead is not None and not recovery.unknown:
                 return instead
             yield self._pause(step.pause)
-            if self._database.stopped:
-                raise StoreStopped
 
     @inlineCallbacks
     def _reconnect(self) -> _Steps:
@@ -128,28 +132,21 @@ class Slot:
             except Exception as error:
                 yield self._pause(self._after(error, self._recovery(NOTHING)).pause)
             else:
-                self._backoff.reset()
+                self._backoff.pause = 0.0
                 self._database.well(self)
 
     @inlineCallbacks
     def _connect(self) -> _Steps:
         if self._database.stopped:
             raise StoreStopped
-        if not self.connected:
+        self._close()
+        try:
+            self.connection = yield self._database.open()
+        except Exception as error:
+            raise ConnectFailed from error
+        if self._database.stopped:
             self._close()
-            try:
-                self.connection = yield self._database.open()
-            except Exception as error:
-                raise ConnectFailed from error
-            if self._database.stopped:
-                self._close()
-                raise StoreStopped
-
-    @inlineCallbacks
-    def _execute(self, batch: Batch) -> Generator["Deferred[Any]", Any, tuple[Statement, Any]]:
-        statement = self._build(batch)
-        answer = yield self._ask(statement.sql, statement.parameters)
-        return statement, answer
+            raise StoreStopped
 
     @inlineCallbacks
     def _was_written(self) -> Generator["Deferred[Any]", Any, bool]:
@@ -181,7 +178,7 @@ class Slot:
             self._name = str(uuid4())
 
     def _done(self, batch: Batch, statement: Statement, answer: Any) -> None:
-        self._backoff.reset()
+        self._backoff.pause = 0.0
         self._database.well(self)
         batch.committed(self._statements.committed(statement, answer))
 
@@ -190,12 +187,14 @@ class Slot:
         self, error: Exception, step: Step, recovery: Recovery
     ) -> Generator["Deferred[Any]", Any, Step]:
         """Fire with ``step`` if the tables take good entries, so that one is to blame; else with another."""
-        trial = self._statements.build(self._statements.trial(), str(uuid4()), 1)
+        trial = self._statements.trial()
         try:
             yield self._ask(trial.sql + TAKE_BACK, trial.parameters)
         except Exception as refusal:
             if getattr(refusal, "pgcode", None) != FITS:
                 return self._after(refusal, recovery, innocent=True)
+        if recovery.forget_set_up():
+            return Step()  # repaired between the entry's try and the trial, perhaps: it has another. ADR 0085
         self._database.was_refused(error)
         return step
 
@@ -206,6 +205,8 @@ class Slot:
         """
         if self._database.stopped:
             return Step()
+        if isinstance(error, DeadlinePassed | QueryCanceledError):
+            self._database.gave_up()
         action = classify(error, closed=not self.connected)
         if innocent and action in (Action.BAD_ROW, Action.UNKNOWN):
             action = Action.SETUP
@@ -230,3 +231,5 @@ class Slot:
             self._pausing = self._database.reactor.callLater(seconds, waiting.callback, None), waiting
             yield waiting
             self._pausing = None
+        if self._database.stopped:
+            raise StoreStopped

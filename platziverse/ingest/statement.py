@@ -1,11 +1,13 @@
 """Statement: is made of those parts of all kinds that one batch needs."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 from attrs import frozen
 
 from platziverse.ingest.kinds import Kinds, Part
+from platziverse.postgres.literals import Column, written
 
 
 @frozen
@@ -30,29 +32,28 @@ class Template:
         self._add = {entry_class: kind.add for entry_class, kind in kinds.items()}
         self._parts = tuple(dict.fromkeys(part for kind in kinds.values() for part in kind.parts))
         self._ticket, self._answer = ticket, answer
-        self._texts: dict[tuple[Part, ...], str] = {}
+        self._text = cache(self._join)
 
-    def collect(self, entries: Sequence[object], columns: Any) -> None:
-        """Add every entry to ``columns``, in order."""
+    def fill(self, columns: Any, entries: Sequence[object], **ticket: Any) -> Statement:
+        """Return the statement that writes ``entries``.
+
+        :param columns: the entries are added to them, in order.
+        :param ticket: the parameters that every statement has.
+        """
         add = self._add
         for entry in entries:
             add[type(entry)](columns, entry)
+        columns.settle()
+        parts: list[Part] = []
+        given: dict[str, Column] = {}
+        for part in self._parts:
+            if part.wanted(columns):
+                parts.append(part)
+                if part.parameters is not None:
+                    given |= part.parameters(columns)
+        return Statement(self._text(tuple(parts)), ticket | written(given), columns)
 
-    def filled(self, columns: Any, **ticket: Any) -> Statement:
-        """Return the statement that writes ``columns``.
-
-        :param ticket: the parameters that every statement has.
-        """
-        parts = tuple([part for part in self._parts if part.wanted(columns)])
-        sql = self._texts.get(parts)
-        if sql is None:
-            sql = self._texts[parts] = self._text(parts)
-        parameters = dict(ticket)
-        for part in parts:
-            parameters |= part.parameters(columns)
-        return Statement(sql, parameters, columns)
-
-    def _text(self, parts: Sequence[Part]) -> str:
+    def _join(self, parts: tuple[Part, ...]) -> str:
         present = frozenset(part.name for part in parts)
         clauses = [self._ticket, *filter(None, (part.text(present) for part in parts))]
         return f"WITH {', '.join(clauses)} SELECT {self._answer(present)}"

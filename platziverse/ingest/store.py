@@ -6,10 +6,11 @@ from typing import Any, Final
 import psycopg2
 from twisted.internet.defer import Deferred, DeferredList, DeferredLock, inlineCallbacks
 from twisted.internet.task import LoopingCall
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 
 from platziverse.ingest.batch import Batch
 from platziverse.ingest.kinds import Statements
+from platziverse.ingest.limits import LimitsMet
 from platziverse.ingest.recovery import Backoff
 from platziverse.ingest.slot import Slot
 from platziverse.postgres.connection import Connection, connect, force_close, timed
@@ -35,7 +36,11 @@ class PostgresStore:
         were found missing; brings the tables up to date, for example.
     :param deadline: seconds for a statement, and for connecting.
     :param setup_pause: seconds between tries when rights, tables or logins are wrong.
+    :param met: is told of statements that were given up.
     :param bound: an agent that is there keeps its username; reports with another are refused.
+    :param name: of the database, in the log.
+    :param judges: says what is wrong with its settings; one store does so for all.
+    :param told: returns whether another store has told the log of its trouble; then this one is silent.
     :ivar state: ``"connecting"``, ``"ready"`` or ``"away: <reason>"``.
     :ivar refused: how many entries the database refused for their data; messages became rejections.
     :ivar internal_errors: how many of them should never have been sent to it.
@@ -51,8 +56,14 @@ class PostgresStore:
         deadline: float = 10.0,
         setup_pause: float = 3.0,
         bound: bool = False,
+        met: LimitsMet | None = None,
+        name: str = "the database",
+        judges: bool = True,
+        told: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.reactor = reactor
+        self.reactor, self._name, self._judges = reactor, name, judges
+        self._told_by_another, self._has_told = told, False
+        self._met = met or LimitsMet(reactor.seconds)
         self.deadline, self.setup_pause = deadline, setup_pause
         self.state = CONNECTING
         self.refused = self.internal_errors = 0
@@ -158,7 +169,7 @@ class PostgresStore:
             self._warn_once("the database has fsync off: what it commits does not survive a power cut")
 
     def _warn_once(self, text: str) -> None:
-        if text not in self._warned:
+        if self._judges and text not in self._warned:
             self._warned.add(text)
             log.warn("{text}", text=text)
 
@@ -182,6 +193,11 @@ class PostgresStore:
             if started is not None:
                 started.callback(None)
 
+    def gave_up(self) -> None:
+        """Count a statement that took too long; its batch is tried again."""
+        text = "a statement took too long and was given up; it is tried again"
+        self._met.note("statement_deadline", text, level=LogLevel.warn)
+
     def was_refused(self, error: BaseException) -> None:
         """Count an entry that became a rejection, or nothing if it was no message, because of ``error``."""
         self.refused += 1
@@ -190,17 +206,28 @@ class PostgresStore:
         log.warn("refused by the database for what is in it: {reason}", reason=one_line(error))
 
     def _set_state(self, state: str) -> None:
-        if state == self.state or self.stopped:
+        if self.stopped:
             return
         before, self.state = self.state, state
         if state == READY:
-            seconds = self.reactor.seconds() - self._away_since
-            away = f" after {seconds:.1f} s" if before != CONNECTING else ""
-            log.info("the database is ready{away}", away=away)
-        elif before in (READY, CONNECTING):
-            log.warn(
-                "the database is {state}; what has to be stored is not acknowledged until it is back",
-                state=state,
-            )
-        else:
-            log.info("the database is still {state}", state=state)
+            self._say_ready(before)
+        elif not self._has_told:
+            self._say_away()
+        elif state != before:
+            log.info("{name} is still {state}", name=self._name, state=state)
+
+    def _say_away(self) -> None:
+        """Tell the log of the trouble; unless another store has, as it is mostly the same trouble."""
+        if self._told_by_another():
+            return
+        self._has_told = True
+        text = "{name} is {state}; what has to be stored is not acknowledged until it is back"
+        log.warn(text, name=self._name, state=self.state)
+
+    def _say_ready(self, before: str) -> None:
+        seconds = self.reactor.seconds() - self._away_since
+        if self._has_told:
+            log.info("{name} is ready after {seconds:.1f} s", name=self._name, seconds=seconds)
+        elif before == CONNECTING:
+            log.info("{name} is ready", name=self._name)
+        self._has_told = False

@@ -5,10 +5,11 @@ ticket: a writer's number of the batch, which is never written twice. Without it
 """
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Final
 
 from platziverse.ingest.columns import Columns
-from platziverse.ingest.kinds import Part
+from platziverse.ingest.kinds import Part, always
 
 TICKET: Final = """ticket AS (
     INSERT INTO ingest_batches AS known (writer, batch, "updatedAt") VALUES (%(writer)s, %(batch)s, now())
@@ -47,8 +48,11 @@ _DEPARTURES: Final = """departures AS (
     WHERE uuid = ANY(%(departed)s::text[]) AND connected AND "connectedBy" = %(instance)s
     AND EXISTS (SELECT FROM ticket))"""
 
+# The moment is that of the reading, where it gave one that is usable; see docs/adr/0161.
 _MESSAGES: Final = """message AS MATERIALIZED (
-    SELECT * FROM unnest(%(agent)s::integer[], %(arrived)s::float8[], %(measured)s::float8[],
+    SELECT agent, to_timestamp(coalesce(measured, arrived)) AS moment, to_timestamp(arrived) AS arrived,
+        to_timestamp(measured) AS measured, adjusted, key, n
+    FROM unnest(%(agent)s::integer[], %(arrived)s::float8[], %(measured)s::float8[],
         %(adjusted)s::boolean[], %(key)s::uuid[])
     WITH ORDINALITY AS message (agent, arrived, measured, adjusted, key, n)
     WHERE EXISTS (SELECT FROM ticket))"""
@@ -79,14 +83,33 @@ _NEW_DELIVERY: Final = "n NOT IN (SELECT message FROM known_delivery)"
 _METRICS: Final = """metric AS (
     INSERT INTO metrics
         (type, value, "createdAt", "updatedAt", "agentId", "timestamp", "timestampAdjusted", number)
-    SELECT metric.type, metric.value, to_timestamp(fresh.arrived), to_timestamp(fresh.arrived), {agent},
-        to_timestamp(fresh.measured), fresh.adjusted, metric.number
+    SELECT metric.type, metric.value, fresh.moment, fresh.arrived, {agent},
+        fresh.measured, fresh.adjusted, metric.number
     FROM unnest(%(message)s::integer[], %(type)s::text[], %(value)s::text[], %(number)s::float8[])
         WITH ORDINALITY AS metric (message, type, value, number, n)
     JOIN fresh ON fresh.n = metric.message {join}
     ORDER BY metric.n)"""
 _UPSERTED_AGENT: Final = "CASE WHEN fresh.agent > 0 THEN fresh.agent ELSE upserted.id END"
 _JOIN_UPSERTED: Final = "LEFT JOIN upserted ON upserted.n = fresh.agent"
+
+# Of what is marked here a job makes roll-ups; what is late is marked for its agent alone. See docs/adr/0162.
+_MARKS: Final = """marks AS (
+    INSERT INTO metrics_marks (bucket, "agentId")
+    SELECT DISTINCT platziverse_bucket(fresh.moment),
+        CASE WHEN fresh.moment < now() - interval '10 min' THEN {agent} END
+    FROM fresh {join})"""
+
+# One that is known stays as it is, unless a rule says more of it now.
+_SERIES: Final = """series AS (
+    INSERT INTO series AS known ("agentId", type, unit, rule)
+    SELECT {agent}, new.type, new.unit, new.rule
+    FROM unnest(%(s_message)s::integer[], %(s_type)s::text[], %(s_unit)s::text[], %(s_rule)s::text[])
+        AS new (message, type, unit, rule)
+    JOIN message AS fresh ON fresh.n = new.message {join}
+    ORDER BY 1, 2
+    ON CONFLICT ("agentId", type) DO UPDATE SET unit = excluded.unit, rule = excluded.rule
+    WHERE excluded.rule IS NOT NULL
+    AND (known.unit, known.rule) IS DISTINCT FROM (excluded.unit, excluded.rule))"""
 
 _REJECTIONS: Final = """rejections AS (
     INSERT INTO rejected_messages
@@ -113,10 +136,11 @@ _STALE: Final = """CASE WHEN (SELECT count(*) FROM agents WHERE id = ANY(%(remem
     AND connected AND "connectedBy" = %(instance)s) < %(remembered_count)s
     THEN platziverse_stale_agents() END"""
 
-
-def _always(sql: str) -> Callable[[frozenset[str]], str]:
-    """Return a function for a text that is the same whatever else is in the statement."""
-    return lambda present: sql
+# A trigger that returns nothing leaves rows out without an error, and their metrics would be nobody's. This
+# text is no number, so the batch fails with it, and is held like all that the set-up refuses.
+_LEFT_OUT: Final = """(CASE WHEN EXISTS (SELECT FROM ticket)
+    AND (SELECT count(*) FROM upsert) < (SELECT count(*) FROM given)
+    THEN 'a trigger or rule keeps rows out of agents' ELSE '0' END)::integer"""
 
 
 def _fresh(present: frozenset[str]) -> str:
@@ -124,48 +148,41 @@ def _fresh(present: frozenset[str]) -> str:
     return f"fresh AS (SELECT * FROM message WHERE {' AND '.join(conditions) or 'true'})"
 
 
-def _metrics(present: frozenset[str]) -> str:
-    agent, join = (_UPSERTED_AGENT, _JOIN_UPSERTED) if "agents" in present else ("fresh.agent", "")
-    return _METRICS.format(agent=agent, join=join)
+def _of_agents(sql: str) -> Callable[[frozenset[str]], str]:
+    """Return ``text`` of a part that needs the ids of agents, which those that are written have only then."""
+
+    def text(present: frozenset[str]) -> str:
+        agent, join = (_UPSERTED_AGENT, _JOIN_UPSERTED) if "agents" in present else ("fresh.agent", "")
+        return sql.format(agent=agent, join=join)
+
+    return text
 
 
 def _rejections(present: frozenset[str]) -> str:
     return _REJECTIONS.format(fresh=_OF_FRESH if "messages" in present else "")
 
 
-def _has_keys(columns: Columns) -> bool:
-    return any(report.key is not None for report in columns.reports)
-
-
-def _nothing(columns: Columns) -> dict[str, object]:
-    return {}
-
-
-AGENTS: Final = Part("agents", lambda columns: columns.upserts, _always(_UPSERT), Columns.of_agents)
-DEPARTURES: Final = Part(
-    "departures", lambda columns: columns.departed, _always(_DEPARTURES), Columns.of_departures
-)
-MESSAGES: Final = Part("messages", lambda columns: columns.reports, _always(_MESSAGES), Columns.of_messages)
-KEYS: Final = Part("keys", _has_keys, _always(_KEYS), _nothing)
-DELIVERIES: Final = Part(
-    "deliveries", lambda columns: columns.deliveries, _always(_DELIVERIES), Columns.of_deliveries
-)
-FRESH: Final = Part("fresh", lambda columns: columns.reports, _fresh, _nothing)
-METRICS: Final = Part("metrics", lambda columns: columns.types, _metrics, Columns.of_metrics)
-REJECTIONS: Final = Part("rejections", lambda columns: columns.rejections, _rejections, Columns.of_rejections)
-RELEASES: Final = Part("releases", lambda columns: columns.releases, _always(_RELEASES), Columns.of_releases)
-FORGETS: Final = Part("forgets", lambda columns: columns.forgotten, _always(_FORGETS), Columns.of_forgets)
-
-
+AGENTS: Final = Part("agents", attrgetter("upserts"), always(_UPSERT), Columns.of_agents)
+DEPARTURES: Final = Part("departures", attrgetter("departed"), always(_DEPARTURES), Columns.of_departures)
+MESSAGES: Final = Part("messages", attrgetter("reports"), always(_MESSAGES), Columns.of_messages)
+KEYS: Final = Part("keys", attrgetter("keys"), always(_KEYS))
+DELIVERIES: Final = Part("deliveries", attrgetter("deliveries"), always(_DELIVERIES), Columns.of_deliveries)
+FRESH: Final = Part("fresh", attrgetter("reports"), _fresh)
+METRICS: Final = Part("metrics", attrgetter("types"), _of_agents(_METRICS), Columns.of_metrics)
+MARKS: Final = Part("marks", attrgetter("types"), _of_agents(_MARKS))
+SERIES: Final = Part("series", attrgetter("series"), _of_agents(_SERIES), Columns.of_series)
+REJECTIONS: Final = Part("rejections", attrgetter("rejections"), _rejections, Columns.of_rejections)
+RELEASES: Final = Part("releases", attrgetter("releases"), always(_RELEASES), Columns.of_releases)
+FORGETS: Final = Part("forgets", attrgetter("forgotten"), always(_FORGETS), Columns.of_forgets)
 #: No expression of its own, but a condition in the answer.
-REMEMBERED: Final = Part("remembered", lambda columns: columns.remembered, _always(""), Columns.of_remembered)
+REMEMBERED: Final = Part("remembered", attrgetter("remembered"), always(""), Columns.of_remembered)
 
 
 def answer(present: frozenset[str]) -> str:
     """Return the columns that the statement selects, in one row.
 
     They are 1 or 0: the ticket is new or known; the number of new messages; uuids and ids of the upserted
-    agents; and one that only raises an error, when there are remembered agents.
+    agents; and those that only raise an error, when there are upserted or remembered agents.
     """
     columns = ["(SELECT count(*) FROM ticket)"]
     columns.append("(SELECT count(*) FROM fresh)" if "fresh" in present else "0")
@@ -173,4 +190,5 @@ def answer(present: frozenset[str]) -> str:
         columns += [f"(SELECT array_agg({column} ORDER BY n) FROM upserted)" for column in ("uuid", "id")]
     else:
         columns += ["NULL", "NULL"]
+    columns += [_LEFT_OUT] * ("agents" in present)
     return ", ".join(columns + [_STALE] * ("remembered" in present))

@@ -1,7 +1,7 @@
 """Writer: group commit, in which all entries that arrive while a round commits form the next one."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
@@ -11,7 +11,8 @@ from twisted.python.failure import Failure
 
 from platziverse.ingest.batch import Batch, Outcome
 from platziverse.ingest.errors import StoreStopped
-from platziverse.ingest.kinds import Kind, Kinds, Touch
+from platziverse.ingest.kinds import Kinds, Touch
+from platziverse.ingest.limits import LimitsMet
 from platziverse.ingest.touches import Touched, UnderWay
 
 log = Logger("platziverse.store")
@@ -20,7 +21,9 @@ log = Logger("platziverse.store")
 PATIENCE: Final = 1.0
 
 T = TypeVar("T")
-_Queue = deque[tuple[object, Kind, "Deferred[None]"]]
+#: An entry in a queue: with its weight, with what it touches, and with the Deferred that waits for it.
+_Place = tuple[object, int, Sequence[Touch], "Deferred[None]"]
+_Queue = deque[_Place]
 
 
 class BatchStore(Protocol):
@@ -48,6 +51,7 @@ class BatchWriter:
     :param kinds: of the entries that may be saved.
     :param max_entries: most entries of a batch.
     :param max_rows: about the most rows of a batch.
+    :param met: is told of batches that are full or wait.
     :param observe: called with the number of entries and the seconds of each batch.
     :ivar received: messages saved. Always the sum of the next four.
     :ivar stored: of those, the ones whose metrics are in the tables.
@@ -66,11 +70,13 @@ class BatchWriter:
         *,
         max_entries: int = 500,
         max_rows: int = 4000,
+        met: LimitsMet | None = None,
         observe: Callable[[int, float], None] = lambda entries, seconds: None,
     ) -> None:
         self.received = self.stored = self.duplicates = self.rejected = self.pending = 0
         self.waiting = self.departures = 0
         self._store, self._clock, self._kinds = store, clock, kinds
+        self._met = met or LimitsMet(lambda: clock.seconds())
         self._max_entries, self._max_rows, self._observe = max_entries, max_rows, observe
         self._queues: list[_Queue] = [deque() for _ in range(store.slots)]
         # Shard → the batch of it that is under way.
@@ -96,13 +102,14 @@ class BatchWriter:
             self.departures += 1
             deferred.addBoth(self._departed)
         touches = kind.touches(entry)
+        place = entry, kind.weight(entry), touches, deferred
         if touches and kind.last:
-            self._under_way.after(touches, partial(self._enqueue, entry, kind, deferred))
+            self._under_way.after(touches, partial(self._enqueue_last, kind.shard(entry), place))
             return deferred
         if touches:
             self._under_way.begun(touches)
             deferred.addBoth(self._finished, touches)
-        self._enqueue(entry, kind, deferred)
+        self._enqueue(kind.shard(entry), place)
         return deferred
 
     def _finished(self, result: T, touches: Sequence[Touch]) -> T:
@@ -113,12 +120,16 @@ class BatchWriter:
         self.departures -= 1
         return result
 
-    def _enqueue(self, entry: object, kind: Kind, deferred: "Deferred[None]") -> None:
+    def _enqueue_last(self, key: str, place: _Place) -> None:
         if self._stopped:
-            deferred.errback(StoreStopped())
-            return
-        shard = hash(kind.shard(entry)) % len(self._queues)
-        self._queues[shard].append((entry, kind, deferred))
+            place[-1].errback(StoreStopped())
+        else:
+            self._enqueue(key, place)
+
+    def _enqueue(self, key: str, place: _Place) -> None:
+        queues = self._queues
+        shard = hash(key) % len(queues)
+        queues[shard].append(place)
         if not self._in_round:
             self._go_on(shard)
 
@@ -127,6 +138,11 @@ class BatchWriter:
             self._in_round = True
             # Everything of this reactor turn joins the round.
             self._clock.callLater(0, self._begin_round)
+
+    @property
+    def limits_met(self) -> Mapping[str, int]:
+        """How often settings of ``[ingest]`` were met, by name."""
+        return self._met.counts
 
     def drain(self) -> "Deferred[None]":
         """Return a Deferred that fires when all entries, also those saved meanwhile, are committed."""
@@ -140,7 +156,7 @@ class BatchWriter:
         for batch in self._busy.values():
             yield from batch.entries
         for queue in self._queues:
-            yield from (entry for entry, _, _ in queue)
+            yield from (entry for entry, *_ in queue)
 
     def stop(self) -> None:
         """Errback the entries in the queues, and all that are saved later, with ``StoreStopped``.
@@ -150,7 +166,7 @@ class BatchWriter:
         self._stopped = True
         for queue in self._queues:
             while queue:
-                queue.popleft()[2].errback(StoreStopped())
+                queue.popleft()[-1].errback(StoreStopped())
 
     def _begin_round(self) -> None:
         shards = [shard for shard, queue in enumerate(self._queues) if queue and shard not in self._busy]
@@ -185,6 +201,8 @@ class BatchWriter:
 
         def free(_: object) -> None:
             del self._busy[shard]
+            if self._queues[shard]:
+                self._met.note("slots", "a batch has waited for the one before it")
             if not self._in_round:
                 self._go_on(shard)
 
@@ -194,18 +212,22 @@ class BatchWriter:
         """Return the next batch of a shard: as many entries as may go together, in order."""
         entries: list[object] = []
         deferreds: list[Deferred[None]] = []
-        rows, touched = 0, Touched()
+        rows = 0
+        touched: Touched | None = None  # most batches touch nothing
         while queue and len(entries) < self._max_entries:
-            entry, kind, deferred = queue[0]
-            rows += kind.weight(entry)
+            entry, weight, touches, deferred = queue[0]
+            rows += weight
             if entries and rows > self._max_rows:
                 break
-            touches = kind.touches(entry)
-            if touches and not touched.take(touches):  # never the first
-                break
+            if touches:
+                touched = touched or Touched()
+                if not touched.take(touches):  # never the first
+                    break
             entries.append(entry)
             deferreds.append(deferred)
             queue.popleft()
+        if queue and len(entries) == self._max_entries:
+            self._met.note("batch", "a batch is full; the rest goes with the next")
         return Batch(entries, deferreds, self._settle)
 
     def _settle(self, entries: int, outcome: Outcome) -> None:

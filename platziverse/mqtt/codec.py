@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from struct import Struct, pack
+from sys import getsizeof
 from typing import Any, Final
 
 from platziverse.mqtt.memo import Memo
@@ -22,6 +23,7 @@ from platziverse.mqtt.packets import (
     Unsuback,
     Unsubscribe,
 )
+from platziverse.mqtt.topics import CACHED_TOPIC_LENGTH
 
 #: Answers that never change.
 PINGRESP: Final = b"\xd0\x00"
@@ -99,7 +101,8 @@ class EncodedPublish:
     What differs between them, that is QoS, DUP and Packet Identifier, is added for each.
 
     :param retain: whether RETAIN is set in every copy.
-    :ivar size: bytes of Topic Name and payload, for the limits of queues.
+    :ivar size: bytes of Topic Name and payload, for the limits of queues; a Topic Name that is not remembered
+        counts as often as it is kept here, as text and as bytes.
     """
 
     __slots__ = ("_first", "_head", "_message", "size")
@@ -110,7 +113,12 @@ class EncodedPublish:
         self._first = 0x31 if retain else 0x30
         self.size = size = len(topic) + len(message.payload)
         # Behind the first byte and before the Packet Identifier, of two bytes.
-        self._head = (_LENGTHS[size + 2] if size < 126 else encode_length(size + 2)) + topic
+        if size < 126:
+            self._head = _LENGTHS[size + 2] + topic
+            return
+        self._head = encode_length(size + 2) + topic
+        if len(topic) > CACHED_TOPIC_LENGTH:
+            self.size += getsizeof(message.topic)
 
     @property
     def qos0(self) -> bytes:
@@ -122,6 +130,20 @@ class EncodedPublish:
     def topic(self) -> str:
         """The Topic Name of the message."""
         return self._message.topic
+
+    @property
+    def payload(self) -> bytes:
+        """The payload of the message."""
+        return self._message.payload
+
+    @property
+    def retain(self) -> bool:
+        """Return whether RETAIN is set in every copy."""
+        return self._first == 0x31
+
+    def head(self, qos: int, packet_id: int, dup: bool = False) -> bytes:
+        """Return the bytes of the packet at QoS 1 or 2 up to its payload."""
+        return _FIRST[self._first | qos << 1 | dup << 3] + self._head + _UINT16(packet_id)
 
     def with_id(self, qos: int, packet_id: int, dup: bool = False) -> bytes:
         """Return the bytes of the packet at QoS 1 or 2."""
@@ -146,7 +168,7 @@ def _encode_connect(packet: Connect) -> bytes:
         flags |= 0x40
         payload += _text(packet.password)
     level = packet.protocol_level
-    header = _text(_NAMES[level]) + bytes((level, flags)) + _UINT16(packet.keep_alive)
+    header = _text(_NAMES[level]) + bytes((level | packet.bridge << 7, flags)) + _UINT16(packet.keep_alive)
     return _packet(0x10, header + payload)
 
 

@@ -36,7 +36,7 @@ class PacketDecoder(Framing):
     Until ``connected`` is called only CONNECT is let through.
 
     :param max_packet_size: most bytes of a packet, Fixed Header not counted.
-    :param max_topic_levels: most levels of a Topic Name.
+    :param max_topic_levels: most slashes in a Topic Name.
     :param strict_dup: DUP at QoS 0 is an error, as the standard has it.
     """
 
@@ -98,7 +98,9 @@ class PacketDecoder(Framing):
             if not found:
                 raise
         if self._position == self._end:
-            self._data, self._position, self._end, self.has_more = b"", 0, 0, self._error is not None
+            self._data = b""
+            self._position = self._end = 0
+            self.has_more = self._error is not None
         return found
 
     def give_back(self, packets: list[Packet]) -> None:
@@ -135,9 +137,10 @@ class PacketDecoder(Framing):
                     start += size
             if start > self._position:
                 self._position = start
-            elif not self._decode_one(found):
+            elif self._decode_one(found):
+                start = self._position
+            else:
                 return
-            start = self._position
             if start == end or len(found) >= most or data[start] & _TYPE_AND_QOS != alike:
                 return
 

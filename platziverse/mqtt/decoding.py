@@ -6,6 +6,7 @@ that comes most, is decoded in :mod:`platziverse.mqtt.decoder`.
 """
 
 from collections.abc import Callable
+from struct import Struct
 from typing import Final, TypeAlias
 
 from platziverse.mqtt.errors import ConnectRefused, MalformedPacket
@@ -33,6 +34,12 @@ from platziverse.mqtt.topics import check_count, check_topic_filter
 
 #: Protocol Name → Protocol Level: MQTT 3.1.1 and MQTT 3.1.
 _PROTOCOLS: Final = {b"MQTT": 4, b"MQIsdp": 3}
+#: How CONNECT of MQTT 3.1.1 begins: Protocol Name and Level; Connect Flags and Keep Alive follow.
+_MQTT_3_1_1: Final = b"\0\4MQTT\4"
+_BEGINNING: Final = Struct(">7sBH")
+#: Of a Protocol Level: Mosquitto's bridges, by default. ADR 0102.
+_BRIDGE: Final = 0x80
+_CLEAN_SESSION: Final = 0x02
 
 
 def _flags_are(expected: int, flags: int) -> None:
@@ -46,25 +53,38 @@ def decode_connect(flags: int, data: bytes, max_levels: int) -> Connect:
     :raises ConnectRefused: the protocol, or the Client Identifier, is to be answered with a CONNACK.
     """
     _flags_are(0, flags)
-    body = Body(data)
-    name, level = body.binary(), body.byte()
-    if name not in _PROTOCOLS:  # [MQTT-3.1.2-1]
-        raise MalformedPacket(f"Protocol Name {name[:50]!r}", "MQTT-3.1.2-1")
-    if _PROTOCOLS[name] != level:  # before the rest: another version looks different [MQTT-3.1.2-2]
-        raise _other_version(name, level, body)
-    connect_flags, keep_alive = body.byte(), body.number()
-    _check_connect_flags(connect_flags)
+    version, bridge = 4, False
+    if data.startswith(_MQTT_3_1_1) and len(data) >= _BEGINNING.size:  # the usual one, in one call: ADR 0122
+        _, connect_flags, keep_alive = _BEGINNING.unpack_from(data)
+        body = Body(data, _BEGINNING.size)
+    else:
+        body = Body(data)
+        version, bridge = _decode_version(body)
+        connect_flags, keep_alive = body.byte(), body.number()
+    if connect_flags != _CLEAN_SESSION:  # which contradicts nothing
+        _check_connect_flags(connect_flags)
     client_id = body.text()  # [MQTT-3.1.3-3] [MQTT-3.1.3-4]
     will = _decode_will(body, connect_flags, max_levels) if connect_flags & 0x04 else None
     # [MQTT-3.1.2-18] [MQTT-3.1.2-19] [MQTT-3.1.3-11]
     username = body.text() if connect_flags & 0x80 else None
     password = body.binary() if connect_flags & 0x40 else None  # [MQTT-3.1.2-20] [MQTT-3.1.2-21]
     body.end()
-    clean_session = bool(connect_flags & 0x02)
+    clean_session = bool(connect_flags & _CLEAN_SESSION)
     if not client_id and not clean_session:  # [MQTT-3.1.3-7] [MQTT-3.1.3-8]
         refused = ConnectReturnCode.IDENTIFIER_REJECTED
         raise ConnectRefused(refused, "no Client Identifier, and Clean Session is 0", "MQTT-3.1.3-8")
-    return Connect(client_id, clean_session, keep_alive, will, username, password, level)
+    return Connect(client_id, clean_session, keep_alive, will, username, password, version, bridge)
+
+
+def _decode_version(body: Body) -> tuple[int, bool]:
+    """Return the Protocol Level of a CONNECT, and whether it is of a bridge."""
+    name, level = body.binary(), body.byte()
+    if name not in _PROTOCOLS:  # [MQTT-3.1.2-1]
+        raise MalformedPacket(f"Protocol Name {name[:50]!r}", "MQTT-3.1.2-1")
+    version = level & ~_BRIDGE
+    if _PROTOCOLS[name] != version:  # before the rest: another version looks different [MQTT-3.1.2-2]
+        raise _other_version(name, level, body)
+    return version, bool(level & _BRIDGE)
 
 
 def _other_version(name: bytes, level: int, body: Body) -> ConnectRefused:

@@ -40,15 +40,14 @@ class Framing:
             partial += data
             if len(partial) < self._wanted:
                 return
-            self._data = bytes(partial)
+            data = bytes(partial)
             self.partial = None
-        elif self._position < self._end:
-            self._data = self._data[self._position :] + data
-        else:
-            self._data = data
+        elif self.has_more:
+            data = self._data[self._position :] + data
+        self._data = data
         self._position = 0
-        self._end = len(self._data)
-        self.has_more = self._end > 0
+        self._end = size = len(data)
+        self.has_more = size > 0
 
     def clear(self) -> None:
         """Forget all bytes: nothing more is read from the stream."""

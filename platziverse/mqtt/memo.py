@@ -1,18 +1,13 @@
 """Memories with an end: ``Memo`` for what is computed again and again, ``Recent`` for what happened last."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Sized
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from platziverse.mqtt.topics import CACHED_TOPIC_LENGTH, CACHED_TOPICS
 
 K = TypeVar("K")
 V = TypeVar("V")
-
-
-def is_short(key: Sized, _: object) -> int:
-    """Return 1 for a key that is short enough to be remembered, else 0."""
-    return len(key) <= CACHED_TOPIC_LENGTH
 
 
 class Memo(dict[K, V]):
@@ -23,7 +18,8 @@ class Memo(dict[K, V]):
 
     :param make: makes the value of a key; what it raises is raised, and nothing is remembered.
     :param most: what all entries may weigh together.
-    :param weigh: what an entry weighs; 0: it is not remembered. Without it each short key weighs 1.
+    :param weigh: what an entry weighs; 0: it is not remembered. Without it each key that is no longer than
+        most Topic Names weighs 1.
     """
 
     __slots__ = ("_make", "_most", "_weigh", "_weight")
@@ -32,7 +28,7 @@ class Memo(dict[K, V]):
         self,
         make: Callable[[K], V],
         most: int = CACHED_TOPICS,
-        weigh: Callable[[Any, V], int] = is_short,
+        weigh: Callable[[Any, V], int] | None = None,
     ) -> None:
         super().__init__()
         self._make, self._most, self._weigh = make, most, weigh
@@ -40,7 +36,13 @@ class Memo(dict[K, V]):
 
     def __missing__(self, key: K) -> V:
         value = self._make(key)
-        if weight := self._weigh(key, value):
+        weigh = self._weigh
+        if weigh is None:  # counted in place: new Topic Names come by the thousand
+            if len(key) <= CACHED_TOPIC_LENGTH:  # type: ignore[arg-type]
+                if len(self) >= self._most:
+                    self.clear()
+                self[key] = value
+        elif weight := weigh(key, value):
             if self._weight + weight > self._most:
                 self.clear()
             self._weight += weight
@@ -50,7 +52,9 @@ class Memo(dict[K, V]):
     def forget(self, key: K) -> None:
         """Forget one entry, if it is there."""
         if key in self:
-            self._weight -= self._weigh(key, self.pop(key))
+            value = self.pop(key)
+            if self._weigh is not None:
+                self._weight -= self._weigh(key, value)
 
     def clear(self) -> None:
         """Forget everything."""

@@ -45,10 +45,11 @@ class ConnectReturnCode(IntEnum):
     NOT_AUTHORIZED = 5
 
 
-class Publish(Struct, gc=False):
+class Publish(Struct, gc=False, frozen=True):
     """A Publish is the packet PUBLISH, and the Application Message itself.
 
-    A Will is a Publish that waits, a Retained Message a Publish that is kept.
+    A Will is a Publish that waits, a Retained Message a Publish that is kept. Nobody can change one: handlers
+    get it before it is acknowledged, and the next handler after them.
 
     :ivar qos: 0, 1 or 2.
     :ivar packet_id: 1 to 65,535 at QoS 1 and 2; ``None`` at QoS 0, and in a message that was never sent.
@@ -67,6 +68,8 @@ class Connect(Struct, gc=False):
 
     :ivar keep_alive: seconds; 0: it is off.
     :ivar protocol_level: 4 for MQTT 3.1.1, 3 for MQTT 3.1.
+    :ivar bridge: it is another broker, which wants none of its own messages back, and RETAIN as it was
+        published; Mosquitto sets the highest bit of the Protocol Level for that.
     """
 
     client_id: str
@@ -76,6 +79,7 @@ class Connect(Struct, gc=False):
     username: str | None = None
     password: bytes | None = None
     protocol_level: int = 4
+    bridge: bool = False
 
 
 class Connack(Struct, gc=False):

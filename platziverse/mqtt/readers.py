@@ -10,14 +10,16 @@ from platziverse.mqtt.topics import check_topic_name
 class Body:
     """A Body reads the bytes that follow the Fixed Header, from front to back.
 
+    :param position: of the first byte to read; those before it were read in another way.
+
     Every method raises :class:`MalformedPacket` when there are too few bytes left.
     """
 
     __slots__ = ("_data", "_position")
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, position: int = 0) -> None:
         self._data = data
-        self._position = 0
+        self._position = position
 
     def __bool__(self) -> bool:
         return self._position < len(self._data)
@@ -99,10 +101,10 @@ def decode_topic(data: bytes) -> str:
 def check_levels(topic: str, max_levels: int) -> None:
     """Check the depth of a Topic Name.
 
-    :raises MalformedPacket: it has more levels than ``max_levels``.
+    :raises MalformedPacket: it has more separators than ``max_levels``, as Mosquitto counts them.
     """
-    if topic.count("/") >= max_levels:
-        raise MalformedPacket(f"a Topic Name of more than {max_levels} levels (max_topic_levels)", "4.7.1.1")
+    if topic.count("/") > max_levels:
+        raise MalformedPacket(f"more than {max_levels} slashes in a Topic Name (max_topic_levels)", "4.7.1.1")
 
 
 @lru_cache(maxsize=8)

@@ -3,18 +3,20 @@
 from collections import deque
 from collections.abc import Callable
 
+from twisted.internet.defer import Deferred
+
 
 class Pending:
     """A Pending is the place of one acknowledgement in its queue."""
 
-    __slots__ = ("_queue", "data", "finished", "waits")
+    __slots__ = ("_queue", "data", "finished", "left")
 
     def __init__(self, queue: "AckQueue", data: bytes) -> None:
         self._queue = queue
         self.data = data
         self.finished = False
-        #: FlowControl has been told of it; ``None``: not yet, and ``False``: it need not be.
-        self.waits: bool | None = None
+        #: Fire when it has left; ``None``: nobody waits for that.
+        self.left: list[Deferred[None]] | None = None
 
     def done(self) -> None:
         """Send the acknowledgement as soon as all before it have been sent: the message is ours."""
@@ -40,21 +42,43 @@ class AckQueue:
     def expect(self, data: bytes) -> Pending:
         """Reserve the place of an acknowledgement with these bytes."""
         pending = Pending(self, data)
-        self._pending.append(pending)
+        self.append(pending)
         return pending
+
+    def append(self, pending: Pending) -> None:
+        """Reserve the place of an acknowledgement behind all others."""
+        self._pending.append(pending)
 
     def release(self) -> None:
         """Send the finished head of the queue; at QoS 0 there is nothing to send."""
         pending = self._pending
         while pending and pending[0].finished:
-            data = pending.popleft().data
-            if data:
-                self._send(data)
+            first = pending.popleft()
+            if first.data:
+                self._send(first.data)
+            if first.left is not None:
+                for left in first.left:
+                    left.callback(None)
+
+    def when_left(self, data: bytes) -> "Deferred[None] | None":
+        """Return a Deferred that fires when the last acknowledgement with these bytes has left.
+
+        :return: ``None``: there is none in the queue. At the end of the queue the Deferred is cancelled.
+        """
+        for pending in reversed(self._pending):
+            if pending.data == data:
+                left: Deferred[None] = Deferred()
+                pending.left = [*(pending.left or ()), left]
+                return left
+        return None
 
     def end(self) -> None:
         """Owe nothing any more: the client has gone."""
-        self._pending.clear()
+        ended, self._pending = self._pending, deque()
         self._send = _nowhere
+        for pending in ended:
+            for left in pending.left or ():
+                left.cancel()
 
 
 def _nowhere(data: bytes) -> None:

@@ -1,5 +1,6 @@
 """Admission: the steps of a client between its CONNECT and CONNACK."""
 
+from sys import getsizeof
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -48,6 +49,14 @@ class Admission:
         self._delayed: IDelayedCall | None = None
         self.connect = connect
 
+    @property
+    def size(self) -> int:
+        """How many bytes its CONNECT takes."""
+        connect, size = self.connect, getsizeof(self.connect.client_id) + getsizeof(self.connect.username)
+        if (will := connect.will) is not None:
+            size += getsizeof(will.topic) + len(will.payload)
+        return size + len(connect.password or b"")
+
     def begin(self) -> None:
         """Log the client in.
 
@@ -87,9 +96,22 @@ class Admission:
     def _delay(self, username: str | None) -> None:
         if self._connection.outbox.closed:
             return
-        shared = self._connection.shared
-        delay = shared.flapping.delay(self.connect.client_id, shared.clock.seconds())
+        shared, client_id = self._connection.shared, self.connect.client_id
+        old = shared.broker.sessions.get(client_id)
+        # Health checks and cron jobs come often, one after the other; who takes a living connection over, and
+        # is taken over in turn, keeps two clients and everybody else busy.
+        living = old is not None and old.connection is not None
+        delay = shared.flapping.delay(client_id, shared.clock.seconds()) if living else 0.0
         if delay:
+            shared.traffic.takeovers_delayed += 1
+            reason = f"delayed {delay:g} s, as it is taken over again and again (max_connects_per_minute)"
+            shared.complaints.warn(
+                "take-overs",
+                "{address} {client_id!r}: {reason}",
+                address=self._connection.address,
+                client_id=client_id,
+                reason=reason,
+            )
             self._hold(delay)
             self._delayed = shared.clock.callLater(delay, self._open_late, username)
         else:

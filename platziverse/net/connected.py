@@ -3,13 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
 from platziverse.broker.interfaces import Answer
 from platziverse.broker.reasons import Reason
 from platziverse.broker.session import Session
-from platziverse.mqtt.codec import PINGRESP, encode, encode_pubcomp, encode_pubrel
+from platziverse.mqtt.codec import PINGRESP, encode, encode_pubcomp, encode_pubrec, encode_pubrel
 from platziverse.mqtt.packets import (
     Disconnect,
     Pingreq,
@@ -25,7 +25,7 @@ from platziverse.mqtt.packets import (
 )
 from platziverse.net.acks import AckQueue
 from platziverse.net.dialect import Dialect
-from platziverse.net.flow import ANSWER
+from platziverse.net.flow import ANSWER, is_due
 from platziverse.net.outbox import Outbox
 from platziverse.net.publications import Publications
 from platziverse.net.reading import Reading
@@ -34,24 +34,21 @@ from platziverse.net.reading import Reading
 #: returns how many it has handled.
 PacketTable: TypeAlias = "Mapping[type, Callable[[Any, Any], int]]"
 
+#: Topic Filters of one SUBSCRIBE, from which on it takes a millisecond or more.
+MANY_FILTERS: Final = 100
+
 _T = TypeVar("_T")
 
 
 class Connected:
-    """A Connected is the state of a connection whose client has a Session; there is none before CONNACK.
+    """A Connected is the state of a connection whose client has a Session; there is none before CONNACK."""
 
-    :param table: the packets that this client may send.
-    """
+    __slots__ = ("_answers", "_dialect", "_publications", "graceful", "outbox", "reading", "session")
 
-    __slots__ = ("_answers", "_dialect", "_publications", "graceful", "outbox", "reading", "session", "table")
-
-    def __init__(
-        self, session: Session, outbox: Outbox, reading: Reading, dialect: Dialect, table: PacketTable
-    ) -> None:
+    def __init__(self, session: Session, outbox: Outbox, reading: Reading, dialect: Dialect) -> None:
         self.session = session
         self.outbox = outbox
         self.reading = reading
-        self.table = table
         #: DISCONNECT has come.
         self.graceful = False
         self._dialect = dialect
@@ -81,6 +78,12 @@ class Connected:
         if publications is None:
             publications = Publications(self.session, self.outbox, self.reading, self._dialect)
             self._publications = publications
+        if self.outbox.shared.was_strained and not self.outbox.closed:
+            run = self.outbox.shared.before_search(self.reading, run)
+            if not run:
+                return 0
+        if self.session.subscriptions:
+            return publications.handle_own(run)
         return publications.handle(run)
 
     def puback(self, run: list[Puback]) -> int:
@@ -91,23 +94,31 @@ class Connected:
 
     def pubrec(self, run: list[Pubrec]) -> int:
         """Answer each PUBREC with PUBREL, in the order of the PUBRECs. [MQTT-4.3.3-1] [MQTT-4.6.0-4]"""
-        received = self.outbox.shared.broker.received
+        received, session = self.outbox.shared.broker.received, self.session
         for handled, packet in enumerate(run, 1):
-            answer = received(self.session, packet.packet_id)
-            self._answer(encode_pubrel(packet.packet_id), answer)
+            packet_id = packet.packet_id
+            self._answer(encode_pubrel(packet_id), received(session, packet_id))
             if self.reading.holds:
                 return handled
         return len(run)
 
     def pubrel(self, run: list[Pubrel]) -> int:
-        """Answer each PUBREL with PUBCOMP. [MQTT-4.3.3-2]"""
-        released = self.outbox.shared.broker.released
+        """Answer each PUBREL with PUBCOMP, when its PUBREC has left. [MQTT-4.3.3-2]"""
+        released, publications = self.outbox.shared.broker.released, self._publications
+        owed = publications.acks if publications is not None else None
         for handled, packet in enumerate(run, 1):
-            answer = released(self.session, packet.packet_id)
-            self._answer(encode_pubcomp(packet.packet_id), answer)
+            packet_id = packet.packet_id
+            answer = self._release(packet_id, owed) if owed else released(self.session, packet_id)
+            self._answer(encode_pubcomp(packet_id), answer)
             if self.reading.holds:
                 return handled
         return len(run)
+
+    def _release(self, packet_id: int, owed: AckQueue) -> Answer:
+        released, left = self.outbox.shared.broker.released, owed.when_left(encode_pubrec(packet_id))
+        if left is None:
+            return released(self.session, packet_id)
+        return left.addCallback(lambda _: released(self.session, packet_id))
 
     def pubcomp(self, run: list[Pubcomp]) -> int:
         """Take a run of PUBCOMPs together, like PUBACKs."""
@@ -118,6 +129,8 @@ class Connected:
     def subscribe(self, run: list[Subscribe]) -> int:
         """Answer with SUBACK, then the Retained Messages; the next packet finds the Subscriptions made."""
         packet = run[0]
+        if len(packet.subscriptions) >= MANY_FILTERS and not self.outbox.shared.may_strain(self.reading):
+            return 0
         codes = self.outbox.shared.broker.subscribe(self.session, packet.subscriptions)
         if isinstance(codes, Deferred):
             self._wait(codes, lambda codes: self._subscribed(packet, codes), "not subscribed")
@@ -165,14 +178,17 @@ class Connected:
             self._answers = AckQueue(self.outbox.send)
         pending, flow = self._answers.expect(data), self.outbox.shared.flow
         if answer is None:
-            pending.done()
-            flow.owing(self.reading, len(self._answers))
-            return
-        flow.started(self.reading, 0)
+            answer = succeed(None)
+        waits = is_due(answer)
+        if waits:
+            flow.started(self.reading, 0)
         answer.addCallbacks(
             lambda _: pending.done(), lambda _: self.outbox.close(Reason.NOT_HANDLED, "not released")
         )
-        answer.addBoth(lambda _: flow.finished(self.reading, 0))
+        if waits:
+            answer.addBoth(lambda _: flow.finished(self.reading, 0))
+        else:
+            flow.owing(self.reading, len(self._answers))
 
     def _wait(self, answer: Deferred[_T], then: Callable[[_T], None], failed: str) -> None:
         """Handle no further packet of this client until ``answer`` is there: the next one may rely on it.
@@ -180,22 +196,20 @@ class Connected:
         :param then: called with the answer, unless the connection has ended by then.
         :param failed: why the connection is closed if there is none.
         """
-        flow, reading, here = self.outbox.shared.flow, self.reading, False
-
-        def go_on(result: object) -> None:
-            nonlocal here
-            if reading.holds & ANSWER:
-                flow.finished(reading, 0)
-                reading.resume_reading(ANSWER)
-            here = True
-
+        waits = is_due(answer)
+        if waits:
+            self.outbox.shared.flow.started(self.reading, 0)
+            self.reading.hold_reading(ANSWER)
         answer.addCallbacks(
             lambda result: None if self.outbox.closed else then(result), self._failed, errbackArgs=(failed,)
         )
-        answer.addErrback(self._broke_down).addBoth(go_on)
-        if not here:  # an answer that is there already must not handle what follows within this call
-            flow.started(reading, 0)
-            reading.hold_reading(ANSWER)
+        answer.addErrback(self._broke_down)
+        if waits:
+            answer.addBoth(self._go_on)
+
+    def _go_on(self, _: object) -> None:
+        self.outbox.shared.flow.finished(self.reading, 0)
+        self.reading.resume_reading(ANSWER)
 
     def _failed(self, failure: Failure, text: str) -> None:
         if not self.outbox.closed:

@@ -11,16 +11,19 @@ from platziverse.broker.reasons import Reason
 from platziverse.broker.session import Session
 from platziverse.mqtt.decoder import PacketDecoder
 from platziverse.mqtt.errors import ConnectRefused, MalformedPacket, MQTTError, ProtocolViolation
-from platziverse.mqtt.packets import Connect, Disconnect, Publish
+from platziverse.mqtt.packets import Connect, Disconnect, Puback, Pubcomp, Publish
 from platziverse.net.admission import Admission
 from platziverse.net.connected import CONNECTED, Connected, PacketTable
 from platziverse.net.deadlines import LINGER
 from platziverse.net.dialect import MQTT_3_1_1, Dialect
-from platziverse.net.flow import CLOSED, LOGIN, TURN
+from platziverse.net.flow import CLOSED, LOGIN
 from platziverse.net.outbox import Outbox
 from platziverse.net.peer import format_peer
 from platziverse.net.reading import Reading
 from platziverse.net.shared import Shared
+
+#: Packets that ask for nothing but make room: ten of them count as one of ``packets_per_turn``. ADR 0125.
+LIGHT: Final = (Puback, Pubcomp)
 
 
 class Tables(NamedTuple):
@@ -35,13 +38,14 @@ class Connection(Protocol):
 
     :ivar address: of the peer, for logs.
     :ivar state: ``None`` until CONNACK.
-    :ivar bucket: belongs to :class:`Deadlines`.
+    :ivar bucket: belongs to :class:`Deadlines`, -1: none was set yet.
     """
 
     # Slots: an object with more than 30 attributes has a dict of its own in CPython, of 1.5 KiB. ADR 0070.
     __slots__ = (
         "_admission",
         "_decoder",
+        "_table",
         "_tables",
         "address",
         "bucket",
@@ -66,7 +70,9 @@ class Connection(Protocol):
         self.dialect: Dialect = MQTT_3_1_1
         self.state: Connected | None = None
         self._admission: Admission | None = None
-        self._tables = tables or TABLES
+        self._tables = tables = tables or TABLES
+        # Of the packets that may come now.
+        self._table = tables.before_connect
         self._decoder = PacketDecoder(limits.max_connect_size, limits.max_topic_levels, limits.strict_dup)
 
     @property
@@ -93,7 +99,8 @@ class Connection(Protocol):
         shared.connections.add(self)
         shared.traffic.connections_opened += 1
         self.reading.last_read = shared.deadlines.now
-        self.allow(shared.limits.connect_deadline)
+        if self.bucket < 0:  # or whoever had the connection before has passed on the time for CONNECT
+            self.allow(shared.limits.connect_deadline)
 
     def dataReceived(self, data: bytes) -> None:
         """Handle every packet that is complete, in order."""
@@ -101,8 +108,9 @@ class Connection(Protocol):
         if reading.holds & CLOSED:  # TLS reads on until the client closes as well
             return
         reading.last_read = shared.deadlines.now
-        reading.bytes += len(data)
-        shared.traffic.bytes_received += len(data)
+        size = len(data)
+        reading.bytes += size
+        shared.traffic.bytes_received += size
         self._decoder.feed(data)
         self.take_packets()
 
@@ -127,44 +135,57 @@ class Connection(Protocol):
 
     def take_packets(self) -> None:
         """Take packets until there is none, something holds reading, or the others have to get their turn."""
-        shared, reading, decoder = self.shared, self.reading, self._decoder
-        flushes, rates = shared.flushes, shared.rates
-        nested, flushes.turn = flushes.turn, True
-        shared.current = reading
-        budget = shared.limits.packets_per_turn
-        left = self._handle_packets(budget)
-        taken = budget - left
+        shared = self.shared
+        shared.current = reading = self.reading
+        flushes = shared.flushes
+        nested = flushes.first
+        if nested is None:
+            flushes.first = self.outbox
+        left, taken = self._handle_packets(shared.limits.packets_per_turn)
         shared.traffic.messages_received += taken
-        if decoder.has_more or decoder.partial is not None or reading.partial_since:
-            reading.note_partial(decoder.pending, taken > 0)
+        decoder = self._decoder
+        if decoder.has_more or decoder.partial is not None or reading.partial_since is not None:
+            reading.note_partial(self._waiting, taken > 0)
         reading.packets += taken
+        rates = shared.rates
         if reading.packets > rates.packets or reading.bytes > rates.bytes:
             reading.pace()
         if not left and not reading.holds and decoder.has_more:
-            reading.hold_reading(TURN)
-            shared.clock.callLater(0, reading.resume_reading, TURN)
-        if not nested:
-            flushes.flush()
+            reading.yield_turn()
+        if nested is None:
+            flushes.first = None
+            self.outbox.answer()
+            if flushes.touched:
+                flushes.flush()
 
-    def _handle_packets(self, left: int) -> int:
-        """Handle at most ``left`` packets; return how many of these were not needed."""
-        decoder, reading = self._decoder, self.reading
+    def _handle_packets(self, left: int) -> tuple[int, int]:
+        """Handle at most ``left`` packets; return how many more there might have been, and how many it were.
+
+        :param left: of ``LIGHT`` packets ten count as one.
+        """
+        decoder, reading, taken = self._decoder, self.reading, 0
         try:
-            while left and not reading.holds and (run := decoder.take(left)):
-                left -= len(run)
-                state = self.state
-                table = self._tables.before_connect if state is None else state.table
-                handle = table.get(type(run[0]))
+            while left > 0 and not reading.holds and (run := decoder.take(left)):
+                kind, count = type(run[0]), len(run)
+                taken += count
+                left -= count if kind not in LIGHT else -(-count // 10)
+                handle = self._table.get(kind)
                 if handle is None:
                     raise _out_of_place(run[0])
-                if (handled := handle(state or self, run)) < len(run):
-                    left += len(run) - handled
+                if (handled := handle(self.state or self, run)) < count:
+                    left, taken = left + count - handled, taken + handled - count
                     decoder.give_back(run[handled:])
                 if not decoder.has_more:
                     break
-        except Exception:
+        except BaseException:  # what goes on to the reactor ends no turn: nobody would be answered
             self.fail(Failure())
-        return left
+        return left, taken
+
+    def become(self, outbox: type[Outbox], tables: Tables) -> None:
+        """Go on with another kind of outbox and other tables, before anything was sent."""
+        self.transport.unregisterProducer()
+        self.outbox, self._tables, self._table = outbox(self.shared, self), tables, tables.before_connect
+        self.transport.registerProducer(self.outbox, True)
 
     def begin(self, run: list[Connect]) -> int:
         """Begin the :class:`Admission` of a client: CONNECT has come."""
@@ -172,18 +193,27 @@ class Connection(Protocol):
             raise _out_of_place(run[0])
         self._admission = Admission(self, run[0])
         self._admission.begin()
+        if self._admission is not None and not self.outbox.closed:
+            self.reading.note_partial(self._waiting, True)
         return 1
+
+    @property
+    def _waiting(self) -> int:
+        """How many bytes have come and are not handled, a CONNECT that waits for its login among them."""
+        size = self._decoder.pending
+        return size if self._admission is None else size + self._admission.size
 
     def admit(self, session: Session, present: bool, connect: Connect) -> None:
         """Answer CONNECT with CONNACK; from now on the client is connected."""
         self._decoder.connected(self.shared.limits.max_packet_size, connect.protocol_level)
-        self.state = Connected(session, self.outbox, self.reading, self.dialect, self._tables.connected)
+        self.state = Connected(session, self.outbox, self.reading, self.dialect)
+        self._table = self._tables.connected
         self._admission = None
         self.reading.start_keep_alive(connect.keep_alive)
         self._look_again(self.shared.deadlines.now)
         self.outbox.send(self.dialect.accept(present))
         self.outbox.serve(session)
-        if present:
+        if session.persistent:  # or it has just begun, and has nothing for its client
             session.resume()
         self.reading.resume_reading(LOGIN)
 
@@ -209,6 +239,8 @@ class Connection(Protocol):
             self.close(Reason.INTERNAL_ERROR, "internal error")  # [MQTT-4.8.0-2]
         elif self.outbox.closed:
             return  # nobody is there to be told
+        elif isinstance(error, ConnectRefused) and self.state is not None:
+            self.fail(Failure(_out_of_place(Connect(""))))  # a second CONNECT has no answer [MQTT-3.1.0-2]
         elif isinstance(error, ConnectRefused):
             self.shared.traffic.connect_refused(error.return_code.name.lower())
             self._complain(error.return_code.name, str(error))
@@ -227,7 +259,7 @@ class Connection(Protocol):
             self.state.settle()
         if self.outbox.closed:
             return
-        if farewell := self.dialect.goodbye(reason, text):
+        if not self.outbox.congested and (farewell := self.dialect.goodbye(reason, text)):
             self.outbox.send(farewell)
         taken = self.outbox.shut(text)
         self.reading.end()
@@ -258,9 +290,16 @@ class Connection(Protocol):
         if missed is None:
             self._look_again(now)
             return
-        reason, text, setting = missed
-        self._complain(text, f"{text} ({setting})" if setting else text)
+        self.expel(*missed)
+
+    def expel(self, reason: Reason, text: str, setting: str) -> None:
+        """Count, log and close a client that has not kept to a limit.
+
+        :param text: in words; counted as well.
+        :param setting: the name of that limit; empty: there is none.
+        """
         self.shared.traffic.protocol_error(text)
+        self._complain(text, f"{text} ({setting})" if setting else text)
         self.close(reason, text)
 
     def _missed(self, now: float) -> tuple[Reason, str, str] | None:

@@ -10,19 +10,22 @@ from typing import Final, Protocol
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from platziverse.broker.slow import SUSPENDED
+from platziverse.broker.turn import Turn
+
 log = Logger()
 
 TICK: Final = 0.25
-#: A tick this late means that the process was suspended: no client is to blame for the silence.
-SUSPENDED: Final = 5.0
 #: Seconds for the last bytes to leave once we have closed; then the connection is cut.
 LINGER: Final = 5.0
+#: Connections whose time has come that are asked before the time of the turn is looked at.
+SLICE: Final = 50
 
 
 class Waiting(Protocol):
     """A Waiting is a connection, or something else, that has a deadline."""
 
-    #: The tick of the bucket it stands in; it belongs to :class:`Deadlines`.
+    #: The tick of the bucket it stands in, -1: none yet, or passed on; belongs to :class:`Deadlines`.
     bucket: int
 
     def deadline_reached(self, now: float) -> None:
@@ -32,6 +35,7 @@ class Waiting(Protocol):
 class Deadlines:
     """Deadlines calls ``deadline_reached`` at the time asked for, up to two ticks late, never early.
 
+    When it is that of thousands, those that are left after ten milliseconds are called in the next turn.
     ``now`` is steady time in seconds that stands still while the process is suspended; it is exact to
     one tick and costs nothing to read.
     """
@@ -40,8 +44,11 @@ class Deadlines:
         self._clock = clock
         self._buckets: dict[int, set[Waiting]] = {}
         self._last = clock.seconds()
+        # The connections of its bucket are being called, or were.
         self._tick = 0
+        self._turn = Turn(clock)
         self._call: IDelayedCall | None = None
+        self._rest: IDelayedCall | None = None
         self.now = 0.0
         #: How many times the process seems to have been suspended.
         self.suspensions = 0
@@ -53,17 +60,31 @@ class Deadlines:
 
     def stop(self) -> None:
         """Tick no more."""
-        if self._call is not None:
-            self._call.cancel()
-            self._call = None
+        for call in (self._call, self._rest):
+            if call is not None:
+                call.cancel()
+        self._call = self._rest = None
 
     def add(self, waiting: Waiting, at: float) -> None:
         """Call ``waiting`` once ``now`` is ``at`` or later; replaces what it asked for before."""
-        self.remove(waiting)
+        if waiting.bucket in self._buckets:
+            self.remove(waiting)
         # ``now`` may be a tick old: one more tick, or the call could come early.
         tick = max(int(at / TICK) + 2, self._tick + 1)
         waiting.bucket = tick
-        self._buckets.setdefault(tick, set()).add(waiting)
+        bucket = self._buckets.get(tick)
+        if bucket is None:
+            self._buckets[tick] = {waiting}
+        else:
+            bucket.add(waiting)
+
+    def pass_on(self, waiting: Waiting, heir: Waiting) -> None:
+        """Call ``heir`` in place of ``waiting``, at the time that ``waiting`` has asked for."""
+        bucket = self._buckets.get(waiting.bucket)
+        if bucket is not None:
+            heir.bucket, waiting.bucket = waiting.bucket, -1
+            bucket.discard(waiting)
+            bucket.add(heir)
 
     def remove(self, waiting: Waiting) -> None:
         """Forget the deadline of ``waiting``."""
@@ -82,10 +103,32 @@ class Deadlines:
             gap = TICK
         self.now += gap
         self._call = self._clock.callLater(TICK, self._advance)
-        while self._tick <= self.now / TICK - 1:
+        if self._rest is None:
+            self._call_due()
+
+    def _call_due(self) -> None:
+        self._rest = None
+        while self._call_bucket():
+            if self._tick > self.now / TICK - 1:
+                return
             self._tick += 1
-            for waiting in self._buckets.pop(self._tick, ()):
-                try:
-                    waiting.deadline_reached(self.now)
-                except Exception:  # one connection's bug is not the others' end
-                    log.failure("Bug: a deadline")
+        self._rest = self._clock.callLater(0, self._call_due)
+
+    def _call_bucket(self) -> bool:
+        """Call the connections of one bucket; return ``False`` when some are left for the next turn.
+
+        The bucket stays where it is meanwhile: a deadline may still be removed, or passed on.
+        """
+        bucket, called = self._buckets.get(self._tick), 0
+        while bucket:
+            if called == SLICE:
+                if self._turn.is_over:
+                    return False
+                called = 0
+            called += 1
+            try:
+                bucket.pop().deadline_reached(self.now)
+            except Exception:  # one connection's bug is not the others' end
+                log.failure("Bug: a deadline")
+        self._buckets.pop(self._tick, None)
+        return True

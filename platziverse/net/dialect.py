@@ -27,6 +27,10 @@ class Dialect(Protocol):
         """Return the last packet of a connection that we close; empty: it is closed without one."""
 
 
+#: CONNACK with return code 0, without and with Session Present.
+_ACCEPTED: Final = tuple(encode(Connack(present, ConnectReturnCode.ACCEPTED)) for present in (False, True))
+
+
 class MQTT311:
     """MQTT311 is the dialect of MQTT 3.1.1, and 3.1: it has a return code in CONNACK, and no other no."""
 
@@ -34,7 +38,7 @@ class MQTT311:
 
     def accept(self, session_present: bool) -> bytes:
         """Return CONNACK with return code 0. [MQTT-3.2.0-1] [MQTT-3.1.4-4] [MQTT-3.2.2-2]"""
-        return encode(Connack(session_present, ConnectReturnCode.ACCEPTED))
+        return _ACCEPTED[session_present]
 
     def refuse(self, error: ConnectRefused) -> bytes:
         """Return CONNACK with the return code of the error. [MQTT-3.2.2-4]"""

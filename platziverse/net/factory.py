@@ -5,7 +5,7 @@ from twisted.internet.protocol import ServerFactory
 
 from platziverse.net.connection import Connection
 from platziverse.net.shared import Shared
-from platziverse.net.tracing import traced
+from platziverse.net.tracing import traced, traced_by_client
 
 
 class MQTTFactory(ServerFactory):
@@ -20,5 +20,8 @@ class MQTTFactory(ServerFactory):
         self.shared = shared
 
     def buildProtocol(self, addr: IAddress | None) -> Connection:
-        """Make a connection, one that tells the log of its packets while tracing is on."""
-        return traced(self.shared) if self.shared.tracing else Connection(self.shared)
+        """Make a connection; while somebody traces, one that tells the log of its packets."""
+        shared = self.shared
+        if shared.tracing:
+            return traced(shared)
+        return traced_by_client(shared) if shared.traced else Connection(shared)

@@ -1,4 +1,4 @@
-"""Flapping: clients that connect again and again are slowed down, never banned."""
+"""Flapping: clients that take each other over again and again are slowed down, never banned."""
 
 from typing import Final
 
@@ -11,7 +11,7 @@ WINDOW: Final = 60.0
 
 
 class Flapping:
-    """Flapping counts the connects of each Client Identifier in windows of one minute."""
+    """Flapping counts the take-overs of each Client Identifier in windows of one minute."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits

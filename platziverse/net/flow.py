@@ -4,7 +4,9 @@ Above the high mark reading is held, below half of it, it is resumed. It counts 
 agents publish at QoS 0 by default, and the database must be able to slow them too.
 """
 
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
+
+from twisted.internet.defer import Deferred
 
 from platziverse.broker.limits import Limits
 
@@ -17,6 +19,15 @@ CLOSED: Final = 16  #: the connection is being closed
 RATE: Final = 32  #: the client sends faster than it may
 RECEIVER: Final = 128  #: a receiver of what the client publishes has a full queue
 ANSWER: Final = 64  #: a packet has to be answered before the next may be handled
+
+
+def is_due(answer: "Deferred[Any]") -> bool:
+    """Return whether an answer is still to come: one that fired with another Deferred is called, not there.
+
+    FlowControl is not told of an answer that is there already: it might hold reading and resume it at once,
+    and the packets behind this one would be handled in its midst, and counted twice. ADR 0108.
+    """
+    return not answer.called or answer.paused > 0
 
 
 class Source(Protocol):
@@ -49,12 +60,12 @@ class FlowControl:
         """How many connections are held."""
         return len(self._held)
 
-    def started(self, source: Source, size: int) -> None:
-        """Count a publish of ``size`` bytes that went to the store, and hold reading if it is too many."""
+    def started(self, source: Source, size: int, count: int = 1) -> None:
+        """Count publishes of ``size`` bytes that went to the store, and hold reading if it is too many."""
         limits = self._limits
-        self.unfinished += 1
+        self.unfinished += count
         self.unfinished_bytes += size
-        source.unfinished += 1
+        source.unfinished += count
         if (
             self.unfinished >= limits.max_unfinished_total
             or self.unfinished_bytes >= limits.max_unfinished_bytes
@@ -70,11 +81,11 @@ class FlowControl:
             self._held[source] = None
             source.hold_reading(STORE)
 
-    def finished(self, source: Source, size: int) -> None:
-        """Count a publish less: the store has committed it, or given it up."""
-        self.unfinished -= 1
+    def finished(self, source: Source, size: int, count: int = 1) -> None:
+        """Count so many publishes less: the store has committed them, or given them up."""
+        self.unfinished -= count
         self.unfinished_bytes -= size
-        source.unfinished -= 1
+        source.unfinished -= count
         if self.full:
             self._drain()
         elif source in self._held:

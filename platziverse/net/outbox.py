@@ -8,15 +8,21 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Protocol
 
+from twisted.logger import Logger
+
 from platziverse.broker.interfaces import DROPPED, FULL, TAKEN
 from platziverse.broker.reasons import Reason
 from platziverse.broker.session import Session
-from platziverse.mqtt.codec import encode_puback, encode_pubacks
+from platziverse.mqtt.codec import encode_pubacks
 from platziverse.net.flow import RECEIVER, Source
 from platziverse.net.shared import Shared
 
+log = Logger()
+
 #: Bytes collected for one client before they are written without waiting for the end of the turn.
 WRITE_SIZE: Final = 64 * 1024
+#: Bytes from which on they are handed over in slices of ``WRITE_SIZE``.
+LARGE: Final = 4 * WRITE_SIZE
 #: Bytes that each piece of what is collected takes besides its own.
 PIECE_SIZE: Final = 64
 
@@ -37,6 +43,9 @@ class Owner(Protocol):
 
     def close(self, reason: Reason, text: str) -> None: ...
 
+    def expel(self, reason: Reason, text: str, setting: str) -> None:
+        """Count, log and close a client that has not kept to a limit."""
+
 
 class Outbox:
     """An Outbox is the way back to a client (``NetworkConnection``), and push producer of its transport."""
@@ -44,11 +53,14 @@ class Outbox:
     __slots__ = (
         "_out",
         "_out_size",
+        "_owed",
         "_owner",
         "_session",
+        "_spoken",
         "closed",
         "congested",
         "congested_since",
+        "publishes",
         "shared",
     )
 
@@ -59,11 +71,22 @@ class Outbox:
         self._session: Session | None = None
         self._out: list[bytes] = []
         self._out_size = 0
+        # Of these, at most so many bytes are of messages that the client did not ask for just now.
+        self._owed = 0
         #: The transport has told us to pause: the client takes less than it is sent.
         self.congested = False
         self.congested_since = 0.0
         #: Nothing leaves any more.
         self.closed = False
+        #: The client has published something.
+        self.publishes = False
+        # Something was written since the kernel was told to acknowledge at once.
+        self._spoken = False
+
+    @property
+    def pieces(self) -> int:
+        """How many pieces of bytes wait for the transport."""
+        return len(self._out)
 
     @property
     def out_bytes(self) -> int:
@@ -74,23 +97,56 @@ class Outbox:
         """Send the messages that wait in this Session, from now on, whenever there is room."""
         self._session = session
 
-    def acknowledge(self, packet_ids: list[int]) -> None:
-        """Queue a PUBACK for each Packet Identifier, all in one piece."""
-        if len(packet_ids) == 1:
-            self.send(encode_puback(packet_ids[0]))
-        elif packet_ids:
-            self.shared.traffic.messages_sent += len(packet_ids) - 1
-            self.send(encode_pubacks(packet_ids))
+    def acknowledge(self, packet_ids: list[int], place: int | None = None) -> int | None:
+        """Queue a PUBACK for each Packet Identifier, all in one piece.
+
+        :param place: see :meth:`send_at`; ``None``: behind all that waits.
+        :return: the place behind them.
+        """
+        if not packet_ids:
+            return place
+        self.shared.traffic.messages_sent += len(packet_ids) - 1
+        pubacks = encode_pubacks(packet_ids)
+        if place is not None:
+            return self.send_at(pubacks, place)
+        self.send(pubacks)
+        return None
 
     def send(self, data: bytes) -> None:
         """Queue bytes that may not be dropped."""
         out = self._out
         if not out:
-            self.shared.flushes.add(self)
+            flushes = self.shared.flushes
+            if flushes.first is not self:
+                flushes.add(self)
         out.append(data)
         self._out_size += len(data)
         if self._out_size > WRITE_SIZE:
             self._overflow()
+
+    def send_at(self, data: bytes, place: int) -> int:
+        """Queue bytes behind the first ``place`` pieces; return the place behind them.
+
+        Where those have left already, or the client takes nothing, they come last.
+        """
+        self.send(data)
+        out = self._out
+        if not self.congested and place < len(out) - 1:
+            out.insert(place, out.pop())
+        return place + 1
+
+    def send_shared(self, head: bytes, payload: bytes) -> None:
+        """Queue a PUBLISH whose payload has other receivers too, without a copy of it.
+
+        It is no answer, so no reason for :meth:`_give_up`: whoever comes back is sent at once all that was in
+        flight to it.
+        """
+        self.shared.traffic.messages_sent -= 1  # of two pieces
+        if not self._out:
+            self._owed = 0
+        self._owed += len(head) + len(payload)
+        Outbox.send(self, head)
+        Outbox.send(self, payload)
 
     def offer(self, data: bytes) -> int:
         """Queue a QoS 0 PUBLISH; return ``DROPPED``, ``TAKEN`` or ``FULL``."""
@@ -102,6 +158,7 @@ class Outbox:
         out.append(data)
         self._out_size += len(data)
         if self._out_size > WRITE_SIZE:
+            self._owed = self._out_size
             self.flush()
         return TAKEN
 
@@ -132,21 +189,84 @@ class Outbox:
     def _overflow(self) -> None:
         if not self.congested:
             self.flush()
-        elif self._out_size + len(self._out) * PIECE_SIZE > self.shared.limits.max_queued_bytes:
-            self.close(Reason.TOO_SLOW, "it does not read its answers")
+        elif self._out_size - self._owed + len(self._out) * PIECE_SIZE > self.shared.limits.max_queued_bytes:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """End a client that asks and does not read the answers."""
+        if self._owner is not None and not self.closed:
+            self._owner.expel(Reason.TOO_SLOW, "it does not read its answers", "max_queued_bytes")
+
+    def answer(self) -> None:
+        """Hand over the answers to what this client has just sent: its turn ends.
+
+        Without one the kernel would wait for 40 ms before it acknowledges those bytes, and a client with
+        Nagle's algorithm on sends nothing until then. ADR 0103 says when it is told not to.
+        """
+        if self._out:
+            try:
+                self.flush()
+            except Exception:  # one transport's bug is not the others' end
+                log.failure("Bug: writing to a client")
+        elif self._spoken and self.publishes:
+            self._hasten()
+
+    def _hasten(self) -> None:
+        owner = self._owner
+        if owner is not None and not owner.reading.unfinished:  # or an answer is on its way
+            self._spoken = False
+            hasten = getattr(owner.transport, "acknowledge_now", None)
+            if hasten is not None:
+                hasten()
 
     def flush(self) -> None:
         """Hand everything to the transport, unless that has told us to pause."""
-        out, owner = self._out, self._owner
+        out = self._out
+        owner = self._owner
         if not out or self.congested or owner is None:
             return
-        data = b"".join(out) if len(out) > 1 else out[0]
+        if self._out_size > LARGE:
+            self._flush_in_slices(owner.transport)
+            return
+        count = len(out)
+        data = b"".join(out)  # of one piece of bytes it is the piece itself
         traffic = self.shared.traffic
-        traffic.messages_sent += len(out)
-        traffic.bytes_sent += len(data)
+        traffic.messages_sent += count
+        traffic.bytes_sent += self._out_size
         out.clear()
         self._out_size = 0
+        self._spoken = True
         owner.transport.write(data)
+
+    def _flush_in_slices(self, transport: Any) -> None:
+        """Hand slices to the transport until it tells us to pause.
+
+        A transport copies what the kernel does not take: all of a large message, for each of its receivers.
+        Here they share it. ADR 0106.
+        """
+        out, traffic = self._out, self.shared.traffic
+        while out and not self.congested:
+            data = b"".join(self._cut(out))
+            self._out_size -= len(data)
+            traffic.bytes_sent += len(data)
+            transport.write(data)
+
+    def _cut(self, out: list[bytes]) -> list[bytes]:
+        """Take the first ``WRITE_SIZE`` bytes off the pieces; a piece is counted when its end is taken."""
+        left, whole = WRITE_SIZE, 0
+        for piece in out:
+            if len(piece) > left:
+                break
+            left -= len(piece)
+            whole += 1
+        taken = out[:whole]
+        del out[:whole]
+        self.shared.traffic.messages_sent += whole
+        if out and left:
+            rest: Any = memoryview(out[0])
+            taken.append(rest[:left])
+            out[0] = rest[left:]
+        return taken
 
     def soon(self, function: Callable[[], None]) -> None:
         """Call ``function`` in the next turn of the reactor."""
@@ -191,6 +311,7 @@ class Outbox:
         """Write nothing for now: the buffer of the transport is full."""
         self.congested = True
         self.congested_since = self.shared.deadlines.now
+        self._owed = min(self._owed, self._out_size)
 
     def resumeProducing(self) -> None:
         """Write the packets that wait here, then those in the Session: the transport's buffer is empty."""

@@ -1,17 +1,50 @@
 """Publications: the PUBLISHes of one connection, from their arrival to their acknowledgement."""
 
+from collections import deque
+from collections.abc import Iterator
+from itertools import islice
+from operator import length_hint
+from typing import cast
+
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from platziverse.broker.interfaces import Answer
+from platziverse.broker.owing import Owing
 from platziverse.broker.reasons import Reason
+from platziverse.broker.receiving import NEW, REPEATED
 from platziverse.broker.session import Session
-from platziverse.mqtt.codec import encode_puback, encode_pubrec
+from platziverse.mqtt.codec import encode_puback, encode_pubacks, encode_pubrec
 from platziverse.mqtt.packets import Publish
 from platziverse.net.acks import AckQueue, Pending
 from platziverse.net.dialect import Dialect
+from platziverse.net.flow import is_due
 from platziverse.net.outbox import Outbox
 from platziverse.net.reading import Reading
+
+
+class Bundle(Pending):
+    """A Bundle is messages of one run that are acknowledged together, in one place of the queue. ADR 0124.
+
+    :param publications: whose messages they are.
+    :param owing: what durable Sessions owe for them.
+    :param message: the first, at QoS 1; more of them may still come.
+    :ivar size: bytes of their payloads, once no further one comes.
+    """
+
+    __slots__ = ("_publications", "messages", "owing", "size")
+
+    def __init__(self, publications: "Publications", queue: AckQueue, owing: Owing, message: Publish) -> None:
+        super().__init__(queue, b"")
+        self._publications, self.owing, self.messages, self.size = publications, owing, [message], 0
+
+    def stored(self) -> None:
+        """Acknowledge the messages: they are ours."""
+        self._publications.all_stored(self)
+
+    def refused(self, failure: Failure) -> None:
+        """Acknowledge none of the messages."""
+        self._publications.none_stored(self, failure)
 
 
 class Publications:
@@ -20,17 +53,36 @@ class Publications:
     It is made at the first PUBLISH, as most clients of some fleets only receive.
     """
 
-    __slots__ = ("_acks", "_client", "_dialect", "_done", "_outbox", "_reading", "_session", "_shared")
+    __slots__ = (
+        "_bundle",
+        "_client",
+        "_dialect",
+        "_done",
+        "_durable",
+        "_outbox",
+        "_place",
+        "_reading",
+        "_session",
+        "_shared",
+        "acks",
+    )
 
     def __init__(self, session: Session, outbox: Outbox, reading: Reading, dialect: Dialect) -> None:
         assert session.client is not None
         self._session, self._client = session, session.client
         self._outbox, self._shared = outbox, outbox.shared
+        outbox.publishes = True
         self._reading = reading
         self._dialect = dialect
-        self._acks: AckQueue | None = None
+        #: Acknowledgements that are still owed; made when the first has to wait.
+        self.acks: AckQueue | None = None
         # Of the run that is being handled: ours, and not yet acknowledged.
         self._done: list[Publish] | None = None
+        # Of that run, too: those that wait for the same answer, and are not yet counted.
+        self._bundle: Bundle | None = None
+        self._durable = outbox.shared.broker.durable
+        # In the outbox, for the next acknowledgement; ``None``: at the end.
+        self._place: int | None = None
 
     def handle(self, run: list[Publish]) -> int:
         """Publish a run of messages, all of one QoS, until one holds reading; return how many those were.
@@ -40,53 +92,123 @@ class Publications:
         packet = run[0]
         if packet.qos == 2:
             return self._handle_exactly_once(run)
+        if len(run) > 1:
+            return self._handle_run(run)
+        answer = self._shared.broker.publish(packet, self._client)
+        if answer is not None and (owing := self._owed(answer)) is not None:
+            self._count(self._begin(packet, owing))
+        else:
+            self._answer(packet, answer)
+        return 1
+
+    def _handle_run(self, run: list[Publish]) -> int:
         publish, client = self._shared.broker.publish, self._client
-        if len(run) == 1:
-            self._answer(packet, publish(packet, client))
-            return 1
         done: list[Publish] = []
-        self._done, reading = done, self._reading
+        self._done, reading, rest = done, self._reading, iter(run)
+        together, before, durable = done, None, self._durable
         try:
-            for handled, packet in enumerate(run, 1):
+            for packet in rest:
                 answer = publish(packet, client)
-                if answer is None and not self._acks:
+                if answer is None and not self.acks:
                     done.append(packet)
+                elif before is not None and answer is before:
+                    together.append(packet)
                 else:
                     self.settle()
-                    self._answer(packet, answer)
+                    owing = durable.latest if durable is not None else None
+                    if owing is not None and answer is owing.answer:
+                        before, together = answer, self._begin(packet, owing).messages
+                        self._join(together, owing, run, rest)
+                    else:
+                        before = None
+                        self._answer(packet, answer)
                 if reading.holds:
-                    return handled
+                    return len(run) - len(list(rest))
         finally:
             self.settle()
         return len(run)
 
+    def _owed(self, answer: Deferred[object]) -> Owing | None:
+        """Return what durable Sessions owe for the last message, if ``answer`` waits for that alone."""
+        owing = self._durable.latest if self._durable is not None else None
+        return owing if owing is not None and owing.answer is answer else None
+
+    def _begin(self, packet: Publish, owing: Owing) -> Bundle:
+        """Answer a message together with those behind it that get the same answer. ADR 0124."""
+        assert self._durable is not None
+        acks = self._queue()
+        bundle = self._bundle = Bundle(self, acks, owing, packet)
+        acks.append(bundle)
+        self._durable.share(owing, bundle)
+        return bundle
+
+    def _join(
+        self, together: list[Publish], owing: Owing, run: list[Publish], rest: Iterator[Publish]
+    ) -> None:
+        """Publish as many messages of a run as can be handed on in one step with the one before them.
+
+        :param together: that one; those are added.
+        :param rest: of the run; those are left out of it.
+        """
+        behind = run[len(run) - length_hint(rest) :]
+        count = self._shared.broker.join(owing, together[0].topic, behind)
+        together += behind[:count]
+        deque(islice(rest, count), 0)
+
+    def handle_own(self, run: list[Publish]) -> int:
+        """Publish messages that may come back to this client, behind their acknowledgements. ADR 0103."""
+        self._place = self._outbox.pieces
+        try:
+            return self.handle(run)
+        finally:
+            self._place = None
+
     def settle(self) -> None:
         """Acknowledge the messages that are ours by now."""
+        if self._bundle is not None:
+            self._count(self._bundle)
         messages = self._done
         if messages:
             size = sum([len(message.payload) for message in messages])
-            self._shared.traffic.received(messages[0].qos, len(messages), size)
-            packet_ids = [message.packet_id for message in messages if message.packet_id is not None]
+            qos = messages[0].qos
+            self._shared.traffic.received(qos, len(messages), size)
+            packet_ids = [message.packet_id for message in messages] if qos else []
             messages.clear()
-            self._outbox.acknowledge(packet_ids)  # [MQTT-2.3.1-6] [MQTT-3.3.4-1]
+            # [MQTT-2.3.1-6] [MQTT-3.3.4-1]
+            self._place = self._outbox.acknowledge(cast("list[int]", packet_ids), self._place)
+
+    def _count(self, bundle: Bundle) -> None:
+        """Count messages that wait together: no further one joins them."""
+        assert self._durable is not None
+        self._bundle = self._durable.open = None
+        messages, shared = bundle.messages, self._shared
+        bundle.size = size = sum([len(message.payload) for message in messages])
+        count = len(messages)
+        if count > 1:
+            shared.broker.router.joined(bundle.owing, size - len(messages[0].payload))
+        shared.traffic.received(1, count, size)
+        shared.flow.started(self._reading, size, count)
 
     def end(self) -> None:
         """Owe no acknowledgement any more: the client has gone."""
-        if self._acks is not None:
-            self._acks.end()
+        if self.acks is not None:
+            self.acks.end()
 
     def _answer(self, packet: Publish, answer: Answer) -> None:
-        qos, traffic = packet.qos, self._shared.traffic  # counted in place: most messages come alone
+        qos = packet.qos
+        traffic = self._shared.traffic
         traffic.publish_received[qos] += 1
         traffic.publish_bytes_received[qos] += len(packet.payload)
         if answer is not None:
             self._wait(answer, packet)
         elif packet.packet_id is not None:
             puback = encode_puback(packet.packet_id)  # [MQTT-4.3.2-2]
-            if self._acks:
-                self._acknowledge_behind(self._acks, puback)
-            else:
+            if self.acks:
+                self._acknowledge_behind(self.acks, puback)
+            elif self._place is None:
                 self._outbox.send(puback)
+            else:
+                self._place = self._outbox.send_at(puback, self._place)
 
     def _handle_exactly_once(self, run: list[Publish]) -> int:
         for handled, packet in enumerate(run, 1):
@@ -96,99 +218,138 @@ class Publications:
         return len(run)
 
     def _publish_once(self, packet: Publish) -> None:
-        session, packet_id = self._session, packet.packet_id
+        session, packet_id, shared = self._session, packet.packet_id, self._shared
         assert packet_id is not None
-        self._shared.traffic.received(2, 1, len(packet.payload))
-        now = self._shared.deadlines.now
-        if not session.receive(packet_id, now):
-            self._repeat(packet_id, self._queue().expect(encode_pubrec(packet_id)))
+        shared.traffic.received(2, 1, len(packet.payload))
+        outcome, broker = session.receive(packet_id, shared.deadlines.now, self._missed), shared.broker
+        if outcome == REPEATED:
+            self._repeat(packet, packet_id, self._queue().expect(encode_pubrec(packet_id)))
             return
         try:
-            answer = self._shared.broker.publish(packet, self._client)
+            answer = (broker.publish if outcome == NEW else broker.handle)(packet, self._client)
         except Exception:  # a bug; when the message comes again it is a new one
             session.failed(packet_id)
             raise
         if answer is not None:
             self._wait(answer, packet)
+            return
+        session.stored(packet_id, shared.deadlines.now)
+        pubrec = encode_pubrec(packet_id)  # [MQTT-4.3.3-2]
+        if self.acks:
+            self._acknowledge_behind(self.acks, pubrec)
+        elif self._place is None:
+            self._outbox.send(pubrec)
         else:
-            session.stored(packet_id, now)
-            pubrec = encode_pubrec(packet_id)  # [MQTT-4.3.3-2]
-            if self._acks:
-                self._acknowledge_behind(self._acks, pubrec)
-            else:
-                self._outbox.send(pubrec)
+            self._place = self._outbox.send_at(pubrec, self._place)
 
-    def _repeat(self, packet_id: int, pending: Pending) -> None:
-        """A QoS 2 message came again: the outcome of the first is its outcome."""
+    def _missed(self, count: int) -> None:
+        shared, client = self._shared, self._client
+        shared.traffic.pubrels_missed += count
+        text = "Forgot {count} QoS 2 messages of {address} {client_id!r} without PUBREL (max_awaiting_pubrel,"
+        text += " awaiting_pubrel_expiry)"
+        cause, address = "PUBREL has not come", client.address
+        shared.complaints.warn(cause, text, address=address, client_id=client.client_id, count=count)
 
-        def known(stored: bool) -> None:
-            if stored:
-                pending.done()
-            else:
-                self._outbox.close(Reason.NOT_HANDLED, "not stored")
-            self._end_waiting(pending, 0)
+    def _repeat(self, packet: Publish, packet_id: int, pending: Pending) -> None:
+        """A QoS 2 message came again: the outcome of the first is its outcome; handlers are told of it."""
+        stored: Deferred[bool] = Deferred()
+        self._session.when_stored(packet_id, stored.callback)
+        stored.addCallback(self._tell, packet).addErrback(self._not_told)
+        if waits := is_due(stored):
+            self._shared.flow.started(self._reading, 0)
+        stored.addCallback(self._repeated, pending, waits)
+        if not waits:
+            self._owe()
 
-        self._session.when_stored(packet_id, known)
-        self._begin_waiting(pending, 0)
+    def _tell(self, stored: bool, packet: Publish) -> "bool | Deferred[bool]":
+        answer = self._shared.broker.repeat(packet, self._client) if stored else None
+        return stored if answer is None else answer.addCallback(lambda _: True)
+
+    def _not_told(self, failure: Failure) -> bool:
+        self._complain(failure, "its message came again and was not handled")
+        return False
+
+    def _repeated(self, stored: bool, pending: Pending, waits: bool) -> None:
+        if stored:
+            pending.done()
+        else:
+            self._outbox.close(Reason.NOT_HANDLED, "not stored")
+        if waits:
+            self._shared.flow.finished(self._reading, 0)
 
     def _acknowledge_behind(self, acks: AckQueue, data: bytes) -> None:
         acks.expect(data).done()
-        self._shared.flow.owing(self._reading, len(acks))
+        self._owe()
+
+    def _owe(self) -> None:
+        """Hold reading when too many acknowledgements that are there stand behind one that is not."""
+        if self.acks:
+            self._shared.flow.owing(self._reading, len(self.acks))
 
     def _queue(self) -> AckQueue:
-        if self._acks is None:
-            self._acks = AckQueue(self._outbox.send)
-        return self._acks
+        if self.acks is None:
+            self.acks = AckQueue(self._outbox.send)
+        return self.acks
 
     def _wait(self, answer: Deferred[object], packet: Publish) -> None:
         """Acknowledge when ``answer`` has fired; at QoS 0 only the right to send more waits for it."""
         encode_ack = encode_pubrec if packet.qos == 2 else encode_puback
         pending = self._queue().expect(b"" if packet.packet_id is None else encode_ack(packet.packet_id))
-        began = self._shared.clock.seconds()
-        answer.addCallbacks(
-            self._stored,
-            self._not_stored,
-            callbackArgs=(pending, packet, began),
-            errbackArgs=(pending, packet),
-        )
-        self._begin_waiting(pending, len(packet.payload))
+        shared = self._shared
+        if waits := is_due(answer):
+            shared.flow.started(self._reading, len(packet.payload))
+        arguments = pending, packet, waits, shared.clock.seconds()
+        answer.addCallbacks(self._stored, self._not_stored, callbackArgs=arguments, errbackArgs=arguments)
+        if not waits:
+            self._owe()
 
-    def _begin_waiting(self, pending: Pending, size: int) -> None:
-        """Tell FlowControl, unless the answer has come meanwhile.
-
-        Told before, FlowControl might hold reading and, the answer being there, resume it at once: the
-        packets behind this one would be handled in its midst, and counted twice.
-        """
-        if pending.waits is None:
-            pending.waits = True
-            self._shared.flow.started(self._reading, size)
-
-    def _end_waiting(self, pending: Pending, size: int) -> None:
-        if pending.waits:
-            self._shared.flow.finished(self._reading, size)
-        else:
-            pending.waits = False
-
-    def _stored(self, result: object, pending: Pending, packet: Publish, began: float) -> None:
+    def _stored(self, result: object, pending: Pending, packet: Publish, waits: bool, began: float) -> None:
         shared = self._shared
         if packet.qos == 2 and packet.packet_id is not None:
             self._session.stored(packet.packet_id, shared.deadlines.now)
         pending.done()
         if shared.observe_ack is not None:
-            shared.observe_ack(shared.clock.seconds() - began)
-        self._end_waiting(pending, len(packet.payload))
+            shared.observe_ack(shared.clock.seconds() - began, 1)
+        if waits:
+            shared.flow.finished(self._reading, len(packet.payload))
 
-    def _not_stored(self, failure: Failure, pending: Pending, packet: Publish) -> None:
+    def all_stored(self, bundle: Bundle) -> None:
+        """Acknowledge messages of one run together."""
+        shared, count = self._shared, len(bundle.messages)
+        shared.traffic.messages_sent += count - 1
+        packet_ids = [message.packet_id for message in bundle.messages]
+        bundle.data = encode_pubacks(cast("list[int]", packet_ids))
+        bundle.done()
+        if shared.observe_ack is not None:
+            shared.observe_ack(shared.clock.seconds() - bundle.owing.since, count)
+        shared.flow.finished(self._reading, bundle.size, count)
+
+    def none_stored(self, bundle: Bundle, failure: Failure) -> None:
+        """Acknowledge none of the messages of one run."""
+        self._shared.flow.finished(self._reading, bundle.size, len(bundle.messages))
+        self._refuse(failure, bundle, bundle.messages)
+
+    def _not_stored(
+        self, failure: Failure, pending: Pending, packet: Publish, waits: bool, began: float
+    ) -> None:
         if packet.qos == 2 and packet.packet_id is not None:
             self._session.failed(packet.packet_id)
-        self._end_waiting(pending, len(packet.payload))
-        text, client = "its message was not handled", self._client
-        refusal = self._dialect.negative(packet, Reason.NOT_HANDLED, text)
-        if refusal is not None:
-            pending.data = refusal
+        if waits:
+            self._shared.flow.finished(self._reading, len(packet.payload))
+        self._refuse(failure, pending, [packet])
+
+    def _refuse(self, failure: Failure, pending: Pending, messages: list[Publish]) -> None:
+        text = "its message was not handled"
+        refusals = [self._dialect.negative(packet, Reason.NOT_HANDLED, text) for packet in messages]
+        refused = [refusal for refusal in refusals if refusal is not None]
+        if refused:
+            pending.data = b"".join(refused)
             pending.done()
             return
-        if not self._outbox.closed:
-            reason = f"{text}: {failure.getErrorMessage()}"
-            self._shared.complain("not stored", reason, client.address, client.client_id)
+        self._complain(failure, text)
         self._outbox.close(Reason.NOT_HANDLED, text)
+
+    def _complain(self, failure: Failure, text: str) -> None:
+        if not self._outbox.closed:
+            client, reason = self._client, f"{text}: {failure.getErrorMessage()}"
+            self._shared.complain("not stored", reason, client.address, client.client_id)

@@ -1,16 +1,17 @@
 """Reading: how one client is read from: what holds it, how fast it may send, how long it may be silent."""
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall
 
 from platziverse.net.deadlines import TICK
-from platziverse.net.flow import CLOSED, RATE
+from platziverse.net.flow import CLOSED, RATE, STORE, TURN
 from platziverse.net.shared import Shared
 
 
-class Source(Protocol):
-    """A Source is the connection whose bytes are read."""
+class Owner(Protocol):
+    """An Owner is the connection that a reading is part of."""
 
     transport: Any
     address: str
@@ -28,9 +29,9 @@ class Reading:
 
     __slots__ = (
         "_keep_alive",
+        "_owner",
         "_pacing",
         "_shared",
-        "_source",
         "bytes",
         "holds",
         "last_read",
@@ -41,10 +42,10 @@ class Reading:
         "waiting",
     )
 
-    def __init__(self, shared: Shared, source: Source) -> None:
+    def __init__(self, shared: Shared, owner: Owner) -> None:
         self._shared = shared
         # Until the connection has ended: a connection that nothing refers to is freed at once.
-        self._source: Source | None = source
+        self._owner: Owner | None = owner
         #: Why nothing is read: bits of :mod:`platziverse.net.flow`.
         self.holds = 0
         self.unfinished = self.waiting = 0
@@ -52,7 +53,8 @@ class Reading:
         self.packets = self.bytes = 0
         self.paid = (0.0, 0.0)
         self.last_read = 0.0
-        self.partial_since = 0.0
+        #: When the packet began to come that is not complete yet.
+        self.partial_since: float | None = None
         self._keep_alive = 0
         self._pacing: IDelayedCall | None = None
 
@@ -63,22 +65,39 @@ class Reading:
 
         :param why: a bit of :mod:`platziverse.net.flow`.
         """
-        if not self.holds and self._source is not None:
-            self._source.transport.pauseProducing()
+        if why == STORE and not self.holds & STORE:
+            self._shared.traffic.store_holds += 1
+            self._say(
+                self._shared.complaints.mention,
+                "not stored yet",
+                "what it has published is not stored (max_unfinished; or what all have, max_unfinished_total,"
+                " max_unfinished_bytes)",
+            )
+        if not self.holds and self._owner is not None:
+            self._owner.transport.pauseProducing()
         self.holds |= why
 
     def resume_reading(self, why: int) -> None:
         """Go on reading, if this reason was the last."""
-        source = self._source
-        if not self.holds & why or source is None:
+        owner = self._owner
+        if not self.holds & why or owner is None:
             return
         self.holds &= ~why
         if self.holds:
             return
         self.last_read = self._shared.deadlines.now
-        source.take_packets()
+        owner.take_packets()
         if not self.holds:
-            source.transport.resumeProducing()
+            owner.transport.resumeProducing()
+
+    def yield_turn(self) -> None:
+        """Let the others have their turn before the rest of what has come."""
+        shared = self._shared
+        shared.traffic.turns_ended += 1
+        why = "the others get their turn (packets_per_turn)"
+        self._say(shared.complaints.mention, "the others' turn", why)
+        self.hold_reading(TURN)
+        shared.clock.callLater(0, self.resume_reading, TURN)
 
     def pace(self) -> None:
         """Count what the client has sent, and hold reading if that is more than it may send."""
@@ -86,23 +105,24 @@ class Reading:
         excess = shared.rates.excess(self, shared.deadlines.now)
         if excess > 0 and not self.holds & (RATE | CLOSED):
             shared.traffic.rate_holds += 1
-            self._say_held()
+            why = "it sends more than max_message_rate or max_byte_rate"
+            self._say(shared.complaints.warn, "faster than it may send", why)
             self.hold_reading(RATE)
             self._pacing = shared.clock.callLater(excess, self.resume_reading, RATE)
 
-    def _say_held(self) -> None:
-        if (source := self._source) is not None:
-            self._shared.complaints.warn(
-                "faster than it may send",
-                "Reading {address} {client_id!r} later: it sends more than max_message_rate or max_byte_rate",
-                address=source.address,
-                client_id=source.client_id,
-            )
+    def _say(self, write: Callable[..., None], cause: str, why: str) -> None:
+        """Log why the client is read from later.
+
+        :param write: a method of ``Complaints``.
+        """
+        if (owner := self._owner) is not None:
+            text, client_id = "Reading {address} {client_id!r} later: {why}", owner.client_id
+            write(cause, text, address=owner.address, client_id=client_id, why=why)
 
     def end(self) -> None:
         """Read nothing more, ever."""
         self.holds |= CLOSED
-        self._source = None
+        self._owner = None
         if self.waiting:
             self._shared.partials.note(self, 0)
         pacing, self._pacing = self._pacing, None
@@ -121,8 +141,8 @@ class Reading:
         if pending != self.waiting:
             self._shared.partials.note(self, pending)
         if not pending:
-            self.partial_since = 0.0
-        elif progress or not self.partial_since:
+            self.partial_since = None
+        elif progress or self.partial_since is None:
             self.partial_since = self._shared.deadlines.now
 
     @property
@@ -132,8 +152,8 @@ class Reading:
 
     def is_partial(self, now: float) -> bool:
         """Return whether the rest of a packet has not come within ``packet_deadline``."""
-        deadline = self._shared.limits.packet_deadline
-        return not self.holds and bool(self.partial_since) and now - self.partial_since >= deadline
+        since = self.partial_since
+        return not self.holds and since is not None and now - since >= self._shared.limits.packet_deadline
 
     def is_silent(self, now: float) -> bool:
         """Return whether nothing has come within the Keep Alive, and reading was not held."""
@@ -146,6 +166,6 @@ class Reading:
             return min(at, now + (max(self._silence, 1.0) if self._keep_alive else 1.0))
         if self._keep_alive:
             at = min(at, self.last_read + self._silence)
-        if self.partial_since:
+        if self.partial_since is not None:
             at = min(at, self.partial_since + self._shared.limits.packet_deadline)
         return at

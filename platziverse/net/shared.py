@@ -1,7 +1,7 @@
 """Shared: all that the connections of one daemon have in common."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 from platziverse.broker.broker import Broker
 from platziverse.broker.complaints import Complaints
 from platziverse.broker.reasons import Reason
+from platziverse.mqtt.packets import Publish
 from platziverse.net.deadlines import Deadlines
 from platziverse.net.flapping import Flapping
 from platziverse.net.flow import STOPPING, TURN, FlowControl, Source
@@ -43,15 +44,22 @@ class Shared:
     """A Shared has the counters, limits, timers and bounds that every connection of a daemon uses.
 
     :param clock: steady time; also the reactor's ``callLater``.
-    :param observe_ack: called with the seconds from a PUBLISH to its acknowledgement, for those that waited.
+    :param observe_ack: called with the seconds from a PUBLISH to its acknowledgement, for those that waited,
+        and how many had the same.
     :param store: counts the entries that wait for it.
+    :ivar traced: Client Identifiers whose connections tell the log which packets come and go.
     """
+
+    #: A client has had some milliseconds of this turn of the reactor for itself.
+    was_strained = False
+    # The head of the line of such clients goes on in the next turn.
+    _moving = False
 
     def __init__(
         self,
         broker: Broker,
         clock: IReactorTime,
-        observe_ack: "Callable[[float], None] | None" = None,
+        observe_ack: "Callable[[float, int], None] | None" = None,
         store: Backlog | None = None,
     ) -> None:
         self.broker = broker
@@ -65,36 +73,83 @@ class Shared:
         self.flapping = Flapping(broker.limits)
         self.complaints = Complaints(clock, "net")
         self.rates = Rates(broker.limits)
-        connections: set[Open] = set()
-        self.partials = Partials(broker.limits.max_memory, connections, broker.traffic, self.complaints)
+        #: Every open Network Connection, also those that have not sent CONNECT yet.
+        self.connections: set[Open] = set()
+        self.partials = Partials(broker.limits.max_memory, self.connections, broker.traffic, self.complaints)
         #: Connections from now on tell the log which packets come and go.
         self.tracing = False
-        #: Every open Network Connection, also those that have not sent CONNECT yet.
-        self.connections = connections
-        self.pressure = Pressure(
-            broker, self.flow, self.connections, clock, store, lambda: self.partials.total
-        )
+        self.traced: frozenset[str] = frozenset()
+        #: Each returns how many bytes something takes that no Session has: incomplete packets, TLS.
+        self.counted: list[Callable[[], int]] = [lambda: self.partials.total]
+        self.pressure = Pressure(broker, self.flow, self.connections, clock, store, self._count)
         #: Whose packets are being handled.
         self.current: Source | None = None
         self._strained: deque[Source] = deque()
         broker.strained = self._yield_turn
         self.deadlines.start()
 
+    def may_strain(self, reading: Source) -> bool:
+        """Return whether a packet may be handled that takes some milliseconds: one in each turn may.
+
+        If not, nothing more of the client is handled until its turn comes, with this packet first.
+        """
+        if self.was_strained:
+            self._stand_in_line(reading)
+            return False
+        self._note_strained()
+        return True
+
+    def before_search(self, reading: Source, run: list[Publish]) -> list[Publish]:
+        """Return the messages of ``run`` before the first that needs a search for its receivers.
+
+        The client waits in line with that one: another search was long in this turn. ADR 0121.
+        """
+        remembers = self.broker.subscriptions.remembers
+        for number, message in enumerate(run):
+            if not remembers(message.topic):
+                self._stand_in_line(reading)
+                return run[:number]
+        return run
+
+    def _note_strained(self) -> None:
+        if not self.was_strained:
+            self.was_strained = True
+            self.clock.callLater(0, self._begin_turn)
+
+    def _begin_turn(self) -> None:
+        self.was_strained = False
+
+    @property
+    def counted_bytes(self) -> int:
+        """How many bytes all that is in ``counted`` takes now."""
+        return self._count()
+
+    def _count(self) -> int:
+        return sum(count() for count in self.counted)
+
     def _yield_turn(self) -> None:
         """Handle nothing more of the client whose message took long; one of all such goes on in a turn."""
-        reading = self.current
-        if reading is None or reading in self._strained:
+        self._note_strained()
+        if self.current is not None:
+            self._stand_in_line(self.current)
+
+    def _stand_in_line(self, reading: Source) -> None:
+        if reading in self._strained:
             return
         reading.hold_reading(TURN)
         self._strained.append(reading)
-        if len(self._strained) == 1:
-            self.clock.callLater(0, self._let_one_go_on)
+        if not self._moving:
+            self._moving = True
+            self.clock.callLater(0, self._move_line)
 
-    def _let_one_go_on(self) -> None:
-        reading = self._strained.popleft()
-        if self._strained:
-            self.clock.callLater(0, self._let_one_go_on)
-        reading.resume_reading(TURN)
+    def _move_line(self) -> None:
+        """Let those at the head of the line go on, up to one that takes long again."""
+        self.was_strained = False
+        while self._strained and not self.was_strained:
+            self._strained.popleft().resume_reading(TURN)
+        self._moving = bool(self._strained)
+        if self._moving:
+            self.clock.callLater(0, self._move_line)
 
     def hold_all(self) -> None:
         """Read nothing more from anyone: the daemon is stopping."""
@@ -103,8 +158,12 @@ class Shared:
 
     def close_all(self, reason: Reason, text: str) -> None:
         """Close every connection once its queued answers are written."""
+        self.close(list(self.connections), reason, text)
+
+    def close(self, connections: Sequence[Open], reason: Reason, text: str) -> None:
+        """Close these connections once their queued answers are written."""
         self.flushes.flush()
-        for connection in list(self.connections):
+        for connection in connections:
             connection.close(reason, text)
 
     def stop(self) -> None:

@@ -1,7 +1,8 @@
 """Tracing: connections that tell the log, at level debug, what happens on them.
 
 The room ``net`` says who comes and goes, the room ``mqtt`` which Control Packets do. Such connections
-are made while somebody wants to know; the others pay nothing for it.
+are made while somebody wants to know; the others pay nothing for it. Where one client is to be traced, its
+CONNECT makes its connection such a one.
 """
 
 from collections.abc import Callable
@@ -11,7 +12,6 @@ from twisted.logger import Logger
 
 from platziverse.broker.interfaces import DROPPED
 from platziverse.broker.session import Session
-from platziverse.mqtt.codec import encode_puback
 from platziverse.mqtt.packets import Connect, Packet, Publish, Subscribe
 from platziverse.net.connected import PacketTable
 from platziverse.net.connection import TABLES, Connection, Tables
@@ -58,10 +58,16 @@ class TracedOutbox(Outbox):
         self._tell_sent(data)
         super().send(data)
 
-    def acknowledge(self, packet_ids: list[int]) -> None:
+    def send_shared(self, head: bytes, payload: bytes) -> None:
+        """Tell of a large PUBLISH."""
+        self._tell_sent(head, len(payload))
+        super().send_shared(head, payload)
+
+    def acknowledge(self, packet_ids: list[int], place: int | None = None) -> int | None:
         """Send each PUBACK on its own, so that each is told."""
         for packet_id in packet_ids:
-            self.send(encode_puback(packet_id))
+            place = super().acknowledge([packet_id], place)
+        return place
 
     def offer(self, data: bytes) -> int:
         """Tell of a PUBLISH with QoS 0, unless it was dropped."""
@@ -70,9 +76,9 @@ class TracedOutbox(Outbox):
             self._tell_sent(data)
         return taken
 
-    def _tell_sent(self, data: bytes) -> None:
+    def _tell_sent(self, data: bytes, more: int = 0) -> None:
         text = "to {address} {client_id!r}: {packet}, {size} bytes"
-        self.tell(wire, text, packet=NAMES[data[0] >> 4], size=len(data))
+        self.tell(wire, text, packet=NAMES[data[0] >> 4], size=len(data) + more)
 
 
 def _traced(table: PacketTable) -> PacketTable:
@@ -109,3 +115,18 @@ _TABLES: Final = Tables(_traced(TABLES.before_connect), _traced(TABLES.connected
 def traced(shared: Shared) -> Connection:
     """Make a connection that tells the log of its packets."""
     return Connection(shared, TracedOutbox, _TABLES)
+
+
+def _begin(connection: Connection, run: list[Connect]) -> int:
+    if run[0].client_id not in connection.shared.traced:
+        return connection.begin(run)
+    connection.become(TracedOutbox, _TABLES)
+    return _TABLES.before_connect[Connect](connection, run)
+
+
+_BY_CLIENT: Final = Tables({Connect: _begin}, TABLES.connected)
+
+
+def traced_by_client(shared: Shared) -> Connection:
+    """Make a connection that tells the log of its packets if its client is among ``shared.traced``."""
+    return Connection(shared, tables=_BY_CLIENT)

@@ -11,6 +11,7 @@ import psycopg2
 from psycopg2.extensions import QueryCanceledError, make_dsn, parse_dsn
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IAddress, IHostResolution, IResolutionReceiver
 from twisted.python.failure import Failure
 from txpostgres import txpostgres
@@ -27,6 +28,8 @@ _DEFAULTS: Final = {
     "keepalives_interval": "5",
     "keepalives_count": "3",
 }
+#: What libpq calls the server that has refused an asynchronous connection; it names others.
+_THAT_HOST: Final = "that host"
 
 
 class DeadlinePassed(psycopg2.OperationalError):
@@ -96,8 +99,8 @@ def timed(connection: Any, deferred: "Deferred[T]", seconds: float) -> "Deferred
     """Give ``deferred``, of a statement on ``connection``, a deadline; return it.
 
     After ``seconds`` the connection is closed, and it errbacks ``DeadlinePassed``. When the server canceled
-    the statement it errbacks ``QueryCanceledError`` instead of txpostgres' ``CancelledError``. Both are
-    ``psycopg2.OperationalError``.
+    the statement it errbacks ``QueryCanceledError`` instead of txpostgres' ``CancelledError``, and when the
+    reactor saw the end of the connection first, as it may, with that. All are ``psycopg2.OperationalError``.
     """
     passed = False
 
@@ -113,6 +116,8 @@ def timed(connection: Any, deferred: "Deferred[T]", seconds: float) -> "Deferred
             raise DeadlinePassed(f"no answer from the database within {seconds:.1f} s")
         if isinstance(result, Failure) and isinstance(result.value, CancelledError):
             raise QueryCanceledError("the database canceled the statement") from result.value
+        if isinstance(result, Failure) and isinstance(result.value, ConnectionDone | ConnectionLost):
+            raise psycopg2.OperationalError("the connection to the database has ended") from result.value
         return result
 
     call = connection.reactor.callLater(seconds, late)
@@ -132,6 +137,7 @@ def connect(
     """
     since = reactor.seconds()
     given = {**_DEFAULTS, **parse_dsn(dsn), **parameters}
+    where = f"{given.get('host', '')}, port {given.get('port', 5432)},"
     given = yield _with_addresses(given, reactor, deadline)
     connection = Connection(reactor=reactor)
     left = max(0.1, deadline - (reactor.seconds() - since))
@@ -140,8 +146,10 @@ def connect(
     except ValueError as error:  # from the reactor: there is no socket to watch any more
         force_close(connection)
         raise psycopg2.OperationalError("the connection was lost as soon as it was there") from error
-    except Exception:
+    except Exception as error:
         force_close(connection)
+        if _THAT_HOST in str(error):
+            raise psycopg2.OperationalError(str(error).replace(_THAT_HOST, where)) from error
         raise
     return connection
 

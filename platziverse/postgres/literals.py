@@ -2,14 +2,24 @@
 
 import math
 import re
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 from msgspec.json import encode
 
 _PLAIN: Final = re.compile(r"[+-]?[0-9]+(?:\.[0-9]*)?", re.ASCII).fullmatch
 _PLAIN_LINES: Final = re.compile(r"(?:[+-]?[0-9]{1,17}(?:\.[0-9]{0,12})?\n)*", re.ASCII).match
-_NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", re.ASCII).fullmatch
+#: No digit can be read in two ways, or a long text that is no number would take seconds.
+_NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", re.ASCII).fullmatch
+
+
+#: A column, and the function that makes its literal.
+Column: TypeAlias = "tuple[Callable[[Any], object], Any]"
+
+
+def written(columns: Mapping[str, Column]) -> dict[str, object]:
+    """Return the literal of every column, by its name."""
+    return {name: write(values) for name, (write, values) in columns.items()}
 
 
 def array(values: "Sequence[int | float | bool | str | None]") -> str:
@@ -28,6 +38,13 @@ def text_array(values: Sequence[str]) -> str:
     if "\\" in body or body.count('"') != 2 * len(values) - 2:
         body = '","'.join([value.replace("\\", "\\\\").replace('"', '\\"') for value in values])
     return f'{{"{body}"}}'
+
+
+def nullable_text_array(values: "Sequence[str | None]") -> str:
+    """Return an array literal of any texts and ``None``."""
+    if None not in values:
+        return text_array(values)  # type: ignore[arg-type]
+    return f"{{{','.join('NULL' if value is None else text_array([value])[1:-1] for value in values)}}}"
 
 
 def number_array(values: Sequence[str]) -> str:

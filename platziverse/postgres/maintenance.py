@@ -3,21 +3,17 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Generator
-from typing import Any, Final
+from typing import Any
 
-import psycopg2
 from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from platziverse.postgres.connection import connect, force_close
+from platziverse.postgres.failures import Failures
 from platziverse.postgres.pruning import Kept, Pruning
-from platziverse.postgres.sqlstate import one_line
 
 log = Logger("platziverse.store")
-
-#: After so many runs that failed, one a minute, somebody should know.
-PATIENCE: Final = 30
 
 
 class Maintenance:
@@ -32,7 +28,7 @@ class Maintenance:
         all rejected messages are looked at within a minute.
     :param interval: seconds between two runs.
     :param retry: seconds after a run that failed.
-    :ivar deleted: how many rejected messages were deleted, by the name of the setting that says so.
+    :ivar deleted: how many rejected messages, and months of metrics, were deleted, by the setting's name.
     """
 
     def __init__(
@@ -50,7 +46,12 @@ class Maintenance:
         self._dsn, self._reactor, self._kept = dsn, reactor, kept
         self._wall_clock, self._rejected = wall_clock, rejected
         self._interval, self._retry = interval, retry
-        self._due, self._failures, self._looked_at = 0.0, 0, 0
+        self._due, self._looked_at = 0.0, 0
+        self._failures = Failures(
+            log,
+            "tables could not be looked after",
+            "tables are looked after later, after {failures} attempts: {reason}",
+        )
         self._loop = LoopingCall(self._look)
         self._loop.clock = reactor
         self._running: Deferred[None] | None = None
@@ -91,15 +92,9 @@ class Maintenance:
     def _done(self, _: object, everything: bool) -> None:
         self._running = None
         if everything:
-            self._failures = 0
+            self._failures.ended()
             self._due = self._reactor.seconds() + self._interval - self._retry / 2
 
     def _failed(self, failure: Any) -> None:
         self._running = None
-        if not failure.check(psycopg2.Error):
-            log.failure("tables could not be looked after", failure)
-            return
-        self._failures += 1
-        say = log.warn if self._failures % PATIENCE == 0 else log.info
-        text = "tables are looked after later, after {failures} attempts: {reason}"
-        say(text, failures=self._failures, reason=one_line(failure.value))
+        self._failures.add(failure)

@@ -92,22 +92,26 @@ def migrate(
     :raises psycopg2.OperationalError: the database is away, busy or full; try again later.
     """
     schema = schema or importlib.resources.files("platziverse.postgres") / "schema"
-    steps = read_steps(schema)
+    steps, version = read_steps(schema), None
     connection = yield connect(dsn, reactor)
     try:
-        version = None
         while version is None:
             version = yield _next_step(connection, schema, steps, make, patience, step_deadline)
         return int(version)
+    except psycopg2.OperationalError:
+        raise
     except psycopg2.Error as error:
-        if isinstance(error, psycopg2.OperationalError):
-            raise
-        if classify(error, bool(connection.closed)) in _ANOTHER_TIME:
-            raise psycopg2.OperationalError(one_line(error)) from error
-        said = ", ".join(filter(None, (error.diag.message_primary, error.diag.message_detail))) or str(error)
-        raise SchemaError(f"the database refused to change its tables: {' '.join(said.split())}") from error
+        raise _told_apart(error, connection) from error
     finally:
         force_close(connection)
+
+
+def _told_apart(error: psycopg2.Error, connection: Connection) -> Exception:
+    """Return an ``OperationalError`` if the step may go better another time, else a ``SchemaError``."""
+    if classify(error, bool(connection.closed)) in _ANOTHER_TIME:
+        return psycopg2.OperationalError(one_line(error))
+    said = ", ".join(filter(None, (error.diag.message_primary, error.diag.message_detail))) or str(error)
+    return SchemaError(f"the database refused to change its tables: {' '.join(said.split())}")
 
 
 @inlineCallbacks

@@ -11,7 +11,7 @@ _EXPECTED: Final = "platziverse_expected"
 #: Name and description of every object of a schema that is ours, or stands on a table of ours.
 _OBJECTS: Final = """WITH ours AS (
     SELECT oid, relname, relispartition, relkind FROM pg_class WHERE relnamespace = %(schema)s::regnamespace
-    AND (relname = ANY(%(tables)s) OR relname ~ '^(metrics|message_keys)_(default|[0-9_]+)$'))
+    AND (relname = ANY(%(tables)s) OR relname ~ '^(metrics(_5m|_1h)?|message_keys)_(default|[0-9_]+)$'))
 SELECT 'column ' || relname || '.' || attname, format_type(atttypid, atttypmod)
     || CASE WHEN attnotnull THEN ' not null' ELSE '' END
     || CASE WHEN attgenerated <> '' OR attidentity <> '' THEN ' generated'

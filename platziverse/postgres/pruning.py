@@ -33,29 +33,34 @@ _NOW: Final = "SELECT extract(epoch FROM clock_timestamp())"
 _MISSING: Final = "SELECT * FROM platziverse_missing_partitions()"
 _ADD: Final = "SELECT platziverse_add_partition(%s, %s, %s, %s, %s)"
 _OLD_DAYS: Final = "SELECT platziverse_old_days()"
-_OLD_MONTHS: Final = "SELECT platziverse_old_months(now() - make_interval(months => %s))"
+_OLD_PARTS: Final = "SELECT platziverse_old_parts(%s, %s, now() - make_interval(months => %s))"
 #: Ids of agents are integers, as the original's; from this share of them on somebody should know.
 _SPENT: Final = "SELECT coalesce(pg_sequence_last_value('agents_id_seq'), 0) / 2147483647.0"
 MANY: Final = 0.8
 _DROP: Final = "DROP TABLE IF EXISTS {}"
 _FORGET: Final = f"SELECT platziverse_forget(now(), {PORTION})"
+_FORGET_SESSIONS: Final = f"SELECT platziverse_forget_sessions({PORTION})"
 # Fewer: for each of them the trigger of the table looks for metrics.
 _AGENTS: Final = f"SELECT platziverse_prune_agents(now() - make_interval(months => %s), {PORTION // 25})"
 _OLDEST: Final = "SELECT platziverse_oldest_kept(now() - make_interval(months => %s))"
+_OLDEST_ROLL_UP: Final = "SELECT platziverse_oldest_roll_up(%s, %s, now() - make_interval(months => %s))"
 _TOO_OLD: Final = "SELECT platziverse_rejected_before(%s)"
 _TOO_MANY: Final = """SELECT CASE WHEN pg_total_relation_size('rejected_messages') > %s
     THEN platziverse_rejected_beyond(%s) END"""
 _DELETE: Final = """WITH gone AS (DELETE FROM {table} WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM {table} WHERE {column} {comparison} %s LIMIT {portion})) RETURNING 1)
     SELECT count(*)::integer FROM gone"""
-_METRICS_BEFORE, _REJECTED_BEFORE, _REJECTED_UP_TO = (
+_METRICS_BEFORE, _5M_BEFORE, _1H_BEFORE, _REJECTED_BEFORE, _REJECTED_UP_TO = (
     _DELETE.format(table=table, column=column, comparison=comparison, portion=PORTION)
     for table, column, comparison in (
         ("metrics_default", '"createdAt"', "<"),
+        ("metrics_5m_default", "bucket", "<"),
+        ("metrics_1h_default", "bucket", "<"),
         ("rejected_messages", '"createdAt"', "<"),
         ("rejected_messages", "id", "<="),
     )
 )
+_ROLL_UPS_BEFORE: Final = {"metrics_5m": _5M_BEFORE, "metrics_1h": _1H_BEFORE}
 
 _Steps = Generator["Deferred[Any]", Any, Any]
 
@@ -65,6 +70,8 @@ class Kept:
     """Kept says how long rows are kept; 0: for ever.
 
     :param months: of metrics, besides the current one.
+    :param months_5m: of roll-ups of 5 minutes.
+    :param months_1h: of roll-ups of 1 hour; a year goes when all of it is older.
     :param rejected_days: of rejected messages.
     :param rejected_bytes: of rejected messages, the newest first.
     """
@@ -72,13 +79,28 @@ class Kept:
     months: int = 0
     rejected_days: int = 90
     rejected_bytes: int = 1 << 30
+    months_5m: int = 0
+    months_1h: int = 0
+
+    @property
+    def levels(self) -> "list[tuple[str, str, str, int]]":
+        """Return the setting, the table, what a partition spans, and the months, of each level that ends."""
+        return [
+            level
+            for level in (
+                ("keep_months", "metrics", "month", self.months),
+                ("keep_5m_months", "metrics_5m", "month", self.months_5m),
+                ("keep_1h_months", "metrics_1h", "year", self.months_1h),
+            )
+            if level[-1]
+        ]
 
 
 class Pruning:
     """A Pruning is one run.
 
     :param wall_clock: returns seconds since the epoch, as this machine has them.
-    :param deleted: is added to: how many rejected messages were deleted, by the name of the setting.
+    :param deleted: is added to: how many rejected messages, and partitions, went, by the setting's name.
     """
 
     def __init__(
@@ -126,6 +148,7 @@ class Pruning:
     @inlineCallbacks
     def _old_rows(self) -> _Steps:
         yield self._in_portions(_FORGET)
+        yield self._in_portions(_FORGET_SESSIONS)
         if self._kept.rejected_days:
             yield self._old_rejected(self._kept.rejected_days)
         yield self.too_many_rejected()
@@ -137,15 +160,27 @@ class Pruning:
                 text = "{rows} metrics beside their months were deleted, and {agents} agents that have none"
                 text += " and have gone for as long: keep_months = {months}"
                 log.info(text, rows=rows, agents=agents, months=months)
+        yield self._old_roll_ups()
+
+    @inlineCallbacks
+    def _old_roll_ups(self) -> _Steps:
+        """Delete roll-ups beside their partitions, of which there are few."""
+        for _, table, span, months in self._kept.levels:
+            if table != "metrics":
+                ((oldest,),) = yield self._ask(_OLDEST_ROLL_UP, (table, span, months))
+                yield self._in_portions(_ROLL_UPS_BEFORE[table], (oldest,))
 
     @inlineCallbacks
     def _old_partitions(self) -> _Steps:
         for (part,) in (yield self._ask(_OLD_DAYS)):
             yield self._briefly(_DROP.format(part))
-        if months := self._kept.months:
-            for (part,) in (yield self._ask(_OLD_MONTHS, (months,))):
+        for setting, table, span, months in self._kept.levels:
+            for (part,) in (yield self._ask(_OLD_PARTS, (table, span, months))):
                 yield self._briefly(_DROP.format(part))
-                log.info("{part} was dropped: keep_months = {months}", part=part, months=months)
+                self._deleted[setting] += 1
+                log.info(
+                    "{part} was dropped: {setting} = {months}", part=part, setting=setting, months=months
+                )
 
     @inlineCallbacks
     def too_many_rejected(self) -> _Steps:

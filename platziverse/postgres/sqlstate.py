@@ -30,7 +30,7 @@ class Action(Enum):
     BAD_ROW = auto()
     #: Rights, tables or logins are wrong, which no data is to blame for: alarm, and again after a pause.
     SETUP = auto()
-    #: Agents are no longer as we left them: again, without relying on memory.
+    #: Agents are no longer as we left them, or this daemon counts as dead: again, without relying on memory.
     STALE = auto()
     #: Again a few times; then it must be some row.
     UNKNOWN = auto()
@@ -53,6 +53,7 @@ POLICY: Final = {
     "55": Action.PAUSE,
     "53": Action.PAUSE,
     "54": Action.PAUSE,
+    "54000": Action.BAD_ROW,  # a name too long for an index
     "58": Action.PAUSE,
     "57014": Action.HALVE,
     "22": Action.BAD_ROW,
@@ -75,6 +76,7 @@ POLICY: Final = {
     "3D": Action.SETUP,
     "3F": Action.SETUP,
     "PV001": Action.STALE,
+    "PV003": Action.STALE,
 }
 
 #: libpq gives no SQLSTATE for a refused login, only the server's words.
@@ -96,6 +98,8 @@ def classify(error: BaseException, closed: bool = False) -> Action:
     state: str | None = getattr(error, "pgcode", None)
     if state == "23514" and not error.diag.constraint_name:  # type: ignore[attr-defined]
         return Action.RETRY  # no partition takes the row: one is being attached or detached
+    if state == "23505" and (error.diag.table_name or "").startswith("mqtt_"):  # type: ignore[attr-defined]
+        return Action.BAD_ROW  # on a key that the broker has made up
     if state is not None:
         found = (POLICY.get(state[:length]) for length in (5, 2))
         return next((action for action in found if action is not None), Action.UNKNOWN)

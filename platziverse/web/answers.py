@@ -1,6 +1,7 @@
 """Answers: resources that are read, in JSON but for a few, with the errors in the original's shape."""
 
-from typing import Any, Final, cast
+from http import HTTPStatus
+from typing import Any, Final, Protocol, cast, runtime_checkable
 
 from msgspec.json import encode
 from twisted.internet.defer import Deferred
@@ -23,6 +24,17 @@ class HTTPError(Exception):
         self.text = text
 
 
+@runtime_checkable
+class Stream(Protocol):
+    """A Stream is an answer that is written bit by bit."""
+
+    def begin(self, request: Request) -> None:
+        """Begin to answer ``request``, or, if it is HEAD, answer it.
+
+        :raises HTTPError: the answer is another than 200.
+        """
+
+
 class Answer(Resource):
     """An Answer is a leaf of the tree; it answers GET and HEAD with the result of :meth:`answer`."""
 
@@ -32,14 +44,25 @@ class Answer(Resource):
     has_parts = False
 
     def answer(self, request: Request) -> Any:
-        """Return bytes, an object for JSON, or a Deferred of either.
+        """Return bytes, a Stream, an object for JSON, or a Deferred of any of them.
 
         :raises HTTPError: the answer is another than 200.
         """
         raise HTTPError(404, "not found")
 
     def render(self, request: Request) -> Any:
-        """Answer at once, or when the Deferred fires."""
+        """Answer at once, or when the Deferred fires.
+
+        Of HEAD the length alone: Twisted would say in the log that it leaves out a body, each time.
+        """
+        body = self._begin(request)
+        if request.method != b"HEAD" or body is NOT_DONE_YET:
+            return body
+        request.setHeader(b"Content-Length", b"%d" % len(body))
+        return b""
+
+    def _begin(self, request: Request) -> Any:
+        """Return the body, or ``NOT_DONE_YET``."""
         try:
             if request.method not in self.methods:
                 request.setHeader(b"Allow", b", ".join(self.methods))
@@ -47,10 +70,10 @@ class Answer(Resource):
             if request.postpath and not self.has_parts:
                 raise HTTPError(404, "not found")
             answer = self.answer(request)
+            if not isinstance(answer, Deferred):
+                return _body(answer, request)
         except Exception:
             return _failed(Failure(), request)
-        if not isinstance(answer, Deferred):
-            return _body(answer, request)
         answer.addCallback(_body, request).addErrback(_failed, request).addCallback(_send, request)
         return NOT_DONE_YET
 
@@ -72,27 +95,44 @@ class Refusal(Answer):
         raise HTTPError(*self._error)
 
 
-def _body(answer: Any, request: Request) -> bytes:
+def _body(answer: Any, request: Request) -> Any:
+    """Return the bytes of an answer, or ``NOT_DONE_YET``: it is a Stream that has begun.
+
+    :raises HTTPError: it cannot begin.
+    """
     if isinstance(answer, bytes):
         return answer
+    if isinstance(answer, Stream):
+        if not is_gone(request):
+            answer.begin(request)
+        return NOT_DONE_YET
     request.setHeader(b"Content-Type", JSON)
     return encode(answer)
 
 
-def _failed(failure: Failure, request: Request) -> bytes:
+def _failed(failure: Failure, request: Request) -> Any:
     error: Any = failure.value
     if isinstance(error, Unavailable):
         error = HTTPError(503, f"the database is away: {error}")
-        request.setHeader(b"Retry-After", b"5")
     elif not isinstance(error, HTTPError):
         cast(Any, request).site.failed(request, failure)
         error = HTTPError(500, "internal error")
-    request.setResponseCode(error.status)
+    # Twisted has no phrase for some, like 421.
+    request.setResponseCode(error.status, HTTPStatus(error.status).phrase.encode())
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        request.setHeader(b"WWW-Authenticate", b'Basic realm="platziverse", charset="UTF-8"')
+    if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        request.setHeader(b"Retry-After", b"5")
     return _body({"error": error.text}, request)
 
 
-def _send(body: bytes, request: Any) -> None:
-    if request.channel is None or request._disconnected:  # the client did not wait
+def is_gone(request: Any) -> bool:
+    """Return whether the client did not wait for the answer."""
+    return request.channel is None or bool(request._disconnected)
+
+
+def _send(body: Any, request: Any) -> None:
+    if body is NOT_DONE_YET or is_gone(request):
         return
     request.setHeader(b"Content-Length", b"%d" % len(body))
     request.write(body)

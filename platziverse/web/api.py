@@ -1,36 +1,40 @@
-"""``/api/``: read-only JSON, as the original platziverse answered, and ``/api/clients``."""
+"""``/api/``: read-only, and JSON but for streams. Four paths answer as the original platziverse did."""
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sized
 from datetime import datetime, timezone
+from functools import partial
 from heapq import nsmallest
 from importlib.resources import files
 from itertools import islice
 from operator import itemgetter
 from typing import Any, Final
-from urllib.parse import urlencode
 
 from msgspec import Raw
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.web.server import Request
 
-from platziverse.broker.ports import Session, SessionStore
-from platziverse.times import read_time
-from platziverse.web.answers import Answer, HTTPError, segments, text_of
+from platziverse.broker.ports import Session
+from platziverse.broker.sessions import Sessions
+from platziverse.web.answers import Answer, HTTPError, segments
+from platziverse.web.charts import Charts
 from platziverse.web.interfaces import ReadStore, Row
+from platziverse.web.query import DEFAULT_LIMIT, LONGEST, Query
+from platziverse.web.rejections import Rejections
 
-DEFAULT_LIMIT: Final = 20
-MAX_LIMIT: Final = 1000
-#: Subscriptions of each client in a list of clients.
+#: Subscriptions of each client in a list of clients, and of all together: a page takes a turn of the reactor.
 SHOWN_SUBSCRIPTIONS: Final = 100
-#: What has pages: its address, and the number of a row that ``after`` takes.
-PAGES: Final = {"agents": ("/api/agents", "id"), "clients": ("/api/clients", "number")}
-#: What ``connected=`` asks for; ``None``: all agents.
-WHICH: Final = {"true": True, "false": False, "all": None}
-#: Milliseconds since the epoch; the document names it too.
-LAST_MOMENT: Final = 253_370_764_800_000
-#: Longest uuid or type there can be.
-_LONGEST: Final = 255
+SHOWN_IN_ALL: Final = 2000
+NO_SUBSCRIPTIONS: Final[Row] = {"subscriptions": [], "subscriptionCount": 0}
+#: What has pages: its address, and the column of a row that ``after`` takes.
+PAGES: Final = {
+    "agents": ("/api/agents", "id"),
+    "clients": ("/api/clients", "number"),
+    "sessions": ("/api/sessions", "client"),
+    "daemons": ("/api/daemons", "number"),
+}
+
+#: Answers a query; what is behind the first segment of the path follows it.
+Route = Callable[..., Any]
 
 _DOCUMENT: Final = "openapi.json"
 
@@ -40,23 +44,44 @@ class Api(Answer):
 
     :param store: the tables.
     :param sessions: those of the broker.
+    :param now: seconds since the epoch.
+    :param more: further paths of one segment, and what answers them.
     """
 
     has_parts = True
 
-    def __init__(self, store: ReadStore, sessions: SessionStore) -> None:
+    def __init__(
+        self,
+        store: ReadStore,
+        sessions: Sessions,
+        now: Callable[[], float],
+        more: Mapping[str, Route],
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._store = store
         self._sessions = sessions
         self._document = Raw((files("platziverse.web") / _DOCUMENT).read_bytes())
-        self._routes: dict[tuple[str, int], Callable[..., Any]] = {
+        charts, rejections = Charts(store, now), Rejections(store)
+        self._routes: dict[tuple[str, int], Route] = {
             ("agents", 1): self._agents,
             ("agent", 2): self._agent,
             ("metrics", 2): self._types,
             ("metrics", 3): self._metrics,
+            ("series", 1): charts.series,
+            ("latest", 1): charts.latest,
+            ("rejected", 1): rejections.page,
+            ("rejected", 2): rejections.one,
             ("clients", 1): self._clients,
+            ("sessions", 1): self._list_sessions,
+            ("daemons", 1): self._daemons,
             (_DOCUMENT, 1): self._openapi,
+            **{(name, 1): route for name, route in more.items()},
         }
+
+    @property
+    def paths(self) -> Collection[tuple[str, int]]:
+        """The first segment of each path that there is, and how many segments it has."""
+        return self._routes.keys()
 
     def answer(self, request: Request) -> Any:
         """Answer by the path.
@@ -67,44 +92,41 @@ class Api(Answer):
         route = self._routes.get((path[0] if path else "", len(path)))
         if route is None:
             raise HTTPError(404, "not found")
-        query = _query(request)
+        query = Query(request)
         answer = route(query, *path[1:])
         if len(path) == 1 and path[0] in PAGES:
-            return maybeDeferred(lambda: answer).addCallback(_link, request, query, *PAGES[path[0]])
+            return maybeDeferred(lambda: answer).addCallback(_link, query, *PAGES[path[0]])
         return answer
 
-    def _agents(self, query: dict[str, str]) -> "Deferred[Any]":
-        _only(query, "username", "connected", "limit", "after")
-        which = query.get("connected", "true")
-        if which not in WHICH:
-            raise HTTPError(400, "connected must be true, false or all")
-        limit, after = _limit(query, MAX_LIMIT), _after(query)
-        return self._store.agents(query.get("username"), WHICH[which], after, limit)
+    def _agents(self, query: Query) -> "Deferred[Any]":
+        query.only("username", "connected", "limit", "after")
+        which, after, limit = query.connected("true"), query.after(), query.limit()
+        return self._store.agents(query.text("username"), which, after, limit)
 
-    def _agent(self, query: dict[str, str], uuid: str) -> "Deferred[Any]":
-        _only(query)
+    def _agent(self, query: Query, uuid: str) -> "Deferred[Any]":
+        query.only()
         missing = f"Agent not found with uuid {uuid}"
         _check_length(uuid, missing)
         return self._store.agent(uuid).addCallback(_found, missing)
 
-    def _types(self, query: dict[str, str], uuid: str) -> "Deferred[Any]":
-        _only(query)
+    def _types(self, query: Query, uuid: str) -> "Deferred[Any]":
+        query.only()
         missing = f"Metrics not found for agent with uuid {uuid}"
         _check_length(uuid, missing)
         return self._store.types(uuid).addCallback(_found, missing)
 
-    def _metrics(self, query: dict[str, str], uuid: str, type: str) -> "Deferred[Any]":
-        _only(query, "from", "to", "limit")
-        since, until = (_time(query, name) for name in ("from", "to"))
-        limit = _limit(query)
+    def _metrics(self, query: Query, uuid: str, type: str) -> "Deferred[Any]":
+        query.only("from", "to", "limit")
+        since, until = query.time("from"), query.time("to")
+        limit = query.limit(DEFAULT_LIMIT)
         missing = f"Metrics ({type}) not found for agent with uuid {uuid}"
         _check_length(uuid, missing)
         _check_length(type, missing)
         return self._store.metrics(uuid, type, since, until, limit).addCallback(_found, missing)
 
-    def _clients(self, query: dict[str, str]) -> list[Row]:
-        _only(query, "limit", "after")
-        limit, after = _limit(query, MAX_LIMIT), _after(query)
+    def _clients(self, query: Query) -> list[Row]:
+        query.only("limit", "after")
+        limit, after = query.limit(), query.after()
         connected = [
             (client.number, session)
             for session in self._sessions
@@ -112,18 +134,39 @@ class Api(Answer):
             and session.connection is not None
             and client.number > after
         ]
-        return [_client(session) for _, session in nsmallest(limit, connected, key=itemgetter(0))]
+        page = nsmallest(limit, connected, key=itemgetter(0))
+        shown = _shown(page)
+        return [_client(session, shown) for _, session in page]
 
-    def _openapi(self, query: dict[str, str]) -> Raw:
-        _only(query)
+    def _list_sessions(self, query: Query) -> "Deferred[list[Row]]":
+        query.only("limit", "after")
+        stored = self._store.sessions(query.text("after") or "", query.limit())
+        return stored.addCallback(self._with_present)
+
+    def _with_present(self, rows: list[Row]) -> list[Row]:
+        shown = _shown(rows)
+        return [_session(row, self._sessions.get(row["clientId"]), shown) for row in rows]
+
+    def _daemons(self, query: Query) -> "Deferred[list[Row]]":
+        query.only("limit", "after")
+        limit, after = query.limit(), query.after()
+        return self._store.daemons().addCallback(partial(_page_of_daemons, after, limit))
+
+    def _openapi(self, query: Query) -> Raw:
+        query.only()
         return self._document
 
 
-def _link(rows: list[Row], request: Request, query: dict[str, str], path: str, key: str) -> list[Row]:
+def _page_of_daemons(after: int, limit: int, rows: list[Row]) -> list[Row]:
+    """Return a page of all daemons: there are few."""
+    return [row for row in rows if row["number"] > after][:limit]
+
+
+def _link(rows: list[Row], query: Query, path: str, key: str) -> list[Row]:
     """Name the next page in the header Link, if this one is full (RFC 8288)."""
-    if len(rows) == _limit(query, MAX_LIMIT):
-        following = urlencode(query | {"after": str(rows[-1][key])})
-        request.setHeader(b"Link", f'<{path}?{following}>; rel="next"'.encode())
+    if len(rows) == query.limit():
+        following = query.following("after", str(rows[-1][key]))
+        query.request.setHeader(b"Link", f'<{path}?{following}>; rel="next"'.encode())
     return rows
 
 
@@ -134,68 +177,54 @@ def _found(answer: Any, missing: str) -> Any:
 
 
 def _check_length(text: str, missing: str) -> None:
-    if not 0 < len(text) <= _LONGEST:
+    if not 0 < len(text) <= LONGEST:
         raise HTTPError(404, missing)
 
 
-def _query(request: Any) -> dict[str, str]:
-    query = {}
-    for name, values in request.args.items():
-        if len(values) != 1:
-            raise HTTPError(400, f"{text_of(name)} is given {len(values)} times")
-        query[text_of(name)] = text_of(values[0])
-    return query
-
-
-def _only(query: dict[str, str], *names: str) -> None:
-    for name in query:
-        if name not in names:
-            raise HTTPError(400, f"unknown parameter {name}")
-
-
-def _time(query: dict[str, str], name: str) -> datetime | None:
-    """Return a time of the query, in RFC 3339 or milliseconds since the epoch; ``None``: it has none."""
-    text = query.get(name)
-    if text is None:
-        return None
-    try:
-        if re.fullmatch(r"\d{1,15}", text, re.ASCII) and int(text) <= LAST_MOMENT:
-            return datetime.fromtimestamp(int(text) / 1000, timezone.utc)
-        return read_time(text)
-    except (ValueError, OverflowError, OSError):
-        pass
-    raise HTTPError(400, f"{name} must be a time like 2026-11-24T04:07:00Z or milliseconds since the epoch")
-
-
-def _after(query: dict[str, str]) -> int:
-    text = query.get("after", "0")
-    if re.fullmatch(r"\d{1,15}", text, re.ASCII):
-        return int(text)
-    raise HTTPError(400, "after must be a number, the last one of the page before")
-
-
-def _client(session: Session) -> Row:
+def _client(session: Session, shown: int) -> Row:
     client = session.client
     assert client is not None
-    filters = islice(session.subscriptions.items(), SHOWN_SUBSCRIPTIONS)
     return {
         "id": client.client_id,
         "number": client.number,
         "address": client.address,
         "user": client.username,
         "since": _iso(client.since),
-        "subscriptions": [{"filter": topic_filter, "qos": qos} for topic_filter, qos in filters],
-        "subscriptionCount": len(session.subscriptions),
+        **_subscriptions(session, shown),
         "queue": session.queued + session.inflight,
         "dropped": session.dropped,
     }
 
 
-def _limit(query: dict[str, str], default: int = DEFAULT_LIMIT) -> int:
-    text = query.get("limit", str(default))
-    if re.fullmatch(r"\d{1,9}", text, re.ASCII) and 1 <= int(text) <= MAX_LIMIT:
-        return int(text)
-    raise HTTPError(400, f"limit must be a number from 1 to {MAX_LIMIT}")
+def _session(stored: Row, session: Session | None, shown: int) -> Row:
+    """Return a durable Session as JSON shows it: who and since when by the tables, the rest as it is now.
+
+    :param stored: see ``ReadStore.sessions``.
+    """
+    return {
+        "client": stored["clientId"],
+        "user": stored["username"],
+        "connected": session is not None and session.connection is not None,
+        "absentSince": stored["absentSince"],
+        "since": stored["createdAt"],
+        **(_subscriptions(session, shown) if session is not None else NO_SUBSCRIPTIONS),
+        "messages": session.queued + session.inflight if session is not None else 0,
+        "bytes": session.queued_bytes if session is not None else 0,
+        "oldest": stored["oldest"],
+        "dropped": session.dropped if session is not None else 0,
+    }
+
+
+def _shown(page: Sized) -> int:
+    return min(SHOWN_SUBSCRIPTIONS, SHOWN_IN_ALL // max(1, len(page)))
+
+
+def _subscriptions(session: Session, shown: int) -> Row:
+    filters = islice(session.subscriptions.items(), shown)
+    return {
+        "subscriptions": [{"filter": topic_filter, "qos": qos} for topic_filter, qos in filters],
+        "subscriptionCount": len(session.subscriptions),
+    }
 
 
 def _iso(seconds: float) -> str:

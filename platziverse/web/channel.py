@@ -1,6 +1,7 @@
 """The HTTP connection: which requests are read from it, and how long it may take."""
 
 import re
+from collections.abc import Callable, Iterable
 from typing import Any, Final, cast
 
 from twisted.web.http import HTTPChannel
@@ -18,6 +19,42 @@ BODY_REFUSED: Final = (
 )
 
 
+#: Share of ``max_memory`` that answers may take which nobody reads.
+SHARE: Final = 0.25
+
+
+class Unread:
+    """Unread counts the bytes of answers that wait for their clients, where they grow.
+
+    When all together are too many, the connections that have taken nothing for longest are cut.
+
+    :param budget: ``max_memory``; 0: no limit.
+    :param cut: called with each connection that has to go, and the bytes that wait for it.
+    :ivar total: how many bytes wait now.
+    """
+
+    def __init__(self, budget: int, cut: "Callable[[Channel, int], None]") -> None:
+        self.total = 0
+        self._most = budget * SHARE
+        self._cut = cut
+        # In the order in which they stopped reading.
+        self._waiting: dict[Channel, int] = {}
+
+    def add(self, channel: "Channel", size: int) -> None:
+        """Count ``size`` more bytes that wait for this client."""
+        self._waiting[channel] = self._waiting.get(channel, 0) + size
+        self.total += size
+        while self._most and self.total > self._most:
+            oldest = next(iter(self._waiting))
+            self._cut(oldest, self.taken(oldest))
+
+    def taken(self, channel: "Channel") -> int:
+        """Count those of a client no more, which has taken them or has gone; return how many there were."""
+        size = self._waiting.pop(channel, 0)
+        self.total -= size
+        return size
+
+
 class Channel(HTTPChannel):
     """Reads requests: no bodies, and each one complete in its time, however it trickles in."""
 
@@ -30,6 +67,22 @@ class Channel(HTTPChannel):
     _resting = False
     #: A request line has come, and its request is not answered.
     _within = False
+
+    def write(self, data: bytes) -> None:
+        """Hand on a part of an answer; what the client does not take at once is counted."""
+        super().write(data)  # type: ignore[no-untyped-call]
+        self._count(len(data))
+
+    def writeSequence(self, iovec: Iterable[bytes]) -> None:
+        """Hand on a chunk of an answer; likewise."""
+        pieces = list(iovec)  # streams share the bytes of events
+        super().writeSequence(pieces)  # type: ignore[no-untyped-call]
+        self._count(sum(map(len, pieces)))
+
+    def _count(self, size: int) -> None:
+        if self._full:
+            site: Any = self.factory
+            site.unread.add(self, size)
 
     def resetTimeout(self) -> None:
         """Do nothing: the time runs from the end of the last request, not from the last byte."""
@@ -74,7 +127,12 @@ class Channel(HTTPChannel):
             self._handlingRequest = True
             self.setRawMode()  # type: ignore[no-untyped-call]
             self._dataBuffer += [more] if more else []
-            cast(Any, self).callLater(0, self._begin_next)
+            self._begin_soon()
+
+    def _begin_soon(self) -> None:
+        """Begin with the next request in the next turn, or in a later one if others are waiting."""
+        site: Any = self.factory
+        cast(Any, self).callLater(0, site.in_turn, self._begin_next)
 
     def _begin_next(self) -> None:
         self._resting = self._full
@@ -93,10 +151,12 @@ class Channel(HTTPChannel):
     def resumeProducing(self) -> None:
         """Go on: the client has taken what it was sent."""
         self._full = False
+        site: Any = self.factory
+        site.unread.taken(self)
         super().resumeProducing()  # type: ignore[no-untyped-call]
         if self._resting:
             self._resting = False
-            cast(Any, self).callLater(0, self._begin_next)
+            self._begin_soon()
 
     def rawDataReceived(self, data: bytes) -> None:
         """Take bytes of a body, unless the request was refused: all that follows is ignored."""
@@ -126,7 +186,9 @@ class Channel(HTTPChannel):
             super().loseConnection()  # type: ignore[no-untyped-call]
 
     def connectionLost(self, reason: Any = None) -> None:
-        """Make room for another connection."""
+        """Make room for another connection; requests that wait for their turn are answered no more."""
+        self._leaving = True
         site: Any = self.factory
         site.left(self)
+        site.unread.taken(self)
         super().connectionLost(reason)  # type: ignore[no-untyped-call]

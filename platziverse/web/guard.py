@@ -11,6 +11,7 @@ from twisted.web.server import Request
 from platziverse.broker.addresses import FORWARDED, is_local, parsed
 from platziverse.web.answers import Refusal
 from platziverse.web.health import Health, Readiness
+from platziverse.web.readers import Login, credentials
 from platziverse.web.settings import WebSettings
 
 
@@ -19,10 +20,12 @@ class Guard:
 
     :param lets_in: whether an MQTT client without a login may connect; its argument is whether the client is
         on this machine.
+    :ivar asks_for_logins: readers are users of MQTT.
     """
 
     def __init__(self, settings: WebSettings, lets_in: Callable[[bool], bool]) -> None:
         self._everyone = settings.readers == "everyone"
+        self.asks_for_logins = settings.readers == "users"
         self._hosts = frozenset(host.lower().strip("[]") for host in settings.hosts)
         self._origins = frozenset(origin.lower() for origin in settings.origins)
         self._websocket_origins = frozenset(origin.lower() for origin in settings.websocket_origins)
@@ -34,13 +37,30 @@ class Guard:
 
         Health checks call us whatever they like: a name in the cluster, or the one a balancer was given.
         """
-        if not (isinstance(resource, Health | Readiness) or self._may_name(host_of(request))):
+        if not (isinstance(resource, Health | Readiness) or self._may_name(request)):
             return Refusal(421, "this Host is not answered here; see the setting web.hosts")
         if not self._may_come_from(request):
             return Refusal(403, "this Origin may not read; see the setting web.origins")
-        if not (self._everyone or isinstance(resource, Health | Readiness | Refusal) or is_near(request)):
+        if self._everyone or self.asks_for_logins or isinstance(resource, Health | Readiness | Refusal):
+            return None
+        if not is_near(request):
             return Refusal(403, "only this machine may read; see the setting web.readers")
         return None
+
+    def login(self, request: Request) -> Login | Refusal:
+        """Return what a request shows of its sender, or what to answer instead.
+
+        A password that has gone over a network in the open is known to others: such a request is refused
+        whether it is right or not, so that nobody gets used to it.
+        """
+        header = header_of(request, b"Authorization")
+        username, password = (credentials(header) or ("", b"")) if header else (None, b"")
+        if username == "":
+            return Refusal(401, "Authorization must be Basic, with a user name and a password")
+        if header and not is_private(request):
+            return Refusal(403, "a password is taken over TLS only; ask with https")
+        channel: Any = request.channel
+        return Login(username, password, peer_of(request), is_near(request), channel.transport)
 
     def check_websocket(self, request: Request) -> Resource | None:
         """Return what to answer instead of opening a WebSocket for MQTT, or ``None`` when it may be opened.
@@ -57,10 +77,22 @@ class Guard:
             return None
         return Refusal(403, "this Origin may not connect; see the setting web.websocket_origins")
 
-    def _may_name(self, host: str) -> bool:
-        if not self._hosts and (self._everyone or not host):
+    def _may_name(self, request: Request) -> bool:
+        """Return whether Host is a name that we have, wherever a page of another name could read."""
+        host = host_of(request)
+        if not self._hosts and (not host or self._is_for_anybody(request)):
             return True
         return self._is_ours(host)
+
+    def _is_for_anybody(self, request: Request) -> bool:
+        """Return whether where a request comes from changes nothing: no page has the password of another."""
+        if not self.asks_for_logins:
+            return self._everyone
+        return (
+            self._lets_in(False)
+            or not self._lets_in(True)
+            or request.requestHeaders.hasHeader("Authorization")
+        )
 
     def _is_ours(self, host: str) -> bool:
         """Return whether ``host`` is a name of this machine, which nobody else can have made lead here."""
@@ -102,6 +134,22 @@ def header_of(request: Request, name: bytes) -> str:
     """Return the last line of a header, or ``""``; bytes that are not ASCII are read as Latin-1."""
     value: bytes | None = request.getHeader(name)
     return (value or b"").decode("latin-1")
+
+
+def peer_of(request: Request) -> str:
+    """Return the address of the client, for logs."""
+    return written(request.getClientAddress())
+
+
+def written(address: Any) -> str:
+    """Return an address as logs have it."""
+    return f"{getattr(address, 'host', 'unix')}:{getattr(address, 'port', 0)}"
+
+
+def is_private(request: Request) -> bool:
+    """Return whether nobody has read what the client has sent: it came inside TLS, or not over a network."""
+    peer, own = (getattr(end, "host", None) for end in (request.getClientAddress(), request.getHost()))
+    return request.isSecure() or is_local(peer, own)
 
 
 def is_near(request: Request) -> bool:

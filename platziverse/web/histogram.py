@@ -19,10 +19,29 @@ class Histogram:
         self._counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
 
-    def observe(self, value: float) -> None:
-        """Count one value."""
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self.sum += value
+    def observe(self, value: float, count: int = 1) -> None:
+        """Count a value that came so many times."""
+        self._counts[bisect_left(self._bounds, value)] += count
+        self.sum += value * count
+
+    @property
+    def counts(self) -> list[int]:
+        """How many values there were in each bucket, the last one without a bound."""
+        return self._counts.copy()
+
+    def quantile(self, share: float, before: Sequence[int]) -> float | None:
+        """Return the bound that a share of the values since ``before`` does not exceed, or the highest one.
+
+        :param before: ``counts`` of an earlier time.
+        :return: ``None``: there were none since.
+        """
+        since = [now - then for now, then in zip(self._counts, before, strict=True)]
+        wanted, seen = share * sum(since), 0
+        for bound, count in zip([*self._bounds, self._bounds[-1]], since, strict=True):
+            seen += count
+            if count and seen >= wanted:
+                return bound
+        return None
 
     def buckets(self) -> Iterator[tuple[str, float]]:
         """Bound and how many values are not above it, the last one ``"+Inf"``."""

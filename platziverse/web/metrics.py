@@ -15,6 +15,8 @@ from platziverse.web.turns import Turns
 
 PREFIX: Final = "platziverse_"
 STATES: Final = ("connecting", "ready", "away")
+#: The settings of how long roll-ups are kept.
+ROLLED_UP: Final = ("keep_5m_months", "keep_1h_months")
 
 _SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _ENTRIES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
@@ -33,9 +35,9 @@ class Observations:
         self.batch_entries.observe(entries)
         self.commit_seconds.observe(seconds)
 
-    def ack(self, seconds: float) -> None:
-        """Count one PUBLISH that is acknowledged; ``Shared`` of net calls it."""
-        self.ack_seconds.observe(seconds)
+    def ack(self, seconds: float, count: int) -> None:
+        """Count PUBLISHes that are acknowledged together; ``Shared`` of net calls it."""
+        self.ack_seconds.observe(seconds, count)
 
 
 class DaemonCollector:
@@ -54,13 +56,16 @@ class DaemonCollector:
         observations: Observations,
         turns: Turns,
         upkeep: ports.Upkeep,
+        kept: ports.Keeper | None = None,
+        rules: ports.Rules | None = None,
+        sharing: ports.Sharing | None = None,
     ) -> None:
         self._version = version
         self._broker, self._connections, self._handlers = broker, connections, handlers
         self._crowd, self._arrivals = crowd, arrivals
         self._writer, self._database = writer, database
         self._observations, self._turns = observations, turns
-        self._upkeep = upkeep
+        self._upkeep, self._kept, self._rules, self._sharing = upkeep, kept, rules, sharing
 
     def collect(self) -> Iterator[Metric]:
         """Return all metrics."""
@@ -70,9 +75,41 @@ class DaemonCollector:
         yield from self._messages()
         yield from self._errors()
         yield from self._queues()
+        yield from self._durable()
         yield from self._memory()
         yield from self._ingest()
         yield from self._store()
+        yield from self._recorded()
+        yield from self._daemons()
+
+    def _recorded(self) -> Iterator[Metric]:
+        rules = self._rules
+        if rules is not None:
+            of = "rule", "outcome"
+            yield _counter("rule_messages", "Messages that have a rule.", rules.outcomes, of)
+            ignored = {(rule,): count for rule, count in rules.ignored_values.items()}
+            text = "Values that were no numbers, of messages that are stored."
+            yield _counter("rule_ignored_values", text, ignored, ("rule",))
+
+    def _daemons(self) -> Iterator[Metric]:
+        others, inherited = self._upkeep.others, self._upkeep.inherited
+        yield _gauge("daemons", "Daemons that share their clients, this one too.", others + 1)
+        taken = {(kind,): count for kind, count in inherited.items()}
+        yield _counter("inherited", "Taken over from daemons that were dead or left.", taken, ("kind",))
+        if (sharing := self._sharing) is not None:
+            events = {(event,): count for event, count in sharing.events.items()}
+            yield _counter("bus_frames", "Frames of daemons, by what became of them.", events, ("event",))
+            came = {(str(daemon),): count for daemon, count in sharing.received.items()}
+            yield _counter("bus_messages_received", "Messages of other daemons.", came, ("daemon",))
+            gaps = {(str(daemon),): count for daemon, count in sharing.gaps.items()}
+            yield _counter("bus_gaps", "Times that frames of a daemon were missing.", gaps, ("daemon",))
+            moved = {(way,): count for way, count in sharing.moved.items()}
+            text = "Durable Sessions that came with their clients from other daemons, and that have gone."
+            yield _counter("sessions_moved", text, moved, ("way",))
+            yield _counter(
+                "messages_delayed", "Messages that waited for Sessions on their way.", sharing.delayed
+            )
+            yield _gauge("interest_keys", "Keys that clients of other daemons listen to.", sharing.keys)
 
     def _clients(self) -> Iterator[Metric]:
         broker, traffic = self._broker, self._broker.traffic
@@ -82,13 +119,19 @@ class DaemonCollector:
         yield _gauge("clients", "Clients connected now.", broker.connected)
         yield _gauge("agents", "Agents connected now.", self._handlers.presence.agents)
         yield _counter("connections_opened", "Network Connections opened.", traffic.connections_opened)
-        full = {("total",): 0, ("address",): 0, ("http",): 0}
+        full = {(reason,): 0 for reason in ("total", "address", "http", "streams", "exports")}
         full |= {(reason,): count for reason, count in traffic.connections_refused.items()}
         yield _counter("connections_refused", "Closed at once for want of room.", full, ("reason",))
         late = traffic.connections_delayed
         yield _counter("connections_delayed", "Attended to later, as too many came at once.", late)
         unended = traffic.requests_timed_out
+        unread = traffic.answers_cut
+        yield _counter("http_answers_cut", "HTTP answers cut, as nobody read them.", unread)
+        dropped = traffic.events_dropped
+        yield _counter("http_events_dropped", "Events that streams over HTTP did not get.", dropped)
         yield _counter("http_requests_timed_out", "HTTP requests that did not end in time.", unended)
+        delayed = traffic.takeovers_delayed
+        yield _counter("takeovers_delayed", "Clients that take each other over, slowed down.", delayed)
         yield _counter("connects_accepted", "CONNECTs accepted.", traffic.connects_accepted)
         yield _counter("takeovers", "Closed as another came with its identifier.", traffic.takeovers)
         refused = {(reason,): count for reason, count in traffic.connects_refused.items()}
@@ -123,6 +166,8 @@ class DaemonCollector:
         left = traffic.leftovers_dropped
         yield _counter("leftovers_dropped", "QoS 0 of ended connections, while all queues were full.", left)
         yield _counter("messages_denied", "Publishes that their clients may not.", traffic.publish_denied)
+        notices = traffic.bridge_notifications
+        yield _counter("bridge_notifications", "What bridges say of themselves; ignored.", notices)
         refused = {(reason,): count for reason, count in traffic.subscriptions_refused.items()}
         yield _counter("subscriptions_refused", "Answered with 0x80.", refused, ("reason",))
 
@@ -134,6 +179,8 @@ class DaemonCollector:
         )
         unknown = traffic.unknown_acknowledgements
         yield _counter("unknown_acknowledgements", "Of messages that were not in flight.", unknown)
+        missed = traffic.pubrels_missed
+        yield _counter("pubrels_missed", "QoS 2 messages without PUBREL, forgotten to make room.", missed)
         bugs = traffic.internal_errors + database.internal_errors
         yield _counter("internal_errors", "Bugs of the daemon.", bugs)
         suspended = self._connections.deadlines.suspensions
@@ -144,18 +191,37 @@ class DaemonCollector:
         yield _gauge("unfinished_messages", "Publishes not yet stored.", flow.unfinished)
         yield _gauge("unfinished_bytes", "Bytes of publishes not yet stored.", flow.unfinished_bytes)
         yield _gauge("held_connections", "Connections held back until the store is done.", flow.held)
-        waiting = inflight = 0
+        waiting = inflight = size = 0
         for session in self._broker.sessions:
             waiting += session.queued
             inflight += session.inflight
+            size += session.queued_bytes
         yield _gauge("queued_messages", "Messages that wait for their receivers.", waiting)
+        yield _gauge("queued_bytes", "Their Topic Names and payloads.", size)
         yield _gauge("inflight_messages", "Messages sent and not yet acknowledged.", inflight)
+
+    def _durable(self) -> Iterator[Metric]:
+        durable, kept = self._broker.durable, self._kept
+        if durable is None or kept is None:
+            return
+        text = "Messages for durable Sessions that all of them acknowledged within the grace."
+        yield _counter("durable_messages_discharged", text, durable.discharged)
+        yield _counter("durable_messages_saved", "The others, which were written.", durable.saved)
+        yield _gauge("records_waiting", "Changes of Sessions not yet committed.", kept.writer.waiting)
+        yield _counter("records_refused", "Those that the database refused.", kept.connections.refused)
+        yield _counter("rows_unreadable", "Rows of Sessions that were left out.", kept.reader.unreadable)
+        yield _gauge("loading", "1 while a start loads Sessions.", int(self._broker.loading is not None))
 
     def _memory(self) -> Iterator[Metric]:
         memory, traffic = self._connections.pressure, self._broker.traffic
         yield _gauge("memory_used_bytes", "Bytes of sessions and messages, estimated.", memory.used)
         yield _gauge("memory_budget_bytes", "What they may take: limits.max_memory.", memory.budget)
         yield _counter("rate_holds", "Times that a client sent faster than it may.", traffic.rate_holds)
+        ended, stored = traffic.turns_ended, traffic.store_holds
+        yield _counter("turns_ended", "Times that the others got their turn first.", ended)
+        yield _counter("store_holds", "Times that a client was held until the store is done.", stored)
+        begun = traffic.queues_begun
+        yield _counter("queues_begun", "Times that messages began to wait for a connected client.", begun)
         held, slow = traffic.receiver_holds, traffic.receivers_too_slow
         yield _counter("receiver_holds", "Times that a full queue began to hold its publishers.", held)
         yield _counter("receivers_too_slow", "Times that one had held them for long enough.", slow)
@@ -182,6 +248,8 @@ class DaemonCollector:
         yield _counter("ingest_rejected", "Messages kept in rejected_messages.", writer.rejected)
         yield _gauge("ingest_pending", "Messages not yet committed.", writer.pending)
         yield _gauge("ingest_waiting", "Entries of all kinds not yet committed.", writer.waiting)
+        met = {(setting,): count for setting, count in writer.limits_met.items()}
+        yield _counter("ingest_limits_met", "Times that a setting of [ingest] was met.", met, ("setting",))
         kinds = {(kind,): count for kind, count in handlers.rejected.items()}
         kinds[("database",)] = self._database.refused
         yield _counter("rejected_messages", "Messages rejected, by reason.", kinds, ("reason",))
@@ -193,11 +261,16 @@ class DaemonCollector:
         yield _counter("redelivered_messages", "Messages that came again before being stored.", redelivered)
 
     def _store(self) -> Iterator[Metric]:
-        state = self._database.state.partition(":")[0]
+        state = self._upkeep.state.partition(":")[0]
         states = {(name,): int(name == state) for name in STATES}
         yield _gauge("database_state", "1 for the state the database is in.", states, ("state",))
         deleted = {("keep_rejected_days",): 0, ("keep_rejected_bytes",): 0}
         deleted |= {(setting,): count for setting, count in self._upkeep.deleted.items()}
+        dropped = {(setting,): deleted.pop((setting,), 0) for setting in ROLLED_UP}
+        months = deleted.pop(("keep_months",), 0)
+        yield _counter("months_dropped", "Months of metrics dropped: keep_months.", months)
+        yield _counter("roll_ups_dropped", "Partitions of roll-ups dropped.", dropped, ("setting",))
+        yield from self._roll_ups()
         yield _counter("rejected_messages_deleted", "Old rejected messages deleted.", deleted, ("setting",))
         if (apart := self._upkeep.apart) is not None:
             yield _gauge("clock_difference_seconds", "Our clock's time minus the database's.", apart)
@@ -207,6 +280,14 @@ class DaemonCollector:
         yield _histogram("commit_seconds", "Time to commit a batch.", seen.commit_seconds)
         late = "How late timers fire: what is left of the reactor's turn."
         yield _histogram("reactor_turn_seconds", late, self._turns.lateness)
+
+    def _roll_ups(self) -> Iterator[Metric]:
+        roll_ups = self._upkeep.roll_ups
+        if roll_ups is not None:
+            yield _gauge("roll_up_waiting", "Buckets that are marked and not made yet.", roll_ups.waiting)
+            yield _counter("roll_up_buckets", "Buckets of roll-ups that were made.", roll_ups.buckets)
+            text = "Time that their statements took, the database's."
+            yield _counter("roll_up_seconds", text, roll_ups.seconds)
 
 
 def _by_qos(direction: str, counts: Sequence[int]) -> dict[tuple[str, ...], float]:
@@ -235,16 +316,38 @@ def _histogram(name: str, text: str, histogram: Histogram) -> Metric:
     )
 
 
+class BusCollector:
+    """A BusCollector makes the metrics of the bus to other daemons."""
+
+    def __init__(self, bus: ports.Bus) -> None:
+        self._bus = bus
+
+    def collect(self) -> Iterator[Metric]:
+        """Return all metrics."""
+        bus, state = self._bus, self._bus.state.partition(":")[0]
+        states = {(name,): int(name == state) for name in STATES}
+        yield _gauge("bus_state", "1 for the state the bus is in.", states, ("state",))
+        yield _counter("bus_frames_lost", "Frames for other daemons that were lost or dropped.", bus.lost)
+        yield _counter("bus_messages_missed", "Messages of other daemons that have not come.", bus.missed)
+        yield _counter("bus_messages_refused", "Messages that were not of this set.", bus.refused)
+
+
+def exposed(registry: Any, request: Request) -> bytes:
+    """Return the metrics of ``registry`` in the format that the request prefers, and name the format."""
+    encode, content_type = choose_encoder(request.getHeader("Accept") or "")
+    request.setHeader("Content-Type", content_type)
+    return encode(registry)
+
+
 class MetricsPage(Answer):
     """A MetricsPage is scraped by Prometheus, in the format it prefers; with memory, CPU and descriptors."""
 
-    def __init__(self, collector: DaemonCollector) -> None:
+    def __init__(self, *collectors: DaemonCollector | BusCollector) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
-        self.registry.register(collector)
-        ProcessCollector(namespace=PREFIX.rstrip("_"), registry=self.registry)
+        for collector in collectors:
+            self.registry.register(collector)
+        ProcessCollector(registry=self.registry)
 
     def answer(self, request: Request) -> bytes:
-        encode, content_type = choose_encoder(request.getHeader("Accept") or "")
-        request.setHeader("Content-Type", content_type)
-        return encode(self.registry)
+        return exposed(self.registry, request)

@@ -8,9 +8,12 @@ from attrs.validators import ge, in_
 class WebSettings:
     """HTTP on the shared port. MQTT over WebSocket is not meant here: it has logins of its own."""
 
-    #: Who may read ``/api/`` and ``/metrics``: ``local``, this machine only, or ``everyone``. A proxy on
-    #: this machine reads for whoever it lets in.
-    readers: str = field(default="local", validator=in_(("local", "everyone")))
+    #: Who may read ``/api/`` and ``/metrics``: ``local``, this machine only; ``users``, whoever may connect
+    #: and subscribe to ``agent/message``, by HTTP Basic; or ``everyone``. A proxy on this machine reads for
+    #: whoever it lets in.
+    readers: str = field(default="local", validator=in_(("local", "users", "everyone")))
+    #: ``/`` is a page that shows agents, charts, rejected messages and the broker; else a list of links.
+    page: bool = True
     #: Names in ``Host`` that are answered, without port. None given: any, but for readers ``local`` those
     #: of this machine, so that no foreign page gets here through a name of its own.
     hosts: tuple[str, ...] = ()
@@ -25,3 +28,6 @@ class WebSettings:
     max_connections: int = field(default=1000, validator=ge(1))
     #: The same for one address, or one IPv6 network of 64 bits; 0: as many as there may be in all.
     max_connections_per_address: int = field(default=250, validator=ge(0))
+    #: Event streams, and exports, at a time; one more gets 503.
+    max_streams: int = field(default=100, validator=ge(1))
+    max_exports: int = field(default=4, validator=ge(1))

@@ -3,8 +3,10 @@
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Final, cast
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
@@ -12,11 +14,14 @@ from twisted.web.server import Request, Site
 
 from platziverse.broker.addresses import neighbourhood
 from platziverse.broker.traffic import Traffic
-from platziverse.web.answers import Refusal
-from platziverse.web.channel import Channel
-from platziverse.web.guard import Guard, header_of, names_its_host
+from platziverse.broker.turn import Turn
+from platziverse.web.answers import HTTPError, Refusal, is_gone
+from platziverse.web.channel import Channel, Unread
+from platziverse.web.guard import Guard, header_of, names_its_host, peer_of, written
 from platziverse.web.health import Health, Readiness
+from platziverse.web.index import Index
 from platziverse.web.interfaces import Complaints
+from platziverse.web.readers import ANYONE, Login, Logins, Reader
 from platziverse.web.settings import WebSettings
 
 #: Connections beyond the limits that health checks may have; the oldest of them makes room for a new one.
@@ -34,12 +39,17 @@ HEADERS: Final = {
 }
 
 
+#: What is answered without a login.
+OPEN: Final = (Health, Readiness, Refusal)
 #: A target in absolute form, as clients send it to proxies and some probes to everybody.
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
 
 
 class GuardedRequest(Request):
     """Asks the site before anything is rendered."""
+
+    #: Who has sent it.
+    reader: Reader = ANYONE
 
     def process(self) -> None:
         """Find the path in whatever form the target of the request has (RFC 9112, 3.2).
@@ -67,15 +77,69 @@ class GuardedRequest(Request):
         super().render(Refusal(500, "internal error"))  # type: ignore[no-untyped-call]
 
     def render(self, resrc: Any) -> None:
+        """Answer with ``resrc`` in its turn; health checks and clients of MQTT wait for no other request."""
+        site: Any = self.site
+        if resrc is site.websocket or isinstance(resrc, Health | Readiness):
+            self._render(resrc)
+        else:
+            site.in_turn(partial(self._render_later, resrc))
+
+    def _render_later(self, resrc: Any) -> None:
+        if is_gone(self):
+            return
+        try:
+            self._render(resrc)
+        except Exception:  # as Twisted does where it calls render
+            self.processingFailed(Failure())
+
+    def _render(self, resrc: Any) -> None:
         """Answer with ``resrc``, or with the reason why not."""
         site: Any = self.site
         resrc = self._refusal(resrc) or resrc
+        if site.guard.asks_for_logins and not isinstance(resrc, OPEN) and resrc is not site.websocket:
+            self._log_in(resrc)
+            return
         if resrc is not site.websocket:
             self._set_headers()
         channel = self.channel
         super().render(resrc)  # type: ignore[no-untyped-call]
         if resrc is site.websocket and not self.finished:
             site.left(channel)  # upgraded: it is a connection of MQTT from now on
+
+    def _log_in(self, resrc: Any) -> None:
+        """Answer with ``resrc`` when it is known that the sender may read."""
+        site: Any = self.site
+        login = site.guard.login(self)
+        if isinstance(login, Refusal):
+            self._answer(login)
+            return
+        found: Deferred[Reader] = site.logins.log_in(login)
+        found.addCallback(self._logged_in, resrc).addErrback(self._not_logged_in, login)
+
+    def _logged_in(self, reader: Reader, resrc: Any) -> None:
+        self.reader = reader
+        if not reader.may_read:
+            resrc = Refusal(403, "this login may not read: it may not receive agent/message")
+        cast(Any, self.site).in_turn(partial(self._answer, resrc))
+
+    def _not_logged_in(self, failure: Failure, login: Login) -> None:
+        site: Any = self.site
+        if not failure.check(HTTPError):
+            site.failed(self, failure)
+            failure = Failure(HTTPError(500, "internal error"))
+        error: Any = failure.value
+        if login.username is not None:
+            site.login_failed(login, error.text)
+        self._answer(Refusal(error.status, error.text))
+
+    def _answer(self, resrc: Any) -> None:
+        if is_gone(self):
+            return
+        self._set_headers()
+        try:
+            super().render(resrc)  # type: ignore[no-untyped-call]
+        except Exception:  # as Twisted does where it calls render
+            self.processingFailed(Failure())
 
     def _refusal(self, resource: Any) -> Resource | None:
         """Return what to answer instead of ``resource``, or ``None`` when it may be rendered."""
@@ -106,7 +170,10 @@ class GuardedSite(Site):
     :param lets_in: see :class:`~platziverse.web.guard.Guard`.
     :param traffic: where refusals and bugs are counted.
     :param complaints: where they are said; ``None``: nowhere.
+    :param max_memory: the budget of the daemon, of which unread answers may take a share; 0: no limit.
+    :param logins: knows the users, where they are the readers.
     :ivar connections: the open HTTP connections within the limits.
+    :ivar unread: counts answers that wait for their clients.
     """
 
     displayTracebacks = False
@@ -121,17 +188,42 @@ class GuardedSite(Site):
         lets_in: Callable[[bool], bool] = lambda local: local,
         traffic: Traffic | None = None,
         complaints: Complaints | None = None,
+        max_memory: int = 0,
+        logins: Logins | None = None,
     ) -> None:
         super().__init__(root, requestFactory=GuardedRequest, timeout=settings.timeout, reactor=reactor)  # type: ignore[no-untyped-call]
         self.protocol = Channel  # type: ignore[assignment,method-assign]
         self.websocket = websocket
-        self.guard = Guard(settings, lets_in)
+        self.guard, self.logins = Guard(settings, lets_in), logins
         self.connections: dict[Channel, str] = {}
         self._reserve: deque[Channel] = deque()
         self._by_origin: Counter[str] = Counter()
         self._most, self._most_of_one = settings.max_connections, settings.max_connections_per_address
         self._traffic = Traffic() if traffic is None else traffic
         self._complaints = complaints
+        self.unread = Unread(max_memory, self._cut)
+        self._reactor, self._turn = reactor, Turn(reactor)
+        self._line: deque[Callable[[], None]] = deque()
+        self._working = False
+
+    def in_turn(self, work: Callable[[], None]) -> None:
+        """Do ``work`` now or later: all connections together have ten milliseconds of a turn. ADR 0121."""
+        if not self._working and (self._line or self._turn.is_over):
+            self._line.append(work)
+            if len(self._line) == 1:
+                self._reactor.callLater(0, self._go_on)
+            return
+        work()
+
+    def _go_on(self) -> None:
+        line, self._working = self._line, True
+        try:
+            while line and not self._turn.is_over:
+                line.popleft()()
+        finally:
+            self._working = False
+            if line:
+                self._reactor.callLater(0, self._go_on)
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """Make a channel; beyond the limits one that lasts for a health check."""
@@ -173,23 +265,45 @@ class GuardedSite(Site):
         setting = "web.max_connections" if full else "web.max_connections_per_address"
         if self._complaints is not None:
             text = "No room for HTTP of {address}; see the setting {setting}"
-            self._complaints.warn("no room for HTTP", text, address=_peer(request), setting=setting)
+            self._complaints.warn("no room for HTTP", text, address=peer_of(request), setting=setting)
         return f"too many connections; see the setting {setting}"
+
+    def _cut(self, channel: Channel, size: int) -> None:
+        self._traffic.answers_cut += 1
+        if self._complaints is not None:
+            text = "Closing {address}: its answer of {size} bytes is not read and takes too much (max_memory)"
+            address = _address(channel)
+            self._complaints.warn("an answer that is not read", text, address=address, size=size)
+        channel.forceAbortClient()
 
     def timed_out(self, channel: Channel) -> None:
         """Count and log a request that has begun and did not end."""
         self._traffic.requests_timed_out += 1
         if self._complaints is not None:
             text = "Closing {address}: its HTTP request did not end in time; see the setting web.timeout"
-            address = _written(cast(Any, channel).transport.getPeer())
-            self._complaints.warn("an HTTP request without an end", text, address=address)
+            self._complaints.warn("an HTTP request without an end", text, address=_address(channel))
+
+    def login_failed(self, login: Login, reason: str) -> None:
+        """Log a login that has failed."""
+        if self._complaints is not None:
+            text = "Refusing {address} over HTTP: {reason}, user {username!r}"
+            self._complaints.warn(
+                "HTTP login", text, address=login.address, reason=reason, username=login.username
+            )
+
+    def too_slow(self, channel: Channel) -> None:
+        """Count and log a client that takes nothing of a stream."""
+        self._traffic.answers_cut += 1
+        if self._complaints is not None:
+            text = "Closing {address}: it takes nothing of what it is sent; see the setting web.timeout"
+            self._complaints.warn("a stream that is not read", text, address=_address(channel))
 
     def failed(self, request: Request, failure: Failure) -> None:
         """Count a bug of ours, and log it."""
         self._traffic.internal_errors += 1
         if self._complaints is not None:
             text = "Bug: answering {address} {path!r}"
-            self._complaints.fail("a bug in HTTP", failure, text, address=_peer(request), path=request.path)
+            self._complaints.fail("a bug in HTTP", failure, text, address=peer_of(request), path=request.path)
 
     def startFactory(self) -> None:
         """There is no access log, so no clock for one."""
@@ -220,6 +334,7 @@ def make_site(
     pages: Iterable[tuple[str, Resource]] = (),
     websocket: Resource | None = None,
     warning: Callable[[], str] = lambda: "",
+    home: Resource | None = None,
     **more: Any,
 ) -> GuardedSite:
     """The factory for HTTP connections.
@@ -227,14 +342,17 @@ def make_site(
     :param trouble: see :class:`~platziverse.web.health.Readiness`; ``warning`` too.
     :param pages: further resources by name, e.g. ``("metrics", ...)``, ``("api", ...)``.
     :param websocket: MQTT over WebSocket, at ``/mqtt``, and at ``/`` for whoever asks for an upgrade.
-    :param more: ``lets_in``, ``traffic`` and ``complaints`` of :class:`GuardedSite`.
+    :param home: what ``/`` is; ``None``: a list of links.
+    :param more: ``lets_in``, ``traffic``, ``complaints``, ``max_memory`` and ``logins`` of
+        :class:`GuardedSite`.
     """
 
     def index(request: Request) -> Resource:
         if websocket is not None and "websocket" in header_of(request, b"Upgrade").lower():
             return websocket
-        return Refusal(404, "not found")
+        return links if home is None else home
 
+    links = Index()  # type: ignore[no-untyped-call]
     root = _Tree(index)
     own: list[tuple[str, Resource]] = [("readyz", Readiness(trouble, warning))]
     own.append(("healthz", Health()))  # type: ignore[no-untyped-call]
@@ -245,9 +363,5 @@ def make_site(
     return GuardedSite(root, websocket, settings, reactor, **more)
 
 
-def _peer(request: Request) -> str:
-    return _written(request.getClientAddress())
-
-
-def _written(address: Any) -> str:
-    return f"{getattr(address, 'host', 'unix')}:{getattr(address, 'port', 0)}"
+def _address(channel: Channel) -> str:
+    return written(cast(Any, channel).transport.getPeer())

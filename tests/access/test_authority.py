@@ -13,7 +13,7 @@ from platziverse.access.authority import AccessAuthority, Explanation, explain
 from platziverse.access.delays import FORGIVEN, REMEMBERED, LoginDelays
 from platziverse.access.passwords import LoginsUnavailable, PasswordFile
 from platziverse.agents.recorder import ANNOUNCEMENTS
-from platziverse.broker.interfaces import Client
+from platziverse.broker.interfaces import SERVER, Client
 from platziverse.mqtt.errors import ConnectRefused
 from platziverse.mqtt.packets import Connect, ConnectReturnCode
 from tests.access.test_passwords import HASHED, SECRET, SlowTable, Threads, make_checker
@@ -240,6 +240,14 @@ class TestRules(AuthorityCase):
         self.assertFalse(authority.may_publish(ANA, "mine/1"))
         authority.use(None)
         self.assertFalse(authority.restricts)
+
+    def test_the_server_itself_hears_everything_and_nobody_else_is_it(self) -> None:
+        authority = self.authority(rules=RULES)
+        self.assertTrue(authority.may_receive(SERVER, "theirs"))
+        self.assertTrue(authority.may_subscribe(SERVER, "theirs"))
+        pretender = Client("", 0, "server")
+        self.assertFalse(authority.may_receive(pretender, "theirs"))
+        self.assertFalse(authority.may_subscribe(pretender, "theirs"))
 
     def test_an_anonymous_client_under_rules_with_user_patterns_is_only_denied(self) -> None:
         """Row 83."""

@@ -20,6 +20,12 @@ class Moving(SynchronousTestCase):
         move(report, 5.0)
         self.assertEqual(report.measured, 105.0)
 
+    def test_an_agent_whose_clock_was_as_wrong_as_ours_has_the_time_of_arrival(self) -> None:
+        """Row 450: both began in 1970."""
+        report = Report(AGENT, [], 100.0, measured=90.0)
+        move(report, 5e8)
+        self.assertEqual((report.measured, report.measured_adjusted), (5e8 + 100.0, True))
+
     def test_a_rejection_moves_and_a_departure_has_no_time(self) -> None:
         rejection, departure = Rejection("t", "c", b"", "why", 100.0), Departure("a")
         move(rejection, 5.0)

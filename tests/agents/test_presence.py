@@ -6,7 +6,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.agents.model import InvalidReport
-from platziverse.agents.presence import Presence
+from platziverse.agents.presence import AGENT, Presence
 from tests.agents.doubles import FakeClient
 from tests.memory import objects_kept
 
@@ -26,6 +26,19 @@ class PresenceTests(SynchronousTestCase):
         self.assertFalse(self.presence.heard(one, "a"))
         self.assertTrue(self.presence.heard(two, "a"))
         self.assertEqual(self.presence.agents, 1)
+
+    def test_agents_of_all_connections_have_a_share_of_the_memory(self) -> None:
+        """Row 298: each connection may speak for 10,000."""
+        self.presence.limit(8 * 2 * AGENT)
+        for number in range(2):
+            client = self.opened(f"client {number}", number)
+            self.presence.check(client, str(number))
+            self.presence.heard(client, str(number))
+        error = self.assertRaises(InvalidReport, self.presence.check, client, "another")
+        self.assertIn("max_memory", str(error))
+        self.presence.check(client, "0")
+        self.presence.limit(0)
+        self.presence.check(client, "another")
 
     def test_a_gateway_speaks_for_several(self) -> None:
         gateway = self.opened("gateway", 1)
@@ -101,6 +114,43 @@ class PresenceTests(SynchronousTestCase):
         self.presence.end(owner, False)
         self.presence.check(thief, "a")
 
+    def test_an_agent_that_has_gone_is_spoken_for_by_nobody(self) -> None:
+        speaker, other = self.opened("speaker", 1), self.opened("other", 2)
+        self.presence.heard(speaker, "a")
+        self.presence.heard(other, "a")
+        self.assertTrue(self.presence.depart(other, "a"))
+        self.assertFalse(self.presence.depart(other, "a"))
+        self.assertFalse(self.presence.has_heard(speaker, "a"))
+        self.assertEqual(self.presence.end(speaker, False), [])
+        self.assertTrue(self.presence.heard(other, "a"))
+
+    def test_an_agent_may_go_while_its_connection_is_taken_over(self) -> None:
+        old, other = self.opened("one", 1), self.opened("other", 2)
+        self.presence.heard(old, "a")
+        self.presence.end(old, True)
+        self.assertTrue(self.presence.depart(other, "a"))
+        new = self.opened("one", 3)
+        self.assertEqual(self.presence.agents, 0)
+        self.assertEqual(self.presence.end(new, False), [])
+
+    def test_agents_that_are_forgotten_leave_with_no_connection_and_may_come_again(self) -> None:
+        one, two = self.opened("one", 1), self.opened("two", 2)
+        for client in one, two:
+            self.presence.heard(client, client.client_id)
+        self.presence.end(two, taken_over=True)
+        self.presence.forget()
+        self.opened("two", 3)
+        self.assertEqual(self.presence.agents, 0)
+        self.assertTrue(self.presence.heard(one, "one"))
+        self.presence.forget()
+        self.assertEqual(self.presence.end(one, taken_over=False), [])
+
+    def test_a_login_may_not_send_away_the_agent_of_another(self) -> None:
+        owner, thief = self.opened("owner", 1, "ana"), self.opened("thief", 2, "eva")
+        self.presence.heard(owner, "a")
+        self.assertRaises(InvalidReport, self.presence.depart, thief, "a")
+        self.assertTrue(self.presence.is_connected("a"))
+
 
 class PresenceMachine(RuleBasedStateMachine):
     """Any order of connections, take-overs and messages, against sets."""
@@ -131,6 +181,15 @@ class PresenceMachine(RuleBasedStateMachine):
             client, agents = self.model.pop(client_id)
             others = set().union(*(theirs for _, theirs in self.model.values()))
             assert set(self.presence.end(client, False)) == agents - others
+
+    @rule(client_id=ids, uuid=uuids)
+    def depart(self, client_id: str, uuid: str) -> None:
+        if client_id in self.model:
+            client, _ = self.model[client_id]
+            there = any(uuid in agents for _, agents in self.model.values())
+            assert self.presence.depart(client, uuid) == there
+            for _, agents in self.model.values():
+                agents.discard(uuid)
 
     @rule(client_id=ids, uuid=uuids)
     def hear(self, client_id: str, uuid: str) -> None:

@@ -99,6 +99,21 @@ class Raising(HandlerCase):
                 self.assertEqual((len(stored.reports), stored.rejections), (1, []))
                 self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
 
+    def test_a_handler_cannot_change_the_message_of_the_others(self) -> None:
+        """Row 344: a message without its payload cost the publisher its connection."""
+        seen: list[Publish] = []
+        for name, value in (("payload", None), ("packet_id", None), ("qos", 0), ("topic", 7)):
+
+            def change(message: Publish, client: object, name: str = name, value: object = value) -> None:
+                setattr(message, name, value)
+
+            client = self.begin(of("t", change), of("+", lambda message, _: seen.append(message)))
+            client.publish("t", b"x", 1, 7)
+            self.assertEqual(self.received(client), [Puback(7)])
+            self.assertEqual(seen.pop(), Publish("t", b"x", 1, packet_id=7))
+            self.assertEqual(sum(self.failures.values()), 1)
+            self.flushLoggedErrors(AttributeError)
+
     def test_a_report_is_stored_once_although_a_handler_of_agent_message_raises(self) -> None:
         """Row 201."""
         client = self.begin(of("agent/message", raises))
@@ -147,13 +162,14 @@ class Raising(HandlerCase):
                 self.flushLoggedErrors()
 
     def test_an_error_without_a_text_and_an_exit_are_failures_like_others(self) -> None:
-        """Row 201."""
+        """Row 201, and row 297: after what is no Exception nobody was answered any more."""
 
         class Mute(Exception):
             def __str__(self) -> str:
                 raise ZeroDivisionError
 
-        for error in Mute(), SystemExit(3), ValueError("x" * 1_000_000):
+        ends = SystemExit(3), KeyboardInterrupt(), GeneratorExit(), BaseException("x")
+        for error in Mute(), ValueError("x" * 1_000_000), *ends:
 
             def handle(message: Publish, client: object, error: BaseException = error) -> None:
                 raise error

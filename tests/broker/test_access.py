@@ -7,6 +7,7 @@ from platziverse.broker.limits import Limits
 from platziverse.mqtt.packets import Puback, Publish, Suback
 from platziverse.mqtt.topics import CACHED_TOPIC_LENGTH, CACHED_TOPICS
 from platziverse.testing import BrokerHarness, FakeClient, OpenAuthority
+from tests.logs import observe_lines
 
 
 class Rules(OpenAuthority):
@@ -78,6 +79,21 @@ class Asking(SynchronousTestCase):
             (self.harness.broker.traffic.publish_denied, len(self.harness.broker.retained)), (2, 0)
         )
         self.assertFalse(mute.closed)
+
+    def test_row_262_a_line_about_a_denied_client_has_its_user_name(self) -> None:
+        self.rules.mute.add("mute")
+        self.rules.blind.add("mute")
+        lines = observe_lines(self)
+        mute = self.harness.connect("mute", username="ana")
+        mute.publish("t", b"x")
+        mute.subscribe("#")
+        self.assertEqual(
+            lines,
+            [
+                f"Ignored what {mute.protocol.address} 'mute', user 'ana', published to 't': not allowed",
+                f"Refused {mute.protocol.address} 'mute', user 'ana', to subscribe to '#': not allowed",
+            ],
+        )
 
     def denied(self, client: FakeClient, messages: int) -> None:
         client.send(*[Publish("t", b"x", 1, packet_id=number) for number in range(1, messages + 1)])

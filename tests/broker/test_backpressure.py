@@ -4,9 +4,11 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from platziverse.broker.complaints import WINDOW
 from platziverse.broker.limits import Limits
 from platziverse.mqtt.packets import Packet, Puback, Publish
 from platziverse.testing import BrokerHarness, FakeClient
+from tests.logs import observe_lines
 
 #: A receiver with a full queue has this many messages, ten in flight not counted.
 FULL = 100
@@ -74,6 +76,18 @@ class Bursts(BackpressureCase):
         self.assertEqual(self.traffic.receivers_too_slow, 0)
         self.assertGreater(self.traffic.receiver_holds, 10)
 
+    def test_a_window_that_is_kept_full_is_mentioned_once_in_a_while(self) -> None:
+        lines = observe_lines(self)
+        for times in (1, 2):
+            begun = self.traffic.queues_begun
+            for _ in range(5):
+                self.publish(12)
+                self.slow.take()
+            self.assertEqual(self.traffic.queues_begun - begun, 5)
+            self.assertEqual(sum("'slow' wait" in line for line in lines), times)
+            self.assertFalse([line for line in lines if "more like this" in line])
+            self.harness.advance(WINDOW)
+
     def test_whoever_publishes_is_held_until_half_is_gone(self) -> None:
         self.publish(FULL + 10)
         self.assertFalse(self.publisher.held)
@@ -127,6 +141,34 @@ class Bursts(BackpressureCase):
         self.assertTrue(impatient.held)
         self.harness.advance(4.5)
         self.assertEqual((impatient.held, impatient.closed), (True, False))
+
+
+class Suspended(BackpressureCase):
+    """Row 283: the process is suspended, a laptop's for example, while a receiver has a full queue."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.publish(FULL + 11)
+        self.assertTrue(self.publisher.held)
+        self.harness.advance(2)
+
+    def check_patience(self) -> None:
+        """The receiver has five seconds to take something, as before."""
+        self.harness.advance(4.5)
+        self.assertEqual((self.publisher.held, self.traffic.receivers_too_slow), (True, 0))
+        self.harness.advance(1)
+        self.assertEqual((self.publisher.held, self.traffic.receivers_too_slow), (False, 1))
+
+    def test_a_receiver_is_not_to_blame_for_it(self) -> None:
+        self.harness.clock.advance(3600)
+        self.check_patience()
+
+    def test_nor_if_another_publisher_comes_first_afterwards(self) -> None:
+        other = self.harness.connect("other")
+        self.harness.clock.rightNow += 3600
+        other.publish("t", b"", 1, 1)
+        self.assertTrue(other.held)
+        self.check_patience()
 
 
 class Patience(BackpressureCase):
@@ -307,6 +349,24 @@ class Absent(BackpressureCase):
         while packets := [packet for packet in again.received() if isinstance(packet, Publish)]:
             payloads += [packet.payload for packet in packets]
         return payloads
+
+    def test_it_is_said_once_for_each_client_and_absence(self) -> None:
+        """Row 132: so that none is hidden behind another who misses many."""
+        lines = observe_lines(self)
+        clients = [f"away-{number}" for number in range(3)]
+        self.slow.client.lose()
+        for absence in 1, 2:
+            for name in clients:
+                client = self.harness.connect(name, clean_session=False)
+                client.subscribe("t", 1)
+                client.lose()
+            self.publish(FULL + 30)
+            self.harness.advance(WINDOW)
+            said = [line for line in lines if "who is absent" in line]
+            self.assertEqual(len(said), absence * len(clients))
+        for name, line in zip(clients, said, strict=False):
+            self.assertIn(f"{name!r}, who is absent, is full (max_queued_messages, max_queued_bytes", line)
+            self.assertIn("newest of its messages are dropped (queue_drop)", line)
 
     def test_the_newest_by_default(self) -> None:
         self.assertEqual(Limits().queue_drop, "newest")

@@ -1,6 +1,7 @@
 """Clients: who watches them, what a handler does to those who have gone, and Sessions that come late."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
@@ -16,6 +17,7 @@ from platziverse.broker.ports import Opened
 from platziverse.broker.reasons import Reason
 from platziverse.broker.sessions import Sessions
 from platziverse.broker.traffic import Traffic
+from platziverse.broker.turn import Turn
 from platziverse.mqtt.errors import ConnectRefused
 from platziverse.mqtt.packets import Connect, Pubcomp, Publish, Pubrec, Pubrel
 from platziverse.testing import BrokerHarness, OpenAuthority
@@ -78,6 +80,19 @@ class Observers(SynchronousTestCase):
         self.assertEqual(client.received(), [Pubcomp(5)])
         self.assertEqual(self.watching.told[-1], ("released", "one", 5))
 
+    def test_they_are_told_of_a_release_when_its_message_is_stored(self) -> None:
+        """Row 272: PUBREL comes on a new connection, and what the old one sent is still being stored."""
+        stored: Deferred[object] = Deferred()
+        table: dict[str, Handler] = {"t": lambda message, client: stored}
+        harness = BrokerHarness(table, observers=[self.watching])
+        harness.connect("one", clean_session=False).publish("t", b"", 2, 5)
+        client = harness.connect("one", clean_session=False)
+        client.send(Pubrel(5))
+        self.assertEqual((client.received(), self.watching.told[-1]), ([], ("connected", "one")))
+        stored.callback(None)
+        self.assertEqual(client.received(), [Pubcomp(5)])
+        self.assertEqual(self.watching.told[-1], ("released", "one", 5))
+
     def test_a_connection_does_not_come_about_when_one_breaks(self) -> None:
         """Row 85."""
         self.watching.breaks = True
@@ -130,10 +145,11 @@ class LateSessions(Sessions):
         self.asked: list[Callable[[], None]] = []
         self.asking: list[Deferred[Opened]] = []
 
-    def open(self, client_id: str, clean: bool) -> Any:
+    def open(self, client_id: str, clean: bool, username: str | None = None, since: float = 0.0) -> Any:
         answer: Deferred[Opened] = Deferred()
         self.asking.append(answer)
-        self.asked.append(lambda: answer.callback(super(LateSessions, self).open(client_id, clean)))
+        opened: Any = partial(super().open, client_id, clean, username)
+        self.asked.append(lambda: answer.callback(opened()))
         return answer
 
 
@@ -162,6 +178,7 @@ class Late(SynchronousTestCase):
             self.clock,
             self.clock.seconds,
             Complaints(self.clock),
+            Turn(self.clock),
         )
 
     def connect(self, clean: bool = True, username: str = "ana") -> "tuple[Any, Deferred[Opened]]":

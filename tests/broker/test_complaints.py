@@ -3,7 +3,7 @@
 from typing import Any
 
 from twisted.internet.task import Clock
-from twisted.logger import formatEvent
+from twisted.logger import LogLevel, formatEvent
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -31,6 +31,16 @@ class ComplaintsTests(SynchronousTestCase):
         """Row 127: with the client's text quoted."""
         self.warn(client_id="new\nline")
         self.assertEqual(self.lines, ["platziverse.net Closing 192.0.2.1:5 'new\\nline': Keep Alive"])
+
+    def test_ordinary_back_pressure_is_for_debug_alone(self) -> None:
+        levels: list[Any] = []
+        observe_log(self, lambda event: levels.append(event["log_level"]))
+        for _ in range(LINES_PER_HOST + 5):
+            text = "Reading {address} later"
+            self.complaints.mention("the others' turn", text, address="192.0.2.1:5")
+        self.clock.advance(WINDOW)
+        self.assertEqual(levels, [LogLevel.debug] * (LINES_PER_HOST + 1))
+        self.assertIn("5 more like this in 10 s: the others' turn", self.lines[-1])
 
     def test_one_host_does_not_fill_the_log_and_hides_nobody(self) -> None:
         for port in range(50):

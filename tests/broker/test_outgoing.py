@@ -23,6 +23,10 @@ class Wire:
         self._decoder.connected(ANY_SIZE, 4)
         self.packets: list[Packet] = []
 
+    def send_shared(self, head: bytes, payload: bytes) -> None:
+        self.send(head)
+        self.send(payload)
+
     def send(self, data: bytes) -> None:
         self._decoder.feed(data)
         while run := self._decoder.take(100):
@@ -81,6 +85,15 @@ class Sending(SynchronousTestCase):
         self.outgoing.send_again(self.connection)
         self.assertEqual(self.sent(), list(model.values()))
         self.assertEqual(list(self.outgoing.inflight), list(model))
+
+    def test_a_large_message_is_sent_as_it_is(self) -> None:
+        large = Publish("t", bytes(20_000), 1)
+        self.outgoing.send(self.connection, EncodedPublish(large), 1)
+        self.outgoing.send_at(self.connection, 65_537, (EncodedPublish(large), 1), dup=True)
+        packets: Any = self.sent()
+        self.assertEqual([packet.payload for packet in packets], [large.payload] * 2)
+        self.assertEqual([(packet.packet_id, packet.dup) for packet in packets], [(1, False), (2, True)])
+        self.assertEqual(self.outgoing.position(2), 65_537)
 
     def test_a_packet_identifier_in_flight_is_passed_over(self) -> None:
         """Row 63: and 0 is none. [MQTT-2.3.1-1] [MQTT-2.3.1-2]"""

@@ -234,10 +234,10 @@ class QoS(SynchronousTestCase):
             client.received(),
             [
                 Publish("t", b"0"),
-                Publish("t", b"1", 1, packet_id=1),
                 Puback(1),
-                Publish("t", b"2", 2, packet_id=2),
+                Publish("t", b"1", 1, packet_id=1),
                 Pubrec(2),
+                Publish("t", b"2", 2, packet_id=2),
             ],
         )
         client.send(Puback(1), Pubrec(2))

@@ -2,7 +2,6 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.logger import formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.broker.interfaces import Client
@@ -12,7 +11,7 @@ from platziverse.mqtt.packets import Publish
 from platziverse.mqtt.topics import matches
 from platziverse.testing import BrokerHarness
 from tests.broker.test_subscriptions import FILTERS, TOPICS
-from tests.logs import observe_log
+from tests.logs import observe_lines
 from tests.memory import objects_kept
 
 ONE = Client("one", 1)
@@ -85,8 +84,7 @@ class Bounds(SynchronousTestCase):
 class Refused(SynchronousTestCase):
     def test_what_there_is_no_room_for_is_delivered_and_said(self) -> None:
         """Row 42."""
-        lines: list[str] = []
-        observe_log(self, lambda event: lines.append(formatEvent(event)))
+        lines = observe_lines(self)
         harness = BrokerHarness(limits=Limits(max_retained_messages=1))
         client = harness.connect("one")
         client.subscribe("#")

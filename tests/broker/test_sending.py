@@ -31,24 +31,27 @@ class Narrow:
 class AtQoS0(SynchronousTestCase):
     def test_what_the_connection_drops_is_counted_as_dropped_and_not_as_sent(self) -> None:
         retained, traffic = RetainedMessages(10, 1000), Traffic()
+        told: list[Any] = []
         for topic in ("a", "b", "c"):
             retained.set(Publish(topic, b"xx", 0, True), SERVER)
-        sending = RetainedSending(retained, traffic, lambda topic: True, Turn(Clock()))
+        sending = RetainedSending(retained, traffic, Turn(Clock()), told.append, lambda topic: True)
         sending.add("#", 1)
         connection: Any = Narrow()
         sending.pump(connection, lambda _: True, lambda *_: None, lambda: None)
         self.assertEqual((connection.offered, bool(sending)), (3, False))
         self.assertEqual((traffic.publish_sent[0], traffic.publish_bytes_sent[0]), (1, 2))
         self.assertEqual(traffic.publish_dropped, 2)
+        self.assertEqual([list(one) for one in told], [["#"]])
 
 
 class InTurns(SynchronousTestCase):
     def test_when_the_turn_is_over_the_rest_follows_in_the_next(self) -> None:
         clock, traffic = Clock(), Traffic()
+        told: list[Any] = []
         retained = RetainedMessages(10, 1000)
         retained.set(Publish("a", b"x", 0, True), SERVER)
         turn = Turn(clock)
-        sending = RetainedSending(retained, traffic, lambda topic: True, turn)
+        sending = RetainedSending(retained, traffic, turn, told.append, lambda topic: True)
         sending.add("#", 0)
         self.assertFalse(turn.is_over)
         clock.rightNow += LENGTH  # somebody else has used it up

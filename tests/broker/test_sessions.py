@@ -15,6 +15,7 @@ from platziverse.mqtt.packets import (
     Pubrel,
 )
 from platziverse.testing import BrokerHarness
+from tests.broker.durability import payloads
 
 
 class Sessions(SynchronousTestCase):
@@ -66,8 +67,7 @@ class Sessions(SynchronousTestCase):
         for number in range(5):
             sender.publish("t", b"%d" % number, 1, 1)
         again = harness.connect("one", clean_session=False)
-        payloads = [packet.payload for packet in again.connack if isinstance(packet, Publish)]
-        self.assertEqual(payloads, [b"0", b"1", b"2"])
+        self.assertEqual(payloads(again.connack), [b"0", b"1", b"2"])
 
     def test_a_clean_session_begins_anew(self) -> None:
         """[MQTT-3.1.2-6] [MQTT-3.1.4-3]"""

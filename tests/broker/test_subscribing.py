@@ -88,7 +88,7 @@ class Subscribing(SynchronousTestCase):
         client.send(Subscribe(1, [Subscription("t/#", 0), Subscription("t/+", 2), Subscription("t/a", 1)]))
         client.received()
         client.publish("t/a", b"x", 2, 1)
-        self.assertEqual(client.received(), [Publish("t/a", b"x", 2, packet_id=1), Pubrec(1)])
+        self.assertEqual(client.received(), [Pubrec(1), Publish("t/a", b"x", 2, packet_id=1)])
 
     def test_subscribing_again_replaces_and_brings_the_retained_message_again(self) -> None:
         """row 49 [MQTT-3.8.4-3]"""

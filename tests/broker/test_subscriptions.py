@@ -19,17 +19,22 @@ FILTERS = (
     .map(lambda parts: "/".join(parts[0] + parts[1]))
     .filter(bool)
 )
+RESTORED = st.lists(st.dictionaries(FILTERS, st.integers(0, 2), max_size=5), max_size=3)
 CHANGES = st.lists(st.tuples(st.booleans(), FILTERS, st.integers(0, 3), st.integers(0, 2)), max_size=30)
 
 
 class Matching(SynchronousTestCase):
-    @given(CHANGES, st.lists(TOPICS, min_size=1, max_size=6))
+    @given(RESTORED, CHANGES, st.lists(TOPICS, min_size=1, max_size=6))
     def test_matches_as_the_naive_oracle_after_any_changes(
-        self, changes: list[tuple[bool, str, int, int]], topics: list[str]
+        self, restored: list[dict[str, int]], changes: list[tuple[bool, str, int, int]], topics: list[str]
     ) -> None:
         """row 53: what is matched is exactly what the standard says, cached or not."""
         tree: SubscriptionTree[int] = SubscriptionTree()
         model: dict[tuple[str, int], int] = {}
+        for holder, subscriptions in enumerate(restored):
+            tree.match(topics[0])
+            tree.restore(subscriptions, holder)
+            model |= {(topic_filter, holder): qos for topic_filter, qos in subscriptions.items()}
         for add, topic_filter, holder, qos in changes:
             if add:
                 tree.add(topic_filter, holder, qos)

@@ -2,13 +2,16 @@
 
 import shutil
 import time
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from attrs import evolve
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from platziverse.bus.settings import BusSettings
 from platziverse.command import checkdatabase
 from platziverse.command.checkdatabase import check_database
 from platziverse.command.findings import ERROR, OK, WARNING
@@ -97,6 +100,11 @@ class OurDatabaseTests(DatabaseCheckCase):
             ("DROP INDEX agents_connected_idx", "index agents_connected_idx is missing"),
             ("DROP FUNCTION platziverse_prune_agents", "function platziverse_prune_agents"),
             ("ALTER TABLE agents DISABLE TRIGGER agent_deleted", "trigger agent_deleted of agents is off"),
+            (
+                """CREATE TRIGGER thin BEFORE INSERT ON metrics
+                FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()""",
+                "trigger thin of metrics is not ours",
+            ),
             ("DROP TABLE rejected_messages", "column rejected_messages.id is missing"),
         ):
             self.execute(change)
@@ -149,6 +157,28 @@ class OurDatabaseTests(DatabaseCheckCase):
         level, text = self.found()["password hashes"]
         self.assertEqual(level, WARNING)
         self.assertIn("everyone may read the password hashes", text)
+
+    def test_daemons_that_would_not_share_their_clients_are_named(self) -> None:
+        """Row 399."""
+        self.assertEqual(self.found()["other daemons"], (OK, "none uses this database now"))
+        self.execute(
+            "INSERT INTO mqtt_daemons (id, instance, name, bus) VALUES (1, gen_random_uuid(), 'alpha', NULL),"
+            " (2, gen_random_uuid(), 'beta', 'platziverse')"
+        )
+        level, text = self.found()["other daemons"]
+        self.assertEqual((level, text[:42]), (WARNING, "daemon 1 on alpha, daemon 2 on beta would "))
+        self.config = evolve(self.config, bus=BusSettings(url="postgresql:"))
+        self.assertEqual(self.found()["other daemons"][1][:25], "daemon 1 on alpha would s")
+        self.execute("DELETE FROM mqtt_daemons WHERE id = 1")
+        self.assertEqual(self.found()["other daemons"][0], OK)
+
+    def test_a_daemon_is_no_other_one_of_itself(self) -> None:
+        ours = uuid4()
+        self.config = evolve(self.config, state_dir=self.mktemp())
+        Path(self.config.state_dir).mkdir()
+        Path(self.config.state_dir, "instance").write_text(f"{ours}\n")
+        self.execute(f"INSERT INTO mqtt_daemons (id, instance) VALUES (1, '{ours}')")
+        self.assertEqual(self.found()["other daemons"], (OK, "none uses this database now"))
 
     def test_a_clock_that_differs_is_told(self) -> None:
         """Row 120."""

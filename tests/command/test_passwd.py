@@ -1,6 +1,7 @@
 """``platziverse passwd``: the file and the table."""
 
 import getpass
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -79,6 +80,23 @@ class FileTests(SynchronousTestCase):
         done = self.passwd("--file", str(self.path), "-b", "ana", "secret")
         self.assertEqual(done.code, 2)
         self.assertFalse(self.path.exists())
+
+    def test_row_263_a_new_file_is_readable_for_the_group_of_its_directory_or_root_is_told(self) -> None:
+        """Root alone can give a file away; who is not root runs the daemon as well."""
+        if os.geteuid():
+            self.skipTest("only root makes files for others")
+        folder = self.path.parent
+        hint = (
+            f"only root may read it; for the service: chgrp platziverse {self.path} && chmod 640 {self.path}"
+        )
+        self.assertIn(hint, self.passwd("--file", str(self.path), "ana", stdin=b"one\n").out)
+        self.assertEqual(self.path.stat().st_mode & 0o777, 0o600)
+        self.assertNotIn(hint, self.passwd("--file", str(self.path), "bob", stdin=b"two\n").out)
+        self.path.unlink()
+        self.addCleanup(os.chown, folder, -1, folder.stat().st_gid)
+        os.chown(folder, -1, 65534)
+        self.assertNotIn("only root", self.passwd("--file", str(self.path), "ana", stdin=b"one\n").out)
+        self.assertEqual((self.path.stat().st_gid, self.path.stat().st_mode & 0o777), (65534, 0o640))
 
     def test_a_name_or_list_is_needed_not_both(self) -> None:
         for arguments in ((), ("--list", "ana"), ("--delete",)):

@@ -57,6 +57,23 @@ class RejectedTests(TestCase):
     def message(self, *pairs: tuple[str, Any], **more: Any) -> dict[str, Any]:
         return {"agent": AGENT, "metrics": [{"type": kind, "value": value} for kind, value in pairs], **more}
 
+    def test_a_message_of_a_device_is_read_by_the_rules_of_this_moment(self) -> None:
+        folder = Path(self.mktemp()).absolute()
+        folder.mkdir(parents=True)
+        rules, config = folder / "rules.toml", folder / "platziverse.toml"
+        rules.write_text(
+            '[[rule]]\ntopic = "list/{x}"\nagent = "l:{x}"\neach = "$"\ntime = "@.t"\nexclude = ["t"]\n'
+        )
+        config.write_text(f'[record]\nfiles = ["{rules}"]\n')
+        arrived = time.time()
+        readings = [{"t": arrived - 2, "v": 1}, {"t": arrived - 1, "v": 1}]
+        numbers = [self.reject(readings, arrived=arrived), self.reject([{"t": arrived, "v": "x"}])]
+        self.sql("UPDATE rejected_messages SET topic = 'list/a'")
+        out = self.rejected("replay", "--config", str(config), code=1)
+        self.assertIn(f"{numbers[0]}: 2 metrics added", out)
+        self.assertIn(f"{numbers[1]}: rules.toml#1: no metric", out)
+        self.assertEqual(self.metrics(), [("l:a", "v", "1", 1.0)] * 2)
+
     def test_list_has_one_line_for_each_and_forges_none(self) -> None:
         first, second = self.reject(b"Hello", "JSON is malformed"), self.reject(b"5")
         lines = self.rejected("list").splitlines()

@@ -10,14 +10,14 @@ from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, may
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
-from platziverse.agents.model import Departure, Entry
+from platziverse.agents.model import Arrival, Departure, Entry
 from platziverse.broker.records import Forget, Release
 from platziverse.ingest.errors import StoreStopped
 from platziverse.ingest.memory import MemoryStore
 from platziverse.ingest.reports import KINDS, ReportStatements
 from platziverse.ingest.store import PostgresStore
 from platziverse.ingest.writer import BatchWriter
-from tests.ingest.entries import NOW, delivery, key, rejection, report
+from tests.ingest.entries import NOW, agent, delivery, key, rejection, report
 from tests.servers import MISSING, cluster, execute, holding
 
 Steps = Generator["Deferred[Any]", Any, None]
@@ -70,6 +70,26 @@ class ReportStoreContract:
         self.assertEqual(self.connected(), {"a", "b"})
         yield self.save(Departure("a"))
         self.assertEqual(self.connected(), {"b"})
+
+    @inlineCallbacks
+    def test_an_arrival_connects_and_is_no_message(self) -> Steps:
+        """Row 351."""
+        yield self.save(report(uuid="a"), Departure("a"), Arrival(agent("a")), Arrival(agent("new")))
+        self.assertEqual(self.connected(), {"a", "new"})
+        yield self.save(Arrival(agent("a")))
+        yield self.save(Departure("a"), Arrival(agent("b")), Departure("b"))
+        self.assertEqual(self.connected(), {"new"})
+        self.assertEqual((self.values(), self.books()), (["1"], (1, 1, 0, 0, 0)))
+
+    @inlineCallbacks
+    def test_a_report_that_is_known_connects_its_agent_all_the_same(self) -> Steps:
+        """Row 353: a new process knows only from the tables that it is stored."""
+        for known in {"delivery": delivery(1, dup=True)}, {"key": key(1)}:
+            yield self.save(report(uuid="a", **known), Departure("a"))
+            self.assertEqual(self.connected(), set())
+            yield self.save(report(uuid="a", **known))
+            self.assertEqual(self.connected(), {"a"})
+        self.assertEqual((self.values(), self.books()), (["1", "1"], (4, 2, 2, 0, 0)))
 
     @inlineCallbacks
     def test_the_last_entry_of_an_agent_decides(self) -> Steps:
@@ -263,7 +283,7 @@ class InPostgreSQL(ReportStoreContract, TestCase):
             extract(epoch FROM "timestamp"), "timestampAdjusted"
             FROM metrics JOIN agents ON agents.id = "agentId" ORDER BY metrics.id"""
         who = ("u", "platzi", "platzi", "here", 10, True)
-        times = (NOW, NOW, measured, True)
+        times = (measured, NOW, measured, True)
         rows = [
             tuple(float(x) if hasattr(x, "as_tuple") else x for x in row) for row in execute(self.dsn, sql)
         ]

@@ -9,7 +9,9 @@ from twisted.trial.unittest import TestCase
 from platziverse.broker.interfaces import Client
 from platziverse.broker.ports import RetainedStore
 from platziverse.broker.retained import RetainedMessages
+from platziverse.broker.retaining import DurableRetained
 from platziverse.mqtt.packets import Publish
+from platziverse.testing import MemorySessionStore
 
 ONE, OTHER = Client("one", 1), Client("other", 2)
 
@@ -85,3 +87,8 @@ class RetainedStoreContract:
 class InMemory(RetainedStoreContract, TestCase):
     def setUp(self) -> None:
         self.store = RetainedMessages(3, 20)
+
+
+class Durable(RetainedStoreContract, TestCase):
+    def setUp(self) -> None:
+        self.store = DurableRetained(RetainedMessages(3, 20), MemorySessionStore())

@@ -53,9 +53,9 @@ class Bystander(Talker):
         if first >> 4 == wire.SUBACK:
             self.state = "idle"
         elif first >> 4 == wire.PUBLISH:
-            packet_id, payload = wire.received(first, body)
-            if packet_id:
-                self.out += wire.puback(packet_id)
-            if payload == b"%d" % self._number and self.state == "waiting":
+            message = wire.received(first, body)
+            if message.packet_id:
+                self.out += wire.puback(message.packet_id)
+            if message.payload == b"%d" % self._number and self.state == "waiting":
                 self.trips.append((now, now - self._sent))
                 self.state, self._next = "idle", now + PAUSE

@@ -1,34 +1,28 @@
 """The daemon under test, in a process of its own, again and again on the same port and state directory."""
 
 import os
-import random
 import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from tests.crash.counters import scrape
 from tests.crash.waiting import poll
-from tests.integration.daemon import ROOT, clean_environment
+from tests.integration.daemon import ROOT, TWISTD, clean_environment
+from tests.ports import free_port
 
 #: Lines that no log may hold. What a database that is away says is no internal error.
 GRAVE: Final = re.compile(r"Traceback|Unhandled|internal error|\bcritical\b", re.IGNORECASE)
 
-
-def free_port() -> int:
-    """A port nobody listens on, below those that the kernel deals out for outgoing connections."""
-    while True:
-        port = random.SystemRandom().randrange(20_000, 32_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
+#: The rule of agents that are devices. What it records is told to nobody: receivers know what was sent.
+RECORD: Final = {
+    "PLATZIVERSE_RECORD_FILES": str(Path(__file__).parent / "devices.toml"),
+    "PLATZIVERSE_RECORD_REPUBLISH": "never",
+}
 
 
 class Daemon:
@@ -44,9 +38,8 @@ class Daemon:
         self.state_dir = os.path.join(home, "state")
         self.log_path = os.path.join(home, "daemon.log")
         listen = f"tcp:{self.port}:interface=127.0.0.1"
-        twistd = os.path.join(os.path.dirname(sys.executable), "twistd")
-        self._command = [twistd, "-n", "--pidfile=", "platziverse", "--listen", listen, *arguments]
-        self._environ = clean_environment(PLATZIVERSE_STATE_DIR=self.state_dir, **settings)
+        self._command = [TWISTD, "-n", "--pidfile=", "platziverse", "--listen", listen, *arguments]
+        self._environ = clean_environment(PLATZIVERSE_STATE_DIR=self.state_dir, **RECORD, **settings)
         self._process: subprocess.Popen[bytes] | None = None
         self._log_read = 0
         self.started_at = 0.0

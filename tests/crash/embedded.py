@@ -9,6 +9,8 @@ from typing import Any
 import psycopg2
 from attrs import frozen
 
+from tests.servers import execute
+
 
 @frozen
 class EmbeddedServer:
@@ -36,14 +38,7 @@ class EmbeddedServer:
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """The rows, if any, of one statement on a connection of its own."""
-        connection = psycopg2.connect(self.dsn, application_name="harness", connect_timeout=10)
-        try:
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                cursor.execute(sql, parameters or None)
-                return cursor.fetchall() if cursor.description else []
-        finally:
-            connection.close()
+        return execute(self.dsn, sql, parameters, application_name="harness", connect_timeout=10)
 
     def answers(self) -> bool:
         try:

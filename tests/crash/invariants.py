@@ -9,17 +9,23 @@ A test of its own kind without this load tells a Ledger what it sent and what wa
 :func:`assert_invariants`.
 """
 
+import re
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final, TypeAlias
 
-import psycopg2
 from attrs import define, frozen
 
 from tests.crash.counters import books
 from tests.crash.daemon import GRAVE, Daemon
 from tests.crash.ledger import Ledger
+from tests.crash.publisher import Work
 from tests.crash.waiting import TooLate, poll
+from tests.servers import execute
+
+#: What the log says of messages that find no room.
+FULL: Final = re.compile(r"The queue of .* is full")
 
 #: Runs one statement and returns its rows.
 Execute: TypeAlias = Callable[..., "list[Any]"]
@@ -37,18 +43,7 @@ _TWICE: Final = "SELECT uuid, count(*) FROM agents GROUP BY uuid HAVING count(*)
 
 def query_with(dsn: str) -> Execute:
     """Runs statements on connections of their own."""
-
-    def execute(sql: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
-        connection = psycopg2.connect(dsn, application_name="harness")
-        try:
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                cursor.execute(sql, parameters or None)
-                return cursor.fetchall() if cursor.description else []
-        finally:
-            connection.close()
-
-    return execute
+    return partial(execute, dsn, application_name="harness")
 
 
 @define
@@ -88,10 +83,12 @@ def check_presence(ledger: Ledger, execute: Execute, speaking: Speaking, patienc
 
 
 def check_log(ledger: Ledger, lines: list[str]) -> None:
-    """No traceback, no internal error."""
+    """No traceback, no internal error, no full queue."""
     for number, line in enumerate(lines):
         if GRAVE.search(line):
             ledger.violation("internal error", " | ".join(lines[number : number + 25]))
+        if FULL.search(line):
+            ledger.violation("dropped", line)
 
 
 def check_agents(ledger: Ledger, execute: Execute) -> None:
@@ -138,19 +135,20 @@ def check_bounds(ledger: Ledger, daemon: Daemon, bounds: Bounds) -> None:
 
 
 def check_stored_soon(
-    ledger: Ledger, pending: "list[tuple[str, int]]", patience: float = 5.0
+    ledger: Ledger, pending: "list[tuple[Work, int]]", patience: float = 5.0
 ) -> "float | None":
     """Everything that was pending when the database came back is acknowledged; the seconds it took."""
 
     def done() -> bool:
         nonlocal pending
-        pending = [(uuid, n) for uuid, n in pending if not ledger.is_settled(uuid, n)]
+        pending = [(work, n) for work, n in pending if not work.is_settled(n)]
         return not pending
 
     try:
         return poll(done, patience, "what was pending is stored")
     except TooLate as error:
-        ledger.violation("stored late", f"{error}: {len(pending)} messages, such as {pending[:3]}")
+        some = [f"{work.name}:{n}" for work, n in pending[:3]]
+        ledger.violation("stored late", f"{error}: {len(pending)} messages, such as {some}")
         return None
 
 

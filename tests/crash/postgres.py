@@ -15,11 +15,19 @@ import psycopg2
 from platziverse.embedded.places import choose_owner
 from tests.crash.waiting import poll
 from tests.postgres.scratch import binary_dirs, dropper
+from tests.servers import execute
 
 #: Bytes of the small disk, which is made smaller to be full.
 DISK: Final = 3 * 1024**3
 #: Attempts to make it just as small as what is on it, while something may be written.
 TRIES: Final = 50
+
+#: How the harness connects: never read-only, and waiting no longer than 20 s.
+_PATIENT: Final[dict[str, Any]] = {
+    "options": "-c default_transaction_read_only=off -c statement_timeout=20s",
+    "application_name": "harness",
+    "connect_timeout": 10,
+}
 
 #: What a server says that cannot start yet because processes of its predecessor still end.
 _NOT_YET: Final = ("pre-existing shared memory block", "lock file")
@@ -157,22 +165,13 @@ class Postgres:
 
     def connect(self) -> Any:
         """A connection in autocommit mode, never read-only, that waits no longer than 20 s."""
-        options = "-c default_transaction_read_only=off -c statement_timeout=20s"
-        connection = psycopg2.connect(
-            self.dsn, options=options, application_name="harness", connect_timeout=10
-        )
+        connection = psycopg2.connect(self.dsn, **_PATIENT)
         connection.autocommit = True
         return connection
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """The rows, if any, of one statement on a connection of its own."""
-        connection = self.connect()
-        try:
-            with connection.cursor() as cursor:
-                cursor.execute(sql, parameters or None)
-                return cursor.fetchall() if cursor.description else []
-        finally:
-            connection.close()
+        return execute(self.dsn, sql, parameters, **_PATIENT)
 
     def fill_disk(self) -> None:
         """Leave no room for the data to grow: the disk becomes as small as what is on it.

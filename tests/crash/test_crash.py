@@ -12,7 +12,7 @@ from tests.crash.daemon import Daemon
 from tests.crash.embedded import EmbeddedServer
 from tests.crash.faults import EMBEDDED, FAULTS
 from tests.crash.ledger import Ledger
-from tests.crash.load import Load
+from tests.crash.load import HABITS, PUBLISHERS, Load
 from tests.crash.postgres import Postgres, Unavailable
 from tests.crash.torture import Database, Plan, Torture, report, steps
 from tests.crash.waiting import poll
@@ -41,7 +41,7 @@ class CrashCase(SynchronousTestCase):
 
     def torture(self, database: Database, daemon: Daemon, agents: int = 32) -> Torture:
         ledger = Ledger()
-        load = Load(daemon.port, ledger, self.seed, agents)
+        load = Load(daemon.port, ledger, self.seed, agents, publishers=len(PUBLISHERS), habits=HABITS)
         torture = Torture(database, daemon, load, ledger, random.Random(self.seed), PLAN)
         self.addCleanup(daemon.end)
         self.addCleanup(load.stop)
@@ -51,7 +51,7 @@ class CrashCase(SynchronousTestCase):
 
 class OneDaemonOnADurableServer(CrashCase):
     def test_nothing_acknowledged_is_lost_and_nothing_is_stored_twice(self) -> None:
-        """Rows 104, 105, 106, 107, 108, 124."""
+        """Rows 104, 105, 106, 107, 108, 124, 331."""
         try:
             postgres = Postgres()
         except Unavailable as error:

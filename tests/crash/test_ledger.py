@@ -1,11 +1,16 @@
 """The ledger notices what it is there to notice: each violation, made on purpose."""
 
+import random
 import time
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.crash.deliveries import Deliveries
 from tests.crash.invariants import check_books, check_log, check_presence, check_stored_soon
 from tests.crash.ledger import BAD, GOOD, MIXED, Ledger
+from tests.crash.promises import check_nothing_dropped
+from tests.crash.publisher import Profile
+from tests.crash.reports import Reports
 
 UUID = "agent-1-0"
 
@@ -108,6 +113,16 @@ class TheOthers(SynchronousTestCase):
         self.assertEqual(self.ledger.violations, [])
         check_log(self.ledger, ["critical service: oh", "    Traceback (most recent call last):"])
         self.assertEqual(self.ledger.violated["internal error"], 2)
+        check_log(
+            self.ledger, ["warn  broker: The queue of 'a', who is absent, is full (max_queued_messages)"]
+        )
+        self.assertEqual(self.ledger.violated["dropped"], 1)
+
+    def test_a_counter_that_says_dropped_is_noticed(self) -> None:
+        check_nothing_dropped(self.ledger, {"platziverse_receivers_dropped_total": 0.0})
+        self.assertEqual(self.ledger.violations, [])
+        check_nothing_dropped(self.ledger, {"platziverse_receivers_dropped_total": 2.0})
+        self.assertEqual(self.ledger.violations, ["dropped: platziverse_receivers_dropped_total is 2"])
 
     def test_the_books_have_to_balance(self) -> None:
         names = ("received_total", "stored_total", "duplicates_total", "rejected_total", "pending")
@@ -117,9 +132,9 @@ class TheOthers(SynchronousTestCase):
         self.assertEqual(len(self.ledger.violations), 2)
 
     def test_what_is_never_acknowledged_is_late(self) -> None:
-        self.ledger.opened(UUID)
-        n = self.ledger.sending(UUID, True, GOOD, 1)
+        profile = Profile("qos1", (1,), persistent=True, timestamped=True)
+        work = Reports(UUID, profile, self.ledger, Deliveries(self.ledger), random.Random(1))
         since = time.monotonic()
-        self.assertIsNone(check_stored_soon(self.ledger, [(UUID, n)], 0.05))
+        self.assertIsNone(check_stored_soon(self.ledger, [(work, work.next().n)], 0.05))
         self.assertLess(time.monotonic() - since, 2)
         self.assertEqual(list(self.ledger.violated), ["stored late"])

@@ -13,6 +13,12 @@ from tests.crash.faults import OURS, Fault
 from tests.crash.invariants import Bounds, Tables, assert_invariants, check_log, check_stored_soon
 from tests.crash.ledger import Ledger
 from tests.crash.load import Load
+from tests.crash.promises import (
+    check_delivered,
+    check_left_behind,
+    check_nothing_dropped,
+    check_retained,
+)
 from tests.crash.waiting import TooLate, poll
 
 #: Steps between two looks at everything.
@@ -41,6 +47,7 @@ class Plan:
     :param present: seconds within which presence is right, some time after a start.
     :param growth: bytes by which the daemon may be larger than at the beginning.
     :param seconds: no further step is begun after so many.
+    :param quiet_every: steps between two looks at everything.
     """
 
     acks: int = 400
@@ -52,6 +59,7 @@ class Plan:
     present: float = 2.0
     growth: int = 48 * MIB
     seconds: float = float("inf")
+    quiet_every: int = QUIET_EVERY
 
 
 @define
@@ -93,7 +101,9 @@ class Torture:
         self.daemon.start()
         self.figures.measured("start to listening", self.daemon.wait_until_listening())
         self.load.start()
-        poll(lambda: self.ledger.acked > len(self.load.agents), 60, "the first acknowledgements")
+        everybody = len(self.load.visitors)
+        poll(lambda: self.load.acks() > everybody, 60, "the first acknowledgements")
+        poll(lambda: all(one.ready for one in self.load.receivers), 60, "all Subscriptions")
         self.quiet()
 
     def run(self, steps: "list[Fault | None]") -> None:
@@ -106,8 +116,9 @@ class Torture:
                 self.kill()
             else:
                 self.fault(step)
-            if number % QUIET_EVERY == 0:
+            if number % self.plan.quiet_every == 0:
                 self.quiet()
+        self.load.everybody_back()
         self.quiet()
 
     # -- the daemon ------------------------------------------------------------------------------
@@ -145,7 +156,7 @@ class Torture:
             return
         self.figures.faults[fault.name] += 1
         killing = self.rng.random() < self.plan.kill_within
-        poll(lambda: self.load.live() > len(self.load.agents) // 2, 60, "the clients are back")
+        poll(lambda: self.load.live() > len(self.load.visitors) // 2, 60, "the clients are back")
         cut_off, since = self.load.cut_off(), time.monotonic()
         struck = fault.strike(self.database)
         try:
@@ -190,10 +201,10 @@ class Torture:
                 "until idle", poll(self.load.idle, self.plan.idle, "all is acknowledged", 0.02)
             )
         except TooLate as error:
-            busy = [agent for agent in self.load.agents if not agent.idle()]
-            names = [(agent.uuid, agent.profile.name, agent.state) for agent in busy]
+            names = [(visitor.name, visitor.state) for visitor in self.load.busy()]
             self.ledger.violation("never idle", f"{error}: {names[:5]}")
             self.ledger.raise_violations()
+        self._kept()
         young = time.monotonic() - self.daemon.started_at < 5
         self.figures.measured("MiB resident", self.daemon.resident() / MIB)
         self.figures.measured("descriptors", self.daemon.descriptors())
@@ -208,6 +219,16 @@ class Torture:
         )
         self.figures.measured("presence after a restart" if young else "presence", seconds)
         self.load.resume()
+
+    def _kept(self) -> None:
+        """What clients were promised: messages for durable Sessions, and Retained Messages."""
+        load, execute = self.load, self.database.execute
+        if not load.receivers:
+            return
+        self.figures.measured("until the queues are empty", check_delivered(load, execute, self.plan.idle))
+        check_left_behind(load, execute, self.plan.idle)
+        check_nothing_dropped(self.ledger, self.daemon.scrape())
+        check_retained(load, self.daemon.port, self.plan.idle)
 
     def _bounds(self) -> Bounds:
         """A little more than there was at the beginning."""
@@ -257,8 +278,10 @@ def report(torture: Torture, seconds: float) -> Iterator[str]:
         yield f"{'  ' + name:34}{count:>10}"
     for name, why in figures.skipped.items():
         yield f"  {name} skipped: {why}"
-    for name in ("sent", "acked", "found_rows", "found_rejections", "repeated"):
+    for name in ("sent", "acked", "found_rows", "found_rejections", "repeated", "unavailable"):
         yield f"{NAMES[name]:34}{getattr(ledger, name):>10}"
+    for name, text in DELIVERIES.items():
+        yield f"{text:34}{getattr(torture.load.deliveries, name):>10}"
     for name, value in sorted(figures.worst.items()):
         yield f"{'worst, ' + name:44}{value:>10.2f}"
     yield f"{'looks at everything':34}{figures.quiets:>10}"
@@ -272,4 +295,13 @@ NAMES: Final = {
     "found_rows": "metrics stored",
     "found_rejections": "rejections stored",
     "repeated": "rows more than once, unpromised",
+    "unavailable": "CONNECTs answered 0x03",
+}
+DELIVERIES: Final = {
+    "sent": "messages between clients sent",
+    "acked": "  acknowledged",
+    "delivered": "  delivered",
+    "repeated": "  delivered again, as allowed",
+    "replayed": "  retained, to new Subscriptions",
+    "judged": "  promised, and looked for",
 }

@@ -12,11 +12,16 @@ from twisted.trial.unittest import TestCase
 
 from platziverse.agents.handlers import AgentHandlers
 from platziverse.agents.recorder import Recorder
+from platziverse.broker.records import Kept
 from platziverse.config import Config
 from platziverse.daemon.database import Database
 from platziverse.errors import Unusable
 from tests.agents.doubles import FakeClient, message, of_agent
 from tests.postgres.scratch import open_dir, scratch_server
+
+REFUSE = """CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN RAISE EXCEPTION 'not today' USING ERRCODE = '53100'; END $$;
+    CREATE TRIGGER refuse BEFORE INSERT ON mqtt_retained FOR EACH ROW EXECUTE FUNCTION refuse()"""
 
 
 class DatabaseTests(TestCase):
@@ -38,6 +43,25 @@ class DatabaseTests(TestCase):
             self.assertTrue(database.psql_commands[0].startswith("psql "))
 
         return database.start().addCallback(ready)
+
+    @inlineCallbacks
+    def test_it_is_as_well_as_its_stores_are(self) -> Generator["Deferred[Any]", Any, None]:
+        server = scratch_server()
+        name = server.create()
+        database = self.database(server.dsn(name))
+        yield database.start()
+        self.assertEqual((database.state, database.trouble), ("ready", ""))
+        server.execute(name, REFUSE)
+        assert database.sessions is not None
+        saved = database.sessions.save(Kept("t", b"", 0, "c", None))
+        while database.state == "ready":
+            yield deferLater(reactor, 0.01)
+        self.assertEqual(database.store.state, "ready")
+        self.assertIn("not today", database.state)
+        self.assertEqual(database.trouble, f"the database is {database.state}")
+        server.execute(name, "DROP TRIGGER refuse ON mqtt_retained")
+        yield saved
+        self.assertEqual(database.state, "ready")
 
     def test_a_database_that_does_not_exist_is_unusable(self) -> "Deferred[Any]":
         database = self.database(scratch_server().dsn("nonsense"))
@@ -72,10 +96,10 @@ class DatabaseTests(TestCase):
         client = FakeClient("client")
         recorder.client_connected(client)
         sent = message(of_agent("yyy", f', "timestamp": {int(time.time() * 1000)}'.encode()))
-        saved = AgentHandlers(recorder).message(sent, client)
+        saved = AgentHandlers(recorder)(sent, client)
         yield database.start()
         yield saved
-        yield AgentHandlers(recorder).message(sent, client)
+        yield AgentHandlers(recorder)(sent, client)
         self.assertTrue(database.clock.warning)
         rows = server.execute(
             name,

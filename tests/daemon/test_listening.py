@@ -10,7 +10,15 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from platziverse.broker.limits import Limits
-from platziverse.daemon.listening import HINTS, CannotListen, Listeners, completed, divided, readable
+from platziverse.daemon.listening import (
+    HINTS,
+    CannotListen,
+    Listeners,
+    completed,
+    divided,
+    readable,
+    try_to_listen,
+)
 from platziverse.door.port import ImmediateServer
 from platziverse.testing import BrokerHarness
 
@@ -32,6 +40,25 @@ class DescriptionTests(SynchronousTestCase):
         """Row 75."""
         self.assertEqual(completed("haproxy:tcp:1883", True), r"haproxy:tcp:1883:backlog=1024:interface=\:\:")
         self.assertEqual(divided("haproxy:ssl:8883:backlog=7"), ("haproxy:tcp:8883:backlog=7", "tls"))
+
+
+class TrialTests(SynchronousTestCase):
+    """Row 254: what a check says of ``listen``."""
+
+    def test_a_port_that_is_taken_and_one_that_is_free(self) -> None:
+        """Row 254."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            description = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
+            for given in (description, f"haproxy:{description}", f"{description}:protocol=mqtt"):
+                with self.assertRaisesRegex(CannotListen, "it is in use"):
+                    try_to_listen(given)
+        try_to_listen(description)
+
+    def test_what_is_no_endpoint(self) -> None:
+        """Row 254."""
+        for given in ("tcp:x", "tcp:1:2:3:4:5", "nonsense:1", "tcp:1883:protocol=smtp"):
+            with self.assertRaisesRegex(CannotListen, "cannot listen on"):
+                try_to_listen(given)
 
 
 class DividedTests(SynchronousTestCase):

@@ -211,6 +211,19 @@ class LevelTests(LogTestCase):
         self.assertIn("twisted.x=info", self.shown("debug"))
         self.assertIn("twisted.x=info", self.shown("warn,twisted=info"))
 
+    def test_a_client_has_a_level_of_its_own_in_every_room(self) -> None:
+        """Row 261."""
+        log = self.log(levels="warn,client:a=b=debug,client:shy=error", room="net")
+        for client in ("a=b", "shy", "other"):
+            for level in (LogLevel.debug, LogLevel.info, LogLevel.warn):
+                log.emit(level, "{client_id}", client_id=client)
+        log.debug("nobody")
+        shown = [line.split()[1:] for line in self.sink.lines]
+        self.assertEqual(
+            [(level, name) for level, _, name in shown],
+            [("debug", "a=b"), ("info", "a=b"), ("warn", "a=b"), ("warn", "shy"), ("warn", "other")],
+        )
+
     def test_levels_can_change_while_it_runs(self) -> None:
         log = self.log("text", "warn")
         log.info("no")

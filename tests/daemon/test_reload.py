@@ -19,6 +19,8 @@ from platziverse.config import Access, Config, Tls, load
 from platziverse.daemon.front import Front
 from platziverse.daemon.reload import IMMEDIATE, SWITCHES, Reload, changes
 from platziverse.door.arrivals import Arrivals
+from platziverse.rules.ruleset import RuleSet
+from platziverse.rules.settings import RecordSettings
 from platziverse.testing import BrokerHarness
 from platziverse.web.settings import WebSettings
 from platziverse.web.site import GuardedSite
@@ -58,7 +60,13 @@ class ReloadTests(SynchronousTestCase):
         site = GuardedSite(Resource(), None, WebSettings(), self.harness.clock)
         self.front = Front(self.harness.factory, site, config.tls, Arrivals(0, self.harness.clock))
         self.levels: list[dict[str, LogLevel]] = []
-        self.reload = Reload(config, self.reread, self.authority, self.front, self.levels.append)
+        self.records: list[RuleSet] = []
+        self.reload = Reload(
+            config, self.reread, self.authority, self.front, self.levels.append, self.use_records
+        )
+
+    def use_records(self, config: Config, rules: RuleSet) -> None:
+        self.records.append(rules)
 
     def observe(self, event: dict[str, Any]) -> None:
         self.lines.append(formatEvent(event))
@@ -92,7 +100,7 @@ class ReloadTests(SynchronousTestCase):
         certificate = self.front.certificate
         assert certificate is not None
         files = certificate.serverConnectionForTLS(None).get_context(), certificate.key
-        return self.authority.rules, self.checker.tables, *files, len(self.levels)
+        return self.authority.rules, self.checker.tables, *files, len(self.levels), len(self.records)
 
     def change_all(self) -> None:
         self.path("acl").write_text("user ana\ntopic new\n")
@@ -204,6 +212,17 @@ class ReloadTests(SynchronousTestCase):
             after = self.in_force()[:4]
             self.assertEqual([type(item) for item in after], [type(item) for item in before])
 
+    def test_rules_are_read_again_all_or_none(self) -> None:
+        """Row 411: a rule that cannot be used leaves everything as it is."""
+        self.path("rules.toml").write_text('[[rule]]\ntopic = "a/{x}"\nagent = "a:{x}"\n')
+        self.settings["record"] = {"files": [str(self.path("rules.toml"))]}
+        self.write()
+        self.assertTrue(self.reload())
+        self.assertEqual([rule.name for rule in self.records[-1].rules], ["rules.toml#1"])
+        self.assertTrue(self.lines[-1].endswith(", 1 rules"), self.lines)
+        self.path("rules.toml").write_text('[[rule]]\ntopic = "a/{x}"\nagent = "a:{y}"\n')
+        self.assert_refused(r"rules.toml:3: rule 1: agent: unknown hole \{y\}")
+
     def test_files_may_move(self) -> None:
         self.path("rules").write_text("user ana\ntopic moved\n")
         self.write(access={"acl_file": str(self.path("rules")), "password_file": str(self.path("passwords"))})
@@ -228,6 +247,6 @@ class ChangesTests(SynchronousTestCase):
             self.assertEqual(changes(old, new), list(SWITCHES))
 
     def test_the_names_are_those_of_settings(self) -> None:
-        rooms = {"access": Access, "tls": Tls}
+        rooms = {"access": Access, "tls": Tls, "record": RecordSettings}
         known = {f"{room}.{name}" for room, settings in rooms.items() for name in fields_dict(settings)}
         self.assertEqual(set(IMMEDIATE) - known, {"log_level"})

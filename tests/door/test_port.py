@@ -1,7 +1,12 @@
 """ImmediateServer over a real socket: at once when the kernel takes it, queued when it does not."""
 
+import contextlib
 import socket
+import sys
+from fcntl import ioctl
+from termios import TIOCOUTQ
 from typing import Any
+from unittest import SkipTest
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -9,6 +14,8 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import TestCase
 
+from platziverse.broker.limits import MIB, Limits
+from platziverse.door.crowd import LEAST_UNSENT, MOST_UNSENT
 from platziverse.door.port import ImmediateServer, guard
 from platziverse.testing import BrokerHarness
 
@@ -29,7 +36,8 @@ class Immediate(TestCase):
         self.addCleanup(self.client.close)
 
         def listening(port: Any) -> "Deferred[Sink]":
-            guard(port, BrokerHarness().crowd)
+            self.crowd = BrokerHarness(limits=Limits(max_memory=MIB)).crowd
+            guard(port, self.crowd)
             self.addCleanup(port.stopListening)
             self.client.connect(("127.0.0.1", port.getHost().port))
             self.client.setblocking(False)
@@ -45,6 +53,25 @@ class Immediate(TestCase):
         self.assertEqual(transport.dataBuffer, b"")
         self.client.settimeout(60)  # it has left; the kernel may take its time
         self.assertEqual(self.client.recv(100), b"answer")
+
+    def test_what_has_come_can_be_acknowledged_at_once(self) -> None:
+        """Row 273: else the kernel waits for 40 ms, as we have just answered something."""
+        transport: Any = self.sink.transport
+
+        def unacknowledged() -> int:
+            return int.from_bytes(ioctl(self.client, TIOCOUTQ, bytes(4)), sys.byteorder)
+
+        for _ in range(100):  # on a busy machine the 40 ms may be over before we look
+            self.client.send(b"question")
+            transport.doRead()
+            transport.write(b"answer")
+            self.client.send(b"and nothing to answer")
+            transport.doRead()
+            if unacknowledged():
+                transport.acknowledge_now()
+                self.assertEqual(unacknowledged(), 0)
+                return
+        self.fail("the kernel has never waited")
 
     def test_what_the_kernel_does_not_take_follows_in_order(self) -> "Deferred[None]":
         transport: Any = self.sink.transport
@@ -72,6 +99,29 @@ class Immediate(TestCase):
             self.assertEqual(bytes(received), block * (total // len(block)) + b"end")
 
         return done.addCallback(check)
+
+    def test_the_kernel_takes_little_of_a_client_that_reads_nothing(self) -> "Deferred[None]":
+        """Row 355: it took 4 MiB of each, and nobody counted them."""
+        if sys.platform != "linux":
+            raise SkipTest("only Linux has a bound, and says how much it takes")
+        transport: Any = self.sink.transport
+        self.assertEqual([*self.crowd.sockets], [transport])
+        self.assertEqual(transport.kernel_bytes(), 0)
+        lost: Deferred[None] = Deferred()
+        self.sink.connectionLost = lambda reason: lost.callback(None)  # type: ignore[method-assign,assignment,misc]
+        taken = 0
+        with contextlib.suppress(BlockingIOError):
+            while taken < 2 * MOST_UNSENT:
+                taken += transport.socket.send(bytes(LEAST_UNSENT))
+        self.assertLess(taken, MOST_UNSENT)
+        self.assertGreater(transport.kernel_bytes(), LEAST_UNSENT)
+        self.assertLess(transport.kernel_bytes(), 2 * LEAST_UNSENT)
+        transport.abortConnection()
+
+        def check(_: None) -> None:
+            self.assertEqual((transport.kernel_bytes(), self.crowd.total), (0, 0))
+
+        return lost.addCallback(check)
 
     def test_writing_to_a_reset_connection_ends_it_in_the_usual_way(self) -> "Deferred[None]":
         lost: Deferred[None] = Deferred()

@@ -12,6 +12,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.trial.unittest import SynchronousTestCase
 
+from platziverse.broker.limits import Limits
 from platziverse.door.sniff import SniffingFactory
 from platziverse.mqtt.codec import encode
 from platziverse.mqtt.packets import Connect
@@ -66,11 +67,14 @@ class Abortable(StringTransportWithDisconnection):
         self.loseConnection()
 
 
+DEFAULTS = Limits()
+
+
 class Shared:
     """A shared port in front of a real broker, without sockets."""
 
-    def __init__(self, http: bool = True, **options: Any) -> None:
-        self.harness = BrokerHarness()
+    def __init__(self, http: bool = True, limits: Limits = DEFAULTS, **options: Any) -> None:
+        self.harness = BrokerHarness(limits=limits)
         self.http = Recorders()
         self.factory = SniffingFactory(self.harness.factory, self.http if http else None, **options)
 

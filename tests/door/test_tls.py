@@ -3,8 +3,10 @@
 import contextlib
 import ctypes
 import ctypes.util
+import gc
 import ssl
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,8 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from platziverse.door.tls import CertificateError, ServerCertificate, TLSLayer
+from platziverse.broker.limits import Limits
+from platziverse.door.tls import LAYER, SESSION, CertificateError, ServerCertificate, TLSLayer
 from platziverse.mqtt.errors import ConnectRefused
 from platziverse.net.peer import certificate_user
 from tests.door.test_sniff import CONNACK, CONNECT, Abortable, Shared, deliver
@@ -26,16 +29,26 @@ from tests.logs import observe_log
 
 
 def write_certificate(
-    folder: Path, name: str = "server", issuer: Any = None, common_names: Any = None
+    folder: Path,
+    name: str = "server",
+    issuer: Any = None,
+    common_names: Any = None,
+    hosts: Sequence[str] = (),
 ) -> Any:
-    """``name.pem`` and ``name.key`` in ``folder``; returns (certificate, key) to sign others with."""
+    """``name.pem`` and ``name.key`` in ``folder``; returns (certificate, key) to sign others with.
+
+    :param hosts: names that a client may know the server by.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     names = [name] if common_names is None else common_names
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text) for text in names])
     now = datetime.now(timezone.utc)
+    builder = x509.CertificateBuilder()
+    if hosts:
+        names_of_hosts = x509.SubjectAlternativeName([x509.DNSName(host) for host in hosts])
+        builder = builder.add_extension(names_of_hosts, critical=False)
     certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
+        builder.subject_name(subject)
         .issuer_name(issuer[0].subject if issuer else subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
@@ -213,6 +226,13 @@ class TestHandshake(TLSCase):
         deliver(shared.open(), b"GET / HTTP/1.1\r\n")
         self.assertEqual(len(events), 1)
 
+    def test_row_256_plain_mqtt_on_a_port_for_tls_alone_is_said_to_be_that(self) -> None:
+        events = self.events()
+        shared = Shared(certificate=self.certificate, plain=False)
+        deliver(shared.open(), b"\x10\x0c\x00\x04MQTT")
+        [event] = events
+        self.assertIn("plain MQTT on a TLS port", event["reason"])
+
     def test_a_peer_that_does_not_answer_close_notify_is_cut(self) -> None:
         transport = self.shared.open()
         TLSClient(transport).pump().send(b"\x00")
@@ -291,6 +311,51 @@ class TestResumption(TLSCase):
         write_certificate(self.folder)
         self.certificate.reload()
         self.assertEqual([self.resumed(client) for _ in range(2)], [False, True])
+
+
+class TestMemory(TLSCase):
+    """Row 293: OpenSSL's memory was counted as nothing, and that of connections that were cut stayed."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.shared = Shared(certificate=self.certificate, limits=Limits(max_memory=10 * LAYER))
+
+    def test_what_openssl_takes_is_counted(self) -> None:
+        shared = self.shared.harness.shared
+        transport = self.shared.open()
+        TLSClient(transport).pump()
+        self.assertEqual(shared.counted_bytes, LAYER + SESSION)
+        transport.loseConnection()
+        self.assertEqual(shared.counted_bytes, SESSION)
+
+    def test_no_handshake_is_begun_when_there_is_no_room_for_it(self) -> None:
+        events = self.events()
+        transports = [self.shared.open() for _ in range(12)]
+        clients = [TLSClient(transport).pump() for transport in transports]
+        answered = [client.connection.get_peer_certificate() is not None for client in clients]
+        self.assertEqual(answered, [True] * 8 + [False] * 4)
+        self.assertEqual(self.shared.harness.broker.traffic.connections_refused, {"memory": 4})
+        self.assertIn("max_memory", events[0]["reason"])
+        for transport in transports[:4]:
+            transport.loseConnection()
+        self.assertEqual(TLSClient(self.shared.open()).pump().send(CONNECT).received, CONNACK)
+
+    def test_nothing_of_a_connection_that_was_cut_waits_for_the_garbage_collector(self) -> None:
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for end in b"\x16garbage", b"":
+            transport = self.shared.open()
+            client = TLSClient(transport)
+            client.step()
+            deliver(transport, client.connection.bio_read(65536))
+            layer: Any = transport.protocol
+            kept = weakref.ref(layer.getHandle())
+            del layer
+            if end:
+                deliver(transport, end)
+            transport.loseConnection()
+            del transport, client
+            self.assertIsNone(kept())
 
 
 class TestRenewal(TLSCase):

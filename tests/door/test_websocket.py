@@ -214,6 +214,16 @@ class TestConnection(WebCase):
             self.harness.turn()
             self.assertIn(b"\x00\x01t", received(transport))
 
+    def test_what_has_no_answer_is_acknowledged_at_once(self) -> None:
+        """Row 273."""
+        transport: Any = self.connected()
+        deliver(transport, frame(BINARY, encode(Publish("t", b""))))  # the transport of this test cannot
+        hastened: list[bytes] = []
+        transport.acknowledge_now = lambda: hastened.append(b"")
+        deliver(transport, frame(BINARY, encode(Publish("t", b"", 1, packet_id=1))))
+        deliver(transport, frame(BINARY, encode(Publish("t", b""))))
+        self.assertEqual(len(hastened), 1)
+
     def test_everything_sent_in_a_turn_is_one_message(self) -> None:
         transport = self.connected()
         deliver(transport, frame(BINARY, b"\xc0\x00" * 5) + frame(BINARY, b"\xc0\x00" * 5))

@@ -20,7 +20,7 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SkipTest, TestCase
 
-from platziverse.command.rejected import find_dsn
+from platziverse.command.database import find_dsn
 from platziverse.config import Config
 from platziverse.embedded.binaries import system_dirs, wheel_dirs
 from platziverse.embedded.cluster import MIB, tuned
@@ -35,20 +35,9 @@ Steps = Generator["Deferred[Any]", Any, None]
 ROOT = Path(__file__).parent.parent.parent
 
 
-def rows(dsn: str, sql: str) -> list[Any]:
-    connection = psycopg2.connect(dsn)
-    try:
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute(sql)
-            return cursor.fetchall() if cursor.description else []
-    finally:
-        connection.close()
-
-
 def answers(dsn: str) -> bool:
     try:
-        return rows(dsn, "SELECT 1") == [(1,)]
+        return execute(dsn, "SELECT 1") == [(1,)]
     except psycopg2.OperationalError:
         return False
 
@@ -117,11 +106,11 @@ class FirstAndLaterStarts(EmbeddedCase):
     def test_the_second_start_finds_the_data_of_the_first(self) -> Steps:
         first = self.server()
         dsn = yield first.start()
-        rows(dsn, "CREATE TABLE kept AS SELECT 42 AS answer")
+        execute(dsn, "CREATE TABLE kept AS SELECT 42 AS answer")
         yield first.stop()
-        self.assertRaises(psycopg2.OperationalError, rows, dsn, "SELECT 1")
+        self.assertRaises(psycopg2.OperationalError, execute, dsn, "SELECT 1")
         dsn = yield self.server().start()
-        self.assertEqual(rows(dsn, "SELECT answer FROM kept"), [(42,)])
+        self.assertEqual(execute(dsn, "SELECT answer FROM kept"), [(42,)])
 
     @inlineCallbacks
     def test_a_second_start_of_what_runs_does_nothing(self) -> Steps:
@@ -136,11 +125,11 @@ class FirstAndLaterStarts(EmbeddedCase):
     def test_role_and_database_are_the_originals_and_commits_are_durable(self) -> Steps:
         yield self.prepare()
         dsn = yield self.server().start()
-        found = rows(dsn, "SELECT current_user::text, current_database()::text")
+        found = execute(dsn, "SELECT current_user::text, current_database()::text")
         self.assertEqual(found, [("platzi", "platziverse")])
         settings = ("fsync", "synchronous_commit", "server_encoding")
-        self.assertEqual([rows(dsn, f"SHOW {name}")[0][0] for name in settings], ["on", "on", "UTF8"])
-        self.assertEqual(rows(dsn, "SELECT rolsuper FROM pg_roles WHERE rolname = 'platzi'"), [(False,)])
+        self.assertEqual([execute(dsn, f"SHOW {name}")[0][0] for name in settings], ["on", "on", "UTF8"])
+        self.assertEqual(execute(dsn, "SELECT rolsuper FROM pg_roles WHERE rolname = 'platzi'"), [(False,)])
 
     @inlineCallbacks
     def test_only_its_owner_can_enter_and_nothing_listens_on_tcp(self) -> Steps:
@@ -149,7 +138,7 @@ class FirstAndLaterStarts(EmbeddedCase):
         dsn = yield embedded.start()
         mode = stat.S_IMODE(os.stat(embedded.cluster.home).st_mode)
         self.assertEqual((mode, os.stat(embedded.cluster.data).st_mode & 0o077), (0o700, 0))
-        self.assertEqual(rows(dsn, "SHOW listen_addresses"), [("",)])
+        self.assertEqual(execute(dsn, "SHOW listen_addresses"), [("",)])
 
     @inlineCallbacks
     def test_the_server_has_a_session_of_its_own_so_that_ctrl_c_does_not_reach_it(self) -> Steps:
@@ -174,7 +163,7 @@ class FirstAndLaterStarts(EmbeddedCase):
         embedded = self.server(state_dir=os.path.join(self.dir, "long" * 30))
         dsn = yield embedded.start()
         self.addCleanup(shutil.rmtree, embedded.socket_dir, True)
-        self.assertEqual(rows(dsn, "SELECT 1"), [(1,)])
+        self.assertEqual(execute(dsn, "SELECT 1"), [(1,)])
         self.assertEqual(stat.S_IMODE(os.stat(embedded.socket_dir).st_mode), 0o700)
 
     @inlineCallbacks
@@ -186,7 +175,7 @@ class FirstAndLaterStarts(EmbeddedCase):
         home = embedded.cluster.home
         os.rename(os.path.join(home, "data"), os.path.join(home, "data.new"))
         dsn = yield self.server().start()
-        self.assertEqual(rows(dsn, "SELECT 1"), [(1,)])
+        self.assertEqual(execute(dsn, "SELECT 1"), [(1,)])
         self.assertEqual(os.listdir(home), ["data"])
 
     @inlineCallbacks
@@ -197,7 +186,7 @@ class FirstAndLaterStarts(EmbeddedCase):
         yield embedded.stop()
         yield self.assertFailure(starting, Stopped)
         dsn = yield self.server().start()
-        self.assertEqual(rows(dsn, "SELECT 1"), [(1,)])
+        self.assertEqual(execute(dsn, "SELECT 1"), [(1,)])
 
     @inlineCallbacks
     def test_every_kind_of_binaries_works(self) -> Steps:
@@ -205,9 +194,8 @@ class FirstAndLaterStarts(EmbeddedCase):
             state_dir = os.path.join(self.dir, str(number))
             embedded = self.server(state_dir=state_dir, dirs=[directory])
             dsn = yield embedded.start()
-            self.assertEqual(
-                rows(dsn, "SELECT datcollate FROM pg_database WHERE datname = 'platziverse'"), [("C.UTF-8",)]
-            )
+            collation = execute(dsn, "SELECT datcollate FROM pg_database WHERE datname = 'platziverse'")
+            self.assertEqual(collation, [("C.UTF-8",)])
             yield embedded.stop()
 
 
@@ -218,8 +206,8 @@ class LoopbackToo(EmbeddedCase):
         embedded = self.server(tcp=True, port=free_port())
         yield embedded.start()
         address = f"host=localhost port={embedded.port} user=platzi dbname=platziverse"
-        self.assertRaises(psycopg2.OperationalError, rows, f"{address} password=platzi", "SELECT 1")
-        self.assertEqual(rows(f"{address} passfile='{embedded.password_file}'", "SELECT 1"), [(1,)])
+        self.assertRaises(psycopg2.OperationalError, execute, f"{address} password=platzi", "SELECT 1")
+        self.assertEqual(execute(f"{address} passfile='{embedded.password_file}'", "SELECT 1"), [(1,)])
         self.assertEqual(stat.S_IMODE(os.stat(embedded.password_file).st_mode), 0o600)
         done = subprocess.run(
             f"{embedded.tcp_psql_command} -wtAc 'SELECT 7'", shell=True, capture_output=True
@@ -247,7 +235,7 @@ class LoopbackToo(EmbeddedCase):
 FIND = """
 import sys
 from platziverse.config import Config
-from platziverse.command.rejected import find_dsn
+from platziverse.command.database import find_dsn
 print(find_dsn(Config(state_dir=sys.argv[1])))
 """
 
@@ -298,15 +286,15 @@ class Crashes(EmbeddedCase):
     def test_a_server_that_outlived_its_daemon_is_adopted_and_stopped(self) -> Steps:
         yield self.prepare()
         dsn = self.killed_daemon()
-        rows(dsn, "CREATE TABLE kept AS SELECT 42 AS answer")
+        execute(dsn, "CREATE TABLE kept AS SELECT 42 AS answer")
         embedded = self.server()
         try:
             again = yield embedded.start()
-            self.assertEqual(rows(again, "SELECT answer FROM kept"), [(42,)])
+            self.assertEqual(execute(again, "SELECT answer FROM kept"), [(42,)])
         finally:
             yield embedded.stop()
         self.assertIsNone(embedded.cluster.running())
-        self.assertRaises(psycopg2.OperationalError, rows, dsn, "SELECT 1")
+        self.assertRaises(psycopg2.OperationalError, execute, dsn, "SELECT 1")
         self.assertEqual(Path(self.state_dir, "postgres.log").read_text().count("starting PostgreSQL"), 1)
 
     @inlineCallbacks
@@ -315,7 +303,7 @@ class Crashes(EmbeddedCase):
         self.killed_daemon()
         embedded = self.server(tcp=True, port=free_port())
         dsn = yield embedded.start()
-        self.assertEqual(rows(dsn, "SHOW listen_addresses"), [("127.0.0.1",)])
+        self.assertEqual(execute(dsn, "SHOW listen_addresses"), [("127.0.0.1",)])
 
     @inlineCallbacks
     def test_an_adopted_server_that_dies_is_replaced(self) -> Steps:
@@ -325,7 +313,7 @@ class Crashes(EmbeddedCase):
         dsn = yield embedded.start()
         yield self.killed(embedded)
         yield eventually(lambda: answers(dsn))
-        self.assertEqual(rows(dsn, "SELECT 1"), [(1,)])
+        self.assertEqual(execute(dsn, "SELECT 1"), [(1,)])
 
     @inlineCallbacks
     def killed(self, embedded: EmbeddedPostgres) -> Steps:
@@ -339,11 +327,11 @@ class Crashes(EmbeddedCase):
         yield self.prepare()
         embedded = self.server()
         dsn = yield embedded.start()
-        rows(dsn, "CREATE TABLE kept AS SELECT g FROM generate_series(1, 50000) g")
+        execute(dsn, "CREATE TABLE kept AS SELECT g FROM generate_series(1, 50000) g")
         for _ in range(2):
             yield self.killed(embedded)
             yield eventually(lambda: answers(dsn))
-            self.assertEqual(rows(dsn, "SELECT count(*) FROM kept"), [(50000,)])
+            self.assertEqual(execute(dsn, "SELECT count(*) FROM kept"), [(50000,)])
 
     @inlineCallbacks
     def test_a_server_that_is_started_again_waits_for_the_port_it_had(self) -> Steps:
@@ -361,7 +349,7 @@ class Crashes(EmbeddedCase):
             yield eventually(lambda: log.read_text().count("could not create any TCP/IP sockets") > 1)
         yield eventually(lambda: answers(dsn))
         self.assertEqual(embedded.dsn, dsn)
-        self.assertEqual(rows(dsn, "SHOW listen_addresses"), [("127.0.0.1",)])
+        self.assertEqual(execute(dsn, "SHOW listen_addresses"), [("127.0.0.1",)])
 
     def takes(self, other: socket.socket, port: int) -> bool:
         try:
@@ -375,12 +363,12 @@ class Crashes(EmbeddedCase):
     def test_a_server_killed_while_nobody_looked_is_recovered(self) -> Steps:
         yield self.prepare()
         dsn = self.killed_daemon()
-        rows(dsn, "CREATE TABLE kept AS SELECT g FROM generate_series(1, 50000) g")
+        execute(dsn, "CREATE TABLE kept AS SELECT g FROM generate_series(1, 50000) g")
         embedded = self.server()
         data = Path(self.state_dir, "postgres", "data")
         os.kill(int((data / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
         yield embedded.start()
-        self.assertEqual(rows(dsn, "SELECT count(*) FROM kept"), [(50000,)])
+        self.assertEqual(execute(dsn, "SELECT count(*) FROM kept"), [(50000,)])
 
     @inlineCallbacks
     def test_a_pid_file_whose_number_is_another_programs_fools_nobody(self) -> Steps:
@@ -395,7 +383,7 @@ class Crashes(EmbeddedCase):
                 _, _, rest = running.partition(b"\n")
                 Path(embedded.cluster.data, "postmaster.pid").write_bytes(b"%d\n%s" % (stranger.pid, rest))
                 dsn = yield self.server().start()
-                self.assertEqual(rows(dsn, "SELECT 1"), [(1,)])
+                self.assertEqual(execute(dsn, "SELECT 1"), [(1,)])
                 self.assertIsNone(stranger.poll())
             finally:
                 stranger.kill()
@@ -513,7 +501,7 @@ class AsRoot(EmbeddedCase):
         state_dir = os.path.join(self.public, "state")
         embedded = self.server(state_dir=state_dir, dirs=[str(closed / package.name / "pginstall18" / "bin")])
         dsn = yield embedded.start()
-        self.assertEqual(rows(dsn, "SHOW server_version_num")[0][0][:2], "18")
+        self.assertEqual(execute(dsn, "SHOW server_version_num")[0][0][:2], "18")
         yield embedded.stop()
         dsn = yield self.server(state_dir=state_dir, dirs=wheel_dirs()).start()
-        self.assertEqual(rows(dsn, "SELECT 1"), [(1,)])
+        self.assertEqual(execute(dsn, "SELECT 1"), [(1,)])

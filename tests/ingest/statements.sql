@@ -22,7 +22,9 @@ upserted AS (
     UPDATE agents SET connected = false, "connectedBy" = NULL, "updatedAt" = now()
     WHERE uuid = ANY(%(departed)s::text[]) AND connected AND "connectedBy" = %(instance)s
     AND EXISTS (SELECT FROM ticket)), message AS MATERIALIZED (
-    SELECT * FROM unnest(%(agent)s::integer[], %(arrived)s::float8[], %(measured)s::float8[],
+    SELECT agent, to_timestamp(coalesce(measured, arrived)) AS moment, to_timestamp(arrived) AS arrived,
+        to_timestamp(measured) AS measured, adjusted, key, n
+    FROM unnest(%(agent)s::integer[], %(arrived)s::float8[], %(measured)s::float8[],
         %(adjusted)s::boolean[], %(key)s::uuid[])
     WITH ORDINALITY AS message (agent, arrived, measured, adjusted, key, n)
     WHERE EXISTS (SELECT FROM ticket)), keys AS (
@@ -44,12 +46,16 @@ known_delivery AS (
     WHERE (client, packet) NOT IN (SELECT "clientId", "packetId" FROM new_delivery)), fresh AS (SELECT * FROM message WHERE (key IS NULL OR key IN (SELECT key FROM keys)) AND n NOT IN (SELECT message FROM known_delivery)), metric AS (
     INSERT INTO metrics
         (type, value, "createdAt", "updatedAt", "agentId", "timestamp", "timestampAdjusted", number)
-    SELECT metric.type, metric.value, to_timestamp(fresh.arrived), to_timestamp(fresh.arrived), CASE WHEN fresh.agent > 0 THEN fresh.agent ELSE upserted.id END,
-        to_timestamp(fresh.measured), fresh.adjusted, metric.number
+    SELECT metric.type, metric.value, fresh.moment, fresh.arrived, CASE WHEN fresh.agent > 0 THEN fresh.agent ELSE upserted.id END,
+        fresh.measured, fresh.adjusted, metric.number
     FROM unnest(%(message)s::integer[], %(type)s::text[], %(value)s::text[], %(number)s::float8[])
         WITH ORDINALITY AS metric (message, type, value, number, n)
     JOIN fresh ON fresh.n = metric.message LEFT JOIN upserted ON upserted.n = fresh.agent
-    ORDER BY metric.n), rejections AS (
+    ORDER BY metric.n), marks AS (
+    INSERT INTO metrics_marks (bucket, "agentId")
+    SELECT DISTINCT platziverse_bucket(fresh.moment),
+        CASE WHEN fresh.moment < now() - interval '10 min' THEN CASE WHEN fresh.agent > 0 THEN fresh.agent ELSE upserted.id END END
+    FROM fresh LEFT JOIN upserted ON upserted.n = fresh.agent), rejections AS (
     INSERT INTO rejected_messages
         (topic, "clientId", payload, reason, "createdAt", "fullSize", "fullDigest")
     SELECT topic, client, decode(payload, 'hex'), reason, to_timestamp(arrived), size, decode(digest, 'hex')
@@ -62,13 +68,17 @@ known_delivery AS (
     USING unnest(%(q_client)s::text[], %(q_packet)s::integer[]) AS released (client, packet)
     WHERE "clientId" = client AND "packetId" = packet AND EXISTS (SELECT FROM ticket)), forgets AS (
     DELETE FROM qos2_messages WHERE "clientId" = ANY(%(forgotten)s::text[])
-    AND EXISTS (SELECT FROM ticket)) SELECT (SELECT count(*) FROM ticket), (SELECT count(*) FROM fresh), (SELECT array_agg(uuid ORDER BY n) FROM upserted), (SELECT array_agg(id ORDER BY n) FROM upserted);
+    AND EXISTS (SELECT FROM ticket)) SELECT (SELECT count(*) FROM ticket), (SELECT count(*) FROM fresh), (SELECT array_agg(uuid ORDER BY n) FROM upserted), (SELECT array_agg(id ORDER BY n) FROM upserted), (CASE WHEN EXISTS (SELECT FROM ticket)
+    AND (SELECT count(*) FROM upsert) < (SELECT count(*) FROM given)
+    THEN 'a trigger or rule keeps rows out of agents' ELSE '0' END)::integer;
 -- a report of a known agent
 WITH ticket AS (
     INSERT INTO ingest_batches AS known (writer, batch, "updatedAt") VALUES (%(writer)s, %(batch)s, now())
     ON CONFLICT (writer) DO UPDATE SET batch = excluded.batch, "updatedAt" = now()
     WHERE known.batch < excluded.batch RETURNING 1), message AS MATERIALIZED (
-    SELECT * FROM unnest(%(agent)s::integer[], %(arrived)s::float8[], %(measured)s::float8[],
+    SELECT agent, to_timestamp(coalesce(measured, arrived)) AS moment, to_timestamp(arrived) AS arrived,
+        to_timestamp(measured) AS measured, adjusted, key, n
+    FROM unnest(%(agent)s::integer[], %(arrived)s::float8[], %(measured)s::float8[],
         %(adjusted)s::boolean[], %(key)s::uuid[])
     WITH ORDINALITY AS message (agent, arrived, measured, adjusted, key, n)
     WHERE EXISTS (SELECT FROM ticket)), keys AS (
@@ -76,12 +86,16 @@ WITH ticket AS (
     ON CONFLICT DO NOTHING RETURNING key), fresh AS (SELECT * FROM message WHERE (key IS NULL OR key IN (SELECT key FROM keys))), metric AS (
     INSERT INTO metrics
         (type, value, "createdAt", "updatedAt", "agentId", "timestamp", "timestampAdjusted", number)
-    SELECT metric.type, metric.value, to_timestamp(fresh.arrived), to_timestamp(fresh.arrived), fresh.agent,
-        to_timestamp(fresh.measured), fresh.adjusted, metric.number
+    SELECT metric.type, metric.value, fresh.moment, fresh.arrived, fresh.agent,
+        fresh.measured, fresh.adjusted, metric.number
     FROM unnest(%(message)s::integer[], %(type)s::text[], %(value)s::text[], %(number)s::float8[])
         WITH ORDINALITY AS metric (message, type, value, number, n)
     JOIN fresh ON fresh.n = metric.message 
-    ORDER BY metric.n) SELECT (SELECT count(*) FROM ticket), (SELECT count(*) FROM fresh), NULL, NULL, CASE WHEN (SELECT count(*) FROM agents WHERE id = ANY(%(remembered)s::integer[])
+    ORDER BY metric.n), marks AS (
+    INSERT INTO metrics_marks (bucket, "agentId")
+    SELECT DISTINCT platziverse_bucket(fresh.moment),
+        CASE WHEN fresh.moment < now() - interval '10 min' THEN fresh.agent END
+    FROM fresh ) SELECT (SELECT count(*) FROM ticket), (SELECT count(*) FROM fresh), NULL, NULL, CASE WHEN (SELECT count(*) FROM agents WHERE id = ANY(%(remembered)s::integer[])
     AND connected AND "connectedBy" = %(instance)s) < %(remembered_count)s
     THEN platziverse_stale_agents() END;
 -- a report of a new agent
@@ -105,18 +119,26 @@ upsert AS (
     RETURNING id, uuid),
 upserted AS (
     SELECT given.uuid, upsert.id, -given.n AS n FROM upsert JOIN given ON given.uuid = upsert.uuid), message AS MATERIALIZED (
-    SELECT * FROM unnest(%(agent)s::integer[], %(arrived)s::float8[], %(measured)s::float8[],
+    SELECT agent, to_timestamp(coalesce(measured, arrived)) AS moment, to_timestamp(arrived) AS arrived,
+        to_timestamp(measured) AS measured, adjusted, key, n
+    FROM unnest(%(agent)s::integer[], %(arrived)s::float8[], %(measured)s::float8[],
         %(adjusted)s::boolean[], %(key)s::uuid[])
     WITH ORDINALITY AS message (agent, arrived, measured, adjusted, key, n)
     WHERE EXISTS (SELECT FROM ticket)), fresh AS (SELECT * FROM message WHERE true), metric AS (
     INSERT INTO metrics
         (type, value, "createdAt", "updatedAt", "agentId", "timestamp", "timestampAdjusted", number)
-    SELECT metric.type, metric.value, to_timestamp(fresh.arrived), to_timestamp(fresh.arrived), CASE WHEN fresh.agent > 0 THEN fresh.agent ELSE upserted.id END,
-        to_timestamp(fresh.measured), fresh.adjusted, metric.number
+    SELECT metric.type, metric.value, fresh.moment, fresh.arrived, CASE WHEN fresh.agent > 0 THEN fresh.agent ELSE upserted.id END,
+        fresh.measured, fresh.adjusted, metric.number
     FROM unnest(%(message)s::integer[], %(type)s::text[], %(value)s::text[], %(number)s::float8[])
         WITH ORDINALITY AS metric (message, type, value, number, n)
     JOIN fresh ON fresh.n = metric.message LEFT JOIN upserted ON upserted.n = fresh.agent
-    ORDER BY metric.n) SELECT (SELECT count(*) FROM ticket), (SELECT count(*) FROM fresh), (SELECT array_agg(uuid ORDER BY n) FROM upserted), (SELECT array_agg(id ORDER BY n) FROM upserted);
+    ORDER BY metric.n), marks AS (
+    INSERT INTO metrics_marks (bucket, "agentId")
+    SELECT DISTINCT platziverse_bucket(fresh.moment),
+        CASE WHEN fresh.moment < now() - interval '10 min' THEN CASE WHEN fresh.agent > 0 THEN fresh.agent ELSE upserted.id END END
+    FROM fresh LEFT JOIN upserted ON upserted.n = fresh.agent) SELECT (SELECT count(*) FROM ticket), (SELECT count(*) FROM fresh), (SELECT array_agg(uuid ORDER BY n) FROM upserted), (SELECT array_agg(id ORDER BY n) FROM upserted), (CASE WHEN EXISTS (SELECT FROM ticket)
+    AND (SELECT count(*) FROM upsert) < (SELECT count(*) FROM given)
+    THEN 'a trigger or rule keeps rows out of agents' ELSE '0' END)::integer;
 -- rejections
 WITH ticket AS (
     INSERT INTO ingest_batches AS known (writer, batch, "updatedAt") VALUES (%(writer)s, %(batch)s, now())

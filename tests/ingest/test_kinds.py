@@ -1,4 +1,4 @@
-"""Kinds: the five of reports, and one that the engine has never heard of."""
+"""Kinds: the six of reports, and one that the engine has never heard of."""
 
 import re
 import subprocess
@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from platziverse.agents.model import Departure
 from platziverse.broker.records import Forget, Release
 from platziverse.ingest.batch import Outcome
+from platziverse.ingest.errors import EntryRefused
 from platziverse.ingest.kinds import Kind, Kinds, Part
 from platziverse.ingest.recovery import Backoff
 from platziverse.ingest.reports import KINDS, ReportStatements
@@ -84,9 +85,14 @@ class Notes:
     def add(self, note: Note) -> None:
         self.texts.append(note.text)
 
+    def settle(self) -> None:
+        """Leave them as they are."""
+
 
 def with_the_reason(note: Note, reason: str) -> list[object]:
     """What becomes of a note that the database refuses."""
+    if note.text == "refuse":
+        raise EntryRefused(reason)
     return [Note(note.book, note.page, reason)]
 
 
@@ -99,7 +105,7 @@ NOTES: Final[Kinds] = {
                 "notes",
                 lambda notes: notes.texts,
                 lambda present: "notes AS (INSERT …)",
-                lambda notes: {"texts": notes.texts},
+                lambda notes: {"texts": (list, notes.texts)},
             ),
         ),
         instead=with_the_reason,
@@ -116,9 +122,7 @@ class NoteStatements:
     template: Template = field(factory=lambda: Template(NOTES, "ticket AS (…)", lambda present: "1"))
 
     def build(self, entries: Sequence[object], writer: str, batch: int) -> Statement:
-        notes = Notes()
-        self.template.collect(entries, notes)
-        return self.template.filled(notes, writer=writer, batch=batch)
+        return self.template.fill(Notes(), entries, writer=writer, batch=batch)
 
     def committed(self, statement: Statement, answer: Sequence[Any] | None) -> Outcome:
         return Outcome()
@@ -126,8 +130,8 @@ class NoteStatements:
     def stale(self) -> None:
         """Nothing is remembered."""
 
-    def trial(self) -> Sequence[object]:
-        return [Note("a", 1, "trial")]
+    def trial(self) -> Statement:
+        return self.build([Note("a", 1, "trial")], "trial", 1)
 
     def instead(self, entry: object, reason: str) -> Sequence[object] | None:
         return NOTES[type(entry)].instead(entry, reason)
@@ -185,6 +189,18 @@ class AnotherKind(SynchronousTestCase):
         self.database.connections[-1].says(1)
         self.successResultOf(saved)
         self.assertEqual([type(error) for error in self.database.refused], [Coded])
+
+    def test_what_its_kind_refuses_is_left_out_and_not_acknowledged(self) -> None:
+        bad, good = self.save(Note("a", 1, "refuse"), Note("a", 2, "two"))
+        connection = self.database.connections[-1]
+        for _ in range(2):
+            connection.fails(Coded("22P05"))
+        self.assertEqual(self.texts, [["refuse", "two"], ["refuse"], None])
+        connection.says(1)
+        self.assertEqual(str(self.failureResultOf(bad, EntryRefused).value), "error 22P05")
+        connection.says(1)
+        self.successResultOf(good)
+        self.assertEqual((len(self.database.refused), self.writer.waiting), (1, 0))
 
     def test_what_has_no_kind_cannot_be_saved(self) -> None:
         self.assertRaises(KeyError, self.writer.save, report())

@@ -29,7 +29,7 @@ class Pauses(SynchronousTestCase):
         self.assertEqual(pauses[0], 0.05)
         self.assertEqual(pauses[-1], 2.0)
         self.assertEqual(pauses, sorted(pauses))
-        backoff.reset()
+        backoff.pause = 0.0
         self.assertEqual(backoff.next(), 0.05)
 
     def test_half_of_a_pause_is_left_to_chance(self) -> None:

@@ -59,6 +59,12 @@ CHANGES: Final = {
         "agents_id_seq",
     ),
     "a trigger": (_RAISE.format("P0001"), _UNGUARD, "guard"),
+    "a trigger that keeps agents out": (
+        """CREATE FUNCTION guard() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+        CREATE TRIGGER guard BEFORE INSERT ON agents FOR EACH ROW EXECUTE FUNCTION guard()""",
+        "DROP TRIGGER guard ON agents; DROP FUNCTION guard()",
+        "agents",
+    ),
     "a trigger that blames the data": (_RAISE.format("22023"), _UNGUARD, "guard"),
     "a trigger with a code of its own": (_RAISE.format("ZZ001"), _UNGUARD, "guard"),
     "a shorter column": (
@@ -165,6 +171,29 @@ def _case(change: str, repair: str, named: str) -> Any:
 
 for _name, _change in CHANGES.items():
     setattr(WhatSomebodyDoesToTheTables, f"test_{_name.replace(' ', '_')}_is_nobodys_fault", _case(*_change))
+
+
+class WhatSomebodyLeavesOut(StoreCase):
+    slots = 1
+
+    @inlineCallbacks
+    def test_rows_that_a_trigger_on_metrics_leaves_out_are_its_owners_decision(self) -> Steps:
+        """Row 345: the rest of the message is committed, and what the trigger does instead."""
+        self.execute(
+            """CREATE TABLE filtered (type text);
+            CREATE FUNCTION guard() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                IF NEW.type <> 'noise' THEN RETURN NEW; END IF;
+                INSERT INTO filtered VALUES (NEW.type);
+                RETURN NULL;
+            END $$;
+            CREATE TRIGGER guard BEFORE INSERT ON metrics FOR EACH ROW EXECUTE FUNCTION guard()"""
+        )
+        given = report("1")
+        given.metrics.append(Metric("noise", "2"))
+        yield self.save([given])
+        self.assertEqual(self.execute("SELECT value FROM metrics"), [("1",)])
+        self.assertEqual(self.execute("SELECT type FROM filtered"), [("noise",)])
+        self.assertEqual((self.store.refused, self.store.state), (0, READY))
 
 
 class WhatARestoreOrARoleLeaves(StoreCase):

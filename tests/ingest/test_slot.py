@@ -16,7 +16,7 @@ from platziverse.ingest.recovery import Backoff
 from platziverse.ingest.reports import ReportStatements
 from platziverse.ingest.slot import BATCHES_PER_NAME, FITS, TAKE_BACK, Slot
 from platziverse.postgres.sqlstate import Action
-from tests.ingest.entries import rejection, report
+from tests.ingest.entries import agent, rejection, report
 
 
 class Coded(psycopg2.Error):
@@ -84,6 +84,7 @@ class FakeDatabase:
         self.refuses: Exception | None = None
         self.said: list[tuple[str, Action | None] | None] = []
         self.refused: list[BaseException] = []
+        self.given_up = 0
 
     def open(self) -> "Deferred[Any]":
         if self.refuses is not None:
@@ -99,6 +100,9 @@ class FakeDatabase:
 
     def was_refused(self, error: BaseException) -> None:
         self.refused.append(error)
+
+    def gave_up(self) -> None:
+        self.given_up += 1
 
 
 class SlotCase(SynchronousTestCase):
@@ -154,6 +158,13 @@ class Committing(SlotCase):
             self.write(report(uuid=str(number)))
             self.connection.commits(fresh=1, uuids=[str(number)], ids=[number])
         self.assertEqual(list(self.statements.known), ["3", "4"])
+
+    def test_agents_with_long_names_are_not_remembered(self) -> None:
+        """Row 298: 100,000 of them were half a gigabyte."""
+        for number, hostname in enumerate(("h" * 200, "h" * 255 + "\U0001f600")):
+            self.write(report(agent=agent(str(number), hostname=hostname)))
+            self.connection.commits(fresh=1, uuids=[str(number)], ids=[number])
+        self.assertEqual(list(self.statements.known), ["0"])
 
     def test_every_batch_has_a_number_of_its_own(self) -> None:
         for _ in range(BATCHES_PER_NAME + 5):
@@ -316,6 +327,30 @@ class Refusing(SlotCase):
         self.connection.commits(fresh=1)
         self.successResultOf(saved)
         self.assertEqual(self.outcomes, [Outcome(stored=1)])
+
+    def test_an_entry_that_failed_just_before_the_tables_were_repaired_has_another_try(self) -> None:
+        _, (saved,) = self.write(report())
+        self.connection.refuses_trials = "22001"
+        self.connection.fails(Coded("22001"))
+        self.advance(60)
+        self.connection.refuses_trials = ""
+        self.connection.fails(Coded("22001"))
+        self.advance(0)
+        self.assertEqual(self.database.refused, [])
+        self.connection.commits(fresh=1)
+        self.successResultOf(saved)
+        self.assertEqual(self.outcomes, [Outcome(stored=1)])
+
+    def test_it_is_rejected_when_that_fails_as_well(self) -> None:
+        self.write(report())
+        self.connection.refuses_trials = "22001"
+        self.connection.fails(Coded("22001"))
+        self.advance(60)
+        self.connection.refuses_trials = ""
+        for _ in range(2):
+            self.connection.fails(Coded("22001"))
+            self.advance(0)
+        self.assertEqual(len(self.database.refused), 1)
 
     def commit_but(self, is_bad: Callable[[dict[str, Any]], bool], error: Exception) -> int:
         """Answer everything, with ``error`` what is bad; returns the number of statements."""

@@ -11,9 +11,9 @@ from uuid import UUID, uuid4
 import psycopg2
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, succeed
-from twisted.internet.task import deferLater
-from twisted.logger import LogEvent
-from twisted.trial.unittest import TestCase
+from twisted.internet.task import Clock, deferLater
+from twisted.logger import LogEvent, formatEvent
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from platziverse.agents.model import Agent, Departure, Entry
 from platziverse.ingest.batch import Batch
@@ -22,6 +22,7 @@ from platziverse.ingest.reports import KINDS, ReportStatements
 from platziverse.ingest.slot import Slot
 from platziverse.ingest.store import READY, PostgresStore
 from platziverse.ingest.writer import BatchWriter
+from platziverse.postgres.sqlstate import Action
 from tests.crash.waiting import poll
 from tests.ingest.entries import key, rejection, report
 from tests.logs import observe_log
@@ -443,3 +444,52 @@ class Exhausted(StoreCase):
         """Let the reactor turn until it is so; the time limit is that of the test."""
         while not condition():
             yield deferLater(reactor, 0.01)
+
+
+class OneTrouble(SynchronousTestCase):
+    """Two stores on one database: the log has each trouble once."""
+
+    def setUp(self) -> None:
+        self.lines: list[str] = []
+        observe_log(self, lambda event: self.lines.append(f"{event['log_level'].name} {formatEvent(event)}"))
+        self.clock = Clock()
+        self.first = self.store(name="the first")
+        self.second = self.store(name="the second", told=lambda: self.first.state.startswith("away"))
+        self.slots = {
+            store: Slot(store, Backoff(), ReportStatements(uuid4())) for store in (self.first, self.second)
+        }
+        self.change(self.first, self.second)
+        self.lines.clear()
+
+    def store(self, **given: Any) -> PostgresStore:
+        return PostgresStore(self.clock, lambda: ReportStatements(uuid4()), **given)
+
+    def change(self, *stores: PostgresStore, reason: str = "") -> None:
+        for store in stores:
+            slot = self.slots[store]
+            if reason:
+                store.in_trouble(slot, reason, Action.RECONNECT)
+            else:
+                store.well(slot)
+
+    def test_what_the_other_has_told_is_not_told_again(self) -> None:
+        self.change(self.first, self.second, reason="refused")
+        self.clock.advance(3)
+        self.change(self.second, reason="starting up")
+        self.change(self.second, self.first)
+        told = "the first is away: refused; what has to be stored is not acknowledged until it is back"
+        self.assertEqual(self.lines, [f"warn {told}", "info the first is ready after 3.0 s"])
+        self.assertEqual(self.second.state, READY)
+
+    def test_trouble_that_outlasts_that_of_the_other_is_told_then(self) -> None:
+        self.change(self.first, self.second, reason="refused")
+        self.change(self.first)
+        self.lines.clear()
+        self.change(self.second, reason="refused")
+        self.change(self.second, reason="refused")
+        self.change(self.second, reason="permission denied")
+        self.clock.advance(2)
+        self.change(self.second)
+        told = "the second is away: refused; what has to be stored is not acknowledged until it is back"
+        still, ready = "the second is still away: permission denied", "the second is ready after 2.0 s"
+        self.assertEqual(self.lines, [f"warn {told}", f"info {still}", f"info {ready}"])

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -19,6 +20,15 @@ from tests.crash.counters import books, scrape
 
 ROOT = Path(__file__).parent.parent.parent
 NODE = Path(__file__).parent / "node_modules" / ".bin"
+
+#: The program that runs the daemon.
+TWISTD: Final = os.path.join(os.path.dirname(sys.executable), "twistd")
+#: Runs the command ``platziverse``, with the arguments behind it.
+COMMAND: Final = (
+    sys.executable,
+    "-c",
+    "import sys; from platziverse.command.cli import main; sys.exit(main())",
+)
 
 #: Seconds that anything may take on a busy machine.
 PATIENCE = 60.0
@@ -34,6 +44,20 @@ def clean_environment(**variables: str) -> dict[str, str]:
 def find_program(name: str) -> str | None:
     """Path of a program of the machine or of the Node modules here."""
     return shutil.which(name, path=f"{NODE}:{os.environ.get('PATH', '')}:/usr/sbin")
+
+
+def without_reader(command: str) -> str:
+    """Run a command of the shell whose output nobody reads; what it says of that, and its exit code."""
+    done = subprocess.run(
+        ["sh", "-c", f"({command}; echo $? >&2) | true"],
+        cwd=ROOT,
+        env=clean_environment(),
+        timeout=PATIENCE,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stderr
 
 
 class Program:
@@ -124,8 +148,10 @@ class Daemon(Program):
         stdin: int = subprocess.DEVNULL,
         environ: Mapping[str, str] = NOTHING,
     ) -> None:
-        program = os.path.join(os.path.dirname(sys.executable), "twistd")
-        command = [*before, program, *(twistd or ("-n", "--pidfile=", "platziverse")), *arguments]
+        if any("/nonexistent" in argument for argument in arguments):
+            # Or all messages at QoS 1 and 2 would wait until the database says who is absent. ADR 0116.
+            environ = {"PLATZIVERSE_SESSIONS_DURABLE": "false", **environ}
+        command = [*before, TWISTD, *(twistd or ("-n", "--pidfile=", "platziverse")), *arguments]
         super().__init__(*command, cwd=cwd, stdin=stdin, **{"PLATZIVERSE_STATE_DIR": state_dir, **environ})
 
     def port(self) -> int:

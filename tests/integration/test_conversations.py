@@ -1,6 +1,7 @@
 """Long mixed conversations of third-party clients with the real daemon."""
 
 import queue
+import time
 from typing import Any
 
 import paho.mqtt.client as paho
@@ -112,6 +113,28 @@ class Paho(DaemonTestCase):
         for qos in (1, 2):
             numbers = [int(message.payload) for message in messages if message.qos == qos]
             self.assertEqual(numbers, list(range(qos - 1, 300, 2)))
+
+    def test_a_client_gets_its_own_messages_without_standing_still(self) -> None:
+        """Row 273: paho has Nagle's algorithm on. Windows that wait for 40 ms each take more than 4 s.
+
+        So do others on a busy machine, but not each time.
+        """
+        self.assertTrue(any(self.seconds_to_itself() < 3.0 for _ in range(5)))
+
+    def seconds_to_itself(self) -> float:
+        """How long 2,000 messages take in windows of 20."""
+        client = PahoClient(self.port, "itself")
+        client.client.max_inflight_messages_set(20)
+        client.start()
+        try:
+            client.subscribe(("itself", 1))
+            began = time.monotonic()
+            for _ in range(2000):
+                client.client.publish("itself", b"x" * 64, qos=1)
+            client.take(2000)
+            return time.monotonic() - began
+        finally:
+            client.stop()
 
     def test_mqtt_3_1_is_spoken_and_mqtt_5_refused(self) -> None:
         """row 15"""

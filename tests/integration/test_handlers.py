@@ -1,10 +1,14 @@
 """Handlers of the setting ``handlers`` in a real daemon, with a real client and a database."""
 
 import signal
+import time
 import urllib.request
 from pathlib import Path
 
-from tests.integration.daemon import PATIENCE, DaemonTestCase
+import psycopg2
+
+from tests.crash.waiting import poll
+from tests.integration.daemon import PATIENCE, ROOT, DaemonTestCase
 from tests.pages import blocks
 from tests.postgres.scratch import scratch_server
 
@@ -60,3 +64,29 @@ class HandlersRun(DaemonTestCase):
             self.assertIn(f"platziverse_handler_failures_total{{{labels}}} 1.0", page)
         self.assertEqual(daemon.stop(signal.SIGTERM), 0, daemon.output)
         daemon.wait_for(r"the last was \['fail'\]")
+
+    def test_while_the_table_is_locked_what_handlers_record_is_not_acknowledged(self) -> None:
+        """Row 435: what they return and what they hand to ``record``, at QoS 1 and 2 alike."""
+        server = scratch_server()
+        database = server.create()
+        environ = {"PYTHONPATH": str(ROOT / "examples"), "PLATZIVERSE_HANDLERS": "devices:table"}
+        port = str(self.daemon("--database", server.dsn(database), environ=environ).ready())
+        arguments = ("-h", "localhost", "-p", port, "-m", '{"water": 3}')
+        watcher = self.start_program("mosquitto_sub", *arguments[:4], "-t", "alarms", "-d")
+        watcher.wait_for("Subscribed")
+        connection = psycopg2.connect(server.dsn(database))
+        self.addCleanup(connection.close)
+        with connection.cursor() as cursor:
+            cursor.execute("LOCK TABLE metrics")
+            programs = [
+                self.start_program("mosquitto_pub", *arguments, "-q", qos, "-t", topic)
+                for qos in "12"
+                for topic in ("sensors/kitchen", "alarms/cellar/raise")
+            ]
+            time.sleep(1)
+            self.assertEqual([program.process.poll() for program in programs], [None] * 4)
+            self.assertNotIn('{"water": 3}', watcher.output)
+            connection.rollback()
+        self.assertEqual([program.ended() for program in programs], [0] * 4)
+        self.assertEqual(server.execute(database, "SELECT count(*) FROM metrics"), [(4,)])
+        poll(lambda: watcher.output.count('{"water": 3}') == 2, PATIENCE, "alarms are told after the commit")

@@ -56,9 +56,11 @@ class ProxyTests(DaemonTestCase):
         self.addCleanup(Path(admin).unlink, missing_ok=True)
         text = EXAMPLE.replace("bind :1883", f"bind 127.0.0.1:{front}") + OTHERS
         text = text.replace("127.0.0.1:1884", f"127.0.0.1:{inside}")
-        text = text.replace("maxconn 20000", f"maxconn 200\n    stats socket {admin}")
+        text = text.replace("fd-hard-limit 40100", f"fd-hard-limit 40100\n    stats socket {admin}")
         (folder / "haproxy.cfg").write_text(text)
-        haproxy = self.start_program("haproxy", "-f", str(folder / "haproxy.cfg"), "-db")
+        # The usual limit of a shell.
+        few = 'ulimit -n 1024; exec haproxy -f "$1" -db'
+        haproxy = self.start_program("sh", "-c", few, "sh", str(folder / "haproxy.cfg"))
         deadline, found = time.monotonic() + PATIENCE, {"": "INI"}
         while {"", "INI"} & set(found.values()) and time.monotonic() < deadline:
             time.sleep(0.1)

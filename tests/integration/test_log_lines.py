@@ -6,14 +6,21 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 from platziverse.access.passwords import set_password
 from platziverse.mqtt.codec import encode
 from platziverse.mqtt.packets import Connect
-from tests.integration.daemon import PATIENCE, ROOT, Daemon, DaemonTestCase, Program, clean_environment
+from tests.integration.daemon import (
+    PATIENCE,
+    ROOT,
+    TWISTD,
+    Daemon,
+    DaemonTestCase,
+    Program,
+    clean_environment,
+)
 
 NO_DATABASE = ("--database", "host=/nonexistent dbname=x")
 FILTER = ROOT / "examples/fail2ban/filter.d/platziverse.conf"
@@ -63,8 +70,7 @@ class BruteForceTests(DaemonTestCase):
     def test_every_failed_login_in_the_journal_is_found_and_nobody_else(self) -> None:
         """Its lines as fail2ban gets them: with time, host, program and process in front, and no priority."""
         shell = 'JOURNAL_STREAM=$(stat -L -c %d:%i /proc/$$/fd/1) exec "$@"'
-        twistd = os.path.join(os.path.dirname(sys.executable), "twistd")
-        command = ("sh", "-c", shell, "sh", twistd, "-n", "--pidfile=", "platziverse")
+        command = ("sh", "-c", shell, "sh", TWISTD, "-n", "--pidfile=", "platziverse")
         listen = ("--listen", "tcp:0:interface=127.0.0.1")
         state = self.state_dir()
         daemon = Program(*command, *listen, *self.options(), cwd=str(ROOT), PLATZIVERSE_STATE_DIR=state)
@@ -89,6 +95,19 @@ class FormTests(DaemonTestCase):
         self.assertEqual((publish["client_id"], publish["topic"], publish["size"]), ("it's me", "x", 1))
         self.assertEqual((publish["level"], publish["room"]), ("debug", "mqtt"))
 
+    def test_one_client_is_traced_and_no_other(self) -> None:
+        """Row 261."""
+        daemon = self.daemon("--log-level", "info,client:sensor-7=debug", *NO_DATABASE)
+        port = str(daemon.port())
+        for name in ("sensor-7", "sensor-8"):
+            self.run_program("mosquitto_pub", "-p", port, "-i", name, "-t", "x", "-m", name, "-q", "1")
+        daemon.wait_for(r"debug net: Gone 127\.0\.0\.1:\d+ 'sensor-7'")
+        self.assertEqual(daemon.stop(signal.SIGTERM), 0)
+        told = [line for line in daemon.lines if " debug " in line]
+        self.assertNotIn("sensor-8", daemon.output)
+        for packet in ("from .*: CONNECT,", "to .*: CONNACK,", "from .*: PUBLISH to 'x'", "to .*: PUBACK,"):
+            self.assertEqual(len(re.findall(f"debug mqtt: {packet}", "\n".join(told))), 1, packet)
+
     def test_a_log_file_of_twistd_has_the_same_lines(self) -> None:
         log = Path(self.mktemp()).absolute()
         daemon = Daemon(
@@ -109,8 +128,7 @@ class FormTests(DaemonTestCase):
         folder, state = Path(self.mktemp()).absolute(), self.state_dir()
         folder.mkdir()
         (folder / "platziverse.toml").write_text("log_format = 'json'\n")
-        twistd = os.path.join(os.path.dirname(sys.executable), "twistd")
-        command = (twistd, "--pidfile", str(folder / "pid"), "--rundir", "/", "-l", "log", "platziverse")
+        command = (TWISTD, "--pidfile", str(folder / "pid"), "--rundir", "/", "-l", "log", "platziverse")
         listen = ("--listen", "tcp:0:interface=127.0.0.1", "--config", "platziverse.toml", *NO_DATABASE)
         environ = clean_environment(PLATZIVERSE_STATE_DIR=state, PYTHONPATH=str(ROOT))
         done = subprocess.run([*command, *listen], cwd=folder, env=environ, timeout=PATIENCE, check=False)

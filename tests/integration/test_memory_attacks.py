@@ -1,16 +1,13 @@
 """What clients can make grow, in a real daemon with a small budget: its memory, and an innocent client."""
 
-import contextlib
 import os
 import resource
-import socket
-import time
 from typing import Final
 
 from platziverse.broker.limits import MIB
 from platziverse.mqtt.codec import encode
 from platziverse.mqtt.packets import Connect, Publish, Subscribe, Subscription
-from tests.integration.daemon import DaemonTestCase
+from tests.integration.attackers import AttackCase
 
 #: What sessions and messages may take; the rest of the process, and what malloc keeps, comes on top.
 BUDGET: Final = 64 * MIB
@@ -23,47 +20,19 @@ def resident(pid: int) -> int:
         return int(file.read().split()[1]) * resource.getpagesize()
 
 
-class Attacks(DaemonTestCase):
+class Attacks(AttackCase):
     """Rows 170, 172, 173, 174."""
 
     def setUp(self) -> None:
         environ = {"PLATZIVERSE_LIMITS_MAX_MEMORY": str(BUDGET), "PLATZIVERSE_WEB_READERS": "everyone"}
-        self.server = self.daemon("--database", "host=/nonexistent dbname=x", environ=environ)
-        self.port = self.server.port()
-        self.sockets: list[socket.socket] = []
-        self.addCleanup(self.close_all)
-        self.innocent = self.connected("innocent")
+        self.begin(self.daemon("--database", "host=/nonexistent dbname=x", environ=environ))
         self.before = resident(self.server.process.pid)
 
-    def close_all(self) -> None:
-        for one in self.sockets:
-            one.close()
-
-    def open(self) -> socket.socket:
-        opened = socket.create_connection(("127.0.0.1", self.port))
-        opened.settimeout(10)
-        self.sockets.append(opened)
-        return opened
-
-    def connected(self, client_id: str) -> socket.socket:
-        opened = self.open()
-        opened.sendall(encode(Connect(client_id)))
-        self.assertEqual(opened.recv(4), b"\x20\x02\x00\x00")
-        return opened
-
-    def flood(self, opened: socket.socket, data: bytes) -> None:
-        """Send what it takes; a connection that is closed meanwhile is fine."""
-        with contextlib.suppress(OSError):
-            opened.sendall(data)
-
     def assert_all_is_well(self) -> None:
-        """The process lives within its budget, and answers others."""
-        time.sleep(1.5)  # a look at the memory
-        self.assertIsNone(self.server.process.poll(), self.server.output)
+        """And within its budget."""
+        super().assert_all_is_well()
         grown = resident(self.server.process.pid) - self.before
         self.assertLess(grown, BUDGET + MARGIN)
-        self.innocent.sendall(b"\xc0\x00")
-        self.assertEqual(self.innocent.recv(2), b"\xd0\x00")
 
     def test_incomplete_packets(self) -> None:
         large = encode(Publish("t", bytes(MIB)))[:-1]
@@ -89,9 +58,7 @@ class Attacks(DaemonTestCase):
         self.assert_all_is_well()
 
     def test_answers_that_nobody_reads(self) -> None:
-        request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
-        for _ in range(200):
-            self.flood(self.open(), request * 400)
+        self.ask_for_answers(200)
         self.assert_all_is_well()
 
 

@@ -4,26 +4,37 @@ import os
 import random
 import shutil
 import signal
+import socket
 import tempfile
 import time
+from typing import Any
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from platziverse.mqtt.codec import encode
+from platziverse.mqtt.packets import Connect, Puback, Publish
+from tests.agents.doubles import of_agent
 from tests.crash.daemon import Daemon
 from tests.crash.invariants import assert_invariants, check_stored_soon
 from tests.crash.ledger import Ledger
 from tests.crash.load import Load
 from tests.crash.postgres import Postgres, Unavailable
 from tests.crash.waiting import poll
+from tests.integration.attackers import ACCEPTED
 
 #: Seconds for things that take few, on a machine that may be busy; ``make torture`` is strict.
 SOON = 60.0
 #: Seconds that no message may take, and that a reactor that waits for its database would make it take.
 STALLED = 5.0
 AGENTS = 16
+WILLS = 500
 
 
-class AnOutage(SynchronousTestCase):
+class Common(SynchronousTestCase):
+    """A daemon under load whose database can be ill-treated."""
+
+    settings: "dict[str, str]" = {}
+
     def setUp(self) -> None:
         try:
             self.postgres = Postgres()
@@ -34,7 +45,7 @@ class AnOutage(SynchronousTestCase):
         os.chmod(home, 0o711)
         self.addCleanup(shutil.rmtree, home, True)
         limits = {"PLATZIVERSE_LIMITS_MAX_CONNECTS_PER_MINUTE": "1000000"}
-        self.daemon = Daemon(home, "--database", self.postgres.dsn, **limits)
+        self.daemon = Daemon(home, "--database", self.postgres.dsn, **limits, **self.settings)
         self.addCleanup(self.daemon.end)
         self.ledger = Ledger()
         seed = random.SystemRandom().getrandbits(32)
@@ -67,18 +78,17 @@ class AnOutage(SynchronousTestCase):
         poll(lambda: len(bystander.trips) >= before + trips, SOON, "messages on another topic")
         self.assertLess(bystander.worst(since), STALLED)
 
-    def test_a_daemon_without_its_database_serves_everybody_and_acknowledges_nobody(self) -> None:
-        """Row 103."""
-        self.start()
-        self.others_talk(20)
-        poll(self.windows_are_full, SOON, "the windows of the agents are full")
-        self.assertEqual(self.ledger.acked, 0)
-        self.others_talk(5)
-        self.postgres.start()
+    def start_again(self) -> None:
+        """Everybody comes back, and in the end everything that was acknowledged is there once."""
+        poll(lambda: not self.load.live(), SOON, "the clients notice the end of the daemon")
+        self.ledger.daemon_killed()
+        self.daemon.start()
+        self.daemon.wait_until_listening(SOON)
         self.assertIsNotNone(check_stored_soon(self.ledger, self.load.unfinished(), SOON))
-        self.ledger.raise_violations()
         self.all_is_well()
 
+
+class AnOutage(Common):
     def test_an_outage_later_is_ridden_out_without_losing_anybody(self) -> None:
         """Row 104."""
         self.postgres.start()
@@ -131,6 +141,74 @@ class AnOutage(SynchronousTestCase):
         self.postgres.signal_all(signal.SIGCONT)
         self.start_again()
 
+    def test_the_wills_of_all_who_are_there_are_stored_before_it_ends(self) -> None:
+        """Rows 123, 354: more than are published in a turn."""
+        self.postgres.start()
+        self.daemon.start()
+        self.daemon.wait_until_listening(SOON)
+        self.wait_until_loaded()
+        self.leave_wills()
+        self.assertEqual(self.daemon.stop(), 0)
+        self.all_wills_are_stored()
+
+    def test_so_they_are_when_it_has_just_been_started(self) -> None:
+        """Row 430: it waits for what is stored to be loaded, a while; before, no Will could be stored."""
+        lock = self.start_that_does_not_end()
+        self.leave_wills()
+        self.daemon.process.send_signal(signal.SIGTERM)
+        poll(lambda: not self.daemon.listening(), SOON, "nobody is accepted")
+        lock.rollback()
+        self.assertEqual(self.daemon.wait(20.0), 0)
+        self.all_wills_are_stored()
+
+    def test_a_start_that_does_not_end_is_not_waited_for(self) -> None:
+        """Row 430: not longer than there is time for."""
+        self.start_that_does_not_end()
+        self.leave_wills()
+        since = time.monotonic()
+        self.assertEqual(self.daemon.stop(), 0)
+        self.assertLess(time.monotonic() - since, 20)
+
+    def start_that_does_not_end(self) -> Any:
+        """Start the daemon so that it listens and cannot load; return the connection that is in its way."""
+        self.postgres.start()
+        self.daemon.start()
+        self.daemon.wait_until_listening(SOON)
+        self.wait_until_loaded()
+        self.assertEqual(self.daemon.stop(), 0)
+        lock = self.postgres.connect()
+        self.addCleanup(lock.close)
+        lock.autocommit = False
+        lock.cursor().execute("LOCK TABLE mqtt_retained IN ACCESS EXCLUSIVE MODE")
+        self.daemon.start()
+        self.daemon.wait_until_listening(SOON)
+        return lock
+
+    def leave_wills(self) -> None:
+        """Connect clients that report in their Wills."""
+        for number in range(WILLS):
+            client = socket.create_connection(("127.0.0.1", self.daemon.port))
+            self.addCleanup(client.close)
+            client.sendall(
+                encode(Connect(f"{number}", will=Publish("agent/message", of_agent(f"{number}"), 1)))
+            )
+            self.assertEqual(client.recv(4), ACCEPTED)
+
+    def all_wills_are_stored(self) -> None:
+        """See that they are stored once, and their agents gone."""
+        found = self.postgres.execute('SELECT count(DISTINCT "agentId") FROM metrics')
+        self.assertEqual(found, [(WILLS,)])
+        self.assertEqual(self.postgres.execute("SELECT count(*) FROM agents WHERE connected"), [(0,)])
+        # The next start would publish them once more.
+        self.assertEqual(self.postgres.execute("SELECT count(*) FROM mqtt_wills"), [(0,)])
+
+    def wait_until_loaded(self) -> None:
+        """Wait for a PUBACK: before the tables are made and read there is none, and no Will can be stored."""
+        with socket.create_connection(("127.0.0.1", self.daemon.port), SOON) as client:
+            client.sendall(encode(Connect("first")) + encode(Publish("loaded", b"", 1, packet_id=1)))
+            self.assertEqual(client.recv(4), ACCEPTED)
+            self.assertEqual(client.recv(4), encode(Puback(1)))
+
     def test_whoever_asks_twice_does_not_wait(self) -> None:
         """Row 123: a second SIGTERM ends it at once, whatever is pending."""
         self.postgres.start()
@@ -146,13 +224,22 @@ class AnOutage(SynchronousTestCase):
         self.assertEqual(self.daemon.stop(), 128 + signal.SIGTERM)
         self.assertLess(time.monotonic() - since, 1)
 
-    def start_again(self) -> None:
-        """Everybody comes back, and in the end everything that was acknowledged is there once."""
-        poll(lambda: not self.load.live(), SOON, "the clients notice the end of the daemon")
-        self.ledger.daemon_killed()
-        self.daemon.start()
-        self.daemon.wait_until_listening(SOON)
+
+class WithoutDurableSessions(Common):
+    """A start that has not seen its database; with durable Sessions it could not know who is absent."""
+
+    settings = {"PLATZIVERSE_SESSIONS_DURABLE": "false"}
+
+    def test_a_daemon_without_its_database_serves_everybody_and_acknowledges_nobody(self) -> None:
+        """Row 103."""
+        self.start()
+        self.others_talk(20)
+        poll(self.windows_are_full, SOON, "the windows of the agents are full")
+        self.assertEqual(self.ledger.acked, 0)
+        self.others_talk(5)
+        self.postgres.start()
         self.assertIsNotNone(check_stored_soon(self.ledger, self.load.unfinished(), SOON))
+        self.ledger.raise_violations()
         self.all_is_well()
 
     def test_a_daemon_that_is_told_to_stop_does_not_wait_for_its_database(self) -> None:

@@ -1,7 +1,6 @@
 """docs/embedding.rst and the agent of docs/messages.rst, as programs of their own."""
 
 import json
-import os
 import signal
 import sys
 import time
@@ -9,12 +8,10 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from tests.integration.daemon import PATIENCE, DaemonTestCase, Program
+from tests.integration.daemon import PATIENCE, TWISTD, DaemonTestCase, Program
 from tests.pages import blocks
 from tests.ports import free_port
 from tests.postgres.scratch import scratch_server
-
-TWISTD = os.path.join(os.path.dirname(sys.executable), "twistd")
 
 
 class PagesRun(DaemonTestCase):

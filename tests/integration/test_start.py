@@ -3,9 +3,21 @@
 import os
 import signal
 import socket
+import subprocess
+from pathlib import Path
 
+from platziverse.daemon.statedir import Instance, InstanceError
+from tests.crash.waiting import poll
 from tests.integration.bad_inputs import connect
-from tests.integration.daemon import PATIENCE, ROOT, Daemon, DaemonTestCase, embedded_pid
+from tests.integration.daemon import (
+    PATIENCE,
+    ROOT,
+    TWISTD,
+    Daemon,
+    DaemonTestCase,
+    clean_environment,
+    embedded_pid,
+)
 from tests.postgres.scratch import scratch_server
 
 
@@ -43,6 +55,74 @@ class RefusalTests(DaemonTestCase):
 
     def test_a_state_directory_that_cannot_be(self) -> None:
         self.assertIn("/proc/nonsense", self.refusal("--state-dir", "/proc/nonsense"))
+
+
+class BackgroundTests(DaemonTestCase):
+    """Row 251: a start that fails in the background reaches the twistd that waits for it."""
+
+    def start(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        self.folder = Path(self.state_dir())
+        files = (f"--pidfile={self.folder / 'pid'}", f"--logfile={self.folder / 'log'}")
+        return subprocess.run(
+            [TWISTD, *files, *arguments],
+            env=clean_environment(PLATZIVERSE_STATE_DIR=str(self.folder), **environ),
+            cwd=ROOT,
+            timeout=PATIENCE,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def assert_over(self) -> None:
+        """Another daemon may have the state directory, and there is no pid file."""
+        poll(lambda: not (self.folder / "pid").exists(), PATIENCE, "there is no pid file")
+        poll(self.is_free, PATIENCE, "the state directory is free")
+
+    def is_free(self) -> bool:
+        try:
+            Instance(str(self.folder)).release()
+        except InstanceError:
+            return False
+        return True
+
+    def test_a_taken_port(self) -> None:
+        """Row 251."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            done = self.start("platziverse", "--listen", f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("it is in use; stop what holds it, or name another with --listen\n", done.stderr)
+        self.assert_over()
+
+    def test_a_taken_port_with_an_application_file(self) -> None:
+        """Row 251: twistd's own answer."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            listen = f"tcp:{taken.getsockname()[1]}:interface=127.0.0.1"
+            done = self.start("-y", str(ROOT / "platziverse.tac"), PLATZIVERSE_LISTEN=listen)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("CannotListen: cannot listen on", done.stderr)
+        self.assert_over()
+
+    def test_a_database_that_refuses_us(self) -> None:
+        """Row 251: a wrong name, as a wrong password, is known when the database has answered."""
+        dsn = scratch_server().dsn("nonsense")
+        done = self.start("platziverse", "--listen", "tcp:0:interface=127.0.0.1", "--database", dsn)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("the database refuses us: ", done.stderr)
+        self.assertIn("correct it or the connection string\n", done.stderr)
+        self.assert_over()
+        ours = [line for line in (self.folder / "log").read_text().splitlines() if " twisted: " not in line]
+        self.assertIn("the database refuses us: ", ours[-1])
+
+    def test_a_start_that_works_returns_with_0(self) -> None:
+        """Row 251."""
+        server = scratch_server()
+        done = self.start(
+            "platziverse", "--listen", "tcp:0:interface=127.0.0.1", "--database", server.dsn(server.create())
+        )
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
+        self.assertIn("the database is ready", (self.folder / "log").read_text())
+        os.kill(int((self.folder / "pid").read_text()), signal.SIGTERM)
+        self.assert_over()
 
 
 class ConfiguredDatabaseTests(DaemonTestCase):

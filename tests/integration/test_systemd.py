@@ -8,7 +8,7 @@ import threading
 import time
 from pathlib import Path
 
-from tests.integration.daemon import PATIENCE, ROOT, DaemonTestCase, Program
+from tests.integration.daemon import PATIENCE, ROOT, TWISTD, DaemonTestCase, Program
 from tests.postgres.scratch import scratch_server
 
 
@@ -115,7 +115,6 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 class SocketActivationTests(DaemonTestCase):
     def test_sockets_that_systemd_has_opened_are_listened_on(self) -> None:
-        twistd = os.path.join(os.path.dirname(sys.executable), "twistd")
         listen = (
             "--listen",
             "systemd:domain=INET:index=0:protocol=mqtt",
@@ -123,7 +122,7 @@ class SocketActivationTests(DaemonTestCase):
             "systemd:domain=INET:name=http",
         )
         command = (
-            twistd,
+            TWISTD,
             "-n",
             "--pidfile=",
             "platziverse",
@@ -132,7 +131,13 @@ class SocketActivationTests(DaemonTestCase):
             "host=/nonexistent dbname=x",
         )
         daemon = Program(
-            sys.executable, "-c", ACTIVATE, *command, cwd=str(ROOT), PLATZIVERSE_STATE_DIR=self.state_dir()
+            sys.executable,
+            "-c",
+            ACTIVATE,
+            *command,
+            cwd=str(ROOT),
+            PLATZIVERSE_STATE_DIR=self.state_dir(),
+            PLATZIVERSE_SESSIONS_DURABLE="false",  # or QoS 1 would wait for the database
         )
         self.addCleanup(daemon.kill)
         first, second = (int(port) for port in daemon.wait_for(r"^ports (\d+) (\d+)").groups())

@@ -1,6 +1,8 @@
 """Two daemons on one database: what one has stored the other knows, and presence is each one's own."""
 
 import json
+import os
+import shutil
 import signal
 import time
 
@@ -58,6 +60,23 @@ class TwoDaemons(DaemonTestCase):
         second.stop(signal.SIGKILL)
         agents[1].loop_stop()
         self.the_dead_are_mourned(dsn, survivor)
+
+    def test_the_daemon_whose_state_directory_was_copied_ends_and_the_copy_goes_on(self) -> None:
+        """Row 300."""
+        dsn = cluster().database("template1")
+        state, copy = self.state_dir(), self.state_dir()
+        first = self.daemon("--database", dsn, state_dir=state)
+        first.ready()
+        shutil.copy(os.path.join(state, "instance"), os.path.join(copy, "instance"))
+        second = self.daemon("--database", dsn, state_dir=copy)
+        second.ready()
+        self.assertEqual(first.ended(), 1)
+        self.assertIn(f"identity in {state}/instance", first.output.splitlines()[-1])
+        agent = client(second.ready(), "agent")
+        agent.publish("agent/message", message("agent", 1), 1).wait_for_publish(30)
+        agent.disconnect()
+        agent.loop_stop()
+        self.assertEqual(second.stop(signal.SIGTERM), 0)
 
     def the_dead_are_mourned(self, dsn: str, port: int) -> None:
         """Row 145: the state directory of the second daemon is gone with its container."""

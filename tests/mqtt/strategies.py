@@ -64,6 +64,7 @@ def connects(draw: st.DrawFn) -> Connect:
         username,
         draw(st.none() | BINARY) if username is not None else None,
         draw(st.sampled_from([3, 4])),
+        draw(st.booleans()),
     )
 
 

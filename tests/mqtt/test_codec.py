@@ -46,6 +46,7 @@ class RoundTrip(SynchronousTestCase):
         numbered = Publish(message.topic, message.payload, qos, retain, dup, packet_id)
         self.assertEqual([decoder.next_packet() for _ in range(3)], [zero, numbered, zero])
         self.assertEqual(encoded.size, len(message.topic.encode()) + 2 + len(message.payload))
+        self.assertEqual((encoded.payload, encoded.retain), (message.payload, retain))
 
     def test_any_number_of_topic_names_is_encoded(self) -> None:
         """Row 34: so many are remembered, and then others."""
@@ -53,6 +54,23 @@ class RoundTrip(SynchronousTestCase):
             encoded = EncodedPublish(Publish(f"topic/{number}", b""))
         self.assertEqual(encoded.topic, f"topic/{CACHED_TOPICS + 9}")
         self.assertTrue(encoded.qos0.endswith(encoded.topic.encode()))
+
+
+class Encoded(SynchronousTestCase):
+    def test_its_parts_are_the_packet(self) -> None:
+        for retain in (False, True):
+            message = Publish("a/b", b"payload", 2, packet_id=7)
+            encoded = EncodedPublish(message, retain=retain)
+            self.assertEqual((encoded.topic, encoded.payload, encoded.retain), ("a/b", b"payload", retain))
+            for qos, dup in ((1, False), (2, False), (2, True)):
+                expected = encode(Publish("a/b", b"payload", qos, retain, dup, packet_id=9))
+                self.assertEqual(encoded.head(qos, 9, dup) + encoded.payload, expected)
+                self.assertEqual(encoded.with_id(qos, 9, dup), expected)
+
+    def test_a_long_topic_name_counts_with_the_message(self) -> None:
+        """Short ones are shared by all messages of their topic; this one waits with each."""
+        short, long = (EncodedPublish(Publish("x" * length, b"")) for length in (200, 2000))
+        self.assertGreater(long.size - short.size, 2 * (2000 - 200) - 100)
 
 
 class Lengths(SynchronousTestCase):

@@ -158,7 +158,7 @@ class Refusing(SynchronousTestCase):
 
     def test_the_levels_of_a_topic_can_be_limited(self) -> None:
         """row 34"""
-        decoder = PacketDecoder(1000, max_topic_levels=3)
+        decoder = PacketDecoder(1000, max_topic_levels=2)
         decoder.connected(1000, 4)
         decoder.feed(encode(Publish("a/b/c", b"")))
         self.assertEqual(decoder.next_packet(), Publish("a/b/c", b""))

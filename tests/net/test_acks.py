@@ -2,6 +2,7 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.defer import CancelledError
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.net.acks import AckQueue
@@ -31,6 +32,26 @@ class Order(SynchronousTestCase):
         self.assertEqual(sent, [])
         first.done()
         self.assertEqual(sent, [b"a", b"c"])
+
+    def test_it_can_be_waited_for_until_one_has_left(self) -> None:
+        """Row 272: the last of several; and when the queue ends, the waiting does."""
+        sent: list[bytes] = []
+        acks = AckQueue(sent.append)
+        pending = [acks.expect(data) for data in (b"a", b"b", b"b", b"c")]
+        self.assertIsNone(acks.when_left(b"x"))
+        twice, other = [acks.when_left(b"b"), acks.when_left(b"b")], acks.when_left(b"c")
+        for one in pending[1:3]:
+            one.done()
+        for left in twice:
+            assert left is not None
+            self.assertNoResult(left)
+        pending[0].done()
+        for left in twice:
+            assert left is not None
+            self.successResultOf(left)
+        acks.end()
+        assert other is not None
+        self.failureResultOf(other, CancelledError)
 
     def test_a_closed_queue_owes_nothing(self) -> None:
         sent: list[bytes] = []

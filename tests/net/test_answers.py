@@ -145,8 +145,8 @@ class Subscribing(SynchronousTestCase):
         expected = [
             Suback(7, [0]),
             Publish("t", b"kept", 0, True),
-            Publish("t", b"new"),
             Puback(1),
+            Publish("t", b"new"),
             Pingresp(),
         ]
         self.assertEqual((self.client.received(), self.client.held), (expected, False))

@@ -117,10 +117,11 @@ class Connecting(SynchronousTestCase):
     def test_a_flapping_client_is_delayed_and_never_banned(self) -> None:
         """rows 24 and 30"""
         harness = BrokerHarness(limits=Limits(max_connects_per_minute=2))
-        for _ in range(2):
+        for _ in range(3):
             self.assertTrue(harness.connect("flap").connack)
         third = harness.connect("flap")
         self.assertEqual(third.connack, [])
+        self.assertEqual(harness.broker.traffic.takeovers_delayed, 1)
         other = harness.connect("other")
         self.assertTrue(other.connack)
         harness.advance(1)
@@ -132,9 +133,25 @@ class Connecting(SynchronousTestCase):
         """Row 24."""
         harness = BrokerHarness(limits=Limits(max_connects_per_minute=1, connect_delay=30))
         harness.connect("flap")
+        harness.connect("flap")
         late = harness.connect("flap")
         harness.advance(31)
         self.assertEqual(late.received(), [Connack(False, ConnectReturnCode.ACCEPTED)])
+
+    def test_whoever_comes_often_one_after_the_other_is_not_delayed(self) -> None:
+        """Row 213: health checks and cron jobs with one Client Identifier."""
+        harness = BrokerHarness(limits=Limits(max_connects_per_minute=2))
+        for _ in range(100):
+            client = harness.connect("check")
+            self.assertTrue(client.connack)
+            client.lose()
+        self.assertEqual(harness.broker.traffic.takeovers_delayed, 0)
+
+    def test_a_second_connect_that_could_be_refused_has_no_second_connack(self) -> None:
+        """Row 214: without a Client Identifier and with Clean Session 0. [MQTT-3.1.0-2]"""
+        client = BrokerHarness().connect("one")
+        client.send_bytes(bytes.fromhex("100c00044d5154540400003c0000"))
+        self.assertEqual((client.received_bytes(), client.closed), (b"", True))
 
     def test_packets_sent_right_behind_connect_are_handled(self) -> None:
         """row 45, as ``mqtt pub`` sends them; section 3.1.4"""

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from platziverse.net.deadlines import TICK, Deadlines
+from platziverse.broker.turn import LENGTH
+from platziverse.net.deadlines import SLICE, TICK, Deadlines
+from tests.net.test_turns import run_turn
 
 
 class Sleeper:
@@ -58,6 +60,24 @@ class Calling(SynchronousTestCase):
         del moved, gone
         self.assertEqual([each() for each in left], [None, None])
 
+    def test_an_heir_is_called_in_the_place_of_another_at_its_time(self) -> None:
+        clock = Clock()
+        deadlines = Deadlines(clock)
+        deadlines.start()
+        first, heir, other = Sleeper(clock), Sleeper(clock), Sleeper(clock)
+        deadlines.add(first, 5.0)
+        deadlines.add(other, 5.0)
+        deadlines.pass_on(first, heir)
+        clock.pump([TICK] * 40)
+        self.assertEqual((first.called, heir.called), ([], other.called))
+        self.assertEqual(len(heir.called), 1)
+
+    def test_without_a_deadline_there_is_nothing_to_pass_on(self) -> None:
+        deadlines = Deadlines(Clock())
+        heir = Sleeper(Clock())
+        deadlines.pass_on(Sleeper(Clock()), heir)
+        self.assertEqual(heir.bucket, -1)
+
     def test_a_gap_does_not_count(self) -> None:
         """row 121"""
         clock = Clock()
@@ -93,3 +113,57 @@ class Calling(SynchronousTestCase):
         deadlines.start()
         deadlines.stop()
         self.assertEqual(clock.getDelayedCalls(), [])
+
+
+class Busy(Sleeper):
+    """A connection that takes a tenth of a millisecond to be called."""
+
+    def deadline_reached(self, now: float) -> None:
+        self.clock.rightNow += 1e-4
+        super().deadline_reached(now)
+
+
+class AtOnce(SynchronousTestCase):
+    """Row 354: the time of thousands of connections comes in one tick."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.deadlines = Deadlines(self.clock)
+        self.deadlines.start()
+        self.many = [Busy(self.clock) for _ in range(5000)]
+        for busy in self.many:
+            self.deadlines.add(busy, 1.0)
+        while not self.called():
+            self.clock.rightNow += TICK
+            run_turn(self.clock)
+
+    def called(self) -> int:
+        return sum(len(busy.called) for busy in self.many)
+
+    def test_some_are_called_in_each_turn_and_nobody_twice(self) -> None:
+        most = (LENGTH / 1e-4) + 2 * SLICE
+        turns, before = 1, 0
+        while self.called() < 5000:
+            self.assertLessEqual(self.called() - before, most)
+            before = self.called()
+            run_turn(self.clock)
+            turns += 1
+        self.assertLess(turns, 60)
+        self.clock.pump([TICK] * 20)
+        self.assertEqual({len(busy.called) for busy in self.many}, {1})
+
+    def test_those_that_wait_may_still_be_removed_passed_on_or_moved(self) -> None:
+        removed, passed, moved = [busy for busy in self.many if not busy.called][:3]
+        heir = Sleeper(self.clock)
+        self.deadlines.remove(removed)
+        self.deadlines.pass_on(passed, heir)
+        self.deadlines.add(moved, self.deadlines.now + 100.0)
+        self.clock.pump([TICK] * 20)
+        self.assertEqual((removed.called, passed.called, moved.called, len(heir.called)), ([], [], [], 1))
+        self.assertEqual(self.called(), 4997)
+
+    def test_at_the_end_nobody_is_called_any_more(self) -> None:
+        called = self.called()
+        self.deadlines.stop()
+        self.clock.pump([TICK] * 20)
+        self.assertEqual(self.called(), called)

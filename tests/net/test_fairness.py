@@ -34,6 +34,22 @@ class Fairness(SynchronousTestCase):
         self.assertEqual(len(client.received()), 150)
         self.assertFalse(client.held)
 
+    def test_acknowledgements_count_a_tenth_as_they_only_make_room(self) -> None:
+        """Row 356: a receiver with a deep window is not late because it is read from a hundred at a time."""
+        harness = BrokerHarness(limits=Limits(max_inflight=1000))
+        client, publisher = harness.connect(), harness.connect("publisher")
+        client.subscribe("t", 1)
+        for first in range(1, 1001, 100):
+            publisher.send(*(Publish("t", b"", 1, packet_id=number) for number in range(first, first + 100)))
+        self.assertEqual(len(client.received()), 1000)
+        client.send(*(Puback(number) for number in range(1, 601)))
+        session = harness.broker.sessions.get("client")
+        assert session is not None
+        self.assertEqual((client.held, session.inflight), (False, 400))
+        client.send(*(Puback(number % 1000 + 1) for number in range(2000)))
+        self.assertTrue(client.held)
+        self.assertLess(harness.broker.traffic.unknown_acknowledgements, 1000)
+
     def test_reading_is_held_while_the_store_lags_behind(self) -> None:
         """rows 60 and 112"""
         store = Store()

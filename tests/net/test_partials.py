@@ -1,11 +1,13 @@
 """Packets that are not complete are counted where they grow, and the largest make room."""
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.broker.limits import KIB, MIB, Limits
 from platziverse.broker.reasons import Reason
 from platziverse.mqtt.codec import encode
-from platziverse.mqtt.packets import Connect, Pingreq, Pingresp, Publish
+from platziverse.mqtt.errors import ConnectRefused
+from platziverse.mqtt.packets import Connect, ConnectReturnCode, Pingreq, Pingresp, Publish
 from platziverse.testing import BrokerHarness, FakeClient
 
 #: A PUBLISH of a MiB without its last byte.
@@ -50,6 +52,27 @@ class Partials(SynchronousTestCase):
             client.send_bytes(half)
         self.assertLessEqual(self.partials.total, 4 * MIB)
         self.assertGreater(self.traffic.partials_dropped, 100)
+
+    def test_a_connect_that_waits_for_its_login_is_counted_too(self) -> None:
+        """Row 294: passwords of 60 KB that wait for a thread were counted as nothing."""
+        logins: list[Deferred[str | None]] = []
+
+        def login(*_: object) -> "Deferred[str | None]":
+            logins.append(Deferred())
+            return logins[-1]
+
+        self.patch(self.harness.broker.authority, "login", login)
+        clients = [self.harness.open() for _ in range(50)]
+        for number, client in enumerate(clients):
+            client.send(Connect(f"x-{number}", username="u", password=bytes(60 * KIB)))
+        self.assertGreater(self.partials.total, 50 * 60 * KIB)
+        logins[0].callback("u")
+        logins[1].errback(ConnectRefused(ConnectReturnCode.NOT_AUTHORIZED, "no"))
+        clients[2].lose()
+        self.assertLess(self.partials.total, 47.5 * 60 * KIB)
+        for waiting in logins[2:]:
+            waiting.callback("u")
+        self.assertEqual(self.partials.total, 0)
 
     def test_the_books_balance(self) -> None:
         clients = self.clients(3)

@@ -12,7 +12,17 @@ from platziverse.broker.interfaces import Client, Handler
 from platziverse.broker.limits import Limits
 from platziverse.broker.reasons import Reason
 from platziverse.mqtt.codec import encode
-from platziverse.mqtt.packets import Connect, Packet, Puback, Publish, Pubrec, Pubrel
+from platziverse.mqtt.packets import (
+    Connect,
+    Packet,
+    Pingreq,
+    Pingresp,
+    Puback,
+    Pubcomp,
+    Publish,
+    Pubrec,
+    Pubrel,
+)
 from platziverse.testing import BrokerHarness, FakeClient
 from tests.net.doubles import Store
 
@@ -100,19 +110,57 @@ class Runs(SynchronousTestCase):
 
 
 class ExactlyOnce(SynchronousTestCase):
-    def test_a_release_before_its_message_is_stored_is_a_violation_and_holds_up_nobody(self) -> None:
-        """rows 57, 58 and 112"""
+    def test_a_release_before_its_message_is_stored_waits_and_holds_up_nobody(self) -> None:
+        """Rows 57, 58, 112 and 272."""
         store = Store()
-        harness = BrokerHarness({"t": store}, Limits(max_unfinished_total=10))
+        harness = BrokerHarness({"t": store}, Limits(max_unfinished_total=100))
+        again = Publish("t", b"", 2, dup=True, packet_id=1)
         for number in range(10):
             client = harness.connect(f"client-{number}")
-            again = Publish("t", b"", 2, dup=True, packet_id=1)
-            client.send(*numbered("t", 1, qos=2), again, Pubrel(1))
-            self.assertEqual((client.closed, client.received()), (True, []))
+            client.send(*numbered("t", 1, qos=2), again, Pubrel(1), Pubrel(1), Pingreq())
+            self.assertEqual(client.received(), [Pingresp()])
             store.commit()
-        flow = harness.shared.flow
-        self.assertEqual((flow.unfinished, flow.full), (0, False))
-        self.assertEqual(harness.broker.traffic.protocol_errors, {"MQTT-4.3.3-1": 10})
+            self.assertEqual(client.received(), [Pubrec(1), Pubrec(1), Pubcomp(1), Pubcomp(1)])
+            client.send(Pubrel(1))
+            self.assertEqual((client.received(), client.held), ([Pubcomp(1)], False))
+        flow, traffic = harness.shared.flow, harness.broker.traffic
+        self.assertEqual((flow.unfinished, flow.full, len(store.messages)), (0, False, 10))
+        self.assertEqual(traffic.protocol_errors, {})
+
+    def test_a_release_waits_for_its_pubrec_and_that_for_those_before_it(self) -> None:
+        """Row 272: whether anything is stored or not."""
+        store = Store()
+        harness = BrokerHarness({"t": store})
+        client = harness.connect("client")
+        client.send(*numbered("t", 1, qos=2), Publish("other", b"", 2, packet_id=2), Pubrel(2))
+        client.send(Pubrel(99))
+        self.assertEqual(client.received(), [])
+        store.commit()
+        self.assertEqual(client.received(), [Pubrec(1), Pubrec(2), Pubcomp(2), Pubcomp(99)])
+
+    def test_a_release_of_a_message_that_is_not_stored_has_no_answer(self) -> None:
+        """Row 272."""
+        store = Store()
+        harness = BrokerHarness({"t": store})
+        client = harness.connect("client")
+        client.send(*numbered("t", 1, qos=2), Pubrel(1))
+        store.answers[0].errback(ValueError("no"))
+        self.assertEqual((client.received(), client.closed), ([], True))
+        self.assertEqual(harness.shared.flow.unfinished, 0)
+
+    def test_a_release_that_waits_ends_with_its_connection(self) -> None:
+        """Row 272."""
+        store = Store()
+        harness = BrokerHarness({"t": store})
+        client = harness.connect("client", clean_session=False)
+        client.send(*numbered("t", 1, qos=2), Pubrel(1))
+        client.lose()
+        self.assertEqual(harness.shared.flow.unfinished, 1)
+        again = harness.connect("client", clean_session=False)
+        again.send(Pubrel(1))
+        self.assertEqual(again.received(), [])
+        store.commit()
+        self.assertEqual((again.received(), harness.shared.flow.unfinished), ([Pubcomp(1)], 0))
 
     def test_a_message_whose_handler_broke_is_a_new_one_when_it_comes_again(self) -> None:
         handler = BreaksOnce()
@@ -201,6 +249,46 @@ class AnsweredBefore(SynchronousTestCase):
             self.assertEqual(harness.broker.traffic.messages_received - before, 50)
             self.assertEqual((len(depths), len(set(depths))), (50, 1))
             self.assertEqual((harness.shared.flow.unfinished, client.held), (0, False))
+
+    def test_so_are_releases(self) -> None:
+        """Row 205: each was handled within the one before it."""
+        depths: list[int] = []
+
+        class Observer(BreaksWhenTold):
+            def message_released(self, client: Client, packet_id: int) -> Any:
+                depths.append(len(traceback.extract_stack()))
+                return succeed(None)
+
+        harness = BrokerHarness(limits=Limits(max_unfinished=1), observers=[Observer()])
+        client = harness.connect(clean_session=False)
+        numbers = range(1, 51)
+        client.send(*[packet for number in numbers for packet in (Pubrel(number), Pingreq())])
+        expected = [packet for number in numbers for packet in (Pubcomp(number), Pingresp())]
+        self.assertEqual(client.received(), expected)
+        self.assertEqual((len(depths), len(set(depths))), (50, 1))
+        self.assertEqual((harness.shared.flow.unfinished, client.held), (0, False))
+
+    def test_so_many_may_stand_behind_one_that_has_not_fired(self) -> None:
+        """Row 205: their acknowledgements take room."""
+
+        def handler(message: Publish, client: Client) -> "Deferred[object]":
+            return succeed(None)
+
+        again = [Publish("other", b"", 2, dup=True, packet_id=1)] * 9
+        for packets, acknowledgements in (
+            (numbered("t", 9), [Puback(number) for number in range(1, 10)]),
+            (again, [Pubrec(1)] * 9),
+        ):
+            store = Store()
+            table: dict[str, Handler] = {"stored": store, "t": handler}
+            client = BrokerHarness(table, Limits(max_unfinished=10)).connect()
+            client.publish("stored", b"", 1, 100)
+            for packet in packets:
+                self.assertFalse(client.held)
+                client.send(packet)
+            self.assertEqual((client.held, client.received()), (True, []))
+            store.commit()
+            self.assertEqual((client.held, client.received()), (False, [Puback(100), *acknowledgements]))
 
     def test_a_failure_that_has_fired_already_is_not_acknowledged(self) -> None:
         """Row 205."""

@@ -52,6 +52,18 @@ class Deadlines(SynchronousTestCase):
         self.assertTrue(client.closed)
         self.assertEqual(harness.broker.traffic.protocol_errors, {"no login in time": 1})
 
+    def test_a_packet_that_begins_with_the_daemon_has_its_deadline_too(self) -> None:
+        """Row 281: the steady time of deadlines begins at 0."""
+        harness = BrokerHarness()
+        client = harness.connect("one", keep_alive=0)
+        client.send_bytes(b"\x30\x05\x00")
+        self.assertEqual(harness.shared.deadlines.now, 0.0)
+        harness.advance(29.5)
+        self.assertFalse(client.closed)
+        harness.advance(1.5)
+        self.assertTrue(client.closed)
+        self.assertEqual(harness.broker.traffic.protocol_errors, {"an incomplete packet": 1})
+
     def test_silence_is_closed_after_one_and_a_half_keep_alives(self) -> None:
         """rows 26 and 27 [MQTT-3.1.2-24]"""
         for keep_alive in (1, 4, 10, 60):

@@ -65,6 +65,30 @@ class TracingTests(SynchronousTestCase):
         self.assertIsInstance(plain[-1], Pingresp)
         self.assertIn(Publish, [type(packet) for packet in plain])
 
+    def test_one_client_alone_is_told_of(self) -> None:
+        """Row 261: everything from its CONNECT on, and nothing of the others."""
+        plain = self.talk()
+        self.harness.shared.traced = frozenset({"a\nb"})
+        self.harness.connect("other").send(Pingreq())
+        self.assertEqual(self.lines, [])
+        self.assertEqual(self.talk(), plain)
+        alone = list(self.lines)
+        self.lines.clear()
+        self.harness.shared.traced = frozenset()
+        self.harness.shared.tracing = True
+        self.talk()
+        self.assertEqual(
+            [line.split("'")[2:] for line in alone], [line.split("'")[2:] for line in self.lines]
+        )
+
+    def test_a_traced_client_that_does_not_read_is_held_as_any_other(self) -> None:
+        """Row 261: the transport tells the outbox that has taken the place of the first."""
+        self.harness.shared.traced = frozenset({"slow"})
+        client = self.harness.connect("slow")
+        producer: Any = client.transport.producer
+        producer.pauseProducing()
+        self.assertTrue(producer.congested)
+
     def test_it_begins_and_ends_with_new_connections(self) -> None:
         before = self.harness.connect("before")
         self.harness.shared.tracing = True

@@ -17,6 +17,7 @@ from twisted.trial.unittest import SkipTest
 
 from platziverse.embedded.binaries import system_dirs, wheel_dirs
 from platziverse.embedded.places import Owner, choose_owner, reachable
+from tests.servers import execute
 
 
 def open_dir() -> str:
@@ -115,14 +116,7 @@ class ScratchServer:
 
     def execute(self, database: str, sql: str, *parameters: Any) -> list[Any]:
         """Run ``sql`` in a connection of its own; the rows, if it has any."""
-        connection = psycopg2.connect(self.dsn(database))
-        try:
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                cursor.execute(sql, parameters or None)
-                return cursor.fetchall() if cursor.description else []
-        finally:
-            connection.close()
+        return execute(self.dsn(database), sql, parameters)
 
     def create(self) -> str:
         """The name of a new, empty database."""

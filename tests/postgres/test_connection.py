@@ -10,7 +10,8 @@ from typing import Any
 import psycopg2
 import psycopg2.extensions
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import Deferred, fail, inlineCallbacks
+from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.task import deferLater
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -56,7 +57,8 @@ class AServerThatNeverAnswers(TestCase):
     def test_a_refused_connection_is_an_operational_error(self) -> Steps:
         self.listener.close()
         dsn = f"host=localhost port={self.port} user=u"
-        yield self.assertFailure(connect(dsn, reactor, 5), psycopg2.OperationalError)
+        error = yield self.assertFailure(connect(dsn, reactor, 5), psycopg2.OperationalError)
+        self.assertIn(f"Is the server running on localhost, port {self.port}, and accepting", str(error))
 
     @inlineCallbacks
     def test_nonsense_in_the_connection_string_fails_at_once(self) -> Steps:
@@ -83,6 +85,14 @@ class Lost:
 
     def close(self) -> None:
         self.closed = 1
+
+
+class AnEndThatTheReactorSees(SynchronousTestCase):
+    def test_a_statement_fails_as_it_does_when_libpq_sees_it(self) -> None:
+        """A sign of life that met with it was called a bug."""
+        for error in (ConnectionDone(), ConnectionLost()):
+            waiting = timed(Connection(MemoryReactorClock()), fail(error), 1.0)
+            self.failureResultOf(waiting, psycopg2.OperationalError)
 
 
 class AConnectionWithoutASocket(SynchronousTestCase):

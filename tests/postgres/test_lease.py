@@ -1,32 +1,19 @@
-"""Signs of life of daemons, and the agents that a dead one left behind."""
+"""Signs of life of a daemon, and what it does when its row says something else."""
 
+import socket
 import uuid
 from collections.abc import Generator
 from typing import Any
 
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
-from platziverse.postgres.clocks import WallClock
-from platziverse.postgres.lease import DEAD, Lease
-from tests.servers import MISSING, cluster, execute
+from platziverse.postgres.lease import Lease
+from tests.servers import MISSING, cluster, execute, lone_lease
 
 Steps = Generator["Deferred[Any]", Any, None]
-
-
-class Later:
-    """The reactor, some seconds on: a daemon that has been well for so long."""
-
-    def __init__(self) -> None:
-        self.ahead = 0.0
-
-    def seconds(self) -> float:
-        return reactor.seconds() + self.ahead
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(reactor, name)
 
 
 class LeaseCase(TestCase):
@@ -35,40 +22,19 @@ class LeaseCase(TestCase):
 
     def setUp(self) -> None:
         self.dsn = cluster().database()
-        self.gone: list[str] = []
-        self.later = Later()
+        self.cloned: list[tuple[uuid.UUID | None, str]] = []
 
-    def lease(self, instance: uuid.UUID | None = None) -> Lease:
-        clock = WallClock(lambda seconds: None)
-        made = Lease(self.later, instance or uuid.uuid4(), clock, self.gone.extend)
+    def lease(self, instance: uuid.UUID | None = None, **more: Any) -> Lease:
+        made = lone_lease(reactor, instance, cloned=lambda host: self.cloned.append((instance, host)), **more)
         self.addCleanup(made.stop)
         return made
 
     def rows(self) -> list[Any]:
         return execute(self.dsn, "SELECT id, incarnation FROM mqtt_daemons ORDER BY id")
 
-    def agent(self, name: str, daemon: uuid.UUID) -> None:
-        sql = """INSERT INTO agents (uuid, username, name, hostname, pid, connected, "createdAt", "updatedAt",
-            "connectedBy") VALUES (%s, 'u', 'n', 'h', 1, true, now(), now(), %s)"""
-        execute(self.dsn, sql, (name, str(daemon)))
-
-    def connected(self) -> list[str]:
-        return [name for (name,) in execute(self.dsn, "SELECT uuid FROM agents WHERE connected ORDER BY id")]
-
     def silence(self, daemon: uuid.UUID, seconds: float) -> None:
         sql = """UPDATE mqtt_daemons SET "seenAt" = now() - make_interval(secs => %s) WHERE instance = %s"""
         execute(self.dsn, sql, (seconds, str(daemon)))
-
-    def age_of_the_server(self, seconds: float) -> None:
-        """Let the database say that it was started so long ago."""
-        execute(
-            self.dsn,
-            f"""CREATE SCHEMA IF NOT EXISTS old;
-            CREATE OR REPLACE FUNCTION old.pg_postmaster_start_time() RETURNS timestamptz LANGUAGE sql
-            AS 'SELECT now() - make_interval(secs => {seconds})'""",
-        )
-        name = execute(self.dsn, "SELECT current_database()")[0][0]
-        execute(self.dsn, f"ALTER DATABASE {name} SET search_path = old, public, pg_catalog")
 
 
 class OneDaemon(LeaseCase):
@@ -111,65 +77,73 @@ class OneDaemon(LeaseCase):
         yield lease.beat()
         self.assertEqual(self.rows(), [(1, 1)])
 
-
-class TwoDaemons(LeaseCase):
-    def setUp(self) -> "Deferred[Any]":  # type: ignore[override]  # trial waits for it
-        super().setUp()
-        self.age_of_the_server(3600.0)
-        self.alive, self.dead = uuid.uuid4(), uuid.uuid4()
-        self.survivor = self.lease(self.alive)
-        return self.two_agents()
+    @inlineCallbacks
+    def test_a_daemon_that_goes_on_counts_its_batches_on_and_one_that_was_started_again_begins(self) -> Steps:
+        instance = uuid.uuid4()
+        lease = self.lease(instance)
+        yield lease.start(self.dsn)
+        execute(self.dsn, "UPDATE mqtt_daemons SET incarnation = 7, batch = 40")
+        yield lease.beat()
+        self.assertEqual(lease.holding, (1, 8))
+        self.assertEqual(execute(self.dsn, "SELECT batch FROM mqtt_daemons"), [(40,)])
+        yield self.lease(instance).start(self.dsn)
+        self.assertEqual(execute(self.dsn, "SELECT batch FROM mqtt_daemons"), [(0,)])
 
     @inlineCallbacks
-    def two_agents(self) -> Steps:
-        """The survivor has been well for longer than a daemon may be silent."""
-        yield self.lease(self.dead).start(self.dsn)
-        yield self.survivor.start(self.dsn)
-        self.agent("theirs", self.dead)
-        self.agent("ours", self.alive)
-        self.later.ahead = DEAD + 1.0
+    def test_a_daemon_whose_identity_was_cloned_says_so_and_lets_the_other_have_it(self) -> Steps:
+        """Row 300."""
+        instance = uuid.uuid4()
+        first, second = self.lease(instance), self.lease(instance)
+        yield first.start(self.dsn)
+        yield second.start(self.dsn)
+        execute(
+            self.dsn, "INSERT INTO mqtt_requests (daemon, request, argument) VALUES (1, 'end session', 'c')"
+        )
+        yield first.beat()
+        self.assertEqual((self.cloned, self.rows()), ([(instance, socket.gethostname())], [(1, 2)]))
+        # What an operator asks of the other is not taken away.
+        self.assertEqual(execute(self.dsn, "SELECT argument FROM mqtt_requests"), [("c",)])
+        yield second.beat()
+        self.assertEqual((len(self.cloned), second.holding), (1, (1, 2)))
 
     @inlineCallbacks
-    def test_agents_of_a_daemon_whose_state_directory_is_gone_are_marked(self) -> Steps:
-        """Row 145."""
-        self.silence(self.dead, 11.0)
-        yield self.survivor.beat()
-        self.assertEqual((self.connected(), self.gone), (["ours"], ["theirs"]))
-        self.assertEqual(self.rows(), [(1, 2), (2, 1)])
-        yield self.survivor.beat()
-        self.assertEqual(self.rows(), [(1, 2), (2, 1)])  # once is enough
+    def test_of_several_hosts_with_one_identity_the_last_to_start_has_it(self) -> Steps:
+        """Row 401."""
+        instance = uuid.uuid4()
+        leases = [self.lease(instance, bus="bus") for _ in range(4)]
+        for lease in leases:
+            yield lease.start(self.dsn)
+        for lease in leases:
+            yield lease.beat()
+        self.assertEqual((len(self.cloned), self.rows(), leases[-1].holding), (3, [(1, 4)], (1, 4)))
 
     @inlineCallbacks
-    def test_a_daemon_that_was_seen_lately_is_left_alone(self) -> Steps:
-        self.silence(self.dead, 8.0)
-        yield self.survivor.beat()
-        self.assertEqual((self.connected(), self.gone), (["theirs", "ours"], []))
+    def test_daemons_that_come_at_once_get_numbers_of_their_own(self) -> Steps:
+        yield gatherResults([self.lease().start(self.dsn) for _ in range(8)])
+        self.assertEqual([number for number, _ in self.rows()], list(range(1, 9)))
 
     @inlineCallbacks
-    def test_nobody_is_dead_right_after_the_start_of_the_database(self) -> Steps:
-        """Row 145: all of them would be."""
-        self.silence(self.dead, 500.0)
-        self.age_of_the_server(9.0)
-        yield self.survivor.stop()
-        yield self.survivor.beat()
-        self.assertEqual(self.connected(), ["theirs", "ours"])
+    def test_one_that_was_taken_for_dead_is_told_when_it_is_registered_again(self) -> Steps:
+        told: list[object] = []
+        lease: Lease = self.lease(fenced=lambda: told.append(lease.holding))
+        yield lease.start(self.dsn)
+        execute(self.dsn, "UPDATE mqtt_daemons SET incarnation = 7, heir = 3")
+        yield lease.beat()
+        self.assertEqual(told, [(1, 8)])
+        self.assertEqual(execute(self.dsn, "SELECT heir FROM mqtt_daemons"), [(None,)])
+        yield lease.beat()
+        self.assertEqual(told, [(1, 8)])
 
     @inlineCallbacks
-    def test_nobody_is_dead_for_a_daemon_that_was_cut_off_itself(self) -> Steps:
-        self.later.ahead = 0.0
-        self.silence(self.dead, 500.0)
-        yield self.survivor.beat()
-        self.assertEqual(self.connected(), ["theirs", "ours"])
-
-    @inlineCallbacks
-    def test_thousands_of_agents_go_in_portions(self) -> Steps:
-        sql = """INSERT INTO agents (uuid, username, name, hostname, pid, connected, "createdAt", "updatedAt",
-            "connectedBy")
-            SELECT n, 'u', 'n', 'h', 1, true, now(), now(), %s FROM generate_series(1, 1200) AS n"""
-        execute(self.dsn, sql, (str(self.dead),))
-        self.silence(self.dead, 11.0)
-        yield self.survivor.beat()
-        self.assertEqual((self.connected(), len(self.gone)), (["ours"], 1201))
+    def test_one_that_leaves_says_so_until_it_comes_again(self) -> Steps:
+        instance = uuid.uuid4()
+        lease = self.lease(instance)
+        yield lease.start(self.dsn)
+        yield lease.leave()
+        left = """SELECT "leftAt" IS NOT NULL FROM mqtt_daemons"""
+        self.assertEqual(execute(self.dsn, left), [(True,)])
+        yield self.lease(instance).start(self.dsn)
+        self.assertEqual(execute(self.dsn, left), [(False,)])
 
 
 class Away(LeaseCase):
@@ -190,5 +164,5 @@ class Away(LeaseCase):
         self.assertEqual(self.rows(), [(1, 1)])
 
     def test_stopping_what_was_never_started_is_harmless(self) -> None:
-        lease = Lease(Clock(), uuid.uuid4(), WallClock(lambda seconds: None), self.gone.extend)
+        lease = lone_lease(Clock())
         self.successResultOf(lease.stop())

@@ -81,7 +81,7 @@ class Functions(Partitioned, SynchronousTestCase):
     def test_a_new_partition_has_the_indexes_of_its_table(self) -> None:
         self.call("add_partitions", 100)
         sql = "SELECT count(*) FROM pg_index WHERE indrelid = %s::regclass AND indisvalid"
-        self.assertEqual(execute(self.dsn, sql, ("metrics_2010_03",)), [(2,)])
+        self.assertEqual(execute(self.dsn, sql, ("metrics_2010_03",)), [(3,)])
         self.insert(100)
         self.assertEqual(execute(self.dsn, "SELECT id FROM metrics_2010_03"), [(1,)])
 
@@ -219,10 +219,57 @@ class Pruned(SynchronousTestCase):
     def test_daemons_are_forgotten_after_a_day_without_a_sign_of_life(self) -> None:
         sql = """INSERT INTO mqtt_daemons (id, instance, "seenAt")
             SELECT %s, gen_random_uuid(), now() - make_interval(secs => %s)"""
-        for number, days in (1, 1.1), (2, 0.9):
+        for number, days in (1, 1.1), (2, 0.9), (3, 1.1), (4, 1.1), (5, 1.1), (6, 1.1), (7, 1.1):
             execute(self.dsn, sql, (number, days * DAY))
+        execute(self.dsn, "INSERT INTO mqtt_sessions (\"clientId\", daemon, expiry) VALUES ('c', 3, 0)")
+        execute(
+            self.dsn,
+            'INSERT INTO mqtt_wills ("clientId", daemon, connection, topic, payload, flags)'
+            " VALUES ('c', 4, 1, 't', '', 0)",
+        )
+        # A link, 6 owes to 7, and a Will that 5 has inherited.
+        execute(self.dsn, "INSERT INTO mqtt_queue (session, seq, flags) VALUES (-(6 << 15 | 7), 1, 1)")
+        execute(
+            self.dsn,
+            'INSERT INTO mqtt_wills ("clientId", daemon, connection, topic, payload, flags)'
+            " VALUES ('c', -5, 2, 't', '', 0)",
+        )
         execute(self.dsn, "SELECT platziverse_prune()")
-        self.assertEqual(execute(self.dsn, "SELECT id FROM mqtt_daemons"), [(2,)])
+        left = [number for (number,) in execute(self.dsn, "SELECT id FROM mqtt_daemons ORDER BY id")]
+        self.assertEqual(left, [2, 3, 4, 5, 6, 7])
+
+    def test_what_sessions_that_are_gone_left_behind_goes_in_portions(self) -> None:
+        """Row 301."""
+        execute(
+            self.dsn,
+            """INSERT INTO mqtt_sessions (id, "clientId", daemon, expiry) VALUES (2, 'there', 1, 0);
+            INSERT INTO mqtt_subscriptions (session, filter, options)
+                SELECT session, filter, 1
+                FROM generate_series(1, 3) AS session, unnest('{a,b}'::text[]) AS filter;
+            INSERT INTO mqtt_queue (session, seq, flags, message)
+                SELECT session, seq, 1, 10 * session + seq
+                FROM unnest('{-1,1,2,3}'::int[]) AS session, generate_series(1, 5) AS seq""",
+        )
+        counted: list[int] = []
+        while not counted or counted[-1]:
+            counted += [rows for (rows,) in execute(self.dsn, "SELECT platziverse_forget_sessions(4)")]
+        self.assertEqual(counted, [8, 4, 2, 0])
+        for table, left in ("mqtt_queue", {-1, 2}), ("mqtt_subscriptions", {2}):
+            rows = execute(self.dsn, f"SELECT DISTINCT session FROM {table}")
+            self.assertEqual({session for (session,) in rows}, left, table)
+
+    def test_messages_that_nobody_waits_for_go_after_an_hour(self) -> None:
+        execute(
+            self.dsn,
+            """INSERT INTO mqtt_sessions (id, "clientId", daemon, expiry) VALUES (1, 'there', 1, 0);
+            INSERT INTO mqtt_queue (session, seq, flags, message) VALUES (1, 1, 1, 1), (-1, 1, 1, 2);
+            INSERT INTO mqtt_messages (id, topic, payload, "publishedAt")
+                SELECT id, 't', '', now() - make_interval(mins => CASE id WHEN 5 THEN 59 ELSE 61 END)
+                FROM generate_series(1, 5) AS id""",
+        )
+        execute(self.dsn, "SELECT platziverse_prune()")
+        left = execute(self.dsn, "SELECT id FROM mqtt_messages ORDER BY id")
+        self.assertEqual(left, [(1,), (2,), (5,)])
 
 
 class Hourly(TestCase):
@@ -232,6 +279,8 @@ class Hourly(TestCase):
     def setUp(self) -> None:
         self.dsn = cluster().database()
         self.ahead = 0.0
+        self.lines: list[str] = []
+        observe_log(self, lambda event: self.lines.append(formatEvent(event)))
 
     def maintenance(self, kept: Kept | None = None, **given: Any) -> Maintenance:
         clock = given.pop("wall_clock", lambda: time.time() + self.ahead)
@@ -271,7 +320,9 @@ class Hourly(TestCase):
         yield maintenance.run()
         self.assertEqual(self.left(), (2, 0))
         self.assertLessEqual(before, self.months())
-        self.assertEqual(maintenance.deleted, {"keep_rejected_days": 1})
+        self.assertEqual(maintenance.deleted, {"keep_rejected_days": 1, "keep_months": 2})
+        lines = [line for line in self.lines if "keep_" in line]
+        self.assertEqual([setting in "".join(lines) for setting in maintenance.deleted], [True, True])
 
     @inlineCallbacks
     def test_everything_is_kept_for_ever_if_asked(self) -> Steps:
@@ -301,6 +352,7 @@ class Hourly(TestCase):
         _, left = self.left()
         self.assertTrue(4000 < left < 6000, left)
         self.assertEqual(maintenance.deleted, {"keep_rejected_bytes": 20_000 - left})
+        self.assertIn("keep_rejected_bytes", self.lines[-1])
         ((oldest,),) = execute(self.dsn, "SELECT min(id) FROM rejected_messages")
         self.assertEqual(oldest, 20_001 - left)
 
@@ -325,14 +377,12 @@ class Hourly(TestCase):
     @inlineCallbacks
     def test_numbers_that_run_out_are_told_in_time(self) -> Steps:
         """Row 144."""
-        lines: list[str] = []
-        observe_log(self, lambda event: lines.append(formatEvent(event)))
         execute(self.dsn, "SELECT setval('agents_id_seq', 1700000000)")
         yield self.maintenance().run()
-        self.assertEqual(lines, [])
+        self.assertEqual(self.lines, [])
         execute(self.dsn, "SELECT setval('agents_id_seq', 1800000000)")
         yield self.maintenance().run()
-        self.assertEqual([line[:43] for line in lines], ["agents_id_seq has given out 84 % of its num"])
+        self.assertEqual([line[:43] for line in self.lines], ["agents_id_seq has given out 84 % of its num"])
 
     @inlineCallbacks
     def test_it_begins_at_once_and_comes_again(self) -> Steps:

@@ -66,7 +66,7 @@ class MadeAgain(DatabaseCase):
         after = [self.execute(look) for look in (COLUMNS, CONSTRAINTS, INDEXES, TRIGGERS, FUNCTIONS)]
         self.assertEqual(after, before)
         self.assertEqual(self.execute("SELECT value FROM metrics"), [("1001",)])
-        for table in "message_keys", "rejected_messages", "mqtt_users":
+        for table in "message_keys", "rejected_messages", "mqtt_users", "mqtt_sessions", "mqtt_queue":
             self.assertEqual(self.execute(f"SELECT count(*) FROM {table}"), [(1,)], table)
         self.assertEqual(self.execute("SELECT nspname FROM pg_namespace WHERE nspname ~ 'platziverse'"), [])
         self.execute("DELETE FROM agents")
@@ -117,6 +117,17 @@ class AnEmptyDatabase(DatabaseCase):
             found = self.execute(look)
             self.assertEqual(found, self.server.execute(fresh, look))
             self.assertIn("mqtt_users", {table for table, *_ in found})
+
+    @inlineCallbacks
+    def test_the_row_of_a_daemon_is_kept_by_the_upgrade_that_brings_sessions(self) -> Steps:
+        before = Path(open_dir())
+        self.addCleanup(shutil.rmtree, before)
+        for step in KNOWN_STEPS[:3]:
+            (before / step.name).write_text(step.sql)
+        self.assertEqual((yield migrate(self.dsn, reactor, schema=before)), 3)
+        self.execute("INSERT INTO mqtt_daemons (id, instance) SELECT 7, gen_random_uuid()")
+        self.assertEqual((yield migrate(self.dsn, reactor)), KNOWN)
+        self.assertEqual(self.execute("SELECT id, incarnation, run FROM mqtt_daemons"), [(7, 1, None)])
 
     @inlineCallbacks
     def test_nobody_else_may_read_the_password_hashes(self) -> Steps:
@@ -376,7 +387,9 @@ FUNCTIONS = "SELECT oid::regprocedure::text FROM pg_proc WHERE proname ~ '^platz
 KEPT = """INSERT INTO message_keys SELECT platziverse_first_key(now());
     INSERT INTO rejected_messages (topic, "clientId", payload, reason, "createdAt")
     VALUES ('', '', '', '', now());
-    INSERT INTO mqtt_users (username, "passwordHash") VALUES ('platzi', '$argon2')"""
+    INSERT INTO mqtt_users (username, "passwordHash") VALUES ('platzi', '$argon2');
+    INSERT INTO mqtt_sessions ("clientId", daemon, expiry) VALUES ('c', 1, 0);
+    INSERT INTO mqtt_queue (session, seq, flags, topic, payload) VALUES (1, 1, 1, 't', 'p')"""
 INDEXES = "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1, 2"
 
 NEW_AGENT = """INSERT INTO "agents"

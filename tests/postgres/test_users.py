@@ -7,7 +7,7 @@ import psycopg2
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
 from twisted.trial.unittest import SynchronousTestCase
 
-from platziverse.command.rejected import connected
+from platziverse.command.database import connected
 from platziverse.postgres import users
 from platziverse.postgres.users import BATCH, DatabaseUsers
 from tests.postgres.test_reader import Away, ReaderCase

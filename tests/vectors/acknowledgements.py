@@ -38,19 +38,19 @@ def acknowledgements() -> Vectors:
     yield from _wrong_kinds()
     ids = [send(subscribe(("t", 1))), expect(suback(1))]
     for number in range(1, 11):
-        ids += [send(publish("t", b"x", 1, 9)), expect(publish("t", b"x", 1, number) + ack(0x40, 9))]
+        ids += [send(publish("t", b"x", 1, 9)), expect(ack(0x40, 9) + publish("t", b"x", 1, number))]
         ids.append(send(ack(0x40, number)))
     yield vector("a new Packet Identifier for each delivery", "MQTT-2.3.1-2", *ids)
     window = [send(subscribe(("t", 1))), expect(suback(1))]
     for number in range(1, 22):
         delivered = publish("t", b"x", 1, number) if number <= 20 else b""
-        window += [send(publish("t", b"x", 1, 9)), expect(delivered + ack(0x40, 9))]
-        # Between two messages of one read: the PUBACKs of a run come behind its deliveries.
+        window += [send(publish("t", b"x", 1, 9)), expect(ack(0x40, 9) + delivered)]
+        # Between two messages of one read: the PUBACKs of a run come before its deliveries.
         window += [send(PINGREQ), expect(PINGRESP)]
     window += [send(ack(0x40, 5)), expect(publish("t", b"x", 1, 21))]
     yield vector("twenty in flight, the next waits", "4.4", *window, rows=(55,))
     twice = [send(subscribe(("t", 2))), expect(suback(2)), send(publish("t", b"x", 2, 9))]
-    twice += [expect(publish("t", b"x", 2, 1) + ack(0x50, 9))]
+    twice += [expect(ack(0x50, 9) + publish("t", b"x", 2, 1))]
     twice += [send(ack(0x50)), expect(ack(0x62)), send(ack(0x50)), expect(ack(0x62)), send(ack(0x70))]
     yield vector("PUBREC twice, PUBREL twice", "MQTT-4.3.3-1", *twice)
 
@@ -59,7 +59,7 @@ def _wrong_kinds() -> Vectors:
     for qos, wrong in ((1, 0x50), (1, 0x70), (2, 0x40), (2, 0x70)):
         steps = [send(subscribe(("t", qos))), expect(suback(qos)), send(publish("t", b"x", qos, 9))]
         answer = ack(0x40, 9) if qos == 1 else ack(0x50, 9)
-        steps += [expect(publish("t", b"x", qos, 1) + answer), send(ack(wrong))]
+        steps += [expect(answer + publish("t", b"x", qos, 1)), send(ack(wrong))]
         name = f"{NAMES[wrong]} for a message at QoS {qos}"
         yield vector(name, f"MQTT-4.3.{qos + 1}-1", *steps, closed=True, rows=(56,))
 

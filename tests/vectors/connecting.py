@@ -9,11 +9,14 @@ from tests.vectors.build import (
     DISCONNECT,
     GOOD_TEXTS,
     PINGREQ,
+    ack,
     connect,
     expect,
     packet,
     publish,
     send,
+    suback,
+    subscribe,
     text,
     vector,
 )
@@ -95,7 +98,7 @@ def _flags() -> Vectors:
 def _protocols() -> Vectors:
     rest = bytes((2, 0, 60)) + text("level")
     refused = expect(b"\x20\x02\x00\x01")
-    for level in (0, 1, 2, 3, 5, 6, 127, 128, 131, 132, 255):
+    for level in (0, 1, 2, 3, 5, 6, 127, 128, 131, 133, 255):
         data = send(packet(0x10, text("MQTT"), bytes((level,)), rest))
         name = f"Protocol Level {level}"
         statements = "MQTT-3.1.2-2 MQTT-3.2.2-4 MQTT-3.2.2-5"
@@ -106,7 +109,17 @@ def _protocols() -> Vectors:
     )
     old = send(packet(0x10, text("MQIsdp"), b"\x03", rest))
     yield vector("MQTT 3.1", "MQTT-3.1.2-2", old, expect(CONNECTED), connected=False)
-    for level in (0, 4, 5, 131):
+    for name, level in (("MQTT", 0x84), ("MQIsdp", 0x83)):
+        steps = [send(packet(0x10, text(name), bytes((level,)), rest)), expect(CONNECTED)]
+        # The bridge gets none of its own messages back.
+        steps += [
+            send(subscribe(("#", 1))),
+            expect(suback(1)),
+            send(publish("a", b"x", 1)),
+            expect(ack(0x40)),
+        ]
+        yield vector(f"a bridge by {name}", "MQTT-3.1.2-2", *steps, connected=False, rows=(270,))
+    for level in (0, 4, 5, 132):
         data = send(packet(0x10, text("MQIsdp"), bytes((level,)), rest))
         name = f"MQIsdp at level {level}"
         yield vector(name, "MQTT-3.1.2-2", data, refused, closed=True, connected=False)
@@ -132,7 +145,7 @@ def _texts() -> Vectors:
         ):
             rules = f"{statement} MQTT-3.1.3-4" if field == "Client Identifier" else statement
             yield vector(f"{field} with {what}", rules, send(data), closed=True, connected=False, rows=(21,))
-    for topic in ("", "#", "a/#", "+", "a/+/b", "/".join(["a"] * 201)):
+    for topic in ("", "#", "a/#", "+", "a/+/b", "/".join(["a"] * 202)):
         step = send(connect("w", 0x06, text(topic), text("m")))
         yield vector(f"Will Topic {topic[:20]!r}", "MQTT-3.1.3-10", step, closed=True, connected=False)
     for payload in (b"", b"\0", b"\xff\xfe", bytes(300)):
@@ -171,11 +184,11 @@ def _shape() -> Vectors:
     )
     too_long = [send(connect("x" * 1025)), expect(b"\x20\x02\x00\x02")]
     yield vector("Client Identifier of 1025 bytes", "MQTT-3.1.3-9", *too_long, closed=True, connected=False)
-    above = send(b"\x10\x81\x80\x04")
-    yield vector("CONNECT of 65,537 bytes announced", "4.8", above, closed=True, connected=False, rows=(3,))
+    above = send(b"\x10\x81\x80\x10")
+    yield vector("CONNECT of 262,145 bytes announced", "4.8", above, closed=True, connected=False, rows=(3,))
     together = connect() + PINGREQ + publish("a", b"x", 1, 7) + DISCONNECT
     answers = expect(CONNECTED + b"\xd0\x00" + b"\x40\x02\x00\x07")
     name = "CONNECT, PINGREQ, PUBLISH and DISCONNECT in one segment"
     yield vector(name, "MQTT-3.14.4-2", send(together), answers, closed=True, connected=False, rows=(45,))
-    forbidden = [send(connect("w", 0x06, text("$SYS/w"), text("m"))), expect(b"\x20\x02\x00\x05")]
-    yield vector("Will on $SYS", "3.1.2.5", *forbidden, closed=True, connected=False, rows=(28,))
+    special = [send(connect("w", 0x06, text("$SYS/w"), text("m"))), expect(CONNECTED)]
+    yield vector("Will on $SYS", "3.1.2.5", *special, connected=False, rows=(271,))

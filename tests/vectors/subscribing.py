@@ -62,14 +62,14 @@ def subscribe_vectors() -> Vectors:
     many = [(f"f/{n}", n % 3) for n in range(100)]
     steps = [send(subscribe(*many, packet_id=500)), expect(suback(*(q for _, q in many), packet_id=500))]
     yield vector("a hundred filters in one SUBSCRIBE", "MQTT-3.8.4-5", *steps)
-    for refused in ("$share/g/t", "$share/g", "$share//t", "$share/", "/" * 200, "/" * 65_535):
+    for refused in ("$share/g/t", "$share/g", "$share//t", "$share/", "/" * 201, "/" * 65_535):
         steps = [send(subscribe((refused, 1), ("ok", 1))), expect(suback(0x80, 1))]
         yield vector(f"refused: {refused[:12]} of {len(refused)}", "MQTT-3.9.3-2", *steps, rows=(34, 51))
     again = [send(subscribe(("t", 2))), expect(suback(2)), send(subscribe(("t", 0))), expect(suback(0))]
-    again += [send(publish("t", b"x", 2, 5)), expect(publish("t", b"x") + ack(0x50, 5))]
+    again += [send(publish("t", b"x", 2, 5)), expect(ack(0x50, 5) + publish("t", b"x"))]
     yield vector("a new SUBSCRIBE replaces the QoS", "MQTT-3.8.4-3", *again, rows=(49,))
     overlap = [send(subscribe(("t/#", 0), ("t/+", 1), ("t/a", 2))), expect(suback(0, 1, 2))]
-    overlap += [send(publish("t/a", b"x", 1, 5)), expect(publish("t/a", b"x", 1, 1) + ack(0x40, 5))]
+    overlap += [send(publish("t/a", b"x", 1, 5)), expect(ack(0x40, 5) + publish("t/a", b"x", 1, 1))]
     yield vector("overlapping filters, one delivery", "MQTT-3.3.5-1", *overlap)
 
 
@@ -112,6 +112,6 @@ def unsubscribe_vectors() -> Vectors:
     many += [expect(ack(0xB0, 2)), send(publish("a") + publish("b"))]
     yield vector("several filters, one UNSUBACK", "MQTT-3.10.4-6", *many)
     flight = [send(subscribe(("t", 2))), expect(suback(2)), send(publish("t", b"x", 2, 4))]
-    flight += [expect(publish("t", b"x", 2, 1) + ack(0x50, 4)), send(unsubscribe("t")), expect(ack(0xB0, 2))]
+    flight += [expect(ack(0x50, 4) + publish("t", b"x", 2, 1)), send(unsubscribe("t")), expect(ack(0xB0, 2))]
     flight += [send(ack(0x50, 1)), expect(ack(0x62, 1)), send(ack(0x70, 1))]
     yield vector("a delivery begun is completed", "MQTT-3.10.4-3", *flight)

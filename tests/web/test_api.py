@@ -1,74 +1,17 @@
 """The JSON API, over a store in memory."""
 
 from datetime import datetime, timedelta, timezone
-from typing import Any
 from urllib.parse import quote
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 
-from platziverse.testing import BrokerHarness
-from platziverse.web.api import Api
-from platziverse.web.interfaces import Row, Unavailable
-from platziverse.web.settings import WebSettings
-from platziverse.web.site import make_site
-from tests.web.browser import Connection, Response
-
-AGENT: Row = {"id": 1, "uuid": "yyy", "username": "platzi", "connected": True}
-METRIC: Row = {"id": 7, "type": "temp", "value": "33", "createdAt": "2026-11-24T04:07:00.000Z"}
+from tests.web.apicase import ApiCase
+from tests.web.browser import Connection
+from tests.web.tables import AGENT, METRIC, SESSION
 
 
-class TableStore:
-    """A ``ReadStore`` of one agent with one metric.
-
-    :ivar asked: the questions.
-    """
-
-    def __init__(self) -> None:
-        self.away = False
-        self.asked: list[tuple[Any, ...]] = []
-
-    def _answer(self, question: tuple[Any, ...], rows: Any) -> "Deferred[Any]":
-        self.asked.append(question)
-        return fail(Unavailable("refused")) if self.away else succeed(rows)
-
-    def agents(
-        self, username: str | None, connected: bool | None, after: int, limit: int
-    ) -> "Deferred[list[Row]]":
-        known = username in (None, "platzi") and connected is not False and after < 1
-        return self._answer((username, connected, after, limit), [AGENT] if known else [])
-
-    def agent(self, uuid: str) -> "Deferred[Row | None]":
-        return self._answer((uuid,), AGENT if uuid == "yyy" else None)
-
-    def types(self, uuid: str) -> "Deferred[list[Row]]":
-        return self._answer((uuid,), [{"type": "temp"}] if uuid == "yyy" else [])
-
-    def metrics(
-        self, uuid: str, type: str, since: datetime | None, until: datetime | None, limit: int
-    ) -> "Deferred[list[Row]]":
-        known = (uuid, type) == ("yyy", "temp")
-        return self._answer((uuid, type, since, until, limit), [METRIC] if known else [])
-
-
-class ApiTests(SynchronousTestCase):
-    def setUp(self) -> None:
-        self.store = TableStore()
-        self.harness = BrokerHarness()
-        api = Api(self.store, self.harness.broker.sessions)
-        self.site = make_site(Clock(), WebSettings(), lambda: "", [("api", api)])
-
-    def get(self, path: str) -> Response:
-        return Connection(self.site).request(path)
-
-    def error(self, path: str) -> tuple[int, str]:
-        response = self.get(path)
-        self.assertEqual(list(response.json), ["error"])
-        return response.status, response.json["error"]
-
+class ApiTests(ApiCase):
     def test_the_four_paths_of_the_original_answer(self) -> None:
         expected = {
             "/api/agents": [AGENT],
@@ -81,6 +24,41 @@ class ApiTests(SynchronousTestCase):
             response = self.get(path)
             self.assertEqual((response.status, response.json), (200, body), path)
             self.assertEqual(response.headers["content-type"], "application/json; charset=utf-8")
+
+    def test_daemons_are_those_of_the_table(self) -> None:
+        self.assertEqual(self.get("/api/daemons").json, [{"number": 1, "state": "alive"}])
+        self.assertEqual(self.get("/api/daemons?after=1").json, [])
+        link = self.get("/api/daemons?limit=1").headers["link"]
+        self.assertEqual(link, '</api/daemons?limit=1&after=1>; rel="next"')
+
+    def test_sessions_are_those_of_the_tables_with_what_the_broker_knows(self) -> None:
+        client = self.harness.connect("plug", clean_session=False)
+        client.subscribe("home/+", 1)
+        client.lose()
+        self.harness.connect("sender").publish("home/lamp", b"on", 1, 1)
+        response = self.get("/api/sessions?limit=2&after=a")
+        self.assertEqual(self.store.asked, [("a", 2)])
+        known, unknown = response.json
+        self.assertEqual(
+            known,
+            {
+                "client": "plug",
+                "user": "ana",
+                "connected": False,
+                "absentSince": None,
+                "since": SESSION["createdAt"],
+                "subscriptions": [{"filter": "home/+", "qos": 1}],
+                "subscriptionCount": 1,
+                "messages": 1,
+                "bytes": 2 + len("home/lamp") + len("on"),  # a length, as on the wire
+                "oldest": SESSION["oldest"],
+                "dropped": 0,
+            },
+        )
+        self.assertEqual((unknown["messages"], unknown["connected"]), (0, False))
+        self.assertEqual(response.headers["link"], '</api/sessions?limit=2&after=unknown>; rel="next"')
+        self.store.away = True
+        self.assertEqual(self.error("/api/sessions")[0], 503)
 
     def test_what_is_not_there_is_told_as_the_original_told_it(self) -> None:
         self.assertEqual(self.error("/api/agent/x"), (404, "Agent not found with uuid x"))
@@ -137,7 +115,7 @@ class ApiTests(SynchronousTestCase):
         ):
             self.assertEqual(self.error(f"/api/metrics/yyy/temp?{query}")[0], 400, query)
         self.assertEqual(self.error("/api/agents?from=1"), (400, "unknown parameter from"))
-        for query in ("limit=0", "limit=1001", "after=-1", "after=x", "connected=yes"):
+        for query in ("limit=0", "limit=1001", "after=-1", "after=x", "after=", "connected=yes"):
             self.assertEqual(self.error(f"/api/agents?{query}")[0], 400, query)
 
     def test_lists_have_pages(self) -> None:
@@ -182,12 +160,15 @@ class ApiTests(SynchronousTestCase):
         [row] = self.get("/api/clients").json
         self.assertEqual((row["id"], row["queue"]), ("one", 0))
         self.assertEqual(row["subscriptions"], [{"filter": "a/#", "qos": 1}])
-        self.assertRegex(row["since"], r"^1970-01-01T00:00:00\.000Z$")
+        self.assertEqual(row["since"], "2026-11-24T04:08:05.500Z")
         self.assertIn("127.0.0.1", row["address"])
 
     def test_the_document_describes_every_path(self) -> None:
         document = self.get("/api/openapi.json").json
-        self.assertEqual(len(document["paths"]), 6)
+        self.assertEqual(len(document["paths"]), 15)
+        self.assertEqual(len(self.api.paths), 15)
         for path in document["paths"]:
-            concrete = path.replace("{uuid}", "yyy").replace("{type}", "temp")
-            self.assertEqual(self.get(concrete).status, 200, path)
+            concrete = path.replace("{uuid}", "yyy").replace("{type}", "temp").replace("{id}", "8")
+            query = "?agent=yyy" if path == "/api/series" else ""
+            method = "HEAD" if path in ("/api/events", "/api/export") else "GET"
+            self.assertEqual(Connection(self.site).request(concrete + query, method).status, 200, path)

@@ -97,7 +97,9 @@ class LocalTests(GuardCase):
             self.assertEqual(self.status("/page", address), status, address)
 
     def test_a_request_that_a_proxy_passed_on_is_not_of_this_machine(self) -> None:
-        for name in ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via"):
+        """Row 192: some configurations pass on nothing but the scheme."""
+        names = "Forwarded", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Real-IP", "Via"
+        for name in (*names, "CF-Connecting-IP", "True-Client-IP"):
             site = make_site(Clock(), WebSettings(), lambda: "", [("page", Page())])
             self.assertEqual(Connection(site).request("/page", **{name: "for=127.0.0.1"}).status, 403, name)
             self.assertEqual(Connection(site).request("/healthz", **{name: "1.1 proxy"}).status, 200, name)

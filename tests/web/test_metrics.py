@@ -4,8 +4,9 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
-from attrs import define
+from attrs import define, frozen
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
@@ -22,7 +23,7 @@ from platziverse.ingest.writer import BatchWriter
 from platziverse.mqtt.packets import Pingreq, Puback
 from platziverse.testing import BrokerHarness
 from platziverse.web.histogram import Histogram
-from platziverse.web.metrics import DaemonCollector, MetricsPage, Observations
+from platziverse.web.metrics import BusCollector, DaemonCollector, MetricsPage, Observations
 from platziverse.web.settings import WebSettings
 from platziverse.web.site import make_site
 from platziverse.web.turns import Turns
@@ -30,6 +31,24 @@ from tests.agents.doubles import COURSE, NOW, HeldStore
 from tests.web.browser import Connection
 
 DASHBOARD = Path(__file__).parent.parent.parent / "examples" / "grafana-dashboard.json"
+
+
+class Shared:
+    """What a daemon shares with another one."""
+
+    events: ClassVar = {"sent": 8, "lost": 7}
+    received: ClassVar = {3: 9}
+    gaps: ClassVar = {3: 1}
+    keys = 4
+    moved: ClassVar = {"come": 2, "gone": 1}
+    delayed = 5
+
+
+@frozen
+class FakeRollUps:
+    waiting: int = 4
+    buckets: int = 5
+    seconds: float = 0.5
 
 
 @define
@@ -40,6 +59,9 @@ class FakeDatabase:
     internal_errors: int = 0
     apart: float | None = None
     deleted: Mapping[str, int] = {}
+    others: int = 2
+    inherited: Mapping[str, int] = {"daemons": 1, "sessions": 20, "wills": 3}
+    roll_ups: FakeRollUps | None = None
 
 
 class MetricsCase(SynchronousTestCase):
@@ -66,6 +88,7 @@ class MetricsCase(SynchronousTestCase):
             self.observations,
             self.turns,
             self.database,
+            sharing=Shared(),
         )
         self.page = MetricsPage(collector)
         self.site = make_site(self.clock, WebSettings(), lambda: "", [("metrics", self.page)])
@@ -80,6 +103,30 @@ class MetricsCase(SynchronousTestCase):
         }
 
 
+@frozen
+class FakeBus:
+    state: str = "away: refused"
+    lost: int = 3
+    missed: int = 2
+    refused: int = 1
+
+
+class BusMetricsTests(SynchronousTestCase):
+    def test_the_bus_has_its_own(self) -> None:
+        collector = BusCollector(FakeBus())
+        samples = [sample for one in collector.collect() for sample in one.samples]
+        found = {sample.name: sample.value for sample in samples if sample.value}
+        self.assertEqual(
+            found,
+            {
+                "platziverse_bus_state": 1,
+                "platziverse_bus_frames_lost_total": 3,
+                "platziverse_bus_messages_missed_total": 2,
+                "platziverse_bus_messages_refused_total": 1,
+            },
+        )
+
+
 class LimitMetricsTests(MetricsCase):
     limits = Limits(max_connections=1, max_connect_rate=1.0, max_message_rate=1.0)
 
@@ -89,7 +136,7 @@ class LimitMetricsTests(MetricsCase):
         for _ in range(3):
             transport = StringTransport()
             shared.buildProtocol(transport.getPeer()).makeConnection(transport)
-        crowd.entered()
+        crowd.entered(object())
         self.assertFalse(crowd.admits(IPv4Address("TCP", "192.0.2.1", 1), "192.0.2.1"))
         self.harness.connect("fast").send(*[Pingreq()] * 20)
         expected = {
@@ -107,6 +154,17 @@ class LimitMetricsTests(MetricsCase):
 
 
 class MetricsTests(MetricsCase):
+    def test_daemons_are_counted_with_what_was_taken_over_from_dead_ones(self) -> None:
+        samples = self.samples()
+        self.assertEqual(samples["platziverse_daemons",], 3)
+        self.assertEqual(samples["platziverse_inherited_total", "sessions"], 20)
+        self.assertEqual(samples["platziverse_bus_frames_total", "lost"], 7)
+        self.assertEqual(samples["platziverse_bus_messages_received_total", "3"], 9)
+        self.assertEqual(samples["platziverse_bus_gaps_total", "3"], 1)
+        self.assertEqual(samples["platziverse_interest_keys",], 4)
+        self.assertEqual(samples["platziverse_sessions_moved_total", "come"], 2)
+        self.assertEqual(samples["platziverse_messages_delayed_total",], 5)
+
     def test_counters_are_those_of_the_daemon(self) -> None:
         client = self.harness.connect("one")
         client.publish("agent/message", COURSE, 1, 1)
@@ -126,7 +184,7 @@ class MetricsTests(MetricsCase):
             ("platziverse_database_state", "away"): 0,
         }
         self.assertEqual({key: samples[key] for key in expected}, expected)
-        self.assertGreater(samples[("platziverse_process_resident_memory_bytes",)], 0)
+        self.assertGreater(samples[("process_resident_memory_bytes",)], 0)
 
     def test_errors_are_counted_by_what_was_broken(self) -> None:
         self.harness.open().send_bytes(b"\xc0\x00")
@@ -152,10 +210,21 @@ class MetricsTests(MetricsCase):
         found = [samples[(deleted, setting)] for setting in ("keep_rejected_days", "keep_rejected_bytes")]
         self.assertEqual(found, [0, 7])
 
+    def test_roll_ups_are_counted_once_the_database_is_there(self) -> None:
+        self.assertNotIn(("platziverse_roll_up_waiting",), self.samples())
+        self.database.roll_ups = FakeRollUps()
+        self.database.deleted = {"keep_5m_months": 3}
+        samples = self.samples()
+        names = "waiting", "buckets_total", "seconds_total"
+        self.assertEqual([samples[(f"platziverse_roll_up_{name}",)] for name in names], [4, 5, 0.5])
+        dropped = "platziverse_roll_ups_dropped_total"
+        settings = "keep_5m_months", "keep_1h_months"
+        self.assertEqual([samples[(dropped, setting)] for setting in settings], [3, 0])
+
     def test_distributions_have_cumulative_buckets(self) -> None:
-        self.observations.ack(0.002)
-        self.observations.ack(0.0025)
-        self.observations.ack(99)
+        self.observations.ack(0.002, 1)
+        self.observations.ack(0.0025, 1)
+        self.observations.ack(99, 1)
         self.observations.batch(500, 0.01)
         samples = self.samples()
         self.assertEqual(samples[("platziverse_puback_seconds_bucket", "0.001")], 0)

@@ -1,0 +1,71 @@
+"""Retaining: Retained Messages that outlive the process, in memory and in the store."""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+
+from platziverse.broker.interfaces import SERVER, Answer, Client
+from platziverse.broker.ports import SessionStore
+from platziverse.broker.records import Cleared, Kept, StoredRetained
+from platziverse.broker.retained import RetainedMessages
+from platziverse.mqtt.packets import Publish
+
+#: Topic Names that begin so are figures of this process.
+OF_THE_PROCESS: Final = "$SYS/"
+
+
+class DurableRetained:
+    """DurableRetained is a RetainedStore that answers from memory, and saves each change.
+
+    :param memory: has the messages, within its limits.
+    """
+
+    def __init__(self, memory: RetainedMessages, store: SessionStore) -> None:
+        self._memory, self._store = memory, store
+        self.get, self.publisher = memory.get, memory.publisher
+        self.match, self.may_match, self.take = memory.match, memory.may_match, memory.take
+
+    def __len__(self) -> int:
+        return len(self._memory)
+
+    @property
+    def bytes(self) -> int:
+        """Return the bytes of Topic Names and payloads together."""
+        return self._memory.bytes
+
+    @property
+    def refused(self) -> int:
+        """Return how many messages were not kept because of a limit."""
+        return self._memory.refused
+
+    def set(self, message: Publish, publisher: Client) -> Answer:
+        """Keep ``message`` as the only one of its topic; an empty one clears it.
+
+        It is saved also when nothing changes in memory: what was there may not be committed as gone yet.
+
+        :return: a Deferred that fires on commit; ``None`` for figures of the process, which end with it.
+        """
+        topic, memory = message.topic, self._memory
+        memory.set(message, publisher)
+        if topic.startswith(OF_THE_PROCESS):
+            return None
+        kept = memory.get(topic)
+        record: Kept | Cleared = Cleared(topic)
+        if kept is not None:
+            record = Kept(topic, kept.payload, kept.qos, publisher.client_id, publisher.username)
+        saved: Deferred[Any] = self._store.save(record)
+        return saved
+
+    def forget(self) -> Iterator[None]:
+        """Forget what is in memory, but for figures of the process; the store keeps it."""
+        for topic in self._memory.topics:
+            if not topic.startswith(OF_THE_PROCESS):
+                self._memory.clear(topic)
+            yield
+
+    def restore(self, stored: StoredRetained) -> None:
+        """Keep a message that the store has."""
+        client_id, username = stored.client_id, stored.username
+        publisher = Client(client_id, 0, username=username) if client_id else SERVER
+        self.take(Publish(stored.topic, stored.payload, stored.qos, True), publisher)

@@ -1,0 +1,399 @@
+"""Cluster: one broker of several daemons, from the point of view of one of them."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import Cooperator, LoopingCall
+from twisted.logger import Logger
+
+from platziverse.broker.broker import Broker
+from platziverse.broker.ports import Membership, MessageBus
+from platziverse.broker.turn import Turn
+from platziverse.cluster.announcing import Announcing
+from platziverse.cluster.codec import decode
+from platziverse.cluster.frames import (
+    Changes,
+    Frame,
+    Inherited,
+    Kept,
+    Message,
+    Mine,
+    NotYours,
+    Ready,
+    Said,
+    Since,
+    Snapshot,
+    Wanted,
+)
+from platziverse.cluster.identifiers import Identifiers
+from platziverse.cluster.interest import Interest
+from platziverse.cluster.linking import LINKS, Linking
+from platziverse.cluster.moves import MOVES, Moves
+from platziverse.cluster.peers import Peer, Peers
+from platziverse.cluster.retaining import Retaining
+from platziverse.cluster.routing import Routing
+
+log = Logger()
+
+#: Seconds between two looks at what is over, late or missing.
+LOOK: Final = 1.0
+#: Seconds that a start waits for what the others know; and for those that say nothing, as they begin as well.
+START: Final = 5.0
+QUIET: Final = 1.0
+#: Seconds in which the membership has to name a daemon that speaks for itself.
+GUEST: Final = 30.0
+#: Seconds in which a Retained Message is committed after it was published.
+COMMIT: Final = 60.0
+
+
+class Cluster:
+    """A Cluster lets a broker share its clients with the other daemons of a ``Membership``.
+
+    It makes itself known to the broker, and does nothing until it is started.
+
+    :param bus: carries frames; it may lose some.
+    :param membership: which daemons there are.
+    :param clock: steady time.
+    :param wall_clock: seconds since the epoch, by a clock that all daemons share.
+    :ivar peers: the other daemons.
+    :ivar ignored: frames that were no frames, or of strangers, or of daemons that were taken for dead.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        bus: MessageBus,
+        membership: Membership,
+        clock: IReactorTime,
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self.bus, self.ignored = bus, 0
+        self.peers = peers = Peers(bus, lambda: membership.ours)
+        self._broker, self._membership, self._clock, self._wall_clock = broker, membership, clock, wall_clock
+        turn = Turn(clock)
+        # Real time is of no use to a clock that tests move by hand.
+        cooperator = Cooperator(lambda: lambda: turn.is_over, lambda go_on: clock.callLater(0, go_on))
+        self._later: Callable[[Iterator[None]], Deferred[Any]] = cooperator.coiterate
+        self.interest = Interest(broker.subscriptions.forget, self._later)
+        durable = broker.durable is not None
+        self.announcing = Announcing(peers, durable, clock, self._later, self._complain)
+        self.retaining = Retaining(broker.retained, lambda: peers.number, wall_clock)
+        self.linking = self._links(broker)
+        self.routing = Routing(broker, self.interest, peers, self.retaining, self.linking)
+        self.identifiers = Identifiers(broker, peers)
+        broker.share(self.routing, self.announcing)
+        delaying, told = self.routing.delaying, self.announcing
+        self.moves = Moves.of(broker, peers, self.linking, delaying, told, self._later, self.identifiers)
+        # Number of a daemon → its last incarnation, which has ended.
+        self._ended: dict[int, int] = {}
+        self._looks = LoopingCall(self._look)
+        self._looks.clock = clock
+        self._began: Deferred[None] | None = None
+        self._is_on_bus = self._is_loaded = self._is_knowing = False
+        self._missed_since = 0
+        self._until = 0.0
+
+    def _links(self, broker: Broker) -> Linking | None:
+        durable = broker.durable
+        if durable is None:
+            return None
+        return Linking(
+            durable, self.peers, self._clock, lambda *owed: self.routing.cross(*owed), self._complain
+        )
+
+    # -- begin and end ---------------------------------------------------------------------------
+
+    def start(self) -> "Deferred[None]":
+        """Join the others; the Deferred fires when we know what their clients listen to.
+
+        Before that a client that publishes would miss receivers. Nobody waits for long.
+        """
+        began = self._began = Deferred()
+        self._until = self._clock.seconds() + START
+        self.peers.know_ourselves()
+        # What was published a moment ago may be committed after we have read what is stored.
+        since = self._wall_clock() - COMMIT if self.linking is not None else 0.0
+        self._missed_since = self.retaining.version_at(since)
+        self._membership.watch(self)
+        self._looks.start(LOOK, now=False)
+        if self.linking is not None:
+            self.linking.interest(self.interest).addCallback(self._knows)
+        else:
+            self._is_knowing = True
+        self.bus.start(self).addCallback(self._on_bus)
+        return began
+
+    def _knows(self, _: object) -> None:
+        """Note what durable Sessions of others listen to, also of daemons that are away."""
+        self._is_knowing = True
+        self._check_begun()
+
+    def _on_bus(self, _: object) -> None:
+        self._is_on_bus = True
+        for peer in self.peers.values():
+            self._ask(peer)
+        self._check_begun()
+
+    def _check_begun(self) -> None:
+        began = self._began
+        if began is None or not self._is_knowing:
+            return
+        missing = [number for number in self.peers if number not in self.interest]
+        if (missing or not self._is_on_bus) and self._clock.seconds() < self._patience(missing):
+            return
+        self._began = None
+        if not self._is_on_bus:
+            log.warn("The bus is away; other daemons and their clients are not there until it comes back")
+        elif missing:
+            log.warn("Daemons {missing} do not answer; it begins without them", missing=missing)
+        began.callback(None)
+
+    def _patience(self, missing: "list[int]") -> float:
+        """Return until when a start waits for these daemons.
+
+        Those that begin as well wait for us. What their durable Sessions listen to is in the store.
+        """
+        talks = any(self.interest.is_coming(number) for number in missing)
+        if talks or not self._is_on_bus or self.linking is None:
+            return self._until
+        return self._until - START + QUIET
+
+    def loaded(self) -> None:
+        """Let the others know our durable Sessions, which are in memory now, and take what they are owed."""
+        self._is_loaded = True
+        for peer in self.peers.values():
+            if peer.wants:
+                self.announcing.introduce(peer)
+        if self.linking is not None:
+            self.linking.loaded()
+
+    def stop(self) -> "Deferred[None]":
+        """Leave the others; what they owe us is read at the next start, or by an heir."""
+        if self._looks.running:
+            self._looks.stop()
+        for number in list(self.peers):
+            self.peers.remove(number)
+        return self.bus.stop() if self._until else succeed(None)
+
+    def _look(self) -> None:
+        now = self._clock.seconds()
+        self.announcing.look()
+        if self.linking is not None:
+            self.linking.look()
+        for number, peer in list(self.peers.items()):
+            if peer.guest_since is not None and now - peer.guest_since > GUEST:
+                self._complain("a stranger", "Daemon {number} is on the bus, and not in the database", number)
+                self._part(number)
+            else:
+                self._ask(peer)
+        self._check_begun()
+
+    def _ask(self, peer: Peer) -> None:
+        """Ask a daemon for what it has not answered yet."""
+        if peer.asked and not self.interest.is_coming(peer.number):
+            self.peers.tell(peer.number, Wanted())
+        if peer.missing:
+            self.peers.tell(peer.number, Since(peer.gaps, peer.heard))
+
+    def _complain(self, cause: str, text: str, number: int) -> None:
+        self._broker.complaints.warn(cause, text, address="", number=number)
+
+    # -- who there is ----------------------------------------------------------------------------
+
+    def joined(self, number: int, incarnation: int) -> None:
+        """Note that a daemon lives, and ask it what its clients listen to."""
+        peer = self.peers.get(number)
+        if peer is not None and peer.incarnation == incarnation:
+            peer.guest_since = None
+        else:
+            self._forget(number)
+            self._meet(Peer(number, incarnation))
+
+    def _meet(self, peer: Peer) -> None:
+        self.peers.add(peer)
+        peer.heard = self._missed_since
+        peer.asked = peer.missing = True
+        self._ask(peer)
+        if self.linking is not None:
+            self.linking.ask(peer.number)
+
+    def left(self, number: int, dead: bool) -> None:
+        """Note that a daemon has gone: nothing is sent to it, and nobody waits for it."""
+        peer = self.peers.get(number)
+        if peer is not None and peer.guest_since is None:  # or it is its next incarnation
+            self._part(number)
+
+    def _part(self, number: int) -> None:
+        self._ended[number] = self.peers[number].incarnation
+        self._forget(number)
+        self.announcing.answered()
+        self._check_begun()
+
+    def _forget(self, number: int) -> None:
+        """Let a daemon go, but not what its durable Sessions listen to: they come back, or an heir."""
+        self.peers.remove(number)
+        if self.linking is None or self.moves is None:
+            self.interest.drop(number)
+        else:
+            self.interest.keep(number)
+            self.moves.left(number)
+            self.linking.left(number)
+
+    def fenced(self) -> None:
+        """Begin anew: the others took us for dead, and know us no more."""
+        for number in list(self.peers):
+            self._forget(number)
+        self.announcing.answered()
+        self.peers.know_ourselves()
+        if self.linking is not None:
+            self.routing.delaying.begin_anew()
+            self.linking.begin_anew()
+        for number, incarnation in self._membership.others.items():
+            self.joined(number, incarnation)
+
+    # -- what they say ---------------------------------------------------------------------------
+
+    def frame(self, origin: int, frame: bytes) -> None:
+        """Do as a frame of another daemon says; one that is none is counted, and said."""
+        try:
+            incarnation, said = decode(frame)
+        except ValueError as error:
+            self._ignore(origin, f"a frame that cannot be read: {error}")
+            return
+        peer = self._peer(origin, incarnation, said)
+        if peer is None:
+            self._ignore(origin, "a frame, and is no daemon of ours, or was taken for dead")
+            return
+        _WHAT_TO_DO[type(said)](self, peer, said)
+
+    def _ignore(self, origin: int, reason: str) -> None:
+        self.ignored += 1
+        text = "Ignored what daemon {number} has sent on the bus: " + reason
+        self._complain("a frame that is ignored", text, origin)
+
+    def _peer(self, origin: int, incarnation: int, said: Frame) -> Peer | None:
+        """Return the daemon that has sent a frame of this incarnation; ``None``: it is ignored.
+
+        A daemon that has begun says Wanted first, which may be before the membership tells us of it.
+        """
+        peer = self.peers.get(origin)
+        if peer is not None and peer.incarnation == incarnation:
+            return peer
+        known = peer.incarnation if peer is not None else self._ended.get(origin, -1)
+        if not isinstance(said, Wanted) or incarnation <= known:
+            return None
+        self._forget(origin)
+        peer = Peer(origin, incarnation, guest_since=self._clock.seconds())
+        self._meet(peer)
+        return peer
+
+    def inherited(self, daemon: int, sessions: Iterable[int]) -> None:
+        """Let all know that these Sessions of a daemon, by their numbers, are ours, and in memory now."""
+        self.routing.inherited(daemon, sessions)
+        told = self.announcing.told()
+        if told is None:
+            self._inherit(None, daemon)
+        else:
+            told.addCallback(self._inherit, daemon)
+
+    def _inherit(self, _: object, daemon: int) -> None:
+        if self.linking is not None and daemon not in self.peers:
+            self.interest.drop(daemon)
+            self.linking.inherited(daemon)
+
+    def _was_inherited(self, peer: Peer, frame: Inherited) -> None:
+        if frame.daemon not in self.peers:
+            self.interest.drop(frame.daemon)
+
+    def lost(self, origin: int) -> None:
+        """Ask a daemon again for what may be missing."""
+        peer = self.peers.get(origin)
+        if peer is not None:
+            peer.gaps += 1
+            peer.asked = peer.missing = True
+            self.interest.interrupt(origin)
+            self._ask(peer)
+            if self.linking is not None:
+                self.linking.lost(origin)
+
+    def _message(self, peer: Peer, frame: Message) -> None:
+        peer.latest = max(peer.latest, frame.version)
+        if not peer.missing:
+            peer.heard = max(peer.heard, peer.latest)
+        self.routing.came(peer, frame)
+
+    def _changes(self, peer: Peer, frame: Changes) -> None:
+        self.interest.change(peer.number, frame.interests)
+        self.peers.tell(peer.number, Ready(frame.number))
+
+    def _snapshot(self, peer: Peer, frame: Snapshot) -> None:
+        if self.interest.snapshot(peer.number, frame.first, frame.last, frame.interests):
+            peer.asked = False
+            self.peers.tell(peer.number, Ready(frame.number))
+            self._check_begun()
+
+    def _wanted(self, peer: Peer, frame: Wanted) -> None:
+        peer.wants = True
+        if self._is_loaded:
+            self.announcing.introduce(peer)
+
+    def _ready(self, peer: Peer, frame: Ready) -> None:
+        self.announcing.ready(peer, frame.number)
+
+    def _kept(self, peer: Peer, frame: Kept) -> None:
+        self.routing.came_again(frame)
+
+    def _since(self, peer: Peer, frame: Since) -> None:
+        self._later(self.routing.say_again(peer.number, frame))
+
+    def _said(self, peer: Peer, frame: Said) -> None:
+        if frame.number == peer.gaps:  # and not an earlier question, of whose answers some may be lost
+            peer.missing = False
+            peer.heard = max(peer.heard, peer.latest)
+
+    def _mine(self, peer: Peer, frame: Mine) -> None:
+        if self.moves is not None:
+            self.moves.hear(peer, frame)
+        self.identifiers.came(peer, frame)
+
+    def _not_yours(self, peer: Peer, frame: NotYours) -> None:
+        self.identifiers.refused(frame)
+
+
+def _of_links(method: "Callable[[Linking, Peer, Any], None]") -> "Callable[[Cluster, Peer, Any], None]":
+    """Return what to do with a frame about links: nothing without a store."""
+
+    def do(cluster: Cluster, peer: Peer, frame: Any) -> None:
+        if cluster.linking is not None:
+            method(cluster.linking, peer, frame)
+
+    return do
+
+
+def _of_moves(method: "Callable[[Moves, Peer, Any], None]") -> "Callable[[Cluster, Peer, Any], None]":
+    """Return what to do with a frame about a Session on its way: likewise."""
+
+    def do(cluster: Cluster, peer: Peer, frame: Any) -> None:
+        if cluster.moves is not None:
+            method(cluster.moves, peer, frame)
+
+    return do
+
+
+_WHAT_TO_DO: Final[dict[type, Callable[[Cluster, Peer, Any], None]]] = {
+    Message: Cluster._message,
+    Changes: Cluster._changes,
+    Snapshot: Cluster._snapshot,
+    Wanted: Cluster._wanted,
+    Ready: Cluster._ready,
+    Kept: Cluster._kept,
+    Since: Cluster._since,
+    Said: Cluster._said,
+    Mine: Cluster._mine,
+    NotYours: Cluster._not_yours,
+    Inherited: Cluster._was_inherited,
+    **{frame: _of_links(method) for frame, method in LINKS.items()},
+    **{frame: _of_moves(method) for frame, method in MOVES.items()},
+}

@@ -1,0 +1,227 @@
+"""Crossings: what other daemons owe to our durable Sessions, taken in the order of positions. ADR 0139."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.python.failure import Failure
+
+from platziverse.broker.durable import RETRY, Durable
+from platziverse.broker.interfaces import Answer
+from platziverse.broker.records import Acknowledged, StoredMessage
+from platziverse.cluster.frames import Align, Aligned, Done, Frame, Owed, Stored
+from platziverse.cluster.links import ALL, POSITIONS
+
+#: Messages that are read at once.
+PAGE: Final = 100
+#: Copies that may wait while rows are read.
+MOST_HELD: Final = 10_000
+#: States of a Crossing: it has asked from where on it gets copies; it was told; it reads the rows before; it
+#: takes copies.
+ASKED: Final = "asked"
+TOLD: Final = "told"
+READS: Final = "reads"
+FOLLOWS: Final = "follows"
+
+
+class Crossing:
+    """A Crossing takes what another daemon owes to our durable Sessions, in the order of positions.
+
+    :param number: of the link.
+    :param durable: reads the rows, and deletes those that have crossed.
+    :param route: hands a message to our clients; it is given the row that theirs take the place of.
+    :param tell: sends a frame to the other daemon.
+    :param complain: is told why rows could not be read, or a message not be saved.
+    :ivar last: the highest position that was taken.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        durable: Durable,
+        route: Callable[[Owed, tuple[int, int]], Answer],
+        tell: Callable[[Frame], None],
+        complain: Callable[[Failure], None],
+    ) -> None:
+        self.number, self.last = number, 0
+        self._durable, self._route, self._tell, self._complain = durable, route, tell, complain
+        self._asked = 0
+        # Positions that were taken and are not Done.
+        self._pending: dict[int, None] = {}
+        # Rows are read and deleted without the other one, which has died, or does not answer.
+        self._alone = False
+        # Up to where rows are read, and where the next begin.
+        self._state, self._through, self._at = ASKED, ALL, 0
+        self._held: deque[Owed] = deque()
+        # What somebody waits for, and what fires then.
+        self._awaited: list[tuple[Callable[[], bool], Deferred[None]]] = []
+
+    # -- what others wait for --------------------------------------------------------------------
+
+    def when_taken(self, position: int) -> "Deferred[None]":
+        """Return a Deferred that fires when everything up to a position was taken."""
+        return self._when(lambda: self.last >= position)
+
+    def when_done(self, position: int) -> "Deferred[None]":
+        """Return a Deferred that fires when nothing that was taken up to a position is pending."""
+        return self._when(lambda: all(one > position for one in self._pending))
+
+    def when_read(self) -> "Deferred[None]":
+        """Return a Deferred that fires when what the other daemon has left is read, if that is under way."""
+        return self._when(lambda: not (self._alone and self._state == READS))
+
+    def _when(self, is_so: Callable[[], bool]) -> "Deferred[None]":
+        if is_so():
+            return succeed(None)
+        # Whoever waits no longer cancels it.
+        awaited: Deferred[None] = Deferred(lambda one: self._forget(one))
+        self._awaited.append((is_so, awaited))
+        return awaited
+
+    def _forget(self, awaited: "Deferred[None]") -> None:
+        self._awaited = [one for one in self._awaited if one[1] is not awaited]
+
+    def _has_changed(self) -> None:
+        due = [awaited for is_so, awaited in self._awaited if is_so()]
+        for awaited in due:
+            self._forget(awaited)
+            awaited.callback(None)
+
+    # -- over the bus ----------------------------------------------------------------------------
+
+    def align(self) -> None:
+        """Ask the other daemon from where on it sends copies; those before are read from the store."""
+        self._asked += 1
+        self._state, self._alone = ASKED, False
+        self._held.clear()
+        self._tell(Align(self._asked, self.last, tuple(self._pending)))
+
+    @property
+    def is_asking(self) -> bool:
+        """Return whether the other daemon has not answered yet."""
+        return self._state in (ASKED, TOLD)
+
+    def try_again(self) -> None:
+        """Ask again, in turns with reading what is there: the bus may be away."""
+        if self._alone:
+            self.align()
+        else:
+            self.read_all()
+
+    def aligned(self, frame: Aligned) -> None:
+        """Hold the copies that come from now on, until the rows before them are read."""
+        if frame.number == self._asked:
+            self._state, self._through = TOLD, frame.through
+
+    def stored(self, frame: Stored) -> None:
+        """Read the rows: all of them are committed."""
+        if frame.number == self._asked and self._state == TOLD:
+            self._begin_reading()
+
+    def came(self, frame: Owed) -> None:
+        """Take a copy, if nothing before it is missing."""
+        if self._state == FOLLOWS:
+            self._take(frame)
+        elif self._state != ASKED:
+            self._held.append(frame)
+            if len(self._held) > MOST_HELD:
+                self.align()
+
+    def _take(self, frame: Owed) -> None:
+        position = frame.position
+        if frame.previous > self.last:
+            self.align()
+            return
+        answer: Answer = None
+        if position > self.last:
+            self.last = position
+            self._pending[position] = None
+            answer = self._route(frame, (self.number, position))
+        if answer is not None:
+            answer.addErrback(self._complain).addCallback(self._done, position)
+        else:
+            self._done(None, position)
+        if self._awaited:
+            self._has_changed()
+
+    def _done(self, _: object, position: int) -> None:
+        self._pending.pop(position, None)
+        if self._alone:
+            self._durable.record(Acknowledged(self.number, position))
+        else:
+            self._tell(Done(position))
+        if self._awaited:
+            self._has_changed()
+
+    # -- from the store --------------------------------------------------------------------------
+
+    def read_all(self) -> None:
+        """Read all rows that are there: the other daemon has gone, or does not answer."""
+        self._asked += 1
+        self._alone, self._through = True, ALL
+        self._begin_reading()
+
+    def _begin_reading(self) -> None:
+        """Read what is behind the last, or everything, as an earlier incarnation has left rows before it."""
+        anew = self._through // POSITIONS != self.last // POSITIONS
+        self._state, self._at = READS, 0 if anew else self.last
+        self._next(self._asked)
+
+    def _next(self, asked: int) -> None:
+        """Read the next rows, if nothing was asked since."""
+        if asked != self._asked:
+            return
+        if self._at >= self._through:
+            self._end()
+            return
+        page = self._durable.page(self.number, self._at, self._through, PAGE)
+        page.addCallbacks(self._page_came, self._page_failed, (asked,), {}, (asked,))
+        page.addErrback(self._complain)
+
+    def _page_came(self, rows: list[StoredMessage], asked: int) -> None:
+        if asked != self._asked:
+            return
+        if not rows:
+            self._end()
+            return
+        self._at = rows[-1].position
+        answers = [answer for row in rows if (answer := self._cross(row)) is not None]
+        self._has_changed()
+        # Only so many are under way at once.
+        DeferredList(answers).addCallback(lambda _: self._next(asked))
+
+    def _page_failed(self, failure: Failure, asked: int) -> None:
+        self._complain(failure)
+        self._durable.clock.callLater(RETRY, self._next, asked)
+
+    def _cross(self, row: StoredMessage) -> Answer:
+        position = row.position
+        if position <= self.last:  # it was taken as a copy, by an answer that nobody heard
+            if position not in self._pending:
+                self._crossed(None, position)
+            return None
+        self.last = position
+        frame = Owed(position, row.topic, row.payload, row.qos)
+        answer = self._route(frame, (self.number, position))
+        if answer is None:
+            self._crossed(None, position)
+            return None
+        self._pending[position] = None
+        return answer.addErrback(self._complain).addCallback(self._crossed, position)
+
+    def _crossed(self, _: object, position: int) -> None:
+        self._pending.pop(position, None)
+        self._durable.record(Acknowledged(self.number, position))
+        self._has_changed()
+
+    def _end(self) -> None:
+        """Take copies from now on: all that was before them is ours."""
+        if self._alone:
+            self._state = ASKED
+        else:
+            self._state, self.last = FOLLOWS, max(self.last, self._through)
+            held, self._held = self._held, deque()
+            for frame in held:
+                self.came(frame)
+        self._has_changed()

@@ -1,0 +1,50 @@
+"""Figures: what a cluster counts, for ``/metrics``."""
+
+from attrs import frozen
+
+from platziverse.cluster.cluster import Cluster
+
+
+@frozen
+class Figures:
+    """Figures reads the counters of a cluster when somebody asks."""
+
+    _cluster: Cluster
+
+    @property
+    def events(self) -> dict[str, int]:
+        """How many frames were sent, lost by the bus, ignored and dropped, and SUBACKs not waited for."""
+        cluster = self._cluster
+        return {
+            "sent": cluster.peers.sent,
+            "lost": cluster.bus.lost,
+            "ignored": cluster.ignored,
+            "dropped": cluster.routing.dropped,
+            "unanswered": cluster.announcing.unanswered,
+        }
+
+    @property
+    def moved(self) -> dict[str, int]:
+        """How many durable Sessions have come with their clients, and how many have gone."""
+        moves = self._cluster.moves
+        return {} if moves is None else {"come": moves.taking.moved, "gone": moves.leaving.moved}
+
+    @property
+    def delayed(self) -> int:
+        """How many messages have waited for Sessions on their way."""
+        return self._cluster.routing.delaying.delayed
+
+    @property
+    def received(self) -> dict[int, int]:
+        """How many messages came from each other daemon."""
+        return {number: peer.received for number, peer in self._cluster.peers.items()}
+
+    @property
+    def gaps(self) -> dict[int, int]:
+        """How often frames of each other daemon were missing."""
+        return {number: peer.gaps for number, peer in self._cluster.peers.items()}
+
+    @property
+    def keys(self) -> int:
+        """How many keys the clients of others listen to."""
+        return len(self._cluster.interest)

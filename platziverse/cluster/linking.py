@@ -1,0 +1,321 @@
+"""Linking: the links from this daemon to all others, and those from them."""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
+
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, inlineCallbacks
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+
+from platziverse.broker.durable import Durable
+from platziverse.broker.interfaces import Answer
+from platziverse.broker.records import StoredInterest, ends_of, link
+from platziverse.cluster.crossings import Crossing
+from platziverse.cluster.frames import (
+    Align,
+    Aligned,
+    Done,
+    Inherited,
+    Mark,
+    Marked,
+    Owed,
+    Stored,
+    Unsure,
+)
+from platziverse.cluster.interest import MASKS, Interest, key_of
+from platziverse.cluster.links import Link, Serials
+from platziverse.cluster.peers import Peer, Peers
+from platziverse.mqtt.memo import Memo
+
+#: Sessions of others that are read at once.
+PAGE: Final = 2000
+#: Seconds after which a daemon that has not answered is asked again.
+ASK: Final = 1.0
+#: Seconds after which links to a daemon whose Sessions are ours are read again, and rows are looked for.
+READ_AGAIN: Final = 5.0
+
+
+class Linking:
+    """A Linking has a Link to each daemon that was ever owed something, and a Crossing from each that lives.
+
+    Nothing of it is there without a store.
+
+    :param route: hands a message of another daemon to our clients.
+    """
+
+    def __init__(
+        self,
+        durable: Durable,
+        peers: Peers,
+        clock: IReactorTime,
+        route: Callable[[Owed, tuple[int, int]], Answer],
+        complain: Callable[[str, str, int], None],
+    ) -> None:
+        self._durable, self._peers, self._clock = durable, peers, clock
+        self._route, self._complain = route, complain
+        self._links: dict[int, Link] = {}
+        self._crossings: dict[int, Crossing] = {}
+        self._asked: dict[int, float] = {}
+        # Daemon whose Sessions are ours → when links to it were read; number of such a link → its Crossing.
+        self._inherited: dict[int, float] = {}
+        self._left: dict[int, Crossing] = {}
+        # Mask of the bus → links to its daemons.
+        self._of: Memo[int, list[Link]] = Memo(self._links_of, MASKS, lambda mask, links: 1)
+        self._loaded = False
+        # When rows were looked for that are owed to us; daemon → position up to which we had it all then.
+        self._looked, self._seen = 0.0, dict[int, int]()
+        self._interest: Interest | None = None
+        self._serials = Serials()
+        # Number of our question → daemon → its answer, serial and newest; daemons whose heir everybody knows.
+        self._marks = 0
+        self._marked: dict[int, dict[int, Deferred[tuple[int, int] | None]]] = {}
+        self._told: set[int] = set()
+
+    # -- to the others ---------------------------------------------------------------------------
+
+    def owed(self, mask: int, qos: int) -> Sequence[tuple[Link, int]]:
+        """Return the links to the daemons of a mask of the bus, for a message at this QoS."""
+        return [(one, qos) for one in self._of[mask]]
+
+    def _links_of(self, mask: int) -> list[Link]:
+        return [self._link(number) for number in range(mask.bit_length()) if mask >> number & 1]
+
+    def _link(self, number: int) -> Link:
+        found = self._links.get(number)
+        if found is None:
+            peers = self._peers
+            tell = partial(peers.tell, number)
+            name, incarnation = link(peers.number, number), peers.incarnation
+            found = Link(name, incarnation, self._serials, self._durable, tell)
+            self._links[number] = found
+        return found
+
+    def done(self, peer: Peer, frame: Done) -> None:
+        """Owe a message no more."""
+        self._link(peer.number).done(frame.position)
+
+    def align(self, peer: Peer, frame: Align) -> None:
+        """Send copies from now on."""
+        self._link(peer.number).align(frame)
+
+    def interest(self, interest: Interest) -> "Deferred[None]":
+        """Take from the store what durable Sessions of others listen to.
+
+        They may be away, and what is published is kept for them all the same.
+        """
+        self._interest = interest
+        return self._read_interest(interest, 0)
+
+    def _read_interest(self, interest: Interest, after: int) -> "Deferred[None]":
+        def came(page: "list[StoredInterest]") -> "Deferred[None] | None":
+            for one in page:
+                if one.daemon not in interest:
+                    interest.stored(one.daemon, map(key_of, one.filters))
+            return self._read_interest(interest, page[-1].session) if page else None
+
+        return self._durable.elsewhere(after, PAGE).addCallback(came)
+
+    # -- from the others -------------------------------------------------------------------------
+
+    def loaded(self) -> None:
+        """Take what is owed to our Sessions: they are there."""
+        self._loaded = True
+        for number in self._peers:
+            self.ask(number)
+        self._durable.links(self._peers.number).addCallbacks(self._left_rows, self._cannot_read)
+
+    def _left_rows(self, links: "list[int]") -> None:
+        """Read what daemons have left that are not there."""
+        for number in links:
+            origin, _ = ends_of(number)
+            if origin not in self._peers and origin not in self._crossings:
+                self._crossing(origin).read_all()
+
+    def ask(self, number: int) -> None:
+        """Ask a daemon from where on it sends copies, unless our Sessions are not there yet."""
+        if self._loaded:
+            self._asked[number] = self._clock.seconds()
+            self._crossing(number).align()
+
+    def _crossing(self, number: int) -> Crossing:
+        found = self._crossings.get(number)
+        if found is None:
+            tell, cannot = partial(self._peers.tell, number), self._cannot_read
+            name = link(number, self._peers.number)
+            found = self._crossings[number] = Crossing(name, self._durable, self._route, tell, cannot)
+        return found
+
+    def _cannot_read(self, failure: Failure) -> None:
+        text = "What other daemons owe to our Sessions is late: " + failure.getErrorMessage()
+        self._complain("links that were not read", text.replace("{", "(").replace("}", ")"), 0)
+
+    def aligned(self, peer: Peer, frame: Aligned) -> None:
+        """Hold copies until the rows before them are read."""
+        self._crossing(peer.number).aligned(frame)
+
+    def stored(self, peer: Peer, frame: Stored) -> None:
+        """Read the rows."""
+        self._crossing(peer.number).stored(frame)
+
+    def came(self, peer: Peer, frame: Owed) -> None:
+        """Take a copy."""
+        peer.received += 1
+        self._crossing(peer.number).came(frame)
+
+    def unsure(self, peer: Peer, frame: Unsure) -> None:
+        """Say once more what was taken."""
+        self.ask(peer.number)
+
+    # -- up to where -----------------------------------------------------------------------------
+
+    @inlineCallbacks
+    def catch_up(self) -> "Generator[Deferred[Any], Any, Mapping[int, int]]":
+        """Take all that others have published for our Sessions by now, and for those we have inherited.
+
+        The Deferred fires with daemon → position up to which its messages were taken; at least: see
+        :meth:`cuts`. Cancelled, it waits no longer.
+
+        :raises CancelledError: a daemon has gone meanwhile.
+        """
+        self._marks += 1
+        number = self._marks
+        untold = [daemon for daemon in self._inherited if daemon not in self._told]
+        asked = self._marked[number] = {origin: Deferred() for origin in self._peers}
+        self._peers.send(self._peers.everybody, Mark(number, tuple(untold)))
+        serials: dict[int, int] = {}
+        try:
+            for origin, answer in list(asked.items()):
+                if (marked := (yield answer)) is None:
+                    raise CancelledError(f"daemon {origin} has gone")
+                serials[origin], newest = marked
+                yield self._crossing(origin).when_taken(newest)
+        finally:
+            del self._marked[number]
+        for daemon in untold:
+            yield self._durable.links(daemon).addCallback(self._inherited_rows)
+            self._told.add(daemon)
+        for crossing in [*self._crossings.values(), *self._left.values()]:
+            yield crossing.when_read()
+        return serials
+
+    def cuts(self, serials: Mapping[int, int]) -> dict[int, int]:
+        """Return daemon → position up to which its messages were taken by now, our own number included.
+
+        :param serials: what :meth:`catch_up` has found, a moment ago.
+        """
+        cuts = {origin: crossing.last for origin, crossing in self._crossings.items()}
+        for origin, serial in serials.items():
+            cuts[origin] = max(serial, cuts.get(origin, 0))
+        return {**cuts, self._peers.number: self._serials.last}
+
+    def when_done(self, origin: int, position: int) -> "Deferred[None]":
+        """Return a Deferred that fires when nothing is pending of what a daemon owed us up to a position."""
+        return self._crossing(origin).when_done(position)
+
+    def mark(self, peer: Peer, frame: Mark) -> None:
+        """Say how much we owe, when what we have owed to the daemons of the frame is in the store."""
+        for daemon in frame.inherited:
+            if self._interest is not None and daemon not in self._peers:
+                self._interest.drop(daemon)
+        owing = [
+            one
+            for daemon in frame.inherited
+            if daemon in self._links and daemon not in self._peers
+            for one in self._links[daemon].unsettled.values()
+        ]
+        stored = DeferredList([one.when_settled() for one in dict.fromkeys(owing)])
+        stored.addCallback(self._mark, peer.number, frame.number)
+
+    def _mark(self, _: object, number: int, question: int) -> None:
+        newest = self._link(number).newest
+        self._peers.tell(number, Marked(question, self._serials.last, newest))
+
+    def marked(self, peer: Peer, frame: Marked) -> None:
+        """Take the answer to a question of ours."""
+        answer = self._marked.get(frame.number, {}).pop(peer.number, None)
+        if answer is not None and not answer.called:
+            answer.callback((frame.serial, frame.last))
+
+    # -- who there is ----------------------------------------------------------------------------
+
+    def lost(self, number: int) -> None:
+        """Ask a daemon again: copies, or answers, may be missing."""
+        self.ask(number)
+        self._peers.tell(number, Unsure())
+
+    def left(self, number: int) -> None:
+        """Leave what is owed to a daemon to the store, and read what it has left there."""
+        if number in self._links:
+            self._links[number].part()
+        self._asked.pop(number, None)
+        for asked in list(self._marked.values()):
+            if number in asked:
+                asked.pop(number).callback(None)
+        if self._loaded:
+            self._crossing(number).read_all()
+
+    def inherited(self, daemon: int) -> None:
+        """Take what is owed to a daemon whose Sessions are ours now, from time to time until it comes back.
+
+        Whoever has not heard of it yet writes more.
+        """
+        self._told.discard(daemon)
+        self._inherit(daemon)
+
+    def _inherit(self, daemon: int) -> None:
+        self._inherited[daemon] = self._clock.seconds()
+        self._peers.send(self._peers.everybody, Inherited(daemon))
+        self._durable.links(daemon).addCallbacks(self._inherited_rows, self._cannot_read)
+
+    def _inherited_rows(self, links: "list[int]") -> None:
+        for number in links:
+            if number not in self._left:
+                cannot = self._cannot_read
+                self._left[number] = Crossing(number, self._durable, self._route, lambda frame: None, cannot)
+            self._left[number].read_all()
+
+    def begin_anew(self) -> None:
+        """Forget all positions: we have another incarnation, and others own what was ours."""
+        self._inherited.clear()
+        self._told.clear()
+        self._left.clear()
+        self._links.clear()
+        self._crossings.clear()
+        self._of.clear()
+
+    def look(self) -> None:
+        """Ask those again that have not answered, or say nothing; called every second."""
+        now = self._clock.seconds()
+        if self._loaded and self._looked + READ_AGAIN <= now:
+            self._looked = now
+            self._durable.links(self._peers.number).addCallbacks(self._found_rows, self._cannot_read)
+        for number, crossing in self._crossings.items():
+            if crossing.is_asking and number in self._peers and self._asked.get(number, 0.0) + ASK <= now:
+                self._asked[number] = now
+                crossing.try_again()
+        for daemon, read in list(self._inherited.items()):
+            if daemon in self._peers:
+                del self._inherited[daemon]
+            elif read + READ_AGAIN <= now:
+                self._inherit(daemon)
+
+    def _found_rows(self, links: "list[int]") -> None:
+        """Ask daemons that owe us something, and have sent nothing lately: they may not reach the bus."""
+        for origin in [ends_of(number)[0] for number in links]:
+            if origin in self._peers and self._seen.get(origin) == self._crossing(origin).last:
+                self.ask(origin)
+        self._seen = {origin: crossing.last for origin, crossing in self._crossings.items()}
+
+
+#: What a frame of another daemon does here.
+LINKS: Final[dict[type, Callable[[Linking, Peer, Any], None]]] = {
+    Owed: Linking.came,
+    Done: Linking.done,
+    Align: Linking.align,
+    Aligned: Linking.aligned,
+    Stored: Linking.stored,
+    Unsure: Linking.unsure,
+    Mark: Linking.mark,
+    Marked: Linking.marked,
+}

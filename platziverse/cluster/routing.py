@@ -1,0 +1,237 @@
+"""Routing: messages go to the daemons whose clients listen, and come from them."""
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Final
+
+from platziverse.broker.broker import Broker
+from platziverse.broker.clients import log_failure
+from platziverse.broker.interfaces import SERVER, Answer, Client
+from platziverse.broker.records import Acknowledged, ends_of
+from platziverse.broker.session import Session
+from platziverse.broker.subscriptions import Match
+from platziverse.cluster.delaying import Delaying
+from platziverse.cluster.frames import Kept, Message, Owed, Said, Since
+from platziverse.cluster.interest import SYS, Interest
+from platziverse.cluster.linking import Linking
+from platziverse.cluster.peers import Peer, Peers
+from platziverse.cluster.retaining import Retaining
+from platziverse.mqtt.memo import Memo
+from platziverse.mqtt.packets import Publish
+
+#: Publishers of other daemons that are remembered.
+PUBLISHERS: Final = 16_384
+#: Messages of others that may wait until the Sessions of this daemon are loaded.
+MOST_WAITING: Final = 10_000
+
+
+class Routing:
+    """A Routing is what stands ``Elsewhere`` for a broker.
+
+    A match that concerns others ends with a *marker*, which has their mask in the place of a QoS. So a
+    message that concerns nobody else costs no more than a look at the last receiver. ADR 0135.
+
+    :ivar delaying: keeps messages for Sessions that are on their way.
+    :ivar dropped: messages of others that did not find room while Sessions were loaded.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        interest: Interest,
+        peers: Peers,
+        retaining: Retaining,
+        linking: Linking | None,
+    ) -> None:
+        self.dropped = self._waiting = 0
+        # Dead daemon → numbers of its Sessions, which are ours.
+        self._inherited: dict[int, set[int]] = {}
+        self._linking = linking
+        self._broker, self._interest = broker, interest
+        self._peers, self._retaining = peers, retaining
+        self.delaying = Delaying(interest, peers)
+        self._marker, self._durable = (broker.sessions.make("", persistent) for persistent in (False, True))
+        self._publishers: Memo[tuple[str, str | None, bool], Client] = Memo(
+            _publisher, PUBLISHERS, lambda key, client: 1
+        )
+
+    # -- to the others ---------------------------------------------------------------------------
+
+    def receivers(self, topic: str) -> "Match[Session]":
+        """Return the markers with the masks of the daemons that listen to a topic; nothing: nobody does.
+
+        The last one is for all, and the one before, if there is one, for those with durable Sessions.
+        """
+        if topic.startswith(SYS):
+            return ()
+        live, durable = self._interest.daemons(topic)
+        mask = live | durable
+        if durable and self._linking is not None:
+            return (self._durable, durable), (self._marker, mask)
+        return ((self._marker, mask),) if mask else ()
+
+    def route(
+        self, message: Publish, receivers: "Match[Session]", client: Client, more: object = True
+    ) -> Answer:
+        """Hand a message to the daemons of the marker, if there is one, and to our own receivers."""
+        if not receivers or receivers[-1][0] is not self._marker:
+            return self._broker.router.route(message, receivers, client, more)
+        if message.qos and self._is_delayed(receivers):
+            return self.delaying.keep(message.topic, partial(self._route_late, message, client))
+        return self._route(message, receivers, client, more)
+
+    def _is_delayed(self, receivers: "Match[Session]") -> bool:
+        return bool(self._divided(receivers)[1] & self.delaying.bit)
+
+    def _route_late(self, message: Publish, client: Client) -> Answer:
+        return self._route(message, self._broker.subscriptions.match(message.topic), client, True)
+
+    def _route(self, message: Publish, receivers: "Match[Session]", client: Client, more: object) -> Answer:
+        mask, durable, receivers = self._divided(receivers)
+        durable &= ~self.delaying.bit
+        if not message.qos or not durable or self._linking is None:
+            self._peers.send(mask, _message(message, client))
+            return self._broker.router.route(message, receivers, client, more)
+        self._peers.send(mask & ~durable, _message(message, client))
+        links = self._linking.owed(durable, message.qos)
+        return self._broker.router.route_owed(message, receivers, client, links)
+
+    def _divided(self, receivers: "Match[Session]") -> "tuple[int, int, Match[Session]]":
+        """Return the masks of all daemons that listen, and of those with durable Sessions, and our own."""
+        mask = durable = 0
+        if receivers and receivers[-1][0] is self._marker:
+            mask, receivers = receivers[-1][1], receivers[:-1]
+        if receivers and receivers[-1][0] is self._durable:
+            durable, receivers = receivers[-1][1], receivers[:-1]
+        return mask, durable, receivers
+
+    def route_retained(self, message: Publish, receivers: "Match[Session]", client: Client) -> Answer:
+        """Hand a message with RETAIN to all daemons, as each of them keeps it, and to our own receivers."""
+        router = self._broker.router
+        if message.topic.startswith(SYS):
+            return router.route_retained(message, receivers, client)
+        said = _message(message, client, self._retaining.kept(message.topic))
+        if message.qos and self._is_delayed(receivers):
+            late = partial(self._route_retained_late, message, client, said)
+            return self.delaying.keep(message.topic, late)
+        return self._route_retained(message, receivers, client, said)
+
+    def _route_retained_late(self, message: Publish, client: Client, said: Message) -> Answer:
+        receivers = self._broker.subscriptions.match(message.topic)
+        return self._route_retained(message, receivers, client, said)
+
+    def _route_retained(
+        self, message: Publish, receivers: "Match[Session]", client: Client, said: Message
+    ) -> Answer:
+        router = self._broker.router
+        _, durable, receivers = self._divided(receivers)
+        durable &= ~self.delaying.bit
+        if not message.qos or self._linking is None:
+            durable = 0
+        self._peers.send(self._peers.everybody & ~durable, said)
+        if not durable or self._linking is None:
+            return router.route_retained(message, receivers, client)
+        self._peers.send(durable, Kept(said))
+        links = self._linking.owed(durable, message.qos)
+        return router.route_retained(message, receivers, client, links)
+
+    # -- from the others -------------------------------------------------------------------------
+
+    def came(self, peer: Peer, frame: Message) -> None:
+        """Route a message of another daemon to our clients; its handlers were called there."""
+        peer.received += 1
+        client = self._publisher(frame)
+        deliver = partial(self._deliver, frame, client)
+        loading = self._broker.loading
+        if loading is None or not (frame.qos or frame.retain):
+            answer = deliver()
+        elif self._waiting >= MOST_WAITING:
+            self.dropped += 1
+            return
+        else:
+            self._waiting += 1
+            answer = loading.later(client, partial(self._waited, deliver))
+        if answer is not None:
+            answer.addErrback(log_failure, client)
+
+    def _waited(self, deliver: "partial[Answer]") -> Answer:
+        self._waiting -= 1
+        return deliver()
+
+    def _deliver(self, frame: Message, client: Client) -> Answer:
+        broker = self._broker
+        message = Publish(frame.topic, frame.payload, frame.qos, frame.retain)
+        receivers = self._ours(frame.topic)
+        if not frame.retain:
+            return broker.router.route(message, receivers, client)
+        self._retaining.came(message, client, frame.version, live=True)
+        return broker.router.route_retained(message, receivers, client)
+
+    def _ours(self, topic: str) -> "Match[Session]":
+        return self._divided(self._broker.subscriptions.match(topic))[2]
+
+    def cross(self, frame: Owed, row: tuple[int, int]) -> Answer:
+        """Hand a message that is owed to our durable Sessions to them, and to all others of our clients.
+
+        :param row: link and position; what is written for ours takes the place of it.
+        """
+        _, durable, receivers = self._divided(self._broker.subscriptions.match(frame.topic))
+        if durable & self.delaying.bit:
+            return self.delaying.keep(frame.topic, partial(self._cross_late, frame, row), *_origin(row))
+        return self._cross(frame, row, receivers)
+
+    def _cross_late(self, frame: Owed, row: tuple[int, int]) -> Answer:
+        return self._cross(frame, row, self._ours(frame.topic))
+
+    def _cross(self, frame: Owed, row: tuple[int, int], receivers: "Match[Session]") -> Answer:
+        message = Publish(frame.topic, frame.payload, frame.qos)
+        heirs = self._inherited.get(ends_of(row[0])[1])
+        if heirs is not None:  # our other clients have got it, or will, as it is owed to us as well
+            receivers = tuple(
+                one for one in receivers if one[0].window is not None and one[0].window.number in heirs
+            )
+        answer = self._broker.router.route_owed(message, receivers, SERVER, (), row)
+        if answer is None and frame.qos == 2 and self._broker.durable is not None:
+            # Before a Session that has this message comes to us, the row must be gone. ADR 0153.
+            return self._broker.durable.record(Acknowledged(*row))
+        return answer
+
+    def inherited(self, daemon: int, sessions: Iterable[int]) -> None:
+        """Hand what is owed to a dead daemon to these Sessions alone, by their numbers: they are ours now."""
+        self._inherited.setdefault(daemon, set()).update(sessions)
+
+    def came_again(self, frame: Kept) -> None:
+        """Keep a Retained Message that we may have missed."""
+        message = frame.message
+        kept = Publish(message.topic, message.payload, message.qos, True)
+        self._retaining.came(kept, self._publisher(message), message.version, live=False)
+
+    def _publisher(self, frame: Message) -> Client:
+        return self._publishers[frame.client_id, frame.username, frame.bridge]
+
+    def say_again(self, number: int, asked: Since) -> Iterator[None]:
+        """Send a daemon the Retained Messages that it may have missed, in steps."""
+        for topic, known in self._retaining.since(asked.version):
+            kept = self._broker.retained.get(topic)
+            message, client = Publish(topic, b""), SERVER
+            if kept is not None:
+                message, client = kept, self._broker.retained.publisher(topic)
+            self._peers.tell(number, Kept(_message(message, client, known)))
+            yield
+        self._peers.tell(number, Said(asked.number))
+
+
+def _origin(row: tuple[int, int]) -> tuple[int, int]:
+    """Return the daemon that a message was published to, and the position that it has given it."""
+    return ends_of(row[0])[0], row[1]
+
+
+def _message(message: Publish, client: Client, version: int = 0) -> Message:
+    return Message(
+        message.topic, message.payload, message.qos, version, client.client_id, client.username, client.bridge
+    )
+
+
+def _publisher(key: tuple[str, str | None, bool]) -> Client:
+    client_id, username, bridge = key
+    return Client(client_id, 0, username=username, bridge=bridge) if client_id else SERVER

@@ -1,0 +1,46 @@
+"""The database of a daemon, as one command opens it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import psycopg2
+
+from platziverse.config import Config
+from platziverse.embedded.cluster import local_dsn, locate
+from platziverse.embedded.places import SYSTEM_HOME
+from platziverse.settings import ConfigError
+
+
+def find_dsn(config: Config) -> str:
+    """Return the connection string of the daemon's database, configured or embedded and running.
+
+    :raises Unusable: there is none.
+    """
+    if config.database:
+        return config.database
+    started_once = os.path.isdir(os.path.join(config.state_dir, "postgres"))
+    cluster = locate(config.state_dir, SYSTEM_HOME) if started_once else None
+    server = cluster.pid_file() if cluster and cluster.running() else None
+    if not server:
+        raise ConfigError(
+            f"no embedded database runs in {config.state_dir}; start the daemon, or name --database"
+        )
+    return local_dsn(server.socket_dir, server.port)
+
+
+@contextmanager
+def connected(dsn: str) -> Iterator[Any]:
+    """Open a connection for one command.
+
+    :raises ConfigError: the database refuses it, or cannot be reached.
+    """
+    try:
+        with closing(
+            psycopg2.connect(dsn, connect_timeout=10, fallback_application_name="platziverse")
+        ) as connection:
+            connection.autocommit = True
+            yield connection
+    except psycopg2.Error as error:
+        raise ConfigError(" ".join(str(error).split())) from None

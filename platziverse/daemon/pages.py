@@ -1,0 +1,131 @@
+"""Pages: what is answered over HTTP below ``/api`` and ``/metrics``, put together."""
+
+from functools import partial
+from typing import Any
+
+from twisted.web.resource import Resource
+
+from platziverse import __version__
+from platziverse.agents.recorder import Recorder
+from platziverse.broker.broker import Broker
+from platziverse.cluster.cluster import Cluster
+from platziverse.cluster.figures import Figures
+from platziverse.config import Config
+from platziverse.daemon.database import Database
+from platziverse.daemon.feed import Feed
+from platziverse.daemon.sockets import sibling_socket
+from platziverse.door.arrivals import Arrivals
+from platziverse.door.crowd import Crowd
+from platziverse.net.shared import Shared
+from platziverse.rules.recording import RuleHandler
+from platziverse.web.api import Api
+from platziverse.web.events import Events
+from platziverse.web.exports import Exports
+from platziverse.web.files import PageFiles
+from platziverse.web.metrics import BusCollector, DaemonCollector, MetricsPage, Observations
+from platziverse.web.overview import Overview
+from platziverse.web.totals import TotalsPage, UnixFetch
+from platziverse.web.turns import Turns
+
+
+class Pages:
+    """Pages holds the parts that are behind HTTP, and starts and stops what runs by itself.
+
+    :ivar turns: looks how long turns of the reactor are.
+    :ivar overview: samples the counters.
+    :ivar events: the event streams.
+    :ivar api: everything below ``/api``.
+    :ivar metrics: what Prometheus scrapes.
+    :ivar files: those of the page; ``None``: there is none.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        reactor: Any,
+        database: Database,
+        broker: Broker,
+        shared: Shared,
+        recorder: Recorder,
+        observations: Observations,
+        crowd: Crowd,
+        arrivals: Arrivals,
+        rules: RuleHandler,
+        cluster: Cluster | None,
+    ) -> None:
+        self._config, self._reactor, self._database = config, reactor, database
+        self._broker, self._shared, self._recorder = broker, shared, recorder
+        self._observations, self._cluster = observations, cluster
+        self.turns = Turns(reactor)
+        self.overview = self._overview()
+        self.events = self._events()
+        self.api = self._api()
+        counted = broker, shared, crowd, arrivals, recorder, database.writer, database.store
+        collector = DaemonCollector(
+            __version__,
+            *counted,
+            observations,
+            self.turns,
+            database,
+            kept=database.sessions,
+            rules=rules,
+            sharing=Figures(cluster) if cluster is not None else None,
+        )
+        self.metrics = self._of_all_workers(collector)
+        self.files = PageFiles(__version__) if config.web.page else None
+
+    @property
+    def resources(self) -> list[tuple[str, Resource]]:
+        """The resources below ``/``, by their names."""
+        page: list[tuple[str, Resource]] = [] if self.files is None else [("page", self.files)]
+        return [("metrics", self.metrics), ("api", self.api), *page]
+
+    @property
+    def home(self) -> Resource | None:
+        """The resource that answers ``/``; ``None``: a list of links does."""
+        return None if self.files is None else self.files.index
+
+    def _overview(self) -> Overview:
+        seen, database = self._observations, self._database
+        histograms = {
+            "puback": seen.ack_seconds,
+            "commit": seen.commit_seconds,
+            "turn": self.turns.lateness,
+        }
+        counted = self._broker, self._shared, self._recorder, database.writer, database
+        return Overview(self._reactor, database.clock, __version__, *counted, histograms)
+
+    def _events(self) -> Events:
+        database, most, patience = self._database, self._config.web.max_streams, self._config.web.timeout
+        said = self._broker.traffic, self._shared.complaints
+        events = Events(self._reactor, database.reader, self.overview.page, most, patience, *said)
+        shared = self._cluster is not None
+        events.use(Feed(self._broker, self._recorder, events, database.clock, shared))
+        return events
+
+    def _api(self) -> Api:
+        database, most, patience = self._database, self._config.web.max_exports, self._config.web.timeout
+        said = self._broker.traffic, self._shared.complaints
+        exports = Exports(self._reactor, database.exports, most, patience, *said)
+        more = {"broker": self.overview.answer, "events": self.events.answer, "export": exports.answer}
+        return Api(database.reader, self._broker.sessions, database.clock, more)
+
+    def start(self) -> None:
+        """Begin to look and to sample."""
+        self.turns.start()
+        self.overview.start()
+
+    def stop(self) -> None:
+        """Look and sample no more, and end the event streams."""
+        self.turns.stop()
+        self.overview.stop()
+        self.events.stop()
+
+    def _of_all_workers(self, collector: DaemonCollector) -> MetricsPage | TotalsPage:
+        bus = [] if self._cluster is None else [BusCollector(self._cluster.bus)]
+        page, workers = MetricsPage(collector, *bus), self._config.workers
+        if not workers.number:
+            return page
+        others = [number for number in range(1, workers.count + 1) if number != workers.number]
+        fetch = UnixFetch(self._reactor, partial(sibling_socket, self._config.state_dir))
+        return TotalsPage(page, workers.number, others, fetch)

@@ -1,0 +1,1 @@
+"""Rules: how messages of any device become Reports, as configured in TOML."""

@@ -1,0 +1,126 @@
+"""Totals: ``/metrics`` of all workers of a machine, whichever of them is asked."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final
+
+from prometheus_client.core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.logger import Logger
+from twisted.web.client import URI, Agent, readBody
+from twisted.web.http_headers import Headers
+from twisted.web.server import Request
+
+from platziverse.web.answers import Answer
+from platziverse.web.metrics import PREFIX, MetricsPage, exposed
+
+log = Logger("platziverse.web")
+
+#: Seconds that another worker may take to answer.
+DEADLINE: Final = 2.0
+#: What makes no sense as a sum has the number of its worker as a label.
+OF_EACH: Final = (
+    "process_",
+    *(PREFIX + name for name in ("build_info", "database_state", "clock_difference")),
+)
+
+#: Fetches the page of the worker with a number.
+Fetch = Callable[[int], "Deferred[bytes]"]
+
+
+class TotalsPage(Answer):
+    """A TotalsPage adds up the metrics of all workers; with ``?worker=own`` it is the page of this one alone.
+
+    :param own: the page of this worker.
+    :param number: of this worker.
+    :param others: numbers of the others.
+    """
+
+    def __init__(self, own: MetricsPage, number: int, others: Iterable[int], fetch: Fetch) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._own, self._number, self._others, self._fetch = own, number, list(others), fetch
+
+    def answer(self, request: Request) -> Any:
+        """Ask the others, and add up what comes in time."""
+        if b"worker" in (request.args or {}):
+            return self._own.answer(request)
+        totals = _Totals()
+        totals.add(self._number, self._own.registry.collect())
+        asked = [
+            self._fetch(number).addCallback(totals.add_page, number).addErrback(self._unheard, number)
+            for number in self._others
+        ]
+        return DeferredList(asked, consumeErrors=True).addCallback(self._render, totals, request)
+
+    def _unheard(self, failure: Any, number: int) -> None:
+        """Leave out a worker that does not answer; the gauge of those that did says so."""
+        reason = failure.getErrorMessage()
+        log.warn("worker {number} does not tell its metrics: {reason}", number=number, reason=reason)
+
+    def _render(self, _: object, totals: "_Totals", request: Request) -> bytes:
+        return exposed(totals, request)
+
+
+class _Totals:
+    """A _Totals is a registry of what several pages say together."""
+
+    def __init__(self) -> None:
+        self._families: dict[str, Metric] = {}
+        self._values: dict[str, dict[tuple[str, tuple[tuple[str, str], ...]], float]] = {}
+        self._heard = 0
+
+    def add_page(self, page: bytes, number: int) -> None:
+        """Add the page of a worker in the text format."""
+        self.add(number, list(text_string_to_metric_families(page.decode())))
+
+    def add(self, number: int, families: Iterable[Metric]) -> None:
+        """Add what one worker says."""
+        self._heard += 1
+        for family in families:
+            self._families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+            values = self._values.setdefault(family.name, {})
+            for sample in family.samples:
+                labels: Mapping[str, str] = sample.labels
+                if sample.name.startswith(OF_EACH):
+                    labels = {**labels, "worker": str(number)}
+                key = sample.name, tuple(labels.items())
+                values[key] = values.get(key, 0.0) + sample.value
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the sums, and how many workers are in them."""
+        heard = Metric(f"{PREFIX}workers", "Workers whose metrics are in this page.", "gauge")
+        heard.add_sample(heard.name, {}, self._heard)
+        yield heard
+        for name, family in self._families.items():
+            for (sample, labels), value in self._values[name].items():
+                family.add_sample(sample, dict(labels), value)
+            yield family
+
+
+class UnixFetch:
+    """A UnixFetch asks workers over their sockets.
+
+    :param path: returns the path of the socket of the worker with a number.
+    """
+
+    def __init__(self, reactor: Any, path: Callable[[int], str]) -> None:
+        self._reactor, self._path = reactor, path
+
+    def __call__(self, number: int) -> "Deferred[bytes]":
+        """Fetch its own page of metrics."""
+        endpoint = UNIXClientEndpoint(self._reactor, self._path(number), timeout=DEADLINE)
+        agent: Any = Agent.usingEndpointFactory(self._reactor, _Always(endpoint))
+        headers = Headers({b"Accept": [b"text/plain; version=0.0.4"]})
+        asked: Deferred[Any] = agent.request(b"GET", b"http://localhost/metrics?worker=own", headers)
+        return asked.addCallback(readBody).addTimeout(DEADLINE, self._reactor)
+
+
+class _Always:
+    """An _Always finds the same endpoint for every URI."""
+
+    def __init__(self, endpoint: UNIXClientEndpoint) -> None:
+        self._endpoint = endpoint
+
+    def endpointForURI(self, uri: URI) -> UNIXClientEndpoint:
+        return self._endpoint

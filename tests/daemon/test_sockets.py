@@ -1,0 +1,108 @@
+"""The sockets of several workers."""
+
+import os
+import shutil
+import socket
+import stat
+import tempfile
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from platziverse.daemon.listening import CannotListen
+from platziverse.daemon.sockets import Sockets, sibling_socket, worker_dir
+
+
+class SocketsTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, self.folder)
+
+    def sockets(self, workers: int = 3) -> Sockets:
+        sockets = Sockets(workers)
+        self.addCleanup(sockets.close)
+        return sockets
+
+    def names(self, sockets: Sockets, index: int, workers: int = 3) -> list[Any]:
+        found: list[Any] = []
+        for worker in range(workers):
+            one = socket.socket(fileno=os.dup(sockets.of(worker)[index]))
+            self.addCleanup(one.close)
+            found.append(one.getsockname())
+        return found
+
+    def test_each_worker_has_a_socket_of_its_own_at_one_port(self) -> None:
+        sockets = self.sockets()
+        sockets.open("tcp:0:interface=127.0.0.1")
+        names = self.names(sockets, 0)
+        self.assertEqual(len(set(names)), 1)
+        self.assertEqual(len({os.fstat(sockets.of(worker)[0]).st_ino for worker in range(3)}), 3)
+        self.assertEqual(sockets.listen, ["systemd:domain=INET:index=0"])
+        host, port = names[0]
+        self.assertEqual(sockets.readable, f"{host}:{port}")
+        for _ in range(3):
+            socket.create_connection((host, port)).close()
+
+    def test_what_else_the_description_says_is_kept(self) -> None:
+        sockets = self.sockets()
+        sockets.open("tcp:0:interface=127.0.0.1:protocol=mqtt")
+        sockets.open("haproxy:tcp:0:interface=127.0.0.1")
+        sockets.open("ssl:0:interface=127.0.0.1")
+        self.assertEqual(
+            sockets.listen,
+            [
+                "systemd:domain=INET:index=0:protocol=mqtt",
+                "haproxy:systemd:domain=INET:index=1",
+                "systemd:domain=INET:index=2:protocol=tls",
+            ],
+        )
+
+    def test_a_port_that_another_has_is_refused_although_sockets_may_share_ports(self) -> None:
+        theirs = self.sockets()
+        theirs.open("tcp:0:interface=127.0.0.1")
+        port = theirs.readable.rpartition(":")[2]
+        error = self.assertRaises(CannotListen, self.sockets().open, f"tcp:{port}:interface=127.0.0.1")
+        self.assertIn("it is in use", str(error))
+        self.assertTrue(error.taken)
+
+    def test_workers_share_a_unix_socket(self) -> None:
+        sockets, path = self.sockets(), os.path.join(self.folder, "mqtt")
+        sockets.open(f"unix:{path}:mode=600")
+        self.assertEqual(self.names(sockets, 0), [path] * 3)
+        self.assertEqual(sockets.listen, ["systemd:domain=UNIX:index=0"])
+        self.assertEqual(stat.S_IMODE(os.stat(path).st_mode), 0o600)
+        self.assertEqual(sockets.readable, path)
+
+    def test_a_unix_socket_that_was_left_behind_is_replaced_and_one_in_use_is_not(self) -> None:
+        path = os.path.join(self.folder, "mqtt")
+        left = socket.socket(socket.AF_UNIX)
+        left.bind(path)
+        left.close()
+        self.sockets().open(f"unix:{path}")
+        error = self.assertRaises(CannotListen, self.sockets().open, f"unix:{path}")
+        self.assertIn("it is in use", str(error))
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(path)
+
+    def test_what_is_no_socket_is_not_replaced(self) -> None:
+        path = os.path.join(self.folder, "data")
+        with open(path, "w", encoding="ascii") as file:
+            file.write("x")
+        self.assertRaises(CannotListen, self.sockets().open, f"unix:{path}")
+        with open(path, encoding="ascii") as file:
+            self.assertEqual(file.read(), "x")
+
+    def test_each_has_one_where_the_others_find_it(self) -> None:
+        sockets = self.sockets()
+        own = [worker_dir(self.folder, number) for number in (1, 2, 3)]
+        paths = [sibling_socket(own[0], number) for number in (1, 2, 3)]
+        for folder in own:
+            os.makedirs(folder)
+        sockets.open_of_each(paths)
+        self.assertEqual(self.names(sockets, 0), paths)
+        self.assertEqual([os.path.dirname(path) for path in paths], own)
+
+    def test_a_folder_that_cannot_be_used_is_named(self) -> None:
+        missing = os.path.join(self.folder, "missing")
+        error = self.assertRaises(CannotListen, self.sockets(1).open_of_each, [f"{missing}/http"])
+        self.assertIn(missing, str(error))

@@ -1,0 +1,1 @@
+"""Doubles: what stands in for parts of the product where a test decides how they behave."""

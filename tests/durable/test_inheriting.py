@@ -1,0 +1,79 @@
+"""Sessions and Wills that change their daemon, and a store whose daemon was fenced."""
+
+from uuid import uuid4
+
+from twisted.internet import reactor
+from twisted.internet.defer import inlineCallbacks
+from twisted.internet.task import deferLater
+
+from platziverse.broker.records import Absent, Cleared, Ended, Subscribed, WillGone, WillLeft
+from platziverse.ingest.errors import StoreStopped
+from tests.durable.test_store import SessionStoreCase, Steps
+
+
+class Inherited(SessionStoreCase):
+    @inlineCallbacks
+    def test_sessions_of_a_dead_daemon_come_with_what_waits_for_them(self) -> Steps:
+        yield self.store.save(Subscribed(self.session, (("a/+", 1), ("b", 2))))
+        yield self.save([self.queued(n, b"x" * n) for n in range(5, 8)])
+        yield self.store.save(Absent(self.session, 5))
+        before = yield self.store.sessions(0, 10)
+        _, heir = yield self.make_store(uuid4())
+        self.assertEqual((yield heir.inherited([self.session])), [])
+        self.execute("UPDATE mqtt_sessions SET daemon = 2")
+        (found,) = yield heir.inherited([self.session, self.session + 1])
+        self.assertEqual(found.subscriptions, {"a/+": 1, "b": 2})
+        # Whatever is at its head, or below it, does not wait.
+        self.assertEqual((found.first, found.last, found.messages, found.size), (6, 7, 2, 6 + 7 + 2 * 3))
+        self.assertEqual(found.absent_since, before[0].absent_since)
+        self.assertEqual([one.position for one in (yield heir.page(self.session, 5, 9, 10))], [6, 7])
+
+    @inlineCallbacks
+    def test_an_inherited_will_is_beside_the_one_that_its_client_has_left_since(self) -> Steps:
+        _, heir = yield self.make_store(uuid4())
+        old, new = WillLeft("c", None, 1, "old", b"", 0, False), WillLeft("c", "ana", 2, "new", b"n", 2, True)
+        yield self.store.save(old)
+        yield heir.save(new)
+        self.execute("UPDATE mqtt_wills SET daemon = -2 WHERE daemon = 1")
+        self.assertEqual((yield heir.inherited_wills()), [old])
+        self.assertEqual((yield heir.wills()), [old, new])
+        yield heir.save(WillGone("c", 1))
+        self.assertEqual((yield heir.wills()), [new])
+        self.assertEqual((yield self.store.wills()), [])
+
+    @inlineCallbacks
+    def test_a_session_that_is_not_ours_any_more_is_not_changed(self) -> Steps:
+        self.execute("UPDATE mqtt_sessions SET daemon = 2")
+        yield self.store.save(Absent(self.session, 41))
+        yield self.store.save(Ended(self.session, "c"))
+        self.assertEqual(self.execute('SELECT head, "absentSince" FROM mqtt_sessions'), [(0, None)])
+
+
+class Anew(SessionStoreCase):
+    bus = "bus"
+
+    @inlineCallbacks
+    def test_nothing_is_written_under_another_incarnation_than_it_was_saved_under(self) -> Steps:
+        """Row 400."""
+        self.execute("UPDATE mqtt_daemons SET incarnation = incarnation + 1")
+        saved = [self.store.save(self.queued(n)) for n in range(1, 400)]
+        yield deferLater(reactor, 0.3)  # a batch has been tried
+        self.store.give_up()
+        saved.append(self.store.save(self.queued(400)))
+        for one in saved:
+            self.failureResultOf(one, StoreStopped)
+        self.store.begin_anew()
+        yield self.lease.beat()
+        yield self.store.save(self.queued(500))
+        self.assertEqual(self.positions(), [500])
+
+    @inlineCallbacks
+    def test_a_store_that_has_begun_anew_drains_like_any_other(self) -> Steps:
+        self.execute("UPDATE mqtt_daemons SET incarnation = incarnation + 1")
+        yield self.lease.beat()
+        self.store.give_up()
+        self.store.begin_anew()
+        saved = self.store.save(Cleared("t"))
+        yield self.store.drain()
+        self.successResultOf(saved)
+        self.assertTrue(self.store.available)

@@ -1,0 +1,214 @@
+"""Daemons with one bus: one is killed, frozen or drained, and another takes over what it has left."""
+
+import signal
+import subprocess
+import time
+from typing import Any
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+
+from platziverse.postgres.requests import DEAD
+from tests.crash.waiting import poll
+from tests.integration.daemon import COMMAND, Daemon, DaemonTestCase, clean_environment
+from tests.integration.test_two_daemons import message
+from tests.servers import MISSING, Cluster, cluster, execute
+
+BUS = {"PLATZIVERSE_BUS_URL": "postgresql:"}
+#: Seconds from the death of a daemon until another one has taken over, and some for a busy machine.
+TAKEN_OVER = 15.0
+BUSY = 15.0
+
+OWNERS = 'SELECT "clientId", daemon FROM mqtt_sessions ORDER BY 1'
+
+
+class Client:
+    """A client that keeps what it is sent."""
+
+    def __init__(self, port: int, name: str, clean: bool = True, will: str = "") -> None:
+        self.received: list[tuple[str, bytes, bool]] = []
+        self.disconnected: list[float] = []
+        self.present: list[bool] = []
+        self.paho = mqtt.Client(
+            CallbackAPIVersion.VERSION2,
+            name,
+            clean_session=clean,
+            protocol=mqtt.MQTTv311,
+            reconnect_on_failure=False,
+        )
+        self.paho.on_message = self._on_message
+        self.paho.on_connect = self._on_connect
+        self.paho.on_disconnect = self._on_disconnect
+        if will:
+            self.paho.will_set(will, f"{name} is gone", 1, retain=True)
+        self.paho.connect("127.0.0.1", port)
+        self.paho.loop_start()
+        poll(lambda: self.present, 30, "CONNACK")
+
+    def _on_connect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+        self.present.append(flags.session_present)
+
+    def _on_disconnect(self, *arguments: Any) -> None:
+        self.disconnected.append(time.monotonic())
+
+    def _on_message(self, client: Any, userdata: Any, message: Any) -> None:
+        self.received.append((message.topic, bytes(message.payload), message.retain))
+
+    def subscribe(self, topic: str) -> None:
+        done: list[object] = []
+        self.paho.on_subscribe = lambda *arguments: done.append(arguments)
+        self.paho.subscribe(topic, 1)
+        poll(lambda: done, 30, "SUBACK")
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        self.paho.publish(topic, payload, 1).wait_for_publish(30)
+
+    def end(self) -> None:
+        self.paho.disconnect()
+        self.paho.loop_stop()
+
+
+class Heirs(DaemonTestCase):
+    skip = MISSING or None
+
+    def setUp(self) -> None:
+        self.dsn = cluster().database("template1")
+        self.first = self.start()
+        port = self.first.ready()  # so it has the number 1
+        self.second = self.start()
+        self.ports = port, self.second.ready()
+
+    def start(self) -> Daemon:
+        return self.daemon("--database", self.dsn, environ=BUS)
+
+    def client(self, port: int, name: str, **more: Any) -> Client:
+        client = Client(port, name, **more)
+        self.addCleanup(client.end)
+        return client
+
+    def leave_things_behind(self) -> tuple[Client, Client]:
+        """A durable Session with a message, an agent and a Will at the first daemon."""
+        dashboard = self.client(self.ports[1], "dashboard")
+        for topic in "agent/disconnected", "gone":
+            dashboard.subscribe(topic)
+        durable = self.client(self.ports[0], "durable", clean=False)
+        durable.subscribe("work")
+        durable.end()
+        agent = self.client(self.ports[0], "agent", will="gone")
+        agent.publish("agent/message", message("agent", 1))
+        agent.publish("work", b"before")
+        return agent, dashboard
+
+    def is_taken_over(self, dashboard: Client, since: float) -> None:
+        poll(lambda: len(dashboard.received) == 2, TAKEN_OVER + BUSY, "the dashboard is told")
+        poll(lambda: execute(self.dsn, OWNERS) == [("durable", 2)], BUSY, "the Session is another daemon's")
+        took = time.monotonic() - since
+        self.assertGreater(took, 7.0)
+        self.assertLess(took, TAKEN_OVER + BUSY)
+        self.assertEqual(
+            sorted(dashboard.received),
+            [("agent/disconnected", b'{"agent":{"uuid":"agent"}}', False), ("gone", b"agent is gone", False)],
+        )
+        poll(lambda: not execute(self.dsn, "SELECT * FROM mqtt_wills"), BUSY, "the Will is over")
+        self.assertEqual(execute(self.dsn, "SELECT topic FROM mqtt_retained"), [("gone",)])
+        durable = self.client(self.ports[1], "durable", clean=False)
+        self.assertEqual(durable.present, [True])
+        poll(lambda: durable.received == [("work", b"before", False)], 30, "what has waited comes")
+
+    def test_a_daemon_that_is_killed_is_inherited_from(self) -> None:
+        """Row 396."""
+        _, dashboard = self.leave_things_behind()
+        since = time.monotonic()
+        self.first.stop(signal.SIGKILL)
+        self.is_taken_over(dashboard, since)
+
+    def test_a_daemon_that_was_frozen_begins_anew(self) -> None:
+        """Row 400."""
+        agent, dashboard = self.leave_things_behind()
+        since = time.monotonic()
+        self.first.process.send_signal(signal.SIGSTOP)
+        self.is_taken_over(dashboard, since)
+        self.first.process.send_signal(signal.SIGCONT)
+        poll(lambda: agent.disconnected, BUSY, "the client has to go")
+        self.first.wait_for("other daemons have taken over from this one")
+        self.first.wait_for("Loaded 0 Sessions")
+        again = self.client(self.ports[0], "again", clean=False)
+        again.subscribe("more")
+        again.publish("more", b"served")
+        poll(lambda: again.received, 30, "the daemon serves again")
+        self.assertEqual(execute(self.dsn, OWNERS), [("again", 1), ("durable", 2)])
+        self.assertEqual(len(dashboard.received), 2)
+        for daemon in self.first, self.second:
+            self.assertEqual(daemon.stop(), 0)
+            self.assertNotIn("Traceback", daemon.output)
+
+    def test_a_daemon_that_is_drained_leaves_everything_and_ends(self) -> None:
+        agent, _ = self.leave_things_behind()
+        done = subprocess.run(
+            [*COMMAND, "--database", self.dsn, "daemons", "drain", "1"],
+            env=clean_environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        self.assertEqual((done.returncode, done.stdout), (0, "daemon 1 has left\n"), done.stderr)
+        self.assertEqual(self.first.ended(), 0)
+        poll(lambda: agent.disconnected, BUSY, "the client has to go")
+        poll(lambda: execute(self.dsn, OWNERS) == [("durable", 2)], BUSY, "the Session is another daemon's")
+        durable = self.client(self.ports[1], "durable", clean=False)
+        self.assertEqual(durable.present, [True])
+
+    def test_what_a_frozen_daemon_has_acknowledged_is_with_its_heir(self) -> None:
+        """Row 400: a publisher does not stop while its daemon is frozen, taken for dead, and wakes up."""
+        durable = self.client(self.ports[0], "durable", clean=False)
+        durable.subscribe("work")
+        durable.end()
+        publisher = self.client(self.ports[0], "publisher")
+        numbers: dict[int, int] = {}
+        acknowledged: set[int] = set()
+        publisher.paho.on_publish = lambda *told: acknowledged.add(told[2])
+
+        def publish(seconds: float) -> None:
+            until = time.monotonic() + seconds
+            while time.monotonic() < until and not publisher.disconnected:
+                mid = publisher.paho.publish("work", str(len(numbers)), 1).mid
+                numbers[mid] = len(numbers)
+                time.sleep(0.005)
+
+        publish(2.0)
+        self.first.process.send_signal(signal.SIGSTOP)
+        publish(DEAD)
+        poll(lambda: execute(self.dsn, OWNERS) == [("durable", 2)], BUSY, "the Session is another daemon's")
+        self.first.process.send_signal(signal.SIGCONT)
+        publish(5.0)
+        poll(lambda: publisher.disconnected, BUSY, "the publisher has to go")
+        expected = {str(numbers[mid]).encode() for mid in acknowledged}
+        self.assertGreater(len(expected), 100)
+        durable = self.client(self.ports[1], "durable", clean=False)
+        poll(lambda: expected <= {payload for _, payload, _ in durable.received}, 30, "all of them come")
+
+
+class DatabaseRestarted(DaemonTestCase):
+    skip = MISSING or None
+
+    def test_nobody_is_dead_when_the_database_was_away_for_longer_than_a_daemon_may_be_silent(self) -> None:
+        """Row 398."""
+        server = Cluster()
+        self.addCleanup(server.remove)
+        dsn = server.database("template1")
+        daemons = [self.daemon("--database", dsn, environ=BUS) for _ in range(2)]
+        for daemon in daemons:
+            daemon.ready()
+        state = "SELECT id, incarnation, heir FROM mqtt_daemons ORDER BY id"
+        before = execute(dsn, state)
+        server.stop()
+        time.sleep(DEAD + 2.0)
+        server.start()
+        seen = """SELECT min("seenAt") > pg_postmaster_start_time() FROM mqtt_daemons"""
+        poll(lambda: execute(dsn, seen) == [(True,)], 60, "both have given a sign of life", interval=0.5)
+        time.sleep(5.0)  # two looks at the others
+        self.assertEqual(execute(dsn, state), before)
+        for daemon in daemons:
+            self.assertNotIn("is dead", daemon.output)
+            self.assertNotIn("taken over", daemon.output)

@@ -1,0 +1,94 @@
+"""The whole API over a store in memory, with a broker whose clients speak packets."""
+
+from typing import Any
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from platziverse.agents.recorder import Recorder
+from platziverse.broker.complaints import Complaints
+from platziverse.daemon.feed import Feed
+from platziverse.ingest.memory import MemoryStore
+from platziverse.ingest.reports import KINDS
+from platziverse.ingest.writer import BatchWriter
+from platziverse.testing import BrokerHarness
+from platziverse.web.api import Api
+from platziverse.web.events import Events
+from platziverse.web.exports import Exports
+from platziverse.web.metrics import Observations
+from platziverse.web.overview import Overview
+from platziverse.web.settings import WebSettings
+from platziverse.web.site import make_site
+from platziverse.web.turns import Turns
+from tests.logs import observe_lines
+from tests.web.browser import Connection, Response
+from tests.web.tables import TableStore
+from tests.web.test_metrics import FakeDatabase
+
+#: Seconds since the epoch, when tests begin.
+NOW = 1_795_493_285.5
+
+
+class ApiCase(SynchronousTestCase):
+    settings = WebSettings()
+    #: There are other daemons.
+    shared = False
+
+    def setUp(self) -> None:
+        self.clock, self.store, self.observations = Clock(), TableStore(), Observations()
+        self.harness = BrokerHarness(reports=MemoryStore(), clock=self.clock, wall_clock=NOW)
+        self.recorder: Recorder = self.harness.recorder
+        self.traffic = self.harness.broker.traffic
+        self.said = observe_lines(self)
+        complaints = Complaints(self.clock, "web")
+        self.addCleanup(complaints.stop)
+        counted: Any = (self.traffic, complaints)
+        self.overview = self.make_overview()
+        patience = self.settings.timeout
+        self.events = Events(
+            self.clock, self.store, self.overview.page, self.settings.max_streams, patience, *counted
+        )
+        self.events.use(Feed(self.harness.broker, self.recorder, self.events, self.harness.now, self.shared))
+        self.exports = Exports(self.clock, self.store, self.settings.max_exports, patience, *counted)
+        more = {
+            "broker": self.overview.answer,
+            "events": self.events.answer,
+            "export": self.exports.answer,
+        }
+        self.api = Api(self.store, self.harness.broker.sessions, self.harness.now, more)
+        self.site = make_site(
+            self.clock,
+            self.settings,
+            lambda: "",
+            [("api", self.api)],
+            traffic=self.traffic,
+            complaints=complaints,
+        )
+
+    def make_overview(self) -> Overview:
+        database: Any = FakeDatabase()
+        turns = Turns(self.clock)
+        histograms = {
+            "puback": self.observations.ack_seconds,
+            "commit": self.observations.commit_seconds,
+            "turn": turns.lateness,
+        }
+        return Overview(
+            self.clock,
+            self.harness.now,
+            "1.2",
+            self.harness.broker,
+            self.harness.shared,
+            self.recorder,
+            BatchWriter(database, self.clock, KINDS),
+            database,
+            histograms,
+        )
+
+    def get(self, path: str) -> Response:
+        return Connection(self.site).request(path)
+
+    def error(self, path: str) -> tuple[int, str]:
+        response = self.get(path)
+        self.assertEqual(list(response.json), ["error"])
+        return response.status, response.json["error"]
