@@ -102,10 +102,8 @@ class PacketDecoder(Framing):
         try:
             first = self._data[self._position]
             if self._connected and first >> 4 == 3:
-                if self._decoders is DECODERS:
-                    self._decode_publishes(found, most, first & _TYPE_AND_QOS)
-                else:
-                    self._decode_publishes5(found, most, first & _TYPE_AND_QOS)
+                older, alike = self._decoders is DECODERS, first & _TYPE_AND_QOS
+                (self._decode_publishes if older else self._decode_publishes5)(found, most, alike)
             elif self._connected and (first << 8 | 2) in ACKNOWLEDGEMENTS:
                 self._decode_acknowledgements(found, most, first << 8 | 2)
             else:
@@ -287,13 +285,9 @@ class PacketDecoder(Framing):
         topic_end = body + 2 + (data[body] << 8 | data[body + 1])
         qos, retain, dup = first >> 1 & 3, first & 1 == 1, first & 8 == 8
         self._check_flags5(qos, dup)
-        packet_id = data[topic_end : topic_end + 2] if qos else None
-        behind = topic_end + 2 if qos else topic_end
+        behind, number = self._number5(topic_end, stop) if qos else (topic_end, None)
         if behind >= stop:
             raise MalformedPacket("PUBLISH without the length of its Properties", "MQTT5-2.2.2-1")
-        if packet_id == b"\0\0":
-            raise MalformedPacket("Packet Identifier 0", "MQTT5-2.2.1-3")
-        number = int.from_bytes(packet_id, "big") if packet_id else None
         properties: PublishProperties | None = None
         payload = data[behind + 1 : stop]
         if data[behind]:
@@ -303,6 +297,13 @@ class PacketDecoder(Framing):
         if first < 0x36 and properties is None and topic_end - start <= CACHED_TOPIC_LENGTH:
             self._beginning = (data[start:topic_end], stop - start, qos, retain, topic)
         return Publish(topic, payload, qos, retain, dup, number, properties)
+
+    def _number5(self, at: int, stop: int) -> tuple[int, int]:
+        """Return the place behind a Packet Identifier, and the identifier."""
+        number = int.from_bytes(self._data[at : at + 2], "big")
+        if not number and at + 2 <= stop:
+            raise MalformedPacket("Packet Identifier 0", "MQTT5-2.2.1-3")
+        return at + 2, number
 
     def _check_flags5(self, qos: int, dup: bool) -> None:
         if qos == 3:
