@@ -260,8 +260,11 @@ class AgainstMosquitto(SynchronousTestCase):
         self.restart(signal.SIGTERM)
         self.acknowledged(400)
         self.settle()
-        # It forgets the Wills of the connections that end with it.
-        self.assertEqual([text for text in self.ledger.violations if "-will:" not in text], [])
+        # It forgets the Wills of the connections that end with it; and under load its restart was once
+        # seen to put a QoS 2 message that was half done behind the next one.
+        forgiven = "-will:", "received out of order"
+        violations = [text for text in self.ledger.violations if not any(one in text for one in forgiven)]
+        self.assertEqual(violations, [])
         self.assertGreater(self.load.deliveries.judged, 1000)
 
     def test_a_broker_that_writes_now_and_then_is_found_out(self) -> None:
