@@ -20,7 +20,7 @@ Place: TypeAlias = tuple[int, int]
 
 @define
 class _Estate:
-    """What a dead daemon has left.
+    """An _Estate is what a dead daemon has left.
 
     :ivar present: numbers of our own Sessions when we began to take over.
     :ivar sessions: numbers of those that were its.
