@@ -16,8 +16,8 @@ def free_port() -> int:
 def _is_ours(port: int) -> bool:
     """Whether no other process of tests has been given the port, and none will be while this one lives.
 
-    The name in Linux's abstract namespace of Unix sockets is taken for as long as its descriptor is open, which
-    nobody closes: between our look at a port and the program that listens there another process may look too.
+    A name in Linux's abstract namespace of Unix sockets is taken as long as its descriptor is open, and nobody
+    closes it: between our look at a port and the program that listens there another process may look too.
     """
     claim = socket.socket(socket.AF_UNIX)
     try:
