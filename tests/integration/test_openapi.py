@@ -31,7 +31,7 @@ class OpenAPI(DaemonTestCase):
         return path
 
     def test_schemathesis_finds_nothing(self) -> None:
-        daemon = self.daemon()
+        daemon = self.daemon(*self.database())
         port = str(daemon.ready())
         subscriber = self.start_program(
             "mosquitto_sub", "-d", "-i", "watcher", "-p", port, "-t", "agent/+", "-q", "1"
