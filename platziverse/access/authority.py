@@ -234,6 +234,10 @@ class AccessAuthority:
         assert self.rules is not None
         return self.rules.decide(Subject(client_id, username), topic, access).allowed
 
+    def is_admin(self, username: str | None) -> bool:
+        """Return whether a user that has been checked may change what others may only look at."""
+        return self.rules is not None and username is not None and username in self.rules.admins
+
     def may_speak_for(self, client: Client, agent_uuid: str, agent_username: str) -> bool:
         """Return whether the client may report as this agent."""
         if self._binding == "none":
