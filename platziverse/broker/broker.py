@@ -149,17 +149,18 @@ class Broker:
         self._reads.release()
         return result
 
-    def inherit(self, taken: "Deferred[Sequence[int]]") -> "Deferred[None]":
-        """Read Sessions of a dead daemon when they are ours, and publish its Wills.
+    def inherit(
+        self, taken: "Deferred[Sequence[int]]", restored: Callable[[], None] = lambda: None
+    ) -> "Deferred[None]":
+        """Read Sessions of a dead daemon when they are ours; see :meth:`Loading.inherit`. ADR 0141.
 
-        From this call on some clients have to wait, as while the start loads: a client that came when its
-        Session is ours, and not in memory, would begin another one. ADR 0141.
+        From now on some clients wait: one that came before its Session is in memory would begin another.
 
-        :param taken: fires with the numbers of the Sessions when they are ours; cancelled: nobody knows
-            which are, so clients that wait are refused, and the Deferred that is returned is cancelled too.
+        :param taken: fires with their numbers when they are ours; cancelled: nobody knows which are, so
+            clients that wait are refused, and the Deferred that is returned is cancelled too.
         """
         self._hold()
-        return self._reads.run(self._read_again, lambda loading: loading.inherit(taken))
+        return self._reads.run(self._read_again, lambda loading: loading.inherit(taken, restored))
 
     def begin_anew(self) -> "Deferred[None]":
         """Forget everything, let all clients go, and load what is still ours: others have taken over.

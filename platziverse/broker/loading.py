@@ -165,10 +165,13 @@ class Loading:
         yield self.load()
 
     @inlineCallbacks
-    def inherit(self, taken: "Deferred[Sequence[int]]") -> "Generator[Deferred[Any], Any, None]":
+    def inherit(
+        self, taken: "Deferred[Sequence[int]]", restored: Callable[[], None]
+    ) -> "Generator[Deferred[Any], Any, None]":
         """Read Sessions that were a dead daemon's, and publish its Wills; see :meth:`load`.
 
         :param taken: fires with their numbers when they are ours; cancelled: they are not, for all we know.
+        :param restored: called when all of them are in memory, before anything is published.
         """
         restoring, store = self._restoring, self._store
         try:
@@ -187,6 +190,7 @@ class Loading:
             following = self._read(partial(store.inherited, numbers[at : at + PAGE]))
             page = yield from self._restore(page, restoring.inherited(page), following)
         yield self._work(restoring.absent())
+        restored()
         wills = yield self._read(store.inherited_wills)
         yield from self._finish(wills)
         text = "Inherited {sessions} Sessions and {wills} Wills in {seconds:.1f} s"

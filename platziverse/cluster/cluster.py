@@ -1,6 +1,6 @@
 """Cluster: one broker of several daemons, from the point of view of one of them."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, succeed
@@ -28,6 +28,7 @@ from platziverse.cluster.frames import (
     Wanted,
 )
 from platziverse.cluster.identifiers import Identifiers
+from platziverse.cluster.inheriting import Inheriting
 from platziverse.cluster.interest import Interest
 from platziverse.cluster.linking import LINKS, Linking
 from platziverse.cluster.moves import MOVES, Moves
@@ -58,6 +59,7 @@ class Cluster:
     :param clock: steady time.
     :param wall_clock: seconds since the epoch, by a clock that all daemons share.
     :ivar peers: the other daemons.
+    :ivar inheriting: has the Sessions of dead ones.
     :ivar ignored: frames that were no frames, or of strangers, or of daemons that were taken for dead.
     """
 
@@ -85,6 +87,7 @@ class Cluster:
         self.identifiers = Identifiers(broker, peers)
         broker.share(self.routing, self.announcing)
         delaying, told = self.routing.delaying, self.announcing
+        self.inheriting = Inheriting(broker, self.linking, peers, self.interest, told, self.routing.heirs)
         self.moves = Moves.of(broker, peers, self.linking, delaying, told, self._later, self.identifiers)
         # Number of a daemon → its last incarnation, which has ended.
         self._ended: dict[int, int] = {}
@@ -92,8 +95,7 @@ class Cluster:
         self._looks.clock = clock
         self._began: Deferred[None] | None = None
         self._is_on_bus = self._is_loaded = self._is_knowing = False
-        self._missed_since = 0
-        self._until = 0.0
+        self._missed_since, self._until = 0, 0.0
 
     def _links(self, broker: Broker) -> Linking | None:
         durable = broker.durable
@@ -217,6 +219,7 @@ class Cluster:
         peer.asked = peer.missing = True
         self._ask(peer)
         if self.linking is not None:
+            self.inheriting.back(peer.number)
             self.linking.ask(peer.number)
 
     def left(self, number: int, dead: bool) -> None:
@@ -249,6 +252,7 @@ class Cluster:
         self.peers.know_ourselves()
         if self.linking is not None:
             self.routing.delaying.begin_anew()
+            self.inheriting.begin_anew()
             self.linking.begin_anew()
         for number, incarnation in self._membership.others.items():
             self.joined(number, incarnation)
@@ -289,22 +293,8 @@ class Cluster:
         self._meet(peer)
         return peer
 
-    def inherited(self, daemon: int, sessions: Iterable[int]) -> None:
-        """Let all know that these Sessions of a daemon, by their numbers, are ours, and in memory now."""
-        self.routing.inherited(daemon, sessions)
-        told = self.announcing.told()
-        if told is None:
-            self._inherit(None, daemon)
-        else:
-            told.addCallback(self._inherit, daemon)
-
-    def _inherit(self, _: object, daemon: int) -> None:
-        if self.linking is not None and daemon not in self.peers:
-            self.interest.drop(daemon)
-            self.linking.inherited(daemon)
-
     def _was_inherited(self, peer: Peer, frame: Inherited) -> None:
-        if frame.daemon not in self.peers:
+        if frame.daemon not in self.peers and not peer.asked:  # or we may not know what its heir listens to
             self.interest.drop(frame.daemon)
 
     def lost(self, origin: int) -> None:

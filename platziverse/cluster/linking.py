@@ -4,8 +4,9 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, inlineCallbacks
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, TimeoutError, inlineCallbacks
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from platziverse.broker.durable import Durable
@@ -24,6 +25,7 @@ from platziverse.cluster.frames import (
     Unsure,
 )
 from platziverse.cluster.interest import MASKS, Interest, key_of
+from platziverse.cluster.legacy import Legacy
 from platziverse.cluster.links import Link, Serials
 from platziverse.cluster.peers import Peer, Peers
 from platziverse.mqtt.memo import Memo
@@ -34,6 +36,8 @@ PAGE: Final = 2000
 ASK: Final = 1.0
 #: Seconds after which links to a daemon whose Sessions are ours are read again, and rows are looked for.
 READ_AGAIN: Final = 5.0
+#: Seconds after which rows are looked for that were there a moment ago.
+SOON: Final = 0.1
 
 
 class Linking:
@@ -42,6 +46,7 @@ class Linking:
     Nothing of it is there without a store.
 
     :param route: hands a message of another daemon to our clients.
+    :ivar settled: called with a dead daemon whose Sessions are ours, when nothing is owed to it any more.
     """
 
     def __init__(
@@ -54,12 +59,12 @@ class Linking:
     ) -> None:
         self._durable, self._peers, self._clock = durable, peers, clock
         self._route, self._complain = route, complain
+        self.settled: Callable[[int], object] = lambda daemon: None
         self._links: dict[int, Link] = {}
         self._crossings: dict[int, Crossing] = {}
         self._asked: dict[int, float] = {}
-        # Daemon whose Sessions are ours → when links to it were read; number of such a link → its Crossing.
-        self._inherited: dict[int, float] = {}
-        self._left: dict[int, Crossing] = {}
+        # Daemon whose Sessions are ours → when links to it were read, and what reads them.
+        self._inherited: dict[int, tuple[float, Legacy]] = {}
         # Mask of the bus → links to its daemons.
         self._of: Memo[int, list[Link]] = Memo(self._links_of, MASKS, lambda mask, links: 1)
         self._loaded = False
@@ -67,10 +72,9 @@ class Linking:
         self._looked, self._seen = 0.0, dict[int, int]()
         self._interest: Interest | None = None
         self._serials = Serials()
-        # Number of our question → daemon → its answer, serial and newest; daemons whose heir everybody knows.
+        # Number of our question → daemon → its answer, serial and newest.
         self._marks = 0
         self._marked: dict[int, dict[int, Deferred[tuple[int, int] | None]]] = {}
-        self._told: set[int] = set()
 
     # -- to the others ---------------------------------------------------------------------------
 
@@ -180,7 +184,7 @@ class Linking:
         """
         self._marks += 1
         number = self._marks
-        untold = [daemon for daemon in self._inherited if daemon not in self._told]
+        untold = list(self._inherited)
         asked = self._marked[number] = {origin: Deferred() for origin in self._peers}
         self._peers.send(self._peers.everybody, Mark(number, tuple(untold)))
         serials: dict[int, int] = {}
@@ -192,12 +196,24 @@ class Linking:
                 yield self._crossing(origin).when_taken(newest)
         finally:
             del self._marked[number]
-        for daemon in untold:
-            yield self._durable.links(daemon).addCallback(self._inherited_rows)
-            self._told.add(daemon)
-        for crossing in [*self._crossings.values(), *self._left.values()]:
+        for crossing in list(self._crossings.values()):
             yield crossing.when_read()
+        for daemon in untold:
+            yield from self._settle(daemon)
         return serials
+
+    def _settle(self, daemon: int) -> "Generator[Deferred[Any], Any, None]":
+        """Take all that is owed to a dead daemon, to which nobody owes anything more."""
+        for crossing in list(self._crossings.values()):  # what was taken before its Sessions were there
+            yield crossing.when_done(crossing.last)
+        while daemon in self._inherited and (yield self._inherited[daemon][1].read()):
+            yield deferLater(self._clock, SOON)  # a row of a message that we have may be on its way out
+        self._forget(daemon)
+
+    def _forget(self, daemon: int) -> None:
+        if daemon in self._inherited:
+            self._inherited.pop(daemon)[1].stop()
+            self.settled(daemon)
 
     def cuts(self, serials: Mapping[int, int]) -> dict[int, int]:
         """Return daemon → position up to which its messages were taken by now, our own number included.
@@ -215,6 +231,8 @@ class Linking:
 
     def mark(self, peer: Peer, frame: Mark) -> None:
         """Say how much we owe, when what we have owed to the daemons of the frame is in the store."""
+        if frame.inherited and peer.asked:
+            return  # we may not know what it listens to for them; it asks again
         for daemon in frame.inherited:
             if self._interest is not None and daemon not in self._peers:
                 self._interest.drop(daemon)
@@ -260,26 +278,22 @@ class Linking:
 
         Whoever has not heard of it yet writes more.
         """
-        self._told.discard(daemon)
-        self._inherit(daemon)
+        if daemon not in self._inherited:
+            ours, durable = self._peers.number, self._durable
+            legacy = Legacy(daemon, ours, durable, self._route, self._cannot_read)
+            self._inherited[daemon] = 0.0, legacy
+        self._inherit(daemon, self._inherited[daemon][1])
 
-    def _inherit(self, daemon: int) -> None:
-        self._inherited[daemon] = self._clock.seconds()
+    def _inherit(self, daemon: int, legacy: Legacy) -> None:
+        self._inherited[daemon] = self._clock.seconds(), legacy
         self._peers.send(self._peers.everybody, Inherited(daemon))
-        self._durable.links(daemon).addCallbacks(self._inherited_rows, self._cannot_read)
-
-    def _inherited_rows(self, links: "list[int]") -> None:
-        for number in links:
-            if number not in self._left:
-                cannot = self._cannot_read
-                self._left[number] = Crossing(number, self._durable, self._route, lambda frame: None, cannot)
-            self._left[number].read_all()
+        legacy.read().addErrback(_ignore)
+        self.catch_up().addTimeout(READ_AGAIN, self._clock).addErrback(_ignore)
 
     def begin_anew(self) -> None:
         """Forget all positions: we have another incarnation, and others own what was ours."""
-        self._inherited.clear()
-        self._told.clear()
-        self._left.clear()
+        for daemon in list(self._inherited):
+            self._forget(daemon)
         self._links.clear()
         self._crossings.clear()
         self._of.clear()
@@ -294,11 +308,13 @@ class Linking:
             if crossing.is_asking and number in self._peers and self._asked.get(number, 0.0) + ASK <= now:
                 self._asked[number] = now
                 crossing.try_again()
-        for daemon, read in list(self._inherited.items()):
-            if daemon in self._peers:
-                del self._inherited[daemon]
-            elif read + READ_AGAIN <= now:
-                self._inherit(daemon)
+        for daemon, (read, legacy) in list(self._inherited.items()):
+            if read + READ_AGAIN <= now:
+                self._inherit(daemon, legacy)
+
+    def back(self, daemon: int) -> None:
+        """Leave to a daemon that has come back what is owed to it."""
+        self._forget(daemon)
 
     def _found_rows(self, links: "list[int]") -> None:
         """Ask daemons that owe us something, and have sent nothing lately: they may not reach the bus."""
@@ -306,6 +322,11 @@ class Linking:
             if origin in self._peers and self._seen.get(origin) == self._crossing(origin).last:
                 self.ask(origin)
         self._seen = {origin: crossing.last for origin, crossing in self._crossings.items()}
+
+
+def _ignore(failure: Failure) -> None:
+    """Do nothing: it is tried again."""
+    failure.trap(CancelledError, TimeoutError)
 
 
 #: What a frame of another daemon does here.

@@ -244,10 +244,8 @@ class Parts:
     def _inherit(self, daemon: int, taken: "Deferred[Sequence[int]]") -> None:
         """Go on with what a dead daemon has left to us, as soon as it is taken."""
         if self.database.sessions is not None:
-            numbers: list[int] = []
-            inherited = self.broker.inherit(taken.addCallback(_noted, numbers))
-            if (cluster := self.cluster) is not None:
-                inherited.addCallback(lambda _: cluster.inherited(daemon, numbers))
+            cluster = self.cluster
+            inherited = cluster.inheriting.inherit(daemon, taken) if cluster else self.broker.inherit(taken)
             inherited.addErrback(self._not_read)
 
     def _begin_anew(self) -> None:
@@ -266,11 +264,6 @@ class Parts:
 
     def _left_behind(self, uuids: Sequence[str]) -> None:
         self.recorder.left_behind(uuids)
-
-
-def _noted(found: Sequence[int], noted: list[int]) -> Sequence[int]:
-    noted.extend(found)
-    return found
 
 
 def _authority(access: Access, reactor: Any, pool: ThreadPool, database: UserTable) -> AccessAuthority:

@@ -5,6 +5,7 @@ from struct import Struct, pack
 from sys import getsizeof
 from typing import Any, Final
 
+from platziverse.mqtt.framing import LENGTHS, encode_length
 from platziverse.mqtt.memo import Memo
 from platziverse.mqtt.packets import (
     Connack,
@@ -31,7 +32,6 @@ PINGRESP: Final = b"\xd0\x00"
 _UINT16: Final = Struct(">H").pack
 _IDENTIFIED: Final = Struct(">BBH").pack
 _NAMES: Final = {4: b"MQTT", 3: b"MQIsdp"}
-_LENGTHS: Final = tuple(bytes((length,)) for length in range(128))
 
 
 def encode_puback(packet_id: int) -> bytes:
@@ -57,18 +57,6 @@ def encode_pubrel(packet_id: int) -> bytes:
 def encode_pubcomp(packet_id: int) -> bytes:
     """Return the four bytes of a PUBCOMP."""
     return _IDENTIFIED(0x70, 2, packet_id)
-
-
-def encode_length(length: int) -> bytes:
-    """Return a Remaining Length in one to four bytes (section 2.2.3)."""
-    if length < 128:
-        return _LENGTHS[length]
-    encoded = bytearray()
-    while length > 127:
-        encoded.append(length & 0x7F | 0x80)
-        length >>= 7
-    encoded.append(length)
-    return bytes(encoded)
 
 
 _FIRST: Final = tuple(bytes((first,)) for first in range(256))
@@ -114,7 +102,7 @@ class EncodedPublish:
         self.size = size = len(topic) + len(message.payload)
         # Behind the first byte and before the Packet Identifier, of two bytes.
         if size < 126:
-            self._head = _LENGTHS[size + 2] + topic
+            self._head = LENGTHS[size + 2] + topic
             return
         self._head = encode_length(size + 2) + topic
         if len(topic) > CACHED_TOPIC_LENGTH:

@@ -4,11 +4,20 @@ from collections.abc import Callable, Iterable
 from struct import Struct, calcsize
 from typing import Any, Final, TypeAlias
 
-from platziverse.mqtt.decoding import DECODERS
+from platziverse.mqtt.decoding import DECODERS, Decode
+from platziverse.mqtt.decoding5 import DECODERS5, decode_publish_properties
 from platziverse.mqtt.errors import MalformedPacket, MQTTError, ProtocolViolation
 from platziverse.mqtt.framing import Framing
-from platziverse.mqtt.packets import Packet, Puback, Pubcomp, Publish, Pubrec, Pubrel
-from platziverse.mqtt.readers import topic_names
+from platziverse.mqtt.packets import (
+    Packet,
+    Puback,
+    Pubcomp,
+    Publish,
+    PublishProperties,
+    Pubrec,
+    Pubrel,
+)
+from platziverse.mqtt.readers import Body, topic_names
 from platziverse.mqtt.topics import CACHED_TOPIC_LENGTH
 
 #: The frequent packets that hold a Packet Identifier and nothing else, by their Fixed Header.
@@ -43,6 +52,7 @@ class PacketDecoder(Framing):
     __slots__ = (
         "_beginning",
         "_connected",
+        "_decoders",
         "_error",
         "_given_back",
         "_layout",
@@ -57,6 +67,8 @@ class PacketDecoder(Framing):
         self._topics = topic_names(max_topic_levels)
         self._strict_dup = strict_dup
         self._connected = False
+        # Of the version: what is made of all packets but PUBLISH.
+        self._decoders: dict[int, Decode] = DECODERS
         # Packets that were taken and not handled; they come first the next time.
         self._given_back: list[Packet] | None = None
         # What is wrong with the bytes after those that were taken.
@@ -68,10 +80,12 @@ class PacketDecoder(Framing):
     def connected(self, max_packet_size: int, protocol_level: int) -> None:
         """Let any packet through from now on, up to this size: CONNECT was accepted.
 
-        :param protocol_level: of the CONNECT; 3 and 4 look the same from here.
+        :param protocol_level: of the CONNECT; 3 and 4 look the same from here, 5 does not.
         """
         self._limit, self._setting = max_packet_size, "max_packet_size"
         self._connected = True
+        if protocol_level == 5:
+            self._decoders = DECODERS5
 
     def take(self, most: int) -> list[Packet]:
         """Return the next packets, up to ``most``, all of one class and QoS; none until more bytes have come.
@@ -88,7 +102,8 @@ class PacketDecoder(Framing):
         try:
             first = self._data[self._position]
             if self._connected and first >> 4 == 3:
-                self._decode_publishes(found, most, first & _TYPE_AND_QOS)
+                older, alike = self._decoders is DECODERS, first & _TYPE_AND_QOS
+                (self._decode_publishes if older else self._decode_publishes5)(found, most, alike)
             elif self._connected and (first << 8 | 2) in ACKNOWLEDGEMENTS:
                 self._decode_acknowledgements(found, most, first << 8 | 2)
             else:
@@ -144,15 +159,38 @@ class PacketDecoder(Framing):
             if start == end or len(found) >= most or data[start] & _TYPE_AND_QOS != alike:
                 return
 
+    def _decode_publishes5(self, found: list[Packet], most: int, alike: int) -> None:
+        """Decode a run of PUBLISHes of MQTT 5; in one call those without Properties, see above."""
+        data, end, start = self._data, self._end, self._position
+        while True:
+            prefix, size, qos, retain, topic = self._beginning
+            if start + size <= end and data.startswith(prefix, start):
+                for begins, packet_id, properties, payload in self._repeats(start, most - len(found)):
+                    if begins != prefix or packet_id == 0 or properties:
+                        break
+                    found.append(Publish(topic, payload, qos, retain, False, packet_id or None))
+                    start += size
+            if start > self._position:
+                self._position = start
+            elif self._decode_one(found):
+                start = self._position
+            else:
+                return
+            if start == end or len(found) >= most or data[start] & _TYPE_AND_QOS != alike:
+                return
+
     def _repeats(self, start: int, most: int) -> Iterable[Any]:
         """Cut what follows into pieces of the size of the last packet; only the first is known to be like it.
 
-        :return: beginning, Packet Identifier (at QoS 0 nothing, ``b""``) and payload of each.
+        :return: beginning, Packet Identifier (at QoS 0 nothing, ``b""``) and payload of each; before the
+            payload the length of the Properties, in MQTT 5.
         """
         layout, size = self._layout, self._beginning[1]
         if layout is None:
             head, identifier = len(self._beginning[0]), "H" if self._beginning[2] else "0s"
-            layout = self._layout = Struct(f">{head}s{identifier}{size - head - calcsize(identifier)}s")
+            if self._decoders is DECODERS5:
+                identifier += "B"
+            layout = self._layout = Struct(f">{head}s{identifier}{size - head - calcsize('>' + identifier)}s")
         most = min(most, (self._end - start) // size)
         if most == 1:
             return (layout.unpack_from(self._data, start),)
@@ -187,10 +225,12 @@ class PacketDecoder(Framing):
             self._collect(stop)
             return False
         self._position = stop
-        if first >> 4 == 3:
+        if first >> 4 != 3:
+            found.append(self._decode_other(first, data[body:stop]))
+        elif self._decoders is DECODERS:
             found.append(self._decode_publish(first, start, body, stop))
         else:
-            found.append(self._decode_other(first, data[body:stop]))
+            found.append(self._decode_publish5(first, start, body, stop))
         return True
 
     def _decode_publish(self, first: int, start: int, body: int, stop: int) -> Publish:
@@ -237,8 +277,49 @@ class PacketDecoder(Framing):
             raise MalformedPacket("Packet Identifier 0", "MQTT-2.3.1-1")
         return Publish(topic, data[payload:stop], qos, retain, dup, packet_id)
 
+    def _decode_publish5(self, first: int, start: int, body: int, stop: int) -> Publish:
+        """Decode a PUBLISH of MQTT 5; its Topic Name may be empty if it has a Topic Alias."""
+        data, self._layout, self._beginning = self._data, None, _NONE_YET
+        if stop - body < 2:
+            raise MalformedPacket("PUBLISH without a Topic Name", "MQTT5-3.3.2-1")
+        topic_end = body + 2 + (data[body] << 8 | data[body + 1])
+        qos, retain, dup = first >> 1 & 3, first & 1 == 1, first & 8 == 8
+        self._check_flags5(qos, dup)
+        behind, number = self._number5(topic_end, stop) if qos else (topic_end, None)
+        if behind >= stop:
+            raise MalformedPacket("PUBLISH without the length of its Properties", "MQTT5-2.2.2-1")
+        properties: PublishProperties | None = None
+        payload = data[behind + 1 : stop]
+        if data[behind]:
+            rest = Body(data[behind:stop])
+            properties, payload = decode_publish_properties(rest), rest.rest()
+        topic = self._topic5(data[body + 2 : topic_end], properties)
+        if first < 0x36 and properties is None and topic_end - start <= CACHED_TOPIC_LENGTH:
+            self._beginning = (data[start:topic_end], stop - start, qos, retain, topic)
+        return Publish(topic, payload, qos, retain, dup, number, properties)
+
+    def _number5(self, at: int, stop: int) -> tuple[int, int]:
+        """Return the place behind a Packet Identifier, and the identifier."""
+        number = int.from_bytes(self._data[at : at + 2], "big")
+        if not number and at + 2 <= stop:
+            raise MalformedPacket("Packet Identifier 0", "MQTT5-2.2.1-3")
+        return at + 2, number
+
+    def _check_flags5(self, qos: int, dup: bool) -> None:
+        if qos == 3:
+            raise MalformedPacket("PUBLISH at QoS 3", "MQTT5-3.3.1-4")
+        if dup and not qos and self._strict_dup:
+            raise MalformedPacket("DUP at QoS 0 (strict_dup)", "MQTT5-3.3.1-2")
+
+    def _topic5(self, name: bytes, properties: PublishProperties | None) -> str:
+        if name:
+            return self._topics[name]
+        if properties is None or properties.topic_alias is None:  # section 3.3.2.1
+            raise ProtocolViolation("neither Topic Name nor Topic Alias", "MQTT5-3.3.2-1")
+        return ""
+
     def _decode_other(self, first: int, content: bytes) -> Packet:
-        decode = DECODERS.get(first >> 4)
+        decode = self._decoders.get(first >> 4)
         if decode is None:  # types 0 and 15
             raise MalformedPacket(f"a packet of the reserved type {first >> 4}", "2.2.1")
         return decode(first & 0x0F, content, self._levels)

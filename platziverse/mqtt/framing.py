@@ -1,6 +1,23 @@
 """Framing: where the packets of a stream of bytes begin and end (section 2.2), whatever is in them."""
 
+from typing import Final
+
 from platziverse.mqtt.errors import MalformedPacket
+
+#: Remaining Lengths of one byte.
+LENGTHS: Final = tuple(bytes((length,)) for length in range(128))
+
+
+def encode_length(length: int) -> bytes:
+    """Return a Remaining Length in one to four bytes (section 2.2.3)."""
+    if length < 128:
+        return LENGTHS[length]
+    encoded = bytearray()
+    while length > 127:
+        encoded.append(length & 0x7F | 0x80)
+        length >>= 7
+    encoded.append(length)
+    return bytes(encoded)
 
 
 class Framing:

@@ -32,6 +32,10 @@ class Body:
         """Read a 16-bit number."""
         return int.from_bytes(self._take(2), "big")
 
+    def large_number(self) -> int:
+        """Read a 32-bit number."""
+        return int.from_bytes(self._take(4), "big")
+
     def packet_id(self) -> int:
         """Read a Packet Identifier, which is never 0."""
         number = self.number()
@@ -48,11 +52,16 @@ class Body:
         return decode_text(self.binary())
 
     def variable_number(self) -> int:
-        """Read a number of one to four bytes, as a Remaining Length is."""
+        """Read a number of one to four bytes, as a Remaining Length is, and as few as it needs.
+
+        [MQTT5-1.5.5-1]
+        """
         number = 0
         for index in range(4):
             byte = self.byte()
             number |= (byte & 0x7F) << 7 * index
+            if index and not byte:
+                raise MalformedPacket("a number in more bytes than it needs", "MQTT5-1.5.5-1")
             if byte < 128:
                 return number
         raise MalformedPacket("a number of more than four bytes", "2.2.3")
@@ -60,6 +69,14 @@ class Body:
     def skip(self, count: int) -> None:
         """Leave out so many bytes."""
         self._take(count)
+
+    def part(self, count: int) -> "Body":
+        """Return a Body of the next bytes, and go on behind them."""
+        return Body(self._take(count))
+
+    def rest(self) -> bytes:
+        """Read all that is left."""
+        return self._take(len(self._data) - self._position)
 
     def end(self) -> None:
         """Make sure that nothing is left [MQTT-4.8.0-1]."""

@@ -168,7 +168,7 @@ class OwedTests(Case):
         self.settle()
         self.assertEqual(self.rows(), [])
         crossed = [record.crossed for record in self.committed() if record.crossed]
-        self.assertEqual(crossed[0], (link(1, 2), (1 << 40) + 1))
+        self.assertEqual(crossed[0], ((link(1, 2), (1 << 40) + 1),))
 
     def test_live_clients_there_get_it_too(self) -> None:
         self.durable(self.two).lose()
@@ -562,8 +562,7 @@ class ComingAndGoingTests(Case):
         self.assertEqual(self.rows(), [b"1", b"2"])
         (number,) = self.table.owners
         self.table.owners[number] = 3
-        self.successResultOf(three.broker.inherit(succeed([number])))
-        three.cluster.inherited(2, [number])
+        self.successResultOf(three.cluster.inheriting.inherit(2, succeed([number])))
         self.settle()
         self.assertEqual(self.rows(), [])
         self.assertEqual(self.one.cluster.interest.daemons("a"), (0, 1 << 3))
@@ -581,9 +580,8 @@ class ComingAndGoingTests(Case):
         self.daemons.members.leave(2, dead=True)
         (number,) = self.table.owners
         self.table.owners[number] = 3
-        self.successResultOf(three.broker.inherit(succeed([number])))
+        self.successResultOf(three.cluster.inheriting.inherit(2, succeed([number])))
         self.one.bus.ear.losing = True
-        three.cluster.inherited(2, [number])
         self.settle()
         self.publisher.publish("a", b"1", 1, 1)
         self.settle()
@@ -612,14 +610,13 @@ class ComingAndGoingTests(Case):
         self.assertEqual(acknowledge(own), [b"x"])
         (number,) = [one for one, owner in self.table.owners.items() if owner == 2]
         self.table.owners[number] = 3
-        self.successResultOf(three.broker.inherit(succeed([number])))
-        three.cluster.inherited(2, [number])
+        self.successResultOf(three.cluster.inheriting.inherit(2, succeed([number])))
         self.settle()
         self.assertEqual(acknowledge(own), [])
         self.assertEqual(acknowledge(three.connect("durable", clean_session=False)), [b"x"])
 
     def test_a_daemon_that_is_back_inherits_from_nobody(self) -> None:
-        self.one.cluster.inherited(2, [])
+        self.successResultOf(self.one.cluster.inheriting.inherit(2, succeed([])))
         self.assertIn(2, self.one.cluster.interest)
 
     def test_rows_that_cannot_be_read_are_read_later(self) -> None:

@@ -27,6 +27,21 @@ TOKENS = [
 ]
 
 
+#: Packets of MQTT 5 with Properties: CONNECT with a Will, PUBLISH, SUBSCRIBE, the answers, AUTH.
+FIVE = [
+    "102c00044d5154540506003c0b110000000a21000a2200100001630c18000000050101020000000900017700016d",
+    "30250001741f010102000000640300016a08000172090001632600016e0001762300010b027b7d",
+    "3208000174000700787832080001740008007878",
+    "820d0007020b050001662d00016710",
+    "a2080007000003612f62",
+    "40030007994003000710400200075008000797041f000171620200077003000792",
+    "90050007000187b0050007000011",
+    "e0098e071f0004676f6e65e00104e000",
+    "f00b18091500016d1600026162",
+    "201000000d120002616221000a2200102a00",
+]
+
+
 def seeds() -> list[bytes]:
     """What the vectors send, up to 400 bytes, a few of it in WebSocket frames, and the course's message."""
     sent = {
@@ -39,7 +54,9 @@ def seeds() -> list[bytes]:
     few = sorted(sent)[::10]
     frames = {frame(opcode, data) for data in few for opcode in (BINARY, CONTINUATION, PING)}
     frames |= {frame(BINARY, data[:9], fin=False) + frame(CONTINUATION, data[9:]) for data in few}
-    return sorted({*sent, *frames, COURSE, of_agent("yyy", b', "timestamp": 1511128000000')})
+    return sorted(
+        {*sent, *frames, *map(bytes.fromhex, FIVE), COURSE, of_agent("yyy", b', "timestamp": 1511128000000')}
+    )
 
 
 def mutate(data: bytes, random_bits: Callable[[int], int], corpus: list[bytes]) -> bytes:

@@ -8,6 +8,7 @@ from platziverse.agents.payload import parse
 from platziverse.broker.subscriptions import SubscriptionTree
 from platziverse.door.frames import FrameReader
 from platziverse.mqtt.codec import encode
+from platziverse.mqtt.codec5 import encode5
 from platziverse.mqtt.decoder import PacketDecoder
 from platziverse.mqtt.errors import MQTTError
 from platziverse.mqtt.packets import Connect, Publish
@@ -63,6 +64,29 @@ def split_decoder(data: bytes) -> None:
     assert outcomes[0] == outcomes[1] == outcomes[2] == outcomes[3]
 
 
+def decoder5(data: bytes) -> None:
+    """The same for MQTT 5, for any packet at any time, whole and in two pieces."""
+    at = data[0] % len(data) if data else 0
+    outcomes = []
+    for chunks in ((data,), (data[:at], data[at:])):
+        one = PacketDecoder(LIMIT)
+        one.connected(LIMIT, 5)
+        packets: list[object] = []
+        try:
+            for chunk in chunks:
+                one.feed(chunk)
+                while run := one.take(100):
+                    packets += run
+                    two = PacketDecoder(LIMIT << 1)
+                    two.connected(LIMIT << 1, 5)
+                    two.feed(b"".join(map(encode5, run)))
+                    assert two.take(100) == run
+        except MQTTError as error:
+            packets.append(str(error))
+        outcomes.append(packets)
+    assert outcomes[0] == outcomes[1]
+
+
 def topics(data: bytes) -> None:
     """Any two texts as Topic Filter and Topic Name: the tree says what the definition says."""
     half = len(data) // 2
@@ -100,4 +124,4 @@ def frames(data: bytes) -> None:
     assert outcomes[0] == outcomes[1]
 
 
-TARGETS: Final = (decoder, split_decoder, topics, payload, frames)
+TARGETS: Final = (decoder, split_decoder, decoder5, topics, payload, frames)

@@ -8,11 +8,11 @@ from platziverse.mqtt.codec import (
     ENCODERS,
     EncodedPublish,
     encode,
-    encode_length,
     encode_puback,
     encode_pubacks,
 )
 from platziverse.mqtt.decoder import PacketDecoder
+from platziverse.mqtt.framing import encode_length
 from platziverse.mqtt.packets import Connect, Packet, Publish
 from platziverse.mqtt.topics import CACHED_TOPICS
 from tests.mqtt.strategies import IDS, PACKETS, QOS, publishes

@@ -47,7 +47,7 @@ class PressureCase(SynchronousTestCase):
     def newcomer(self, name: str = "newcomer") -> ConnectReturnCode:
         connack = self.harness.connect(name).connack[0]
         assert isinstance(connack, Connack)
-        return connack.return_code
+        return ConnectReturnCode(connack.return_code)
 
 
 class AbsentTests(PressureCase):

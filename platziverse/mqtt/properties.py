@@ -1,0 +1,187 @@
+"""Properties of MQTT 5 (section 2.2.2): one table, which decoding, encoding and the tests go by."""
+
+from collections.abc import Callable
+from enum import Enum
+from struct import Struct
+from typing import Any, Final, NamedTuple
+
+from platziverse.mqtt.errors import MalformedPacket, ProtocolViolation
+from platziverse.mqtt.framing import encode_length
+from platziverse.mqtt.readers import Body
+from platziverse.mqtt.reasoncodes import ReasonCode
+from platziverse.mqtt.topics import check_topic_name
+
+#: User Properties of one packet; reading more would hold everybody up.
+MAX_USER_PROPERTIES: Final = 1000
+
+_UINT16: Final = Struct(">H").pack
+_UINT32: Final = Struct(">I").pack
+
+
+class Kind(Enum):
+    """A Kind is how the value of a Property is written (section 2.2.2.2)."""
+
+    BYTE = "byte"
+    TWO_BYTES = "two byte integer"
+    FOUR_BYTES = "four byte integer"
+    VARIABLE = "variable byte integer"
+    BINARY = "binary data"
+    TEXT = "UTF-8 encoded string"
+    PAIR = "UTF-8 string pair"
+
+
+class Property(NamedTuple):
+    """A Property is one row of the table.
+
+    :ivar name: of the field in ``PublishProperties`` or ``Properties``.
+    :ivar packets: those that may have it; WILL is the Will Properties in CONNECT.
+    :ivar repeatable: it may be there several times, and its field is a tuple of all values in order.
+    :ivar least: of a number.
+    :ivar most: of a number.
+    """
+
+    identifier: int
+    name: str
+    kind: Kind
+    packets: frozenset[str]
+    repeatable: bool = False
+    least: int = 0
+    most: int = 0xFFFF_FFFF
+
+
+_ANSWERS: Final = "CONNACK PUBACK PUBREC PUBREL PUBCOMP SUBACK UNSUBACK DISCONNECT AUTH"
+#: Those with properties.
+PACKETS: Final = tuple(f"CONNECT WILL PUBLISH SUBSCRIBE UNSUBSCRIBE {_ANSWERS}".split())
+
+
+def _row(identifier: int, name: str, kind: Kind, packets: str, **bounds: Any) -> Property:
+    return Property(identifier, name, kind, frozenset(packets.split()), **bounds)
+
+
+#: Every Property. [MQTT5-3.1.2-28] [MQTT5-3.1.2-29]
+PROPERTIES: Final = (
+    _row(0x01, "payload_format_indicator", Kind.BYTE, "PUBLISH WILL", most=1),
+    _row(0x02, "message_expiry_interval", Kind.FOUR_BYTES, "PUBLISH WILL"),
+    _row(0x03, "content_type", Kind.TEXT, "PUBLISH WILL"),
+    _row(0x08, "response_topic", Kind.TEXT, "PUBLISH WILL"),
+    _row(0x09, "correlation_data", Kind.BINARY, "PUBLISH WILL"),
+    _row(0x0B, "subscription_identifiers", Kind.VARIABLE, "PUBLISH", repeatable=True, least=1),
+    _row(0x0B, "subscription_identifier", Kind.VARIABLE, "SUBSCRIBE", least=1),
+    _row(0x11, "session_expiry_interval", Kind.FOUR_BYTES, "CONNECT CONNACK DISCONNECT"),
+    _row(0x12, "assigned_client_identifier", Kind.TEXT, "CONNACK"),
+    _row(0x13, "server_keep_alive", Kind.TWO_BYTES, "CONNACK"),
+    _row(0x15, "authentication_method", Kind.TEXT, "CONNECT CONNACK AUTH"),
+    _row(0x16, "authentication_data", Kind.BINARY, "CONNECT CONNACK AUTH"),
+    _row(0x17, "request_problem_information", Kind.BYTE, "CONNECT", most=1),
+    _row(0x18, "will_delay_interval", Kind.FOUR_BYTES, "WILL"),
+    _row(0x19, "request_response_information", Kind.BYTE, "CONNECT", most=1),
+    _row(0x1A, "response_information", Kind.TEXT, "CONNACK"),
+    _row(0x1C, "server_reference", Kind.TEXT, "CONNACK DISCONNECT"),
+    _row(0x1F, "reason_string", Kind.TEXT, _ANSWERS),
+    _row(0x21, "receive_maximum", Kind.TWO_BYTES, "CONNECT CONNACK", least=1),
+    _row(0x22, "topic_alias_maximum", Kind.TWO_BYTES, "CONNECT CONNACK"),
+    _row(0x23, "topic_alias", Kind.TWO_BYTES, "PUBLISH"),
+    _row(0x24, "maximum_qos", Kind.BYTE, "CONNACK", most=1),
+    _row(0x25, "retain_available", Kind.BYTE, "CONNACK", most=1),
+    _row(0x26, "user_properties", Kind.PAIR, " ".join(PACKETS), repeatable=True),
+    _row(0x27, "maximum_packet_size", Kind.FOUR_BYTES, "CONNECT CONNACK", least=1),
+    _row(0x28, "wildcard_subscription_available", Kind.BYTE, "CONNACK", most=1),
+    _row(0x29, "subscription_identifier_available", Kind.BYTE, "CONNACK", most=1),
+    _row(0x2A, "shared_subscription_available", Kind.BYTE, "CONNACK", most=1),
+)
+
+#: Packet → identifier → Property.
+ALLOWED: Final = {
+    packet: {each.identifier: each for each in PROPERTIES if packet in each.packets} for packet in PACKETS
+}
+
+_READ: Final[dict[Kind, Callable[[Body], Any]]] = {
+    Kind.BYTE: Body.byte,
+    Kind.TWO_BYTES: Body.number,
+    Kind.FOUR_BYTES: Body.large_number,
+    Kind.VARIABLE: Body.variable_number,
+    Kind.BINARY: Body.binary,
+    Kind.TEXT: Body.text,
+    Kind.PAIR: lambda body: (body.text(), body.text()),
+}
+
+
+def _behind_length(data: bytes) -> bytes:
+    return _UINT16(len(data)) + data
+
+
+_WRITE: Final[dict[Kind, Callable[[Any], bytes]]] = {
+    Kind.BYTE: lambda value: bytes((value,)),
+    Kind.TWO_BYTES: _UINT16,
+    Kind.FOUR_BYTES: _UINT32,
+    Kind.VARIABLE: encode_length,
+    Kind.BINARY: _behind_length,
+    Kind.TEXT: lambda value: _behind_length(value.encode()),
+    Kind.PAIR: lambda value: _behind_length(value[0].encode()) + _behind_length(value[1].encode()),
+}
+
+
+def decode_properties(body: Body, packet: str) -> dict[str, Any]:
+    """Read the Properties of a packet, with their length; return name → value of those that are there.
+
+    :param packet: its name, of ``PACKETS``.
+    :raises MalformedPacket: a Property does not belong to the packet, or is cut short.
+    :raises ProtocolViolation: one is there twice, or has a value that it must not have.
+    """
+    length = body.variable_number()
+    if not length:
+        return {}
+    part, allowed = body.part(length), ALLOWED[packet]
+    found: dict[str, Any] = {}
+    while part:
+        identifier = part.variable_number()
+        row = allowed.get(identifier)
+        if row is None:
+            raise MalformedPacket(f"property {identifier:#04x} in {packet}", "MQTT5-2.2.2-2")
+        value = _READ[row.kind](part)
+        if row.repeatable:
+            _add(found.setdefault(row.name, []), value, row)
+        elif row.name in found:
+            raise ProtocolViolation(f"property {identifier:#04x} twice in {packet}", "MQTT5-2.2.2-2")
+        else:
+            found[row.name] = value
+        if not isinstance(value, (str, bytes, tuple)) and not row.least <= value <= row.most:
+            raise ProtocolViolation(f"{row.name} is {value}", "MQTT5-2.2.2-2")
+    return {name: tuple(value) if type(value) is list else value for name, value in found.items()}
+
+
+def _add(values: list[Any], value: Any, row: Property) -> None:
+    values.append(value)
+    if len(values) > MAX_USER_PROPERTIES:
+        text = f"more than {MAX_USER_PROPERTIES} {row.name} in one packet"
+        raise ProtocolViolation(text, "MQTT5-4.13", ReasonCode.QUOTA_EXCEEDED)
+
+
+def check_response_topic(found: dict[str, Any]) -> None:
+    """Check that a Response Topic is a Topic Name. [MQTT5-3.3.2-14]
+
+    :raises MalformedPacket: it has a wildcard, or is none for another reason.
+    """
+    if (topic := found.get("response_topic")) is not None:
+        check_topic_name(topic)
+
+
+def encode_properties(packet: str, properties: object, **more: object) -> bytes:
+    """Return Properties with their length, in the order of the table.
+
+    :param packet: its name, of ``PACKETS``.
+    :param properties: ``PublishProperties``, ``Properties`` or ``None``: there are none.
+    :param more: name → value of what is not in them.
+    """
+    if properties is None and not more:
+        return b"\0"
+    data = bytearray()
+    for identifier, row in ALLOWED[packet].items():
+        value: Any = more[row.name] if row.name in more else getattr(properties, row.name, None)
+        if value is None:
+            continue
+        write = _WRITE[row.kind]
+        for each in value if row.repeatable else (value,):
+            data.append(identifier)
+            data += write(each)
+    return encode_length(len(data)) + data
