@@ -29,6 +29,7 @@ from platziverse.config import Access, Config
 from platziverse.daemon.database import Database
 from platziverse.daemon.extensions import handler_rows
 from platziverse.daemon.front import Front
+from platziverse.daemon.gone import GoneUsers
 from platziverse.daemon.hands import Hands
 from platziverse.daemon.logins import access_rules, user_tables, who_may_connect
 from platziverse.daemon.machine import fitted, tcp_memory
@@ -215,6 +216,11 @@ class Parts:
         where = without_password(self._config.bus.url)
         away = f"the bus {where} is {bus}" if bus != READY else ""
         return "; ".join(filter(None, (self.database.clock.warning, away)))
+
+    def look_for_gone(self) -> "Deferred[Any]":
+        """End the connections of users that are gone; fires when that is done."""
+        streams = self.pages.events, self.pages.traces
+        return GoneUsers(self._reactor, self.broker, self.authority, streams).look()
 
     def _publish(self, topic: str, payload: bytes, retain: bool = False) -> None:
         self.broker.announce(topic, payload, retain)

@@ -10,7 +10,7 @@ from pathlib import Path
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from platziverse.access.passwords import set_password
+from platziverse.access.passwords import remove_user, set_password
 from tests.commandline import Ran, run
 from tests.integration.daemon import COMMAND, PATIENCE, Daemon, DaemonTestCase, Program
 from tests.postgres.scratch import scratch_server
@@ -37,9 +37,11 @@ class OperatorTests(DaemonTestCase):
         self.addCleanup(program.kill)
         return program
 
-    def connect(self, port: int, client_id: str, topic_filter: str = "") -> paho.Client:
+    def connect(self, port: int, client_id: str, topic_filter: str = "", username: str = "") -> paho.Client:
         """A client that does not come back."""
         client = paho.Client(CallbackAPIVersion.VERSION2, client_id, reconnect_on_failure=False)
+        if username:
+            client.username_pw_set(username, "secret")
         client.connect("127.0.0.1", port)
         client.loop_start()
         self.addCleanup(client.loop_stop)
@@ -82,6 +84,7 @@ class OperatorTests(DaemonTestCase):
         daemon.wait_for("An operator with uid .* ends the connection of 127.0.0.1:.* 'plug'")
         self.assertIn("Client not found with id plug", self.command("clients", "kick", "plug", code=1))
         self.kick_over_http(daemon, port)
+        self.remove(daemon, port, passwords)
         self.assertEqual(daemon.stop(), 0)
         self.assertNotIn("Traceback", daemon.output)
 
@@ -95,6 +98,18 @@ class OperatorTests(DaemonTestCase):
         self.assertTrue(client.is_connected())
         self.assertEqual(self.run_program("curl", *status, "-u", "ana:secret", url), "200")
         daemon.wait_for("User 'ana' of 127.0.0.1:.* ends the connection of")
+
+    def remove(self, daemon: Daemon, port: int, passwords: str) -> None:
+        """A user that is gone after a reload is let go, one that is still there is not."""
+        set_password(passwords, "eve", b"secret")
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.wait_for("Reloaded: .*passwords")
+        eve, ana = (self.connect(port, name, username=name) for name in ("eve", "ana"))
+        remove_user(passwords, "eve")
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.wait_for("1 connections of users that are gone have ended")
+        self.until(partial(self.has_gone, eve))
+        self.assertTrue(ana.is_connected())
 
     def test_any_worker_answers_for_all(self) -> None:
         daemon = self.start("--workers", "2")
