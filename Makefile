@@ -33,9 +33,10 @@ run: $(VENV)/installed $(PAGE)/.package-lock.json
 	@exec $(BIN)/twistd -n --pidfile= platziverse $(ARGS)
 
 # make test ARGS=...         everything that has to pass; ARGS=-n0 in one process, ARGS='-k puback' some of it
+# All of it begins with the coverage of the pure rooms, whose tests have then run.
 test: tools lint $(if $(strip $(ARGS)),,coverage) $(PAGE)/.package-lock.json $(NODE)/.package-lock.json $(NODE_RED)/.package-lock.json
 	@echo "the tests: several minutes for all of them"
-	@$(QUIETLY) $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+	@$(QUIETLY) $(BIN)/python -m pytest $(PARALLEL) $(if $(strip $(ARGS)),$(ARGS),$(addprefix --ignore=tests/,$(PURE)))
 
 # make quick ARGS=...        what needs no database and no socket, in a few seconds
 quick: $(VENV)/installed-test

@@ -29,6 +29,8 @@ from platziverse.config import Access, Config
 from platziverse.daemon.database import Database
 from platziverse.daemon.extensions import handler_rows
 from platziverse.daemon.front import Front
+from platziverse.daemon.gone import GoneUsers
+from platziverse.daemon.hands import Hands
 from platziverse.daemon.logins import access_rules, user_tables, who_may_connect
 from platziverse.daemon.machine import fitted, tcp_memory
 from platziverse.daemon.pages import Pages
@@ -40,7 +42,7 @@ from platziverse.door.upgrade import WebSocketResource
 from platziverse.mqtt.packets import Publish
 from platziverse.net.factory import MQTTFactory
 from platziverse.net.shared import Shared
-from platziverse.postgres.requests import CLEAR_RETAINED, DRAIN, END_SESSION
+from platziverse.postgres.requests import CLEAR_RETAINED, DRAIN, END_SESSION, KICK
 from platziverse.rules.recording import RuleHandler, Tell
 from platziverse.rules.ruleset import RuleSet
 from platziverse.web.metrics import Observations
@@ -82,7 +84,7 @@ class Parts:
         self.shared = Shared(self.broker, reactor, self.observations.ack, self.database)
         self.crowd = self._crowd()
         self.arrivals = Arrivals(self.limits.max_connect_rate, reactor)
-        self.pages = self._pages()
+        self.hands, self.pages = self._pages()
         self.front = self._front()
         self.expiry = LoopingCall(self.broker.expire_sessions)
         self.expiry.clock = reactor
@@ -167,8 +169,9 @@ class Parts:
     def _tell(self, topic: str, make: Callable[[], bytes]) -> None:
         self.broker.tell(topic, make)
 
-    def _pages(self) -> Pages:
-        return Pages(
+    def _pages(self) -> tuple[Hands, Pages]:
+        hands = Hands(self.broker, self.shared, self.database.ask_others)
+        return hands, Pages(
             self._config,
             self._reactor,
             self.database,
@@ -180,6 +183,7 @@ class Parts:
             self.arrivals,
             self.rules,
             self.cluster,
+            hands,
         )
 
     def _front(self) -> Front:
@@ -216,6 +220,11 @@ class Parts:
         away = f"the bus {where} is {bus}" if bus != READY else ""
         return "; ".join(filter(None, (self.database.clock.warning, away)))
 
+    def look_for_gone(self) -> "Deferred[Any]":
+        """End the connections of users that are gone; fires when that is done."""
+        streams = self.pages.events, self.pages.traces
+        return GoneUsers(self._reactor, self.broker, self.authority, streams).look()
+
     def _publish(self, topic: str, payload: bytes, retain: bool = False) -> None:
         self.broker.announce(topic, payload, retain)
 
@@ -226,6 +235,8 @@ class Parts:
             session = self.broker.sessions.get(argument)
             if session is not None:
                 self.broker.drop(session, Reason.ADMINISTRATIVE, "an operator has ended its Session")
+        elif request == KICK:
+            self.hands.asked(argument)
         elif request == DRAIN:
             self.drain()
         elif request == CLEAR_RETAINED:

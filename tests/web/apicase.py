@@ -8,17 +8,22 @@ from twisted.trial.unittest import SynchronousTestCase
 from platziverse.agents.recorder import Recorder
 from platziverse.broker.complaints import Complaints
 from platziverse.daemon.feed import Feed
+from platziverse.daemon.hands import Hands
 from platziverse.ingest.memory import MemoryStore
 from platziverse.ingest.reports import KINDS
 from platziverse.ingest.writer import BatchWriter
 from platziverse.testing import BrokerHarness
-from platziverse.web.api import Api
+from platziverse.web.answers import METHODS
+from platziverse.web.api import Action, Api
+from platziverse.web.clients import Clients
 from platziverse.web.events import Events
 from platziverse.web.exports import Exports
 from platziverse.web.metrics import Observations
 from platziverse.web.overview import Overview
 from platziverse.web.settings import WebSettings
+from platziverse.web.siblings import Siblings
 from platziverse.web.site import make_site
+from platziverse.web.traces import Traces
 from platziverse.web.turns import Turns
 from tests.logs import observe_lines
 from tests.web.browser import Connection, Response
@@ -55,7 +60,20 @@ class ApiCase(SynchronousTestCase):
             "events": self.events.answer,
             "export": self.exports.answer,
         }
-        self.api = Api(self.store, self.harness.broker.sessions, self.harness.now, more)
+        self.siblings = self.make_siblings()
+        hands = Hands(self.harness.broker, self.harness.shared, self.store.ask_others)
+        self.clients = Clients(self.store, self.harness.broker.sessions, hands, self.siblings)
+        self.traces = Traces(
+            self.clock,
+            self.harness.now,
+            hands,
+            self.siblings,
+            self.settings.max_streams,
+            patience,
+            *counted,
+        )
+        actions = {("clients", "trace"): Action(self.traces.answer, METHODS)}
+        self.api = Api(self.store, self.harness.now, self.clients, more, actions)
         self.site = make_site(
             self.clock,
             self.settings,
@@ -64,6 +82,10 @@ class ApiCase(SynchronousTestCase):
             traffic=self.traffic,
             complaints=complaints,
         )
+
+    def make_siblings(self) -> Siblings:
+        """The other workers: there are none."""
+        return Siblings()
 
     def make_overview(self) -> Overview:
         database: Any = FakeDatabase()
