@@ -93,7 +93,7 @@ class Broker:
         self.router = router = Router(authority, traffic, backpressure, self.durable)
         self._route, self._route_retained = router.route, cast("Callable[..., Answer]", router.route_retained)
         self._dispatcher, self._clock, self._match = dispatcher, clock, self.subscriptions.match
-        self._load, self._reads = cast("Deferred[Any]", succeed(0)), DeferredLock()
+        self._load, self._reads = succeed(0), DeferredLock()
         self._reads.acquire()  # the start is the first that reads
         self._destinations = Memo(self._find_destination)  # neither a table nor what is reserved changes
         self.loading = self._prepare(store, wall_clock) if store is not None else None
