@@ -125,7 +125,7 @@ class Loading:
         """Owe nothing to a Session that has ended."""
         self._owed.pop(session, None)
 
-    def stop(self, load: "Deferred[None]") -> None:
+    def stop(self, load: "Deferred[Any]") -> None:
         """Read nothing more; ``load`` is what one of the methods below has returned last."""
         self._stops = True
         load.cancel()
