@@ -148,7 +148,7 @@ class Inherited(Struct, gc=False, frozen=True):
 
 
 class Past(Struct, gc=False, frozen=True):
-    """What ``origin`` owed to the sender up to this position is for Sessions that the receiver has inherited.
+    """The receiver has inherited the Sessions that ``origin`` owed messages to up to this position.
 
     An answer to an Inherited that names the sender, which has come back: one for each origin, then one with
     the number 0, whose position says how many these were.
