@@ -4,7 +4,6 @@ import itertools
 import random
 import signal
 import threading
-import time
 from collections.abc import Generator
 from contextlib import closing
 from typing import Any
