@@ -224,7 +224,7 @@ class DaemonTestCase(SynchronousTestCase):
         self.addCleanup(daemon.kill)
         return daemon
 
-    def database(self) -> tuple[str, str]:
+    def shared_database(self) -> tuple[str, str]:
         """Options for a new database of the server that all tests share: one of its own takes its time."""
         server = scratch_server()
         return "--database", server.dsn(server.create())

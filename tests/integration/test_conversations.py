@@ -65,7 +65,7 @@ def no_delay(client: object, data: object, opened: Any) -> None:
 
 class Paho(DaemonTestCase):
     def setUp(self) -> None:
-        self.port = self.daemon(*self.database()).port()
+        self.port = self.daemon(*self.shared_database()).port()
 
     def start_client(self, client_id: str, clean: bool = True, **options: Any) -> PahoClient:
         client = PahoClient(self.port, client_id, clean, **options)
@@ -171,7 +171,7 @@ class Paho(DaemonTestCase):
 
 class OtherClients(DaemonTestCase):
     def test_mosquitto_clients_at_every_qos(self) -> None:
-        port = str(self.daemon(*self.database()).port())
+        port = str(self.daemon(*self.shared_database()).port())
         for qos in ("0", "1", "2"):
             name = f"sub{qos}"
             common = ("-p", port, "-i", name, "-q", qos, "-t", "m/+")
@@ -186,7 +186,7 @@ class OtherClients(DaemonTestCase):
                 self.assertIn(f"text {number}", receiver.lines)
 
     def test_mosquitto_takes_a_thousand_topics_live_and_retained(self) -> None:
-        port = self.daemon(*self.database()).port()
+        port = self.daemon(*self.shared_database()).port()
         filters = [argument for number in range(TOPICS) for argument in ("-t", f"many/{number}")]
         common = ("-p", str(port), "-q", "2", "-C", str(TOPICS), "-W", "300", "-F", "%t %p %q %r")
         live = self.start_program("mosquitto_sub", *common, "-d", *filters)
@@ -204,7 +204,7 @@ class OtherClients(DaemonTestCase):
         self.assertEqual({line.removesuffix(" 1") for line in kept}, wanted)
 
     def test_mosquitto_keeps_a_session_and_a_will(self) -> None:
-        port = str(self.daemon(*self.database()).port())
+        port = str(self.daemon(*self.shared_database()).port())
         self.run_program("mosquitto_sub", "-p", port, "-i", "kept", "-c", "-q", "1", "-t", "k", "-E")
         self.run_program("mosquitto_pub", "-p", port, "-q", "1", "-t", "k", "-m", "waited")
         got = self.run_program(
@@ -221,7 +221,7 @@ class OtherClients(DaemonTestCase):
         watcher.wait_for("^bye$")
 
     def test_mqtt_js_speaks_every_qos_and_survives_a_restart_of_its_connection(self) -> None:
-        port = str(self.daemon(*self.database()).port())
+        port = str(self.daemon(*self.shared_database()).port())
         output = self.run_program("node", str(ROOT / "tests/integration/conversation.js"), port)
         lines = ["all 3000 messages came, after 2 connects", "all retained messages came", "its Will: gone"]
         self.assertEqual(output.splitlines(), lines)

@@ -51,7 +51,7 @@ def receive(client: socket.socket) -> bytes:
 
 class BadInputs(DaemonTestCase):
     def test_ours_closes_all_that_the_standard_wants_closed(self) -> None:
-        daemon = self.daemon(*self.database())
+        daemon = self.daemon(*self.shared_database())
         port = daemon.ready()
         wrong = [bad.name for bad in DECIDED_AT_ONCE if is_closed(port, bad) != bad.closed]
         self.assertEqual(wrong, [])
@@ -59,7 +59,9 @@ class BadInputs(DaemonTestCase):
 
     def test_silence_and_slowness_end_in_time(self) -> None:
         """Rows 14 and 27; how exactly is shown with a Clock, which no busy machine delays."""
-        port = self.daemon(*self.database(), environ={"PLATZIVERSE_LIMITS_CONNECT_DEADLINE": "4"}).ready()
+        port = self.daemon(
+            *self.shared_database(), environ={"PLATZIVERSE_LIMITS_CONNECT_DEADLINE": "4"}
+        ).ready()
         names = ("silent", "slow", "idle")
         clients = {name: socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) for name in names}
         for client in clients.values():
