@@ -181,6 +181,7 @@ class Parts:
             self.rules,
             self.cluster,
             hands,
+            self.tables,
         )
 
     def _front(self) -> Front:
