@@ -232,7 +232,7 @@ class JoinTests(SynchronousTestCase):
     def joined(self, *pages: Any) -> Any:
         """How several workers are together, as the first of them tells it."""
         siblings: Any = mock.Mock(number=1)
-        siblings.ask.return_value = succeed(list(pages[1:]))
+        siblings.ask.side_effect = lambda path: succeed(list(pages[1:]))
         page = BrokerPage(lambda: {"version": "1", **pages[0]}, siblings)
         page.page()
         return page.page()
