@@ -35,6 +35,7 @@ from platziverse.cluster.frames import (
     Moved,
     NotYours,
     Owed,
+    Past,
     Ready,
     Refused,
     Said,
@@ -359,11 +360,12 @@ _KINDS: Final[dict[type, int]] = {
     Moved: 24,
     Aborted: 25,
     Refused: 26,
+    Past: 27,
 }
 #: Frames that are numbers alone, or nothing.
 _PLAIN: Final[tuple[type[Frame], ...]] = (
     *(Wanted, Ready, Since, Said, Done, Aligned, Stored, Unsure, Inherited, Marked),
-    *(Closed, Followed, Moved, Aborted),
+    *(Closed, Followed, Moved, Aborted, Past),
 )
 _ENCODERS: Final[dict[int, Callable[[Any], bytes]]] = {
     **{_KINDS[frame]: _encode_numbers for frame in _PLAIN},

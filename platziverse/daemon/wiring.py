@@ -131,12 +131,15 @@ class Parts:
         """Join the other daemons, if there is a bus; the Deferred fires when we know their clients."""
         return self.cluster.start() if self.cluster is not None else succeed(None)
 
-    def load(self) -> "Deferred[None]":
+    def load(self) -> "Deferred[Any]":
         """Load what is stored; then the other daemons get to know our Sessions."""
         loaded = self.broker.load()
         if (cluster := self.cluster) is not None:
-            loaded.addCallback(lambda _: cluster.loaded())
+            loaded.addCallback(self._loaded, cluster)
         return loaded
+
+    def _loaded(self, sessions: int, cluster: Cluster) -> None:
+        cluster.loaded(sessions)
 
     def part(self) -> "Deferred[None]":
         """Leave the other daemons."""
@@ -261,7 +264,10 @@ class Parts:
         log.warn(text)
         self.recorder.presence.forget()  # the heir has told everybody that they are gone
         if self.database.sessions is not None:
-            self.broker.begin_anew().addErrback(self._not_read)
+            loaded = self.broker.begin_anew()
+            if (cluster := self.cluster) is not None:
+                loaded.addCallback(self._loaded, cluster)
+            loaded.addErrback(self._not_read)
         self.shared.hold_all()
         self.shared.close_all(Reason.SHUTTING_DOWN, "other daemons have taken over from this one")
 
