@@ -59,6 +59,7 @@ class Broker:
     """
 
     moving: Moving | None = None
+    _listening: Listening | None = None
 
     def __init__(
         self,
@@ -92,7 +93,7 @@ class Broker:
         self.router = router = Router(authority, traffic, backpressure, self.durable)
         self._route, self._route_retained = router.route, cast("Callable[..., Answer]", router.route_retained)
         self._dispatcher, self._clock, self._match = dispatcher, clock, self.subscriptions.match
-        self._load, self._reads, self._listening = succeed(None), DeferredLock(), cast(Listening | None, None)
+        self._load, self._reads = succeed(0), DeferredLock()
         self._reads.acquire()  # the start is the first that reads
         self._destinations = Memo(self._find_destination)  # neither a table nor what is reserved changes
         self.loading = self._prepare(store, wall_clock) if store is not None else None
@@ -139,7 +140,7 @@ class Broker:
             restoring = partial(self._restoring, self._records.durable.wall_clock)
             self.moving = Moving(self.sessions, self._subscribing, self.clients, self._records, restoring)
 
-    def load(self) -> "Deferred[None]":
+    def load(self) -> "Deferred[int]":
         """Read what the store has; see :meth:`Loading.load`. Until that is done some clients have to wait."""
         if self.loading is not None:
             self._load = self.loading.load().addBoth(self._has_read)
@@ -162,11 +163,10 @@ class Broker:
         self._hold()
         return self._reads.run(self._read_again, lambda loading: loading.inherit(taken, restored))
 
-    def begin_anew(self) -> "Deferred[None]":
+    def begin_anew(self) -> "Deferred[int]":
         """Forget everything, let all clients go, and load what is still ours: others have taken over.
 
-        The Sessions of before are at once no more than memory: nothing that happens to them is saved, and
-        their Wills are the others' to publish.
+        The Sessions of before are no more than memory: nothing is saved, and their Wills are the others'.
         """
         assert self.durable is not None
         self.durable.save_all()
@@ -175,7 +175,7 @@ class Broker:
             self.durable.abandon(session)
         return self._reads.run(self._read_again, Loading.load_anew)
 
-    def _read_again(self, read: "Callable[[Loading], Deferred[None]]") -> "Deferred[None]":
+    def _read_again(self, read: "Callable[[Loading], Deferred[Any]]") -> "Deferred[Any]":
         self._hold()
         assert self.loading is not None
         self._load = read(self.loading)

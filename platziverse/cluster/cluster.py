@@ -163,14 +163,17 @@ class Cluster:
             return self._until
         return self._until - START + QUIET
 
-    def loaded(self) -> None:
-        """Let the others know our durable Sessions, which are in memory now, and take what they are owed."""
+    def loaded(self, sessions: int) -> None:
+        """Let the others know our durable Sessions, which are in memory now, and take what they are owed.
+
+        :param sessions: how many were read.
+        """
         self._is_loaded = True
         for peer in self.peers.values():
             if peer.wants:
                 self.announcing.introduce(peer)
         if self.linking is not None:
-            self.linking.loaded()
+            self.linking.loaded(not sessions)
 
     def stop(self) -> "Deferred[None]":
         """Leave the others; what they owe us is read at the next start, or by an heir."""
@@ -220,7 +223,7 @@ class Cluster:
         peer.asked = peer.missing = True
         self._ask(peer)
         if self.linking is not None:
-            self.inheriting.back(peer.number)
+            self.linking.legacies.back(peer.number)
             self.linking.ask(peer.number)
 
     def left(self, number: int, dead: bool) -> None:
@@ -252,6 +255,7 @@ class Cluster:
         self.announcing.answered()
         self.peers.know_ourselves()
         if self.linking is not None:
+            self._is_loaded = False
             self.routing.delaying.begin_anew()
             self.inheriting.begin_anew()
             self.linking.begin_anew()
@@ -295,7 +299,9 @@ class Cluster:
         return peer
 
     def _was_inherited(self, peer: Peer, frame: Inherited) -> None:
-        if frame.daemon not in self.peers and not peer.asked:  # or we may not know what its heir listens to
+        if frame.daemon == self.peers.number and self.linking is not None:
+            self.linking.tell_past(peer.number)
+        elif frame.daemon not in self.peers and not peer.asked:  # or we may not know what it listens to
             self.interest.drop(frame.daemon)
 
     def lost(self, origin: int) -> None:

@@ -34,6 +34,7 @@ from platziverse.cluster.frames import (
     Moved,
     NotYours,
     Owed,
+    Past,
     Ready,
     Refused,
     Said,
@@ -351,12 +352,13 @@ _KINDS: Final[dict[type, int]] = {
     Moved: 24,
     Aborted: 25,
     Refused: 26,
-    Several: 27,
+    Past: 27,
+    Several: 28,
 }
 #: Frames that are numbers alone, or nothing.
 _PLAIN: Final[tuple[type[Frame], ...]] = (
     *(Wanted, Ready, Since, Said, Done, Aligned, Stored, Unsure, Inherited, Marked),
-    *(Closed, Followed, Moved, Aborted),
+    *(Closed, Followed, Moved, Aborted, Past),
 )
 _ENCODERS: Final[dict[int, Callable[[Any], bytes]]] = {
     **{_KINDS[frame]: _encode_numbers for frame in _PLAIN},
@@ -373,7 +375,7 @@ _ENCODERS: Final[dict[int, Callable[[Any], bytes]]] = {
     20: _encode_let_go,
     23: _encode_free,
     26: _encode_refused,
-    27: _encode_several,
+    28: _encode_several,
 }
 _DECODERS: Final[dict[int, Callable[[Reader], Frame]]] = {
     **{_KINDS[frame]: partial(_decode_numbers, frame) for frame in _PLAIN},
@@ -389,5 +391,5 @@ _DECODERS: Final[dict[int, Callable[[Reader], Frame]]] = {
     20: _decode_let_go,
     23: _decode_free,
     26: _decode_refused,
-    27: _decode_several,
+    28: _decode_several,
 }

@@ -157,6 +157,17 @@ class Inherited(Struct, gc=False, frozen=True):
     daemon: int
 
 
+class Past(Struct, gc=False, frozen=True):
+    """The receiver has inherited the Sessions that ``origin`` owed messages to up to this position.
+
+    An answer to an Inherited that names the sender, which has come back: one for each origin, then one with
+    the number 0, whose position says how many these were.
+    """
+
+    origin: int
+    position: int
+
+
 class Mine(Struct, gc=False, frozen=True):
     """A client has connected to the sender with this Client Identifier.
 
@@ -285,6 +296,7 @@ Frame: TypeAlias = (
     | Stored
     | Unsure
     | Inherited
+    | Past
     | Mark
     | Marked
     | LetGo

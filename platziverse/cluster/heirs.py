@@ -5,7 +5,7 @@ as soon as they know what it listens to: for some moments one message is owed to
 position in both links, so it is known again. Decided in ADR 0171.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeAlias
 
 from attrs import define, field
@@ -25,11 +25,14 @@ class _Estate:
     :ivar present: numbers of our own Sessions when we began to take over.
     :ivar sessions: numbers of those that were its.
     :ivar announced: number of what we have said when all of them were in memory; ``None``: they are not.
+    :ivar bounds: it has come back: origin → position up to which what it was owed is for them; ``None``: it
+        is dead, and all is.
     """
 
     present: frozenset[int]
     sessions: frozenset[int] = field(factory=frozenset)
     announced: int | None = None
+    bounds: Mapping[int, int] | None = None
 
 
 class Heirs:
@@ -58,7 +61,8 @@ class Heirs:
         """Note the numbers of the Sessions that are ours now; some that were before may be among them."""
         estate = self._estates.get(daemon)
         if estate is not None:
-            estate.sessions, estate.announced = frozenset(sessions) - estate.present, None
+            estate.sessions |= frozenset(sessions) - estate.present
+            estate.announced = estate.bounds = None
 
     def has(self, daemon: int) -> bool:
         """Return whether any Session of a daemon is ours."""
@@ -74,8 +78,13 @@ class Heirs:
         if estate is not None:
             estate.announced = announced
 
+    def bound(self, daemon: int, bounds: Mapping[int, int]) -> None:
+        """Note that a daemon has come back, and what it was owed before; see :class:`_Estate`."""
+        if daemon in self._estates:
+            self._estates[daemon].bounds = bounds
+
     def settle(self, daemon: int) -> None:
-        """Forget a daemon that nobody owes anything, or that has come back."""
+        """Forget a daemon to which nothing is owed any more that is for Sessions of ours."""
         self._estates.pop(daemon, None)
 
     def clear(self) -> None:
@@ -95,7 +104,7 @@ class Heirs:
         for daemon, estate in self._estates.items():
             if estate.announced is None:
                 hidden |= estate.sessions
-            else:
+            elif estate.bounds is None or position <= estate.bounds.get(origin, 0):
                 rows.append((link(origin, daemon), position))
         return _without(receivers, hidden), tuple(rows)
 

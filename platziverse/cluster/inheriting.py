@@ -31,7 +31,7 @@ class Inheriting:
         self._broker, self._linking, self._peers = broker, linking, peers
         self._interest, self._announcing, self._heirs = interest, announcing, heirs
         if linking is not None:
-            linking.settled = heirs.settle
+            linking.legacies.heirs = heirs
 
     def inherit(self, daemon: int, taken: "Deferred[Sequence[int]]") -> "Deferred[None]":
         """Have the Sessions of a dead daemon, and all that is owed to them; see :meth:`Broker.inherit`."""
@@ -58,13 +58,7 @@ class Inheriting:
 
     def _inherit(self, _: object, daemon: int) -> None:
         if self._linking is not None and daemon not in self._peers:
-            self._linking.inherited(daemon)
-
-    def back(self, daemon: int) -> None:
-        """Leave to a daemon that has come back what is owed to it."""
-        self._heirs.settle(daemon)
-        if self._linking is not None:
-            self._linking.back(daemon)
+            self._linking.legacies.add(daemon)
 
     def begin_anew(self) -> None:
         """Forget what we had inherited: others own it."""

@@ -1,6 +1,6 @@
 """Legacy: what is owed to a dead daemon whose Sessions are ours now, and not to us as well."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
@@ -11,6 +11,7 @@ from platziverse.broker.durable import RETRY, Durable
 from platziverse.broker.interfaces import Answer
 from platziverse.broker.records import Acknowledged, StoredMessage, ends_of, link
 from platziverse.cluster.frames import Owed
+from platziverse.cluster.links import ALL
 
 #: Messages that are read at once.
 PAGE: Final = 100
@@ -28,6 +29,8 @@ class Legacy:
     :param ours: our number.
     :param route: hands a message to our clients; it is given the row that theirs take the place of.
     :param complain: is told why rows could not be read, or a message not be saved.
+    :ivar bounds: the daemon has come back: origin → position up to which rows are for these Sessions;
+        ``None``: it is dead, and all of them are.
     """
 
     def __init__(
@@ -38,13 +41,14 @@ class Legacy:
         route: Callable[[Owed, tuple[int, int]], Answer],
         complain: Callable[[Failure], None],
     ) -> None:
+        self.bounds: Mapping[int, int] | None = None
         self._daemon, self._ours, self._durable = daemon, ours, durable
         self._route, self._complain = route, complain
         self._asked: list[Deferred[bool]] = []
         self._reads = self._stopped = False
 
     def read(self) -> "Deferred[bool]":
-        """Take the rows that are there from now on; the Deferred fires with whether there were any."""
+        """Take the rows that are there from now on; the Deferred fires with whether any are left."""
         asked: Deferred[bool] = Deferred()
         self._asked.append(asked)
         if not self._reads:
@@ -64,9 +68,7 @@ class Legacy:
         while self._asked and not self._stopped:
             asked, self._asked = self._asked, []
             try:
-                links = yield self._durable.links(self._daemon)
-                for number in links:
-                    yield from self._read_link(number)
+                left = yield from self._read_links()
             except Exception:
                 self._complain(Failure())
                 self._asked = [*asked, *self._asked]
@@ -74,16 +76,30 @@ class Legacy:
                 continue
             for one in asked:
                 if not one.called:
-                    one.callback(bool(links))
+                    one.callback(left)
         self._reads = False
 
-    def _read_link(self, number: int) -> _Steps:
-        after, both = 0, link(ends_of(number)[0], self._ours)
+    def _read_links(self) -> _Steps:
+        """Return whether any row is left."""
+        left = False
+        for number in (yield self._durable.links(self._daemon)):
+            origin = ends_of(number)[0]
+            yield from self._read_link(number, origin)
+            left = bool((yield self._durable.page(number, 0, self._through(origin), 1))) or left
+        return left
+
+    def _through(self, origin: int) -> int:
+        return ALL if self.bounds is None else self.bounds.get(origin, 0)
+
+    def _read_link(self, number: int, origin: int) -> _Steps:
+        after, both = 0, link(origin, self._ours)
         while rows := (yield self._durable.unshared(number, both, after, PAGE)):
+            after, through = rows[-1].position, self._through(origin)  # it may have come back meanwhile
             if self._stopped:
                 return
-            after = rows[-1].position
-            yield DeferredList([self._cross(number, row) for row in rows])
+            yield DeferredList([self._cross(number, row) for row in rows if row.position <= through])
+            if after > through:
+                return
 
     def _cross(self, number: int, row: StoredMessage) -> "Deferred[Any]":
         place = number, row.position

@@ -4,9 +4,8 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, TimeoutError, inlineCallbacks
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, inlineCallbacks
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from platziverse.broker.durable import Durable
@@ -17,16 +16,16 @@ from platziverse.cluster.frames import (
     Align,
     Aligned,
     Done,
-    Inherited,
     Mark,
     Marked,
     Owed,
+    Past,
     Stored,
     Unsure,
 )
 from platziverse.cluster.interest import MASKS, Interest, key_of
-from platziverse.cluster.legacy import Legacy
-from platziverse.cluster.links import Link, Serials
+from platziverse.cluster.legacies import Legacies
+from platziverse.cluster.links import ALL, Link, Serials
 from platziverse.cluster.peers import Peer, Peers
 from platziverse.mqtt.memo import Memo
 
@@ -36,8 +35,8 @@ PAGE: Final = 2000
 ASK: Final = 1.0
 #: Seconds after which links to a daemon whose Sessions are ours are read again, and rows are looked for.
 READ_AGAIN: Final = 5.0
-#: Seconds after which rows are looked for that were there a moment ago.
-SOON: Final = 0.1
+#: Seconds in which an heir asks what we were owed before, if there is one and all daemons answer.
+HEIRLESS: Final = 15.0
 
 
 class Linking:
@@ -46,7 +45,7 @@ class Linking:
     Nothing of it is there without a store.
 
     :param route: hands a message of another daemon to our clients.
-    :ivar settled: called with a dead daemon whose Sessions are ours, when nothing is owed to it any more.
+    :ivar legacies: of dead daemons whose Sessions are ours.
     """
 
     def __init__(
@@ -59,15 +58,15 @@ class Linking:
     ) -> None:
         self._durable, self._peers, self._clock = durable, peers, clock
         self._route, self._complain = route, complain
-        self.settled: Callable[[int], object] = lambda daemon: None
+        self.legacies = Legacies(durable, peers, clock, route, self._cannot_read, self.catch_up)
         self._links: dict[int, Link] = {}
         self._crossings: dict[int, Crossing] = {}
         self._asked: dict[int, float] = {}
-        # Daemon whose Sessions are ours → when links to it were read, and what reads them.
-        self._inherited: dict[int, tuple[float, Legacy]] = {}
         # Mask of the bus → links to its daemons.
         self._of: Memo[int, list[Link]] = Memo(self._links_of, MASKS, lambda mask, links: 1)
         self._loaded = False
+        # We have begun without a durable Session: rows of before are for an heir, heard of last then.
+        self._has_heir, self._heard = False, 0.0
         # When rows were looked for that are owed to us; daemon → position up to which we had it all then.
         self._looked, self._seen = 0.0, dict[int, int]()
         self._interest: Interest | None = None
@@ -122,9 +121,14 @@ class Linking:
 
     # -- from the others -------------------------------------------------------------------------
 
-    def loaded(self) -> None:
-        """Take what is owed to our Sessions: they are there."""
-        self._loaded = True
+    def loaded(self, has_heir: bool) -> None:
+        """Take what is owed to our Sessions: they are there.
+
+        :param has_heir: none of them is ours that was before; what was owed to them is for an heir, if there
+            is one. ADR 0172.
+        """
+        self._loaded, self._has_heir, self._heard = True, has_heir, self._clock.seconds()
+        self._crossings.clear()  # of copies that came before, and were not taken
         for number in self._peers:
             self.ask(number)
         self._durable.links(self._peers.number).addCallbacks(self._left_rows, self._cannot_read)
@@ -134,7 +138,11 @@ class Linking:
         for number in links:
             origin, _ = ends_of(number)
             if origin not in self._peers and origin not in self._crossings:
-                self._crossing(origin).read_all()
+                crossing = self._crossing(origin)
+                if self._has_heir:
+                    crossing.past = ALL
+                else:
+                    crossing.read_all()
 
     def ask(self, number: int) -> None:
         """Ask a daemon from where on it sends copies, unless our Sessions are not there yet."""
@@ -146,9 +154,31 @@ class Linking:
         found = self._crossings.get(number)
         if found is None:
             tell, cannot = partial(self._peers.tell, number), self._cannot_read
-            name = link(number, self._peers.number)
-            found = self._crossings[number] = Crossing(name, self._durable, self._route, tell, cannot)
+            name, past = link(number, self._peers.number), None if self._has_heir else 0
+            found = self._crossings[number] = Crossing(name, self._durable, self._route, tell, cannot, past)
         return found
+
+    def tell_past(self, heir: int) -> None:
+        """Tell an heir up to where rows are for Sessions that were ours."""
+        self._heard = self._clock.seconds()
+        if self._loaded:
+            known = [(origin, one.past) for origin, one in self._crossings.items() if one.past is not None]
+            for origin, position in known:
+                self._peers.tell(heir, Past(origin, position))
+            self._peers.tell(heir, Past(0, len(known)))
+
+    def past(self, peer: Peer, frame: Past) -> None:
+        """Take what a daemon whose Sessions are ours was owed before it came back."""
+        self.legacies.past(peer, frame)
+
+    def _look_for_heir(self, now: float) -> None:
+        """Take what was owed to us before when no heir has asked for it, though all daemons answer."""
+        if any(number not in self._crossings or self._crossings[number].is_asking for number in self._peers):
+            self._heard = now
+        elif self._heard + HEIRLESS <= now:
+            self._has_heir = False
+            for crossing in self._crossings.values():
+                crossing.take_past()
 
     def _cannot_read(self, failure: Failure) -> None:
         text = "What other daemons owe to our Sessions is late: " + failure.getErrorMessage()
@@ -184,7 +214,7 @@ class Linking:
         """
         self._marks += 1
         number = self._marks
-        untold = list(self._inherited)
+        untold = self.legacies.daemons
         asked = self._marked[number] = {origin: Deferred() for origin in self._peers}
         self._peers.send(self._peers.everybody, Mark(number, tuple(untold)))
         serials: dict[int, int] = {}
@@ -199,21 +229,8 @@ class Linking:
         for crossing in list(self._crossings.values()):
             yield crossing.when_read()
         for daemon in untold:
-            yield from self._settle(daemon)
+            yield from self.legacies.settle(daemon, list(self._crossings.values()))
         return serials
-
-    def _settle(self, daemon: int) -> "Generator[Deferred[Any], Any, None]":
-        """Take all that is owed to a dead daemon, to which nobody owes anything more."""
-        for crossing in list(self._crossings.values()):  # what was taken before its Sessions were there
-            yield crossing.when_done(crossing.last)
-        while daemon in self._inherited and (yield self._inherited[daemon][1].read()):
-            yield deferLater(self._clock, SOON)  # a row of a message that we have may be on its way out
-        self._forget(daemon)
-
-    def _forget(self, daemon: int) -> None:
-        if daemon in self._inherited:
-            self._inherited.pop(daemon)[1].stop()
-            self.settled(daemon)
 
     def cuts(self, serials: Mapping[int, int]) -> dict[int, int]:
         """Return daemon → position up to which its messages were taken by now, our own number included.
@@ -234,7 +251,7 @@ class Linking:
         if frame.inherited and peer.asked:
             return  # we may not know what it listens to for them; it asks again
         for daemon in frame.inherited:
-            if self._interest is not None and daemon not in self._peers:
+            if self._interest is not None and not (daemon in self._peers or daemon == self._peers.number):
                 self._interest.drop(daemon)
         owing = [
             one
@@ -273,27 +290,10 @@ class Linking:
         if self._loaded:
             self._crossing(number).read_all()
 
-    def inherited(self, daemon: int) -> None:
-        """Take what is owed to a daemon whose Sessions are ours now, from time to time until it comes back.
-
-        Whoever has not heard of it yet writes more.
-        """
-        if daemon not in self._inherited:
-            ours, durable = self._peers.number, self._durable
-            legacy = Legacy(daemon, ours, durable, self._route, self._cannot_read)
-            self._inherited[daemon] = 0.0, legacy
-        self._inherit(daemon, self._inherited[daemon][1])
-
-    def _inherit(self, daemon: int, legacy: Legacy) -> None:
-        self._inherited[daemon] = self._clock.seconds(), legacy
-        self._peers.send(self._peers.everybody, Inherited(daemon))
-        legacy.read().addErrback(_ignore)
-        self.catch_up().addTimeout(READ_AGAIN, self._clock).addErrback(_ignore)
-
     def begin_anew(self) -> None:
         """Forget all positions: we have another incarnation, and others own what was ours."""
-        for daemon in list(self._inherited):
-            self._forget(daemon)
+        self._loaded = False
+        self.legacies.clear()
         self._links.clear()
         self._crossings.clear()
         self._of.clear()
@@ -301,6 +301,8 @@ class Linking:
     def look(self) -> None:
         """Ask those again that have not answered, or say nothing; called every second."""
         now = self._clock.seconds()
+        if self._has_heir:
+            self._look_for_heir(now)
         if self._loaded and self._looked + READ_AGAIN <= now:
             self._looked = now
             self._durable.links(self._peers.number).addCallbacks(self._found_rows, self._cannot_read)
@@ -308,13 +310,7 @@ class Linking:
             if crossing.is_asking and number in self._peers and self._asked.get(number, 0.0) + ASK <= now:
                 self._asked[number] = now
                 crossing.try_again()
-        for daemon, (read, legacy) in list(self._inherited.items()):
-            if read + READ_AGAIN <= now:
-                self._inherit(daemon, legacy)
-
-    def back(self, daemon: int) -> None:
-        """Leave to a daemon that has come back what is owed to it."""
-        self._forget(daemon)
+        self.legacies.look()
 
     def _found_rows(self, links: "list[int]") -> None:
         """Ask daemons that owe us something, and have sent nothing lately: they may not reach the bus."""
@@ -322,11 +318,6 @@ class Linking:
             if origin in self._peers and self._seen.get(origin) == self._crossing(origin).last:
                 self.ask(origin)
         self._seen = {origin: crossing.last for origin, crossing in self._crossings.items()}
-
-
-def _ignore(failure: Failure) -> None:
-    """Do nothing: it is tried again."""
-    failure.trap(CancelledError, TimeoutError)
 
 
 #: What a frame of another daemon does here.
@@ -339,4 +330,5 @@ LINKS: Final[dict[type, Callable[[Linking, Peer, Any], None]]] = {
     Unsure: Linking.unsure,
     Mark: Linking.mark,
     Marked: Linking.marked,
+    Past: Linking.past,
 }

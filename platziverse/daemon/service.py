@@ -103,7 +103,7 @@ class Daemon(Service):
         self._parts = parts = Parts(config, reactor)
         self._listeners = Listeners(reactor, parts.crowd)
         self._supervisor = Supervisor(reactor, self._status)
-        use = self._use_levels, parts.use_rules
+        use = self._use_levels, parts.use_rules, parts.look_for_gone
         self._reload = Reload(config, reread, parts.authority, parts.front, *use)
         self._log: LineLog | None = None
         self._drains = False

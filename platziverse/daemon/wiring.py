@@ -29,6 +29,7 @@ from platziverse.config import Access, Config
 from platziverse.daemon.database import Database
 from platziverse.daemon.extensions import handler_rows
 from platziverse.daemon.front import Front
+from platziverse.daemon.gone import GoneUsers
 from platziverse.daemon.hands import Hands
 from platziverse.daemon.logins import access_rules, user_tables, who_may_connect
 from platziverse.daemon.machine import fitted, tcp_memory
@@ -130,12 +131,15 @@ class Parts:
         """Join the other daemons, if there is a bus; the Deferred fires when we know their clients."""
         return self.cluster.start() if self.cluster is not None else succeed(None)
 
-    def load(self) -> "Deferred[None]":
+    def load(self) -> "Deferred[Any]":
         """Load what is stored; then the other daemons get to know our Sessions."""
         loaded = self.broker.load()
         if (cluster := self.cluster) is not None:
-            loaded.addCallback(lambda _: cluster.loaded())
+            loaded.addCallback(self._loaded, cluster)
         return loaded
+
+    def _loaded(self, sessions: int, cluster: Cluster) -> None:
+        cluster.loaded(sessions)
 
     def part(self) -> "Deferred[None]":
         """Leave the other daemons."""
@@ -180,6 +184,7 @@ class Parts:
             self.rules,
             self.cluster,
             hands,
+            self.tables,
         )
 
     def _front(self) -> Front:
@@ -215,6 +220,11 @@ class Parts:
         where = without_password(self._config.bus.url)
         away = f"the bus {where} is {bus}" if bus != READY else ""
         return "; ".join(filter(None, (self.database.clock.warning, away)))
+
+    def look_for_gone(self) -> "Deferred[Any]":
+        """End the connections of users that are gone; fires when that is done."""
+        streams = self.pages.events, self.pages.traces
+        return GoneUsers(self._reactor, self.broker, self.authority, streams).look()
 
     def _publish(self, topic: str, payload: bytes, retain: bool = False) -> None:
         self.broker.announce(topic, payload, retain)
@@ -254,7 +264,10 @@ class Parts:
         log.warn(text)
         self.recorder.presence.forget()  # the heir has told everybody that they are gone
         if self.database.sessions is not None:
-            self.broker.begin_anew().addErrback(self._not_read)
+            loaded = self.broker.begin_anew()
+            if (cluster := self.cluster) is not None:
+                loaded.addCallback(self._loaded, cluster)
+            loaded.addErrback(self._not_read)
         self.shared.hold_all()
         self.shared.close_all(Reason.SHUTTING_DOWN, "other daemons have taken over from this one")
 

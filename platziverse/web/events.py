@@ -260,6 +260,19 @@ class Events:
         for wanted in list(self._streams):
             self._end(wanted)
 
+    @property
+    def usernames(self) -> set[str]:
+        """The names of those who read."""
+        return {name for wanted in self._streams if (name := wanted.reader.username) is not None}
+
+    def end_of(self, username: str) -> int:
+        """End the streams of a reader; return how many."""
+        theirs = [wanted for wanted in self._streams if wanted.reader.username == username]
+        count = sum(len(self._streams[wanted]) for wanted in theirs)
+        for wanted in theirs:
+            self._end(wanted)
+        return count
+
     def _end(self, wanted: Wanted) -> None:
         """End the streams of those who want this, at the end of the daemon or of what they may."""
         for stream in list(self._streams[wanted]):

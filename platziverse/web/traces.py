@@ -12,6 +12,7 @@ from platziverse.web.events import ALIVE, INTERVAL, SIGN_OF_LIFE, event_of
 from platziverse.web.interfaces import Complaints, Row
 from platziverse.web.operators import who
 from platziverse.web.query import Query
+from platziverse.web.readers import reader_of
 from platziverse.web.siblings import Siblings
 from platziverse.web.streams import Places, Writing
 
@@ -66,6 +67,18 @@ class Traces:
         query.only()
         return TraceStream(self, client_id)
 
+    @property
+    def usernames(self) -> set[str]:
+        """The names of those who read."""
+        return {stream.username for stream in self.open if stream.username is not None}
+
+    def end_of(self, username: str) -> int:
+        """End the streams of a reader; return how many."""
+        theirs = [stream for stream in self.open if stream.username == username]
+        for stream in theirs:
+            stream.finish()
+        return len(theirs)
+
     def stop(self) -> None:
         """End all of them."""
         for stream in list(self.open):
@@ -73,7 +86,12 @@ class Traces:
 
 
 class TraceStream:
-    """A TraceStream is one open answer. The trace ends with it, not with the connection of the client."""
+    """A TraceStream is one open answer. The trace ends with it, not with the connection of the client.
+
+    :ivar username: of the reader.
+    """
+
+    username: str | None = None
 
     def __init__(self, traces: Traces, client_id: str) -> None:
         self._traces, self._client_id = traces, client_id
@@ -88,6 +106,7 @@ class TraceStream:
         """Begin to answer. :raises HTTPError: there is no room."""
         traces = self._traces
         traces.places.take(request)
+        self.username = reader_of(request).username
         request.setHeader(b"Content-Type", b"text/event-stream; charset=utf-8")
         request.setHeader(b"X-Accel-Buffering", b"no")
         self._writing = Writing(request, traces.clock, traces.patience, lambda: None, self._ended)

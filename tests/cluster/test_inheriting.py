@@ -12,7 +12,7 @@ from platziverse.broker.records import Queued, link
 from platziverse.broker.session import Session
 from platziverse.broker.subscriptions import Match
 from platziverse.cluster.codec import encode
-from platziverse.cluster.frames import Inherited, Mark, Message
+from platziverse.cluster.frames import Inherited, Mark, Message, Past
 from platziverse.cluster.heirs import Heirs
 from platziverse.testing import BrokerHarness, MemorySessionStore
 from tests.cluster import test_links
@@ -189,6 +189,100 @@ class AgainTests(Case):
         self.assertEqual(heirs.of_row((link(1, 3), 1), ()), ((), ((link(1, 3), 1),)))
 
 
+class BackTests(Case):
+    """The dead daemon comes back while its heir has not taken everything."""
+
+    def come_back(self) -> Daemon:
+        self.shares[2] = Share(self.table, 2)
+        self.two = self.begin(2)
+        self.settle()
+        return self.two
+
+    def read(self) -> None:
+        """Have the heir read what it has asked for."""
+        self.shares[3].slow = False
+        self.shares[3].answer()
+        self.daemons.advance(2)
+
+    def inherit_slowly(self) -> None:
+        self.shares[3].slow = True
+        self.successResultOf(self.inherit())
+        self.settle()
+
+    def test_it_leaves_to_its_heir_what_it_was_owed(self) -> None:
+        self.die()
+        self.publisher.publish("a", b"x", 2, 1)
+        self.inherit_slowly()
+        self.come_back()
+        self.daemons.advance(20)
+        self.assertEqual(self.rows(), [b"x"])
+        self.read()
+        self.assertEqual(self.rows(), [])
+        self.assertEqual(self.got(), [b"x"])
+
+    def test_what_it_is_owed_from_now_on_is_its_own(self) -> None:
+        self.die()
+        self.publisher.publish("a", b"x", 2, 1)
+        self.inherit_slowly()
+        self.come_back()
+        self.two.listening("new", "a", 2, clean_session=False).lose()
+        self.shares[2].held = True
+        self.publisher.publish("a", b"y", 2, 2)
+        self.settle()
+        self.assertEqual(self.rows(), [b"x", b"y"])
+        self.read()
+        self.assertEqual(self.rows(), [b"y"])
+        self.shares[2].resume()
+        self.settle()
+        self.assertEqual(self.got(self.two, "new"), [b"y"])
+        self.assertEqual(self.got(), [b"x", b"y"])
+
+    def test_while_it_hears_nobody_it_reads_nothing(self) -> None:
+        self.die()
+        self.publisher.publish("a", b"x", 2, 1)
+        self.inherit_slowly()
+        self.shares[2] = Share(self.table, 2)
+        self.two = self.daemons.begin(2, sessions=self.shares[2])
+        self.two.bus.ear.deaf = True
+        self.two.cluster.lost(1)
+        self.daemons.advance(20)
+        self.assertEqual(self.rows(), [b"x"])
+        self.two.bus.ear.deaf = False
+        self.daemons.advance(2)
+        self.read()
+        self.assertEqual(self.got(), [b"x"])
+
+    def test_what_a_daemon_has_left_that_is_dead_too_is_its_heirs(self) -> None:
+        self.die()
+        self.publisher.publish("a", b"x", 2, 1)
+        self.settle()
+        self.shares[1].kill()
+        self.daemons.members.leave(1, dead=True)
+        self.inherit_slowly()
+        self.come_back()
+        self.read()
+        self.assertEqual(self.rows(), [])
+        self.assertEqual(self.got(), [b"x"])
+
+    def test_what_it_says_counts_if_nothing_of_it_is_lost(self) -> None:
+        self.die()
+        self.publisher.publish("a", b"x", 2, 1)
+        self.inherit_slowly()
+        self.three.bus.ear.deaf = True
+        self.come_back()
+        for frame in (Past(1, 1 << 60), Past(0, 2)):
+            self.three.cluster.frame(2, encode(frame, 2))
+        self.read()
+        self.assertEqual(self.rows(), [b"x"])
+        for frame in (Past(1, 1 << 60), Past(3, 1 << 60), Past(0, 2)):
+            self.three.cluster.frame(2, encode(frame, 2))
+        self.daemons.advance(2)
+        self.assertEqual(self.rows(), [])
+        self.three.bus.ear.deaf = False
+        self.daemons.advance(6)
+        self.three.cluster.frame(2, encode(Past(1, 1 << 60), 2))  # of whom nothing is ours any more
+
+
 class HeirsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.heirs = Heirs(lambda: 3)
@@ -244,6 +338,14 @@ class Ledger(test_links.Ledger):
     def living(self) -> list[int]:
         return [number for number in (1, 2, 3) if number != self.dead]
 
+    @property
+    def heirs_are_busy(self) -> bool:
+        """Whether something of a daemon that was dead may be left to take; then its heir does not die."""
+        linkings = [self.all[number].cluster.linking for number in self.living]
+        if not all(self.all[number].started.called for number in self.living):
+            return True
+        return any(one.legacies.daemons for one in linkings if one is not None)
+
     def home(self, number: int) -> int:
         """The daemon that has the Session of client ``number``."""
         return self.table.owners[number]
@@ -265,7 +367,7 @@ class Ledger(test_links.Ledger):
     @rule(number=st.sampled_from([1, 2, 3]))
     def kill(self, number: int) -> None:
         """Kill a daemon, which begins anew at once: it is not the only one that others have left."""
-        if not self.dead:
+        if not self.dead and not self.heirs_are_busy:
             self.leave(number)
             self.begin(number)
 
@@ -283,7 +385,7 @@ class Ledger(test_links.Ledger):
     @rule(number=st.sampled_from([1, 2, 3]), late=st.booleans())
     def die(self, number: int, late: bool) -> None:
         """Kill a daemon, of which another one has the Sessions."""
-        if self.dead or not all(daemon.started.called for daemon in self.all.values()):
+        if self.dead or self.heirs_are_busy:
             return
         self.leave(number)
         self.dead = number
@@ -315,15 +417,17 @@ class Ledger(test_links.Ledger):
         self.daemons.advance(20)
         self.take()
 
-    @rule()
-    def come_back(self) -> None:
+    @rule(late=st.booleans())
+    def come_back(self, late: bool) -> None:
         if self.dead:
-            self.settle()
+            self.inherit()
+            if late:
+                self.settle()
             back, self.dead = self.dead, 0
             self.begin(back)
 
     def teardown(self) -> None:
-        self.come_back()
+        self.come_back(True)
         super().teardown()
 
 

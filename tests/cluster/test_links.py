@@ -24,7 +24,7 @@ from platziverse.cluster.frames import (
     Unsure,
 )
 from platziverse.mqtt.codec import EncodedPublish
-from platziverse.mqtt.packets import Puback, Pubcomp, Publish, Pubrec, Pubrel
+from platziverse.mqtt.packets import Puback, Pubcomp, Publish, Pubrec, Pubrel, Unsubscribe
 from platziverse.testing import FakeClient
 from tests.cluster.daemons import Daemon, Daemons
 from tests.cluster.shares import Share, Table
@@ -662,8 +662,20 @@ class ComingAndGoingTests(Case):
         self.table.owners.clear()
         self.shares[2] = Share(self.table, 2)
         self.begin(2)
-        self.settle()
+        self.daemons.advance(12)
+        self.assertEqual(self.rows(), [b"x"])  # perhaps an heir comes for it
+        self.daemons.advance(6)
         self.assertEqual(self.rows(), [])
+
+    def test_a_row_that_nobody_listens_to_any_more_is_deleted(self) -> None:
+        far = self.durable(self.two)
+        self.lose_copy(b"x")
+        self.assertEqual(self.rows(), [b"x"])
+        far.send(Unsubscribe(2, ["a"]))
+        self.settle()
+        self.daemons.advance(12)
+        self.assertEqual(self.rows(), [])
+        self.assertEqual(acknowledge(far), [])
 
     def test_frames_about_links_are_nothing_to_a_daemon_without_a_store(self) -> None:
         three = self.daemons.begin(3)

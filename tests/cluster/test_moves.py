@@ -508,13 +508,9 @@ class LastStepsTests(Case):
         self.daemons.members.leave(1, dead=True)
         (number,) = self.table.owners
         self.table.owners[number] = 2
-        self.successResultOf(self.two.cluster.inheriting.inherit(1, succeed([number])))
-        self.settle(0.2)
         self.three.bus.ear.losing = True
-        linking = self.two.cluster.linking
-        assert linking is not None
-        linking.inherited(1)
-        self.settle(0.2)
+        self.successResultOf(self.two.cluster.inheriting.inherit(1, succeed([number])))
+        self.settle(2.5)
         publisher.publish("a", b"late", 2, 1)  # to the dead: it has not heard of the heir
         self.settle(0.2)
         self.three.bus.ear.losing = False

@@ -1,7 +1,12 @@
 """An operator's commands, to real daemons over the socket in their state directory."""
 
+import contextlib
+import json
 import os
+import pty
+import re
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from functools import partial
@@ -10,11 +15,18 @@ from pathlib import Path
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from platziverse.access.passwords import set_password
+from platziverse.access.passwords import remove_user, set_password
 from tests.commandline import Ran, run
-from tests.integration.daemon import COMMAND, PATIENCE, Daemon, DaemonTestCase, Program
+from tests.integration.daemon import COMMAND, PATIENCE, Daemon, DaemonTestCase, Program, clean_environment
 from tests.postgres.scratch import scratch_server
 
+READING = '{"t": 21.5, "h": 40}'
+RULE = """[[rule]]
+topic = "home/{device}"
+agent = "home:{device}"
+name = "{device}"
+metrics = { temp = { path = "$.t", unit = "°C" }, humidity = "$.h" }
+"""
 ACL = "pattern readwrite #\nuser ana\nrole admin\n"
 
 
@@ -37,9 +49,11 @@ class OperatorTests(DaemonTestCase):
         self.addCleanup(program.kill)
         return program
 
-    def connect(self, port: int, client_id: str, topic_filter: str = "") -> paho.Client:
+    def connect(self, port: int, client_id: str, topic_filter: str = "", username: str = "") -> paho.Client:
         """A client that does not come back."""
         client = paho.Client(CallbackAPIVersion.VERSION2, client_id, reconnect_on_failure=False)
+        if username:
+            client.username_pw_set(username, "secret")
         client.connect("127.0.0.1", port)
         client.loop_start()
         self.addCleanup(client.loop_stop)
@@ -82,6 +96,7 @@ class OperatorTests(DaemonTestCase):
         daemon.wait_for("An operator with uid .* ends the connection of 127.0.0.1:.* 'plug'")
         self.assertIn("Client not found with id plug", self.command("clients", "kick", "plug", code=1))
         self.kick_over_http(daemon, port)
+        self.remove(daemon, port, passwords)
         self.assertEqual(daemon.stop(), 0)
         self.assertNotIn("Traceback", daemon.output)
 
@@ -95,6 +110,59 @@ class OperatorTests(DaemonTestCase):
         self.assertTrue(client.is_connected())
         self.assertEqual(self.run_program("curl", *status, "-u", "ana:secret", url), "200")
         daemon.wait_for("User 'ana' of 127.0.0.1:.* ends the connection of")
+
+    def remove(self, daemon: Daemon, port: int, passwords: str) -> None:
+        """A user that is gone after a reload is let go, one that is still there is not."""
+        set_password(passwords, "eve", b"secret")
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.wait_for("Reloaded: .*passwords")
+        eve, ana = (self.connect(port, name, username=name) for name in ("eve", "ana"))
+        remove_user(passwords, "eve")
+        daemon.process.send_signal(signal.SIGHUP)
+        daemon.wait_for("1 connections of users that are gone have ended")
+        self.until(partial(self.has_gone, eve))
+        self.assertTrue(ana.is_connected())
+
+    def test_values_and_the_daemon_itself_are_watched(self) -> None:
+        folder = self.state_dir()
+        rules = os.path.join(folder, "rules.toml")
+        Path(rules).write_text(RULE)
+        environ = {"PLATZIVERSE_RECORD_FILES": rules, "PLATZIVERSE_RECORD_REPUBLISH": "subscribed"}
+        daemon = self.daemon("--database", self.dsn, state_dir=self.state, environ=environ)
+        port = str(daemon.ready())
+        watch = self.running("watch", "+/temp")
+        pattern = r"^\d\d:\d\d:\d\d kitchen temp 21.5 °C$"
+
+        def shows_the_unit() -> bool:
+            self.run_program("mosquitto_pub", "-p", port, "-q", "1", "-t", "home/kitchen", "-m", READING)
+            return any(re.search(pattern, line) for line in watch.lines)
+
+        self.until(shows_the_unit)
+        self.assertNotIn("humidity", watch.output)
+        self.assertEqual(watch.stop(), 130)
+        self.assertRegex(self.command("stats"), r"reports stored +[\d.]+ +\d+\n")
+        self.assertEqual(json.loads(self.command("stats", "--json"))["database"]["state"], "ready")
+        self.assertIn("PUBLISH to PUBACK", self.on_a_terminal("top"))
+        self.assertEqual(daemon.stop(), 0)
+
+    def on_a_terminal(self, command: str) -> str:
+        """What a command has written to its terminal when it has shown latencies and is told to end."""
+        master, slave = pty.openpty()
+        self.addCleanup(os.close, master)
+        environ = clean_environment(PLATZIVERSE_STATE_DIR=self.state, TERM="xterm", COLUMNS="120", LINES="40")
+        with subprocess.Popen(
+            [*COMMAND, command], stdout=slave, stdin=slave, stderr=slave, env=environ
+        ) as process:
+            os.close(slave)
+            found = b""
+            while b"PUBACK" not in found:
+                found += os.read(master, 65536)
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(OSError):  # the terminal is closed with its last program
+                while data := os.read(master, 65536):
+                    found += data
+            self.assertEqual(process.wait(PATIENCE), 130)
+        return found.decode()
 
     def test_any_worker_answers_for_all(self) -> None:
         daemon = self.start("--workers", "2")
