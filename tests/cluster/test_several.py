@@ -16,14 +16,13 @@ class SeveralTests(Case):
         self.far = self.two.listening("far", "a/#", 1)
         self.publisher = self.one.connect("publisher")
         self.frames: list[object] = []
-        receiver = self.two.bus.ear
-        take = receiver.frame
+        take = self.two.bus.ear.frame
 
-        def frame(origin: int, data: bytes) -> None:
-            self.frames.append(decode(data)[1])
-            take(origin, data)
+        def look(origin: int, frame: bytes) -> None:
+            self.frames.append(decode(frame)[1])
+            take(origin, frame)
 
-        self.two.bus.ear.frame = frame  # type: ignore[method-assign]
+        self.patch(self.two.bus.ear, "frame", look)
 
     def payloads(self) -> list[bytes]:
         return [payload for _, payload, _, _ in published(self.far)]
