@@ -253,7 +253,7 @@ class Recorder:
         return self._sessions.save(who, rejection)
 
     def describe_again(self) -> None:
-        """Write the series of all types again when they come next: rules, and units, have changed."""
+        """Write the series of all types again when they come next: units have changed, or the table has."""
         self._vocabulary = Vocabulary(self.limits.max_types)
 
     def _hear(self, agent: Agent, client: Client) -> None:

@@ -113,6 +113,8 @@ class Database:
         self.inherit: Callable[[int, Deferred[Sequence[int]]], object] = lambda daemon, taken: None
         #: Called when others have taken over our Sessions and Wills; what was not committed never will be.
         self.fenced: Callable[[], object] = lambda: None
+        #: Called when the tables were looked at once more: what only we remember may not be in them any more.
+        self.prepared_again: Callable[[], object] = lambda: None
         self._was_prepared = self.leaves = False
         self._maintenance: Maintenance | None = None
 
@@ -214,6 +216,8 @@ class Database:
                 left = yield reset_presence(dsn, self._reactor, self.instance.id)
                 if left:
                     log.info("{count} agents were still marked connected; corrected", count=len(left))
+            else:
+                self.prepared_again()
         except psycopg2.OperationalError as error:
             reason = one_line(error)
             if not self._was_prepared and HOPELESS.search(reason):

@@ -79,6 +79,7 @@ class Parts:
         self.broker = self._broker()
         self.cluster = self._cluster()
         self.database.inherit, self.database.fenced = self._inherit, self._begin_anew
+        self.database.prepared_again = self.recorder.describe_again
         #: Called when an operator wants the daemon to let its clients go, and to stop.
         self.drain: Callable[[], object] = lambda: None
         self.shared = Shared(self.broker, reactor, self.observations.ack, self.database)
