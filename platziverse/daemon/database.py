@@ -95,10 +95,8 @@ class Database:
         self.instance = Instance(config.state_dir)
         self._embedded = None if config.database else embedded(config, reactor)
         self._prepares, self._met = DeferredLock(), LimitsMet(reactor.seconds)
-        self.store, most = self._report_connections(), config.ingest.batch
-        self.writer = BatchWriter(
-            self.store, reactor, KINDS, max_entries=most, met=self._met, observe=observe
-        )
+        self.store = self._report_connections()
+        self.writer = self._make_writer(observe)
         self.sessions = self._session_store() if config.sessions.durable else None
         # Whoever looks at a chart waits for no export, and whoever logs in for neither.
         self.reader, self.exports = Reader(reactor, Unavailable), Reader(reactor, Unavailable, 1)
@@ -117,6 +115,10 @@ class Database:
         self.prepared_again: Callable[[], object] = lambda: None
         self._was_prepared = self.leaves = False
         self._maintenance: Maintenance | None = None
+
+    def _make_writer(self, observe: Callable[[int, float], None]) -> BatchWriter:
+        most, met = self._config.ingest.batch, self._met
+        return BatchWriter(self.store, self._reactor, KINDS, max_entries=most, met=met, observe=observe)
 
     def _make_lease(self, asked: Callable[[str, str], None]) -> Lease:
         def cloned(host: str) -> None:

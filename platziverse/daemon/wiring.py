@@ -79,7 +79,6 @@ class Parts:
         self.broker = self._broker()
         self.cluster = self._cluster()
         self.database.inherit, self.database.fenced = self._inherit, self._begin_anew
-        self.database.prepared_again = self.recorder.describe_again
         #: Called when an operator wants the daemon to let its clients go, and to stop.
         self.drain: Callable[[], object] = lambda: None
         self.shared = Shared(self.broker, reactor, self.observations.ack, self.database)
@@ -94,7 +93,9 @@ class Parts:
     def _recorder(self) -> Recorder:
         database, may_speak = self.database, cast(Any, self.authority.may_speak_for)
         limits, warn = self._config.agents, self.complaints.warn
-        return Recorder(database.writer, self._publish, database.clock, limits, may_speak, warn)
+        recorder = Recorder(database.writer, self._publish, database.clock, limits, may_speak, warn)
+        database.prepared_again = recorder.describe_again
+        return recorder
 
     def _tables(self) -> Tables:
         room, deadline = self.limits.handler_room, self.limits.handler_deadline
