@@ -45,6 +45,8 @@ START: Final = 5.0
 QUIET: Final = 1.0
 #: Seconds in which the membership has to name a daemon that speaks for itself.
 GUEST: Final = 30.0
+#: Seconds in which a Retained Message is sent to the others after it was published.
+LATE: Final = 10.0
 #: Seconds in which a Retained Message is committed after it was published.
 COMMIT: Final = 60.0
 
@@ -200,7 +202,10 @@ class Cluster:
         if peer.asked and not self.interest.is_coming(peer.number):
             self.peers.tell(peer.number, Wanted())
         if peer.missing:
-            self.peers.tell(peer.number, Since(peer.gaps, peer.heard))
+            # What was published for Sessions on their way may have been sent behind what is newer.
+            self.peers.tell(
+                peer.number, Since(peer.gaps, max(0, peer.heard - self.retaining.version_at(LATE)))
+            )
 
     def _complain(self, cause: str, text: str, number: int) -> None:
         self._broker.complaints.warn(cause, text, address="", number=number)
@@ -342,7 +347,8 @@ class Cluster:
         self.routing.came_again(frame)
 
     def _since(self, peer: Peer, frame: Since) -> None:
-        self._later(self.routing.say_again(peer.number, frame))
+        if self._is_loaded:  # or nobody else may know what we are about to read; it asks again
+            self._later(self.routing.say_again(peer.number, frame))
 
     def _said(self, peer: Peer, frame: Said) -> None:
         if frame.number == peer.gaps:  # and not an earlier question, of whose answers some may be lost

@@ -112,7 +112,7 @@ class Routing:
         router = self._broker.router
         if message.topic.startswith(SYS):
             return router.route_retained(message, receivers, client)
-        said = _message(message, client, self._retaining.kept(message.topic))
+        said = _message(message, client, self._retaining.version_of(message.topic))
         if message.qos and self._is_delayed(receivers):
             late = partial(self._route_retained_late, message, client, said)
             return self.delaying.keep(message.topic, late)
