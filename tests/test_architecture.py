@@ -53,7 +53,7 @@ FRAGMENTS = {
 
 
 #: Packages of other people that are there only with an extra of ours.
-EXTRAS = ("hiredis",)
+EXTRAS = ("hiredis", "rich")
 
 
 @cache

@@ -23,6 +23,7 @@ from platziverse.cluster.frames import (
     NotYours,
     Ready,
     Said,
+    Several,
     Since,
     Snapshot,
     Wanted,
@@ -74,7 +75,7 @@ class Cluster:
         wall_clock: Callable[[], float],
     ) -> None:
         self.bus, self.ignored = bus, 0
-        self.peers = peers = Peers(bus, lambda: membership.ours)
+        self.peers = peers = Peers(bus, lambda: membership.ours, clock)
         self._broker, self._membership, self._clock, self._wall_clock = broker, membership, clock, wall_clock
         turn = Turn(clock)
         # Real time is of no use to a clock that tests move by hand.
@@ -325,6 +326,9 @@ class Cluster:
             peer.heard = max(peer.heard, peer.latest)
         self.routing.came(peer, frame)
 
+    def _several(self, peer: Peer, frame: Several) -> None:
+        self.routing.came_together(peer, frame)
+
     def _changes(self, peer: Peer, frame: Changes) -> None:
         self.interest.change(peer.number, frame.interests)
         self.peers.tell(peer.number, Ready(frame.number))
@@ -386,6 +390,7 @@ def _of_moves(method: "Callable[[Moves, Peer, Any], None]") -> "Callable[[Cluste
 
 _WHAT_TO_DO: Final[dict[type, Callable[[Cluster, Peer, Any], None]]] = {
     Message: Cluster._message,
+    Several: Cluster._several,
     Changes: Cluster._changes,
     Snapshot: Cluster._snapshot,
     Wanted: Cluster._wanted,

@@ -38,31 +38,32 @@ class Asked:
     """An Asked is the running daemon of a configuration, or the first of its workers that has the time.
 
     :raises ConfigError: there is none.
+    :ivar path: of its socket.
     """
 
     def __init__(self, config: Config) -> None:
-        self._path = _socket(config.state_dir)
+        self.path = _socket(config.state_dir)
 
     @property
     def sockets(self) -> list[str]:
         """The path of the socket of each worker, or that of the daemon."""
-        workers = os.path.dirname(worker_dir(os.path.dirname(self._path), 1))
+        workers = os.path.dirname(worker_dir(os.path.dirname(self.path), 1))
         found = sorted(filter(_listens, glob(os.path.join(escape(workers), "*", HTTP))))
-        return found or [self._path]
+        return found or [self.path]
 
     def get(self, path: str, method: str = "GET") -> Any:
         """Return an answer in JSON.
 
         :raises ConfigError: the daemon refuses, has no such thing, or does not answer.
         """
-        with closing(_UnixConnection(self._path)) as connection:
+        with closing(_UnixConnection(self.path)) as connection:
             return json.loads(_response(connection, method, path).read())
 
     def pages(self, path: str) -> Iterator[Any]:
         """Return the rows of all pages of a list. :raises ConfigError: likewise."""
         following: str | None = path
         while following:
-            with closing(_UnixConnection(self._path)) as connection:
+            with closing(_UnixConnection(self.path)) as connection:
                 response = _response(connection, "GET", following)
                 yield from json.loads(response.read())
                 link = _NEXT.fullmatch(response.getheader("Link") or "")

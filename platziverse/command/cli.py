@@ -20,6 +20,9 @@ from platziverse.command import (
     rollup,
     rules,
     sessions,
+    stats,
+    top,
+    watch,
 )
 from platziverse.config import load
 from platziverse.daemon.process import while_somebody_reads
@@ -94,6 +97,9 @@ def _complete(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_clients(commands: Any) -> None:
+    watch.add_arguments(commands.add_parser("watch", help="values as they come"))
+    stats.add_arguments(commands.add_parser("stats", help="how a running daemon is"))
+    top.add_arguments(commands.add_parser("top", help="the same and more, on one screen, each second"))
     clients.add_arguments(commands.add_parser("clients", help="clients that are connected to a daemon"))
     sessions.add_arguments(commands.add_parser("sessions", help="durable Sessions, and what waits for them"))
     retained.add_arguments(commands.add_parser("retained", help="Retained Messages that are stored"))

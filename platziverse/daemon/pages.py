@@ -7,6 +7,7 @@ from twisted.web.resource import Resource
 
 from platziverse import __version__
 from platziverse.agents.recorder import Recorder
+from platziverse.agents.tables import Tables
 from platziverse.broker.broker import Broker
 from platziverse.cluster.cluster import Cluster
 from platziverse.cluster.figures import Figures
@@ -31,6 +32,7 @@ from platziverse.web.siblings import Siblings, UnixFetch
 from platziverse.web.totals import TotalsPage
 from platziverse.web.traces import Traces
 from platziverse.web.turns import Turns
+from platziverse.web.workers import BrokerPage
 
 
 class Pages:
@@ -38,6 +40,7 @@ class Pages:
 
     :ivar turns: looks how long turns of the reactor are.
     :ivar overview: samples the counters.
+    :ivar broker: how all workers are, by their overviews.
     :ivar events: the event streams.
     :ivar traces: the packets of single clients.
     :ivar api: everything below ``/api``.
@@ -59,13 +62,15 @@ class Pages:
         rules: RuleHandler,
         cluster: Cluster | None,
         hands: Hands,
+        tables: Tables,
     ) -> None:
         self._config, self._reactor, self._database = config, reactor, database
         self._broker, self._shared, self._recorder = broker, shared, recorder
         self._observations, self._cluster, self._hands = observations, cluster, hands
-        self._siblings = self._workers()
+        self._siblings, self._tables = self._workers(), tables
         self.turns = Turns(reactor)
         self.overview = self._overview()
+        self.broker = BrokerPage(self.overview.page, self._siblings)
         self.events = self._events()
         self.traces = self._traces()
         self.api = self._api()
@@ -102,12 +107,12 @@ class Pages:
             "turn": self.turns.lateness,
         }
         counted = self._broker, self._shared, self._recorder, database.writer, database
-        return Overview(self._reactor, database.clock, __version__, *counted, histograms)
+        return Overview(self._reactor, database.clock, __version__, *counted, histograms, self._tables.timed)
 
     def _events(self) -> Events:
         database, most, patience = self._database, self._config.web.max_streams, self._config.web.timeout
         said = self._broker.traffic, self._shared.complaints
-        events = Events(self._reactor, database.reader, self.overview.page, most, patience, *said)
+        events = Events(self._reactor, database.reader, self.broker.page, most, patience, *said)
         shared = self._cluster is not None
         events.use(Feed(self._broker, self._recorder, events, database.clock, shared))
         return events
@@ -116,7 +121,7 @@ class Pages:
         database, most, patience = self._database, self._config.web.max_exports, self._config.web.timeout
         said = self._broker.traffic, self._shared.complaints
         exports = Exports(self._reactor, database.exports, most, patience, *said)
-        more = {"broker": self.overview.answer, "events": self.events.answer, "export": exports.answer}
+        more = {"broker": self.broker.answer, "events": self.events.answer, "export": exports.answer}
         clients = Clients(database.reader, self._broker.sessions, self._hands, self._siblings)
         actions = {("clients", "trace"): Action(self.traces.answer, METHODS)}
         return Api(database.reader, database.clock, clients, more, actions)

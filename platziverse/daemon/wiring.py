@@ -184,6 +184,7 @@ class Parts:
             self.rules,
             self.cluster,
             hands,
+            self.tables,
         )
 
     def _front(self) -> Front:

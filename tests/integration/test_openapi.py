@@ -44,7 +44,7 @@ class OpenAPI(DaemonTestCase):
         return {"PLATZIVERSE_ACCESS_PASSWORD_FILE": passwords, "PLATZIVERSE_ACCESS_ACL_FILE": str(rules)}
 
     def test_schemathesis_finds_nothing(self) -> None:
-        daemon = self.daemon(environ=self.access())
+        daemon = self.daemon(*self.shared_database(), environ=self.access())
         port = str(daemon.ready())
         subscriber = self.start_program(
             "mosquitto_sub", "-d", "-i", "watcher", "-p", port, "-t", "agent/+", "-q", "1"

@@ -1,7 +1,12 @@
 """An operator's commands, to real daemons over the socket in their state directory."""
 
+import contextlib
+import json
 import os
+import pty
+import re
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from functools import partial
@@ -12,9 +17,16 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from platziverse.access.passwords import remove_user, set_password
 from tests.commandline import Ran, run
-from tests.integration.daemon import COMMAND, PATIENCE, Daemon, DaemonTestCase, Program
+from tests.integration.daemon import COMMAND, PATIENCE, Daemon, DaemonTestCase, Program, clean_environment
 from tests.postgres.scratch import scratch_server
 
+READING = '{"t": 21.5, "h": 40}'
+RULE = """[[rule]]
+topic = "home/{device}"
+agent = "home:{device}"
+name = "{device}"
+metrics = { temp = { path = "$.t", unit = "°C" }, humidity = "$.h" }
+"""
 ACL = "pattern readwrite #\nuser ana\nrole admin\n"
 
 
@@ -110,6 +122,47 @@ class OperatorTests(DaemonTestCase):
         daemon.wait_for("1 connections of users that are gone have ended")
         self.until(partial(self.has_gone, eve))
         self.assertTrue(ana.is_connected())
+
+    def test_values_and_the_daemon_itself_are_watched(self) -> None:
+        folder = self.state_dir()
+        rules = os.path.join(folder, "rules.toml")
+        Path(rules).write_text(RULE)
+        environ = {"PLATZIVERSE_RECORD_FILES": rules, "PLATZIVERSE_RECORD_REPUBLISH": "subscribed"}
+        daemon = self.daemon("--database", self.dsn, state_dir=self.state, environ=environ)
+        port = str(daemon.ready())
+        watch = self.running("watch", "+/temp")
+        pattern = r"^\d\d:\d\d:\d\d kitchen temp 21.5 °C$"
+
+        def shows_the_unit() -> bool:
+            self.run_program("mosquitto_pub", "-p", port, "-q", "1", "-t", "home/kitchen", "-m", READING)
+            return any(re.search(pattern, line) for line in watch.lines)
+
+        self.until(shows_the_unit)
+        self.assertNotIn("humidity", watch.output)
+        self.assertEqual(watch.stop(), 130)
+        self.assertRegex(self.command("stats"), r"reports stored +[\d.]+ +\d+\n")
+        self.assertEqual(json.loads(self.command("stats", "--json"))["database"]["state"], "ready")
+        self.assertIn("PUBLISH to PUBACK", self.on_a_terminal("top"))
+        self.assertEqual(daemon.stop(), 0)
+
+    def on_a_terminal(self, command: str) -> str:
+        """What a command has written to its terminal when it has shown latencies and is told to end."""
+        master, slave = pty.openpty()
+        self.addCleanup(os.close, master)
+        environ = clean_environment(PLATZIVERSE_STATE_DIR=self.state, TERM="xterm", COLUMNS="120", LINES="40")
+        with subprocess.Popen(
+            [*COMMAND, command], stdout=slave, stdin=slave, stderr=slave, env=environ
+        ) as process:
+            os.close(slave)
+            found = b""
+            while b"PUBACK" not in found:
+                found += os.read(master, 65536)
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(OSError):  # the terminal is closed with its last program
+                while data := os.read(master, 65536):
+                    found += data
+            self.assertEqual(process.wait(PATIENCE), 130)
+        return found.decode()
 
     def test_any_worker_answers_for_all(self) -> None:
         daemon = self.start("--workers", "2")

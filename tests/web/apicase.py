@@ -25,6 +25,7 @@ from platziverse.web.siblings import Siblings
 from platziverse.web.site import make_site
 from platziverse.web.traces import Traces
 from platziverse.web.turns import Turns
+from platziverse.web.workers import BrokerPage
 from tests.logs import observe_lines
 from tests.web.browser import Connection, Response
 from tests.web.tables import TableStore
@@ -49,18 +50,19 @@ class ApiCase(SynchronousTestCase):
         self.addCleanup(complaints.stop)
         counted: Any = (self.traffic, complaints)
         self.overview = self.make_overview()
+        self.siblings = self.make_siblings()
+        broker = BrokerPage(self.overview.page, self.siblings)
         patience = self.settings.timeout
         self.events = Events(
-            self.clock, self.store, self.overview.page, self.settings.max_streams, patience, *counted
+            self.clock, self.store, broker.page, self.settings.max_streams, patience, *counted
         )
         self.events.use(Feed(self.harness.broker, self.recorder, self.events, self.harness.now, self.shared))
         self.exports = Exports(self.clock, self.store, self.settings.max_exports, patience, *counted)
         more = {
-            "broker": self.overview.answer,
+            "broker": broker.answer,
             "events": self.events.answer,
             "export": self.exports.answer,
         }
-        self.siblings = self.make_siblings()
         hands = Hands(self.harness.broker, self.harness.shared, self.store.ask_others)
         self.clients = Clients(self.store, self.harness.broker.sessions, hands, self.siblings)
         self.traces = Traces(
@@ -105,6 +107,7 @@ class ApiCase(SynchronousTestCase):
             BatchWriter(database, self.clock, KINDS),
             database,
             histograms,
+            self.harness.tables.timed,
         )
 
     def get(self, path: str) -> Response:

@@ -39,6 +39,7 @@ REJECTED: list[Row] = [
         "id": number,
         "topic": topic,
         "client": "c",
+        "address": None,
         "reason": "no JSON",
         "size": 2,
         "fullSize": None,

@@ -1,9 +1,12 @@
 """Clients over HTTP, of one daemon and of several workers, and an operator who ends a connection."""
 
 import json
+from typing import Any
+from unittest import mock
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectError
+from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.mqtt.packets import Publish
 from platziverse.web.events import ALIVE, INTERVAL
@@ -11,6 +14,7 @@ from platziverse.web.settings import WebSettings
 from platziverse.web.siblings import MOST, Refused, Siblings
 from platziverse.web.site import MOST_OPERATORS
 from platziverse.web.traces import MAX_LINES
+from platziverse.web.workers import BrokerPage
 from tests.web.apicase import ApiCase
 from tests.web.browser import REMOTE, Connection, Response
 from tests.web.test_streams import Client
@@ -203,3 +207,47 @@ class WorkersCase(ClientCase):
         self.assertNotIn("worker", unknown)
         own, _ = self.get("/api/sessions?worker=own").json
         self.assertFalse(own["connected"])
+
+    def test_how_the_broker_is_adds_up(self) -> None:
+        self.harness.connect("a")
+        for number in range(2):
+            self.other.harness.connect(f"b{number}").publish("x")
+        page = self.get("/api/broker").json
+        self.assertEqual((page["workers"], page["clients"]["connected"], page["version"]), (2, 3, "1.2"))
+        self.assertEqual(page["totals"]["messagesReceived"], 2)
+        self.assertEqual(page["latency"]["puback"], {"p50": None, "p99": None})
+        own = self.get("/api/broker?worker=own").json
+        self.assertEqual((own["worker"], own["clients"]["connected"]), (2, 1))
+
+    def test_event_streams_tell_of_all_too(self) -> None:
+        self.other.harness.connect("b")
+        stream = Client(self.site).ask("/api/events")
+        for _ in range(12):
+            self.clock.advance(INTERVAL)
+        told = [data for event, data in stream.events() if event == "broker"]
+        self.assertEqual((told[-1]["workers"], told[-1]["clients"]["connected"]), (2, 1))
+
+
+class JoinTests(SynchronousTestCase):
+    def joined(self, *pages: Any) -> Any:
+        """How several workers are together, as the first of them tells it."""
+        siblings: Any = mock.Mock(number=1)
+        siblings.ask.side_effect = lambda path: succeed(list(pages[1:]))
+        page = BrokerPage(lambda: {"version": "1", **pages[0]}, siblings)
+        page.page()
+        return page.page()
+
+    def test_the_worst_counts_where_a_sum_says_nothing(self) -> None:
+        first = {"database": {"state": "ready", "clockDifference": 0.1}, "latency": {"p99": None}}
+        second = {"database": {"state": "away: x", "clockDifference": -0.2}, "latency": {"p99": 0.5}}
+        found = self.joined(first, second | {"worker": 2})
+        self.assertEqual(found["database"], {"state": "away: x", "clockDifference": -0.2})
+        self.assertEqual((found["latency"]["p99"], found["workers"]), (0.5, 2))
+
+    def test_handlers_of_one_name_are_one(self) -> None:
+        rows = [{"name": name, "calls": 1, "seconds": 0.5} for name in ("a", "b")]
+        found = self.joined({"handlers": rows}, {"handlers": rows[:1]})
+        self.assertEqual(
+            found["handlers"],
+            [{"name": "a", "calls": 2, "seconds": 1.0}, {"name": "b", "calls": 1, "seconds": 0.5}],
+        )
