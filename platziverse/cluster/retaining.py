@@ -10,6 +10,8 @@ from platziverse.broker.retaining import DurableRetained
 from platziverse.cluster.interest import SYS
 from platziverse.mqtt.packets import Publish
 
+#: Seconds in which a message is sent to the others after it was published.
+LATE: Final = 10.0
 #: Topics whose version is remembered.
 LOGGED: Final = 100_000
 #: Bits of a version for the number of its daemon, and below a millisecond.
@@ -66,6 +68,13 @@ class Retaining:
     def version_at(self, seconds: float) -> int:
         """Return the lowest version of a time in seconds since the epoch."""
         return max(0, int(seconds * 1000)) << _COUNT_BITS + _DAEMON_BITS
+
+    def missed_after(self, heard: int) -> int:
+        """Return behind which version something may be missing of a daemon up to whose ``heard`` all came.
+
+        What was delayed for a Session on its way is sent behind what is newer.
+        """
+        return max(0, heard - self.version_at(LATE))
 
     def _kept(self, topic: str) -> None:
         """Give a message that is published here the next version."""
