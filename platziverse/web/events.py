@@ -18,11 +18,10 @@ from twisted.web.server import Request
 
 from platziverse.broker.traffic import Traffic
 from platziverse.broker.turn import Turn
-from platziverse.web.feed import Feed
 from platziverse.web.interfaces import Complaints, ReadStore, Row, Unavailable
 from platziverse.web.query import Query
 from platziverse.web.readers import Reader, reader_of
-from platziverse.web.streams import Places, Writing
+from platziverse.web.streams import Feed, Places, Writing
 
 #: Seconds between two writes, two looks at the broker and at rejected messages, and two signs of life.
 INTERVAL: Final = 0.25
