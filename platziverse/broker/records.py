@@ -235,20 +235,25 @@ class Ended:
 
 @frozen
 class Kept:
-    """The Retained Message of a Topic Name, with the login that has published it."""
+    """The Retained Message of a Topic Name, with the login that has published it.
+
+    :ivar version: nothing is written where the store has one with a higher version; 0: this is the newest.
+    """
 
     topic: str
     payload: bytes
     qos: int
     client_id: str
     username: str | None
+    version: int = 0
 
 
 @frozen
 class Cleared:
-    """There is no Retained Message of this Topic Name any more."""
+    """There is no Retained Message of this Topic Name any more; ``version`` as of :class:`Kept`."""
 
     topic: str
+    version: int = 0
 
 
 @frozen
@@ -369,13 +374,14 @@ class StoredInterest:
 
 @frozen
 class StoredRetained:
-    """A Retained Message as it was committed."""
+    """A Retained Message as it was committed; without a version 0, or the store's own, below 0."""
 
     topic: str
     payload: bytes
     qos: int
     client_id: str
     username: str | None
+    version: int = 0
 
 
 #: A Will as it was committed.

@@ -6,10 +6,9 @@ would not have made: whatever else comes is a ``ValueError``. Decided in ADR 013
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from math import inf
 from struct import Struct as Layout
-from struct import error as StructError
 from typing import Any, Final
 
 from platziverse.cluster.frames import (
@@ -39,12 +38,14 @@ from platziverse.cluster.frames import (
     Ready,
     Refused,
     Said,
+    Several,
     Since,
     Snapshot,
     Stored,
     Unsure,
     Wanted,
 )
+from platziverse.cluster.reader import Reader
 from platziverse.mqtt.errors import MalformedPacket
 from platziverse.mqtt.memo import Memo
 from platziverse.mqtt.topics import check_topic_filter, check_topic_name
@@ -56,57 +57,22 @@ _HEADER: Final = Layout(">BBI")
 _NUMBER: Final = Layout(">Q")
 _PAIR: Final = Layout(">QQ")
 _LENGTH: Final = Layout(">H")
+_SIZE: Final = Layout(">I")
 _TIME: Final = Layout(">d")
 _RETAIN: Final = 0x04
 _BRIDGE: Final = 0x08
 _NAMED: Final = 0x10
 
 
-class _Reader:
-    """A _Reader takes a frame apart from its beginning; every method raises ``ValueError``."""
-
-    __slots__ = ("_at", "_data")
-
-    def __init__(self, data: bytes) -> None:
-        self._data, self._at = data, 0
-
-    def take(self, layout: Layout) -> Any:
-        """Return the next number, or the next numbers."""
-        try:
-            found = layout.unpack_from(self._data, self._at)
-        except StructError:
-            raise ValueError("it is too short") from None
-        self._at += layout.size
-        return found[0] if len(found) == 1 else found
-
-    def byte(self, most: int) -> int:
-        """Return the next byte, which is at most ``most``."""
-        byte = self.rest(1)[0]
-        if byte > most:
-            raise ValueError(f"a byte of 0x{byte:02x}, at most 0x{most:02x} is defined")
-        return byte
-
-    def text(self) -> str:
-        """Return the next text."""
-        return self.rest(self.take(_LENGTH)).decode()
-
-    def rest(self, size: int) -> bytes:
-        """Return the next ``size`` bytes."""
-        found = self._data[self._at : self._at + size]
-        if len(found) < size:
-            raise ValueError("it is too short")
-        self._at += size
-        return found
-
-    @property
-    def left(self) -> int:
-        """How many bytes are left."""
-        return len(self._data) - self._at
-
-
 def _text(text: str) -> bytes:
     data = text.encode()
     return _LENGTH.pack(len(data)) + data
+
+
+@lru_cache(256)
+def _sizes(count: int) -> Layout:
+    """Return the layout of so many sizes."""
+    return Layout(f">{count}I")
 
 
 #: Texts that come again and again: Topic Names, and the names of publishers.
@@ -127,7 +93,7 @@ def decode(data: bytes) -> tuple[int, Frame]:
 
     :raises ValueError: these bytes are no frame of this version.
     """
-    reader = _Reader(data)
+    reader = Reader(data)
     version, kind, incarnation = reader.take(_HEADER)
     if version != VERSION:
         raise ValueError(f"version {version}, and {VERSION} is known here")
@@ -141,6 +107,11 @@ def decode(data: bytes) -> tuple[int, Frame]:
 
 
 def _encode_message(frame: Message) -> bytes:
+    return _encode_head(frame) + frame.payload
+
+
+def _encode_head(frame: Message) -> bytes:
+    """Return everything of a message but its payload."""
     flags, names = frame.qos, _TEXTS[frame.client_id]
     if frame.bridge:
         flags |= _BRIDGE
@@ -150,18 +121,39 @@ def _encode_message(frame: Message) -> bytes:
     if frame.version:
         flags |= _RETAIN
         names = _NUMBER.pack(frame.version) + names
-    return b"%c%b%b%b" % (flags, _TEXTS[frame.topic], names, frame.payload)
+    return b"%c%b%b" % (flags, _TEXTS[frame.topic], names)
 
 
-def _decode_message(reader: _Reader) -> Message:
+def _decode_message(reader: Reader) -> Message:
+    return _decode_head(reader, lambda: reader.rest(reader.left))
+
+
+def _decode_head(reader: Reader, payload: Callable[[], bytes]) -> Message:
     flags, topic = reader.byte(0x1F), _TOPICS[reader.text()]
     version = reader.take(_NUMBER) if flags & _RETAIN else 0
     if flags & _RETAIN and not version:
         raise ValueError("a Retained Message without a version")
     client_id = reader.text()
     username = reader.text() if flags & _NAMED else None
-    payload, bridge = reader.rest(reader.left), bool(flags & _BRIDGE)
-    return Message(topic, payload, _qos(flags), version, client_id, username, bridge)
+    bridge = bool(flags & _BRIDGE)
+    return Message(topic, payload(), _qos(flags), version, client_id, username, bridge)
+
+
+def _encode_several(frame: Several) -> bytes:
+    sizes = _sizes(len(frame.payloads)).pack(*map(len, frame.payloads))
+    count = _SIZE.pack(len(frame.payloads))
+    return b"".join((_encode_head(frame.message), count, sizes, *frame.payloads))
+
+
+def _decode_several(reader: Reader) -> Several:
+    message = _decode_head(reader, bytes)
+    if message.version:
+        raise ValueError("Retained Messages come one by one")
+    count = reader.take(_SIZE)
+    if not count or _SIZE.size * count > reader.left:
+        raise ValueError("it is too short")
+    sizes = reader.several(_sizes(count))
+    return Several(message, reader.pieces(sizes))
 
 
 def _qos(flags: int) -> int:
@@ -182,7 +174,7 @@ def _checked_topic(topic: str) -> str:
 _TOPICS: Final = Memo(_checked_topic)
 
 
-def _decode_kept(reader: _Reader) -> Kept:
+def _decode_kept(reader: Reader) -> Kept:
     message = _decode_message(reader)
     if not message.version:
         raise ValueError("a Retained Message without a version")
@@ -193,7 +185,7 @@ def _encode_interests(interests: Sequence[tuple[str, int]]) -> bytes:
     return b"".join([b"%c%b" % (bits, _text(key)) for key, bits in interests])
 
 
-def _decode_interests(reader: _Reader, least: int) -> tuple[tuple[str, int], ...]:
+def _decode_interests(reader: Reader, least: int) -> tuple[tuple[str, int], ...]:
     interests = []
     while reader.left:
         bits = reader.byte(LIVE | DURABLE)
@@ -219,7 +211,7 @@ def _encode_changes(frame: Changes) -> bytes:
     return _NUMBER.pack(frame.number) + _encode_interests(frame.interests)
 
 
-def _decode_changes(reader: _Reader) -> Changes:
+def _decode_changes(reader: Reader) -> Changes:
     return Changes(reader.take(_NUMBER), _decode_interests(reader, 0))
 
 
@@ -228,7 +220,7 @@ def _encode_snapshot(frame: Snapshot) -> bytes:
     return _NUMBER.pack(frame.number) + b"%c" % ends + _encode_interests(frame.interests)
 
 
-def _decode_snapshot(reader: _Reader) -> Snapshot:
+def _decode_snapshot(reader: Reader) -> Snapshot:
     number, ends = reader.take(_NUMBER), reader.byte(3)
     return Snapshot(number, bool(ends & 1), bool(ends & 2), _decode_interests(reader, LIVE))
 
@@ -241,7 +233,7 @@ def _client(frame: Mine | LetGo, flags: int) -> bytes:
     return b"%c%b%b" % (flags, _TIME.pack(frame.since), names)
 
 
-def _read_client(reader: _Reader, most: int) -> tuple[int, str, str | None, float]:
+def _read_client(reader: Reader, most: int) -> tuple[int, str, str | None, float]:
     flags, since, client_id = reader.byte(most), _since(reader), reader.text()
     return flags, client_id, reader.text() if flags & 1 else None, since
 
@@ -250,7 +242,7 @@ def _encode_mine(frame: Mine) -> bytes:
     return _client(frame, frame.durable << 1)
 
 
-def _decode_mine(reader: _Reader) -> Mine:
+def _decode_mine(reader: Reader) -> Mine:
     flags, client_id, username, since = _read_client(reader, 3)
     return Mine(client_id, username, since, bool(flags & 2))
 
@@ -259,7 +251,7 @@ def _encode_let_go(frame: LetGo) -> bytes:
     return _NUMBER.pack(frame.number) + _client(frame, 0)
 
 
-def _decode_let_go(reader: _Reader) -> LetGo:
+def _decode_let_go(reader: Reader) -> LetGo:
     number, (_, client_id, username, since) = reader.take(_NUMBER), _read_client(reader, 1)
     return LetGo(number, client_id, username, since)
 
@@ -269,7 +261,7 @@ def _encode_free(frame: Free) -> bytes:
     return b"".join(map(_NUMBER.pack, (frame.number, len(cuts) // 2, *cuts, *frame.identifiers)))
 
 
-def _decode_free(reader: _Reader) -> Free:
+def _decode_free(reader: Reader) -> Free:
     number, count = reader.take(_NUMBER), reader.take(_NUMBER)
     if count > reader.left:
         raise ValueError("it is too short")
@@ -281,11 +273,11 @@ def _encode_refused(frame: Refused) -> bytes:
     return b"%b%c%b" % (_NUMBER.pack(frame.number), frame.reason, _text(frame.owner))
 
 
-def _decode_refused(reader: _Reader) -> Refused:
+def _decode_refused(reader: Reader) -> Refused:
     return Refused(reader.take(_NUMBER), reader.byte(ANOTHER), reader.text())
 
 
-def _since(reader: _Reader) -> float:
+def _since(reader: Reader) -> float:
     since: float = reader.take(_TIME)
     if not 0 <= since < inf:
         raise ValueError("a time that is none")
@@ -296,7 +288,7 @@ def _encode_not_yours(frame: NotYours) -> bytes:
     return _TIME.pack(frame.since) + _text(frame.client_id) + _text(frame.owner)
 
 
-def _decode_not_yours(reader: _Reader) -> NotYours:
+def _decode_not_yours(reader: Reader) -> NotYours:
     since = _since(reader)
     return NotYours(reader.text(), reader.text(), since)
 
@@ -306,7 +298,7 @@ def _encode_owed(frame: Owed) -> bytes:
     return b"%b%c%b%b" % (positions, frame.qos, _TEXTS[frame.topic], frame.payload)
 
 
-def _decode_owed(reader: _Reader) -> Owed:
+def _decode_owed(reader: Reader) -> Owed:
     (position, previous), qos, topic = reader.take(_PAIR), reader.byte(2), _TOPICS[reader.text()]
     if not qos:
         raise ValueError("a message at QoS 0 that is owed")
@@ -317,11 +309,11 @@ def _encode_align(frame: Align) -> bytes:
     return b"".join(map(_NUMBER.pack, (frame.number, frame.last, *frame.pending)))
 
 
-def _decode_align(reader: _Reader) -> Align:
+def _decode_align(reader: Reader) -> Align:
     return Align(reader.take(_NUMBER), reader.take(_NUMBER), _numbers(reader))
 
 
-def _numbers(reader: _Reader) -> tuple[int, ...]:
+def _numbers(reader: Reader) -> tuple[int, ...]:
     return tuple([reader.take(_NUMBER) for _ in range(-(-reader.left // _NUMBER.size))])
 
 
@@ -329,7 +321,7 @@ def _encode_numbers(frame: Any) -> bytes:
     return b"".join([_NUMBER.pack(getattr(frame, name)) for name in frame.__struct_fields__])
 
 
-def _decode_numbers(frame: Any, reader: _Reader) -> Any:
+def _decode_numbers(frame: Any, reader: Reader) -> Any:
     return frame(*[reader.take(_NUMBER) for _ in frame.__struct_fields__])
 
 
@@ -361,6 +353,7 @@ _KINDS: Final[dict[type, int]] = {
     Aborted: 25,
     Refused: 26,
     Past: 27,
+    Several: 28,
 }
 #: Frames that are numbers alone, or nothing.
 _PLAIN: Final[tuple[type[Frame], ...]] = (
@@ -382,8 +375,9 @@ _ENCODERS: Final[dict[int, Callable[[Any], bytes]]] = {
     20: _encode_let_go,
     23: _encode_free,
     26: _encode_refused,
+    28: _encode_several,
 }
-_DECODERS: Final[dict[int, Callable[[_Reader], Frame]]] = {
+_DECODERS: Final[dict[int, Callable[[Reader], Frame]]] = {
     **{_KINDS[frame]: partial(_decode_numbers, frame) for frame in _PLAIN},
     1: _decode_message,
     2: _decode_changes,
@@ -397,4 +391,5 @@ _DECODERS: Final[dict[int, Callable[[_Reader], Frame]]] = {
     20: _decode_let_go,
     23: _decode_free,
     26: _decode_refused,
+    28: _decode_several,
 }

@@ -31,6 +31,16 @@ class Message(Struct, gc=False, frozen=True):
         return self.version > 0
 
 
+class Several(Struct, gc=False, frozen=True):
+    """Messages that one publisher has published to one topic, one after the other, none of them retained.
+
+    :ivar message: what they have in common; its payload is empty.
+    """
+
+    message: Message
+    payloads: tuple[bytes, ...]
+
+
 class Changes(Struct, gc=False, frozen=True):
     """The sender's interest in these keys is another one now; the receiver answers with Ready.
 
@@ -269,6 +279,7 @@ ANOTHER: Final = 2
 
 Frame: TypeAlias = (
     Message
+    | Several
     | Changes
     | Snapshot
     | Wanted

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any, Final
 
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred, DeferredList
 
 from platziverse.broker.broker import Broker
@@ -13,11 +14,11 @@ from platziverse.broker.records import Acknowledged, ends_of
 from platziverse.broker.session import Session
 from platziverse.broker.subscriptions import Match
 from platziverse.cluster.delaying import Delaying
-from platziverse.cluster.frames import Kept, Message, Owed, Said, Since
+from platziverse.cluster.frames import Kept, Message, Owed, Said, Several, Since
 from platziverse.cluster.heirs import Heirs, Place
 from platziverse.cluster.interest import SYS, Interest
 from platziverse.cluster.linking import Linking
-from platziverse.cluster.peers import Peer, Peers
+from platziverse.cluster.peers import Peer, Peers, message_of
 from platziverse.cluster.retaining import Retaining
 from platziverse.mqtt.memo import Memo
 from platziverse.mqtt.packets import Publish
@@ -92,9 +93,9 @@ class Routing:
         mask, durable, receivers = self._divided(receivers)
         durable &= ~self.delaying.bit
         if not message.qos or not durable or self._linking is None:
-            self._peers.send(mask, _message(message, client))
+            self._peers.pass_on(mask, message, client)
             return self._broker.router.route(message, receivers, client, more)
-        self._peers.send(mask & ~durable, _message(message, client))
+        self._peers.pass_on(mask & ~durable, message, client)
         links = self._linking.owed(durable, message.qos)
         return self._broker.router.route_owed(message, receivers, client, links)
 
@@ -112,7 +113,7 @@ class Routing:
         router = self._broker.router
         if message.topic.startswith(SYS):
             return router.route_retained(message, receivers, client)
-        said = _message(message, client, self._retaining.kept(message.topic))
+        said = message_of(message, client, version=self._retaining.version_of(message.topic))
         if message.qos and self._is_delayed(receivers):
             late = partial(self._route_retained_late, message, client, said)
             return self.delaying.keep(message.topic, late)
@@ -155,6 +156,29 @@ class Routing:
             answer = loading.later(client, partial(self._waited, deliver))
         if answer is not None:
             answer.addErrback(log_failure, client)
+
+    def came_together(self, peer: Peer, frame: Several) -> None:
+        """Route messages of another daemon, all of one publisher for one topic, to our clients."""
+        like, broker = frame.message, self._broker
+        if like.qos and broker.loading is not None:
+            for payload in frame.payloads:
+                self.came(peer, replace(like, payload=payload))
+            return
+        peer.received += len(frame.payloads)
+        client, topic, qos = self._publisher(like), like.topic, like.qos
+        match, route = broker.subscriptions.match, broker.router.route
+        found: Match[Session] | None = None
+        receivers: Match[Session] = ()
+        for payload in frame.payloads:
+            if (now := match(topic)) is not found:  # what came before may have ended a Session
+                found, receivers = now, self._receivers(now, qos, peer.ready)
+            answer = route(Publish(topic, payload, qos), receivers, client) if receivers else None
+            if answer is not None:
+                answer.addErrback(log_failure, client)
+
+    def _receivers(self, found: "Match[Session]", qos: int, ready: int) -> "Match[Session]":
+        receivers = self._divided(found)[2]
+        return self.heirs.of_message(receivers, ready) if qos else receivers
 
     def _waited(self, deliver: "partial[Answer]") -> Answer:
         self._waiting -= 1
@@ -220,7 +244,7 @@ class Routing:
             message, client = Publish(topic, b""), SERVER
             if kept is not None:
                 message, client = kept, self._broker.retained.publisher(topic)
-            self._peers.tell(number, Kept(_message(message, client, known)))
+            self._peers.tell(number, Kept(message_of(message, client, version=known)))
             yield
         self._peers.tell(number, Said(asked.number))
 
@@ -228,12 +252,6 @@ class Routing:
 def _origin(row: Place) -> tuple[int, int]:
     """Return the daemon that a message was published to, and the position that it has given it."""
     return ends_of(row[0])[0], row[1]
-
-
-def _message(message: Publish, client: Client, version: int = 0) -> Message:
-    return Message(
-        message.topic, message.payload, message.qos, version, client.client_id, client.username, client.bridge
-    )
 
 
 def _publisher(key: tuple[str, str | None, bool]) -> Client:

@@ -26,8 +26,8 @@ log = Logger("platziverse.service")
 CONNECT: Final = 5
 STATEMENT: Final = "-c statement_timeout=5000"
 
-_SELECT: Final = """SELECT id, "createdAt", topic, "clientId", payload, reason, "replayedAt", "fullSize"
-    FROM rejected_messages"""
+_SELECT: Final = """SELECT id, "createdAt", topic, "clientId", payload, reason, "replayedAt", "fullSize",
+    address FROM rejected_messages"""
 
 
 @frozen
@@ -35,6 +35,7 @@ class Row:
     """A Row is one row of ``rejected_messages``.
 
     :param full_size: bytes of the payload as it came; ``None``: all of them are kept.
+    :param address: of the sender; ``None``: nobody knows it.
     """
 
     id: int
@@ -45,15 +46,15 @@ class Row:
     reason: str
     replayed: datetime | None
     full_size: int | None
+    address: str | None
     #: Of the sender; it is not kept.
     username: None = None
 
     def __str__(self) -> str:
         reason = f"replayed; {self.reason}" if self.replayed else self.reason
         reason = f"{reason}; {self.cut}" if self.cut else reason
-        return (
-            f"{self.id} {self.arrived.isoformat('T', 'seconds')} {self.client_id!r} {self.topic!r} {reason}"
-        )
+        sender = f"{self.client_id!r} {self.address}" if self.address else f"{self.client_id!r}"
+        return f"{self.id} {self.arrived.isoformat('T', 'seconds')} {sender} {self.topic!r} {reason}"
 
     @property
     def cut(self) -> str:

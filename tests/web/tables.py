@@ -40,6 +40,7 @@ REJECTED: list[Row] = [
         "id": number,
         "topic": topic,
         "client": "c",
+        "address": None,
         "reason": "no JSON",
         "size": 2,
         "fullSize": None,
