@@ -1,4 +1,4 @@
-"""Streams: answers that are written bit by bit, how many at a time, how slow clients may be, what feeds them."""
+"""Streams: answers that are written bit by bit, how many at a time, how slow clients may be, their feed."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
