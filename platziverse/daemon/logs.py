@@ -155,7 +155,7 @@ class LineLog:
             self.lost = 0
 
     def show(self, text: str) -> None:
-        """Show a line below all others until the next one, in a terminal alone; an empty one takes it away."""
+        """Show a line below the log until the next one, in a terminal alone; an empty one takes it away."""
         if self._colours and not self._json and (text or self._shown):
             self._shown = bool(text)
             with suppress(OSError, ValueError):
