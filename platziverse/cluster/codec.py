@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
 from struct import Struct as Layout
-from struct import error as StructError
 from typing import Any, Final
 
+from platziverse.cluster.fields import LENGTH, Fields
 from platziverse.cluster.frames import (
     ANOTHER,
     DURABLE,
@@ -44,8 +44,9 @@ from platziverse.cluster.frames import (
     Unsure,
     Wanted,
 )
-from platziverse.mqtt.errors import MalformedPacket
+from platziverse.mqtt.errors import MalformedPacket, MQTTError
 from platziverse.mqtt.memo import Memo
+from platziverse.mqtt.properties import restored, store_properties, without_properties
 from platziverse.mqtt.topics import check_topic_filter, check_topic_name
 
 #: The first byte of every frame: daemons with another format do not understand each other.
@@ -54,58 +55,16 @@ VERSION: Final = 1
 _HEADER: Final = Layout(">BBI")
 _NUMBER: Final = Layout(">Q")
 _PAIR: Final = Layout(">QQ")
-_LENGTH: Final = Layout(">H")
 _TIME: Final = Layout(">d")
 _RETAIN: Final = 0x04
 _BRIDGE: Final = 0x08
 _NAMED: Final = 0x10
-
-
-class _Reader:
-    """A _Reader takes a frame apart from its beginning; every method raises ``ValueError``."""
-
-    __slots__ = ("_at", "_data")
-
-    def __init__(self, data: bytes) -> None:
-        self._data, self._at = data, 0
-
-    def take(self, layout: Layout) -> Any:
-        """Return the next number, or the next numbers."""
-        try:
-            found = layout.unpack_from(self._data, self._at)
-        except StructError:
-            raise ValueError("it is too short") from None
-        self._at += layout.size
-        return found[0] if len(found) == 1 else found
-
-    def byte(self, most: int) -> int:
-        """Return the next byte, which is at most ``most``."""
-        byte = self.rest(1)[0]
-        if byte > most:
-            raise ValueError(f"a byte of 0x{byte:02x}, at most 0x{most:02x} is defined")
-        return byte
-
-    def text(self) -> str:
-        """Return the next text."""
-        return self.rest(self.take(_LENGTH)).decode()
-
-    def rest(self, size: int) -> bytes:
-        """Return the next ``size`` bytes."""
-        found = self._data[self._at : self._at + size]
-        if len(found) < size:
-            raise ValueError("it is too short")
-        self._at += size
-        return found
-
-    @property
-    def left(self) -> int:
-        """How many bytes are left."""
-        return len(self._data) - self._at
+_PROPERTIES: Final = 0x20
 
 
 def _text(text: str) -> bytes:
     data = text.encode()
-    return _LENGTH.pack(len(data)) + data
+    return LENGTH.pack(len(data)) + data
 
 
 #: Texts that come again and again: Topic Names, and the names of publishers.
@@ -126,7 +85,7 @@ def decode(data: bytes) -> tuple[int, Frame]:
 
     :raises ValueError: these bytes are no frame of this version.
     """
-    reader = _Reader(data)
+    reader = Fields(data)
     version, kind, incarnation = reader.take(_HEADER)
     if version != VERSION:
         raise ValueError(f"version {version}, and {VERSION} is known here")
@@ -149,18 +108,36 @@ def _encode_message(frame: Message) -> bytes:
     if frame.version:
         flags |= _RETAIN
         names = _NUMBER.pack(frame.version) + names
+    if frame.properties:
+        flags |= _PROPERTIES
+        names += frame.properties
     return b"%c%b%b%b" % (flags, _TEXTS[frame.topic], names, frame.payload)
 
 
-def _decode_message(reader: _Reader) -> Message:
-    flags, topic = reader.byte(0x1F), _TOPICS[reader.text()]
+def _decode_message(reader: Fields) -> Message:
+    flags, topic = reader.byte(0x3F), _TOPICS[reader.text()]
     version = reader.take(_NUMBER) if flags & _RETAIN else 0
     if flags & _RETAIN and not version:
         raise ValueError("a Retained Message without a version")
     client_id = reader.text()
     username = reader.text() if flags & _NAMED else None
-    payload, bridge = reader.rest(reader.left), bool(flags & _BRIDGE)
-    return Message(topic, payload, _qos(flags), version, client_id, username, bridge)
+    payload, properties = _content(reader, flags)
+    bridge = bool(flags & _BRIDGE)
+    return Message(topic, payload, _qos(flags), version, client_id, username, bridge, properties)
+
+
+def _content(reader: Fields, flags: int) -> tuple[bytes, bytes]:
+    """Return the payload, which is the rest, and the Properties before it."""
+    data = reader.rest(reader.left)
+    if not flags & _PROPERTIES:
+        return data, b""
+    try:
+        payload, properties = without_properties(data)
+        if store_properties(restored(properties)) != properties:
+            raise ValueError("Properties that are none")
+    except MQTTError as error:
+        raise ValueError(str(error)) from None
+    return payload, properties
 
 
 def _qos(flags: int) -> int:
@@ -181,7 +158,7 @@ def _checked_topic(topic: str) -> str:
 _TOPICS: Final = Memo(_checked_topic)
 
 
-def _decode_kept(reader: _Reader) -> Kept:
+def _decode_kept(reader: Fields) -> Kept:
     message = _decode_message(reader)
     if not message.version:
         raise ValueError("a Retained Message without a version")
@@ -192,7 +169,7 @@ def _encode_interests(interests: Sequence[tuple[str, int]]) -> bytes:
     return b"".join([b"%c%b" % (bits, _text(key)) for key, bits in interests])
 
 
-def _decode_interests(reader: _Reader, least: int) -> tuple[tuple[str, int], ...]:
+def _decode_interests(reader: Fields, least: int) -> tuple[tuple[str, int], ...]:
     interests = []
     while reader.left:
         bits = reader.byte(LIVE | DURABLE)
@@ -218,7 +195,7 @@ def _encode_changes(frame: Changes) -> bytes:
     return _NUMBER.pack(frame.number) + _encode_interests(frame.interests)
 
 
-def _decode_changes(reader: _Reader) -> Changes:
+def _decode_changes(reader: Fields) -> Changes:
     return Changes(reader.take(_NUMBER), _decode_interests(reader, 0))
 
 
@@ -227,7 +204,7 @@ def _encode_snapshot(frame: Snapshot) -> bytes:
     return _NUMBER.pack(frame.number) + b"%c" % ends + _encode_interests(frame.interests)
 
 
-def _decode_snapshot(reader: _Reader) -> Snapshot:
+def _decode_snapshot(reader: Fields) -> Snapshot:
     number, ends = reader.take(_NUMBER), reader.byte(3)
     return Snapshot(number, bool(ends & 1), bool(ends & 2), _decode_interests(reader, LIVE))
 
@@ -240,7 +217,7 @@ def _client(frame: Mine | LetGo, flags: int) -> bytes:
     return b"%c%b%b" % (flags, _TIME.pack(frame.since), names)
 
 
-def _read_client(reader: _Reader, most: int) -> tuple[int, str, str | None, float]:
+def _read_client(reader: Fields, most: int) -> tuple[int, str, str | None, float]:
     flags, since, client_id = reader.byte(most), _since(reader), reader.text()
     return flags, client_id, reader.text() if flags & 1 else None, since
 
@@ -249,7 +226,7 @@ def _encode_mine(frame: Mine) -> bytes:
     return _client(frame, frame.durable << 1)
 
 
-def _decode_mine(reader: _Reader) -> Mine:
+def _decode_mine(reader: Fields) -> Mine:
     flags, client_id, username, since = _read_client(reader, 3)
     return Mine(client_id, username, since, bool(flags & 2))
 
@@ -258,7 +235,7 @@ def _encode_let_go(frame: LetGo) -> bytes:
     return _NUMBER.pack(frame.number) + _client(frame, 0)
 
 
-def _decode_let_go(reader: _Reader) -> LetGo:
+def _decode_let_go(reader: Fields) -> LetGo:
     number, (_, client_id, username, since) = reader.take(_NUMBER), _read_client(reader, 1)
     return LetGo(number, client_id, username, since)
 
@@ -268,7 +245,7 @@ def _encode_free(frame: Free) -> bytes:
     return b"".join(map(_NUMBER.pack, (frame.number, len(cuts) // 2, *cuts, *frame.identifiers)))
 
 
-def _decode_free(reader: _Reader) -> Free:
+def _decode_free(reader: Fields) -> Free:
     number, count = reader.take(_NUMBER), reader.take(_NUMBER)
     if count > reader.left:
         raise ValueError("it is too short")
@@ -280,11 +257,11 @@ def _encode_refused(frame: Refused) -> bytes:
     return b"%b%c%b" % (_NUMBER.pack(frame.number), frame.reason, _text(frame.owner))
 
 
-def _decode_refused(reader: _Reader) -> Refused:
+def _decode_refused(reader: Fields) -> Refused:
     return Refused(reader.take(_NUMBER), reader.byte(ANOTHER), reader.text())
 
 
-def _since(reader: _Reader) -> float:
+def _since(reader: Fields) -> float:
     since: float = reader.take(_TIME)
     if not 0 <= since < inf:
         raise ValueError("a time that is none")
@@ -295,32 +272,35 @@ def _encode_not_yours(frame: NotYours) -> bytes:
     return _TIME.pack(frame.since) + _text(frame.client_id) + _text(frame.owner)
 
 
-def _decode_not_yours(reader: _Reader) -> NotYours:
+def _decode_not_yours(reader: Fields) -> NotYours:
     since = _since(reader)
     return NotYours(reader.text(), reader.text(), since)
 
 
 def _encode_owed(frame: Owed) -> bytes:
     positions = _PAIR.pack(frame.position, frame.previous)
-    return b"%b%c%b%b" % (positions, frame.qos, _TEXTS[frame.topic], frame.payload)
+    flags = frame.qos | _PROPERTIES if frame.properties else frame.qos
+    return b"%b%c%b%b%b" % (positions, flags, _TEXTS[frame.topic], frame.properties, frame.payload)
 
 
-def _decode_owed(reader: _Reader) -> Owed:
-    (position, previous), qos, topic = reader.take(_PAIR), reader.byte(2), _TOPICS[reader.text()]
-    if not qos:
+def _decode_owed(reader: Fields) -> Owed:
+    (position, previous), flags = reader.take(_PAIR), reader.byte(_PROPERTIES | 2)
+    topic, qos = _TOPICS[reader.text()], _qos(flags)
+    if not qos or flags & ~(_PROPERTIES | 3):
         raise ValueError("a message at QoS 0 that is owed")
-    return Owed(position, topic, reader.rest(reader.left), qos, previous)
+    payload, properties = _content(reader, flags)
+    return Owed(position, topic, payload, qos, previous, properties)
 
 
 def _encode_align(frame: Align) -> bytes:
     return b"".join(map(_NUMBER.pack, (frame.number, frame.last, *frame.pending)))
 
 
-def _decode_align(reader: _Reader) -> Align:
+def _decode_align(reader: Fields) -> Align:
     return Align(reader.take(_NUMBER), reader.take(_NUMBER), _numbers(reader))
 
 
-def _numbers(reader: _Reader) -> tuple[int, ...]:
+def _numbers(reader: Fields) -> tuple[int, ...]:
     return tuple([reader.take(_NUMBER) for _ in range(-(-reader.left // _NUMBER.size))])
 
 
@@ -328,7 +308,7 @@ def _encode_numbers(frame: Any) -> bytes:
     return b"".join([_NUMBER.pack(getattr(frame, name)) for name in frame.__struct_fields__])
 
 
-def _decode_numbers(frame: Any, reader: _Reader) -> Any:
+def _decode_numbers(frame: Any, reader: Fields) -> Any:
     return frame(*[reader.take(_NUMBER) for _ in frame.__struct_fields__])
 
 
@@ -381,7 +361,7 @@ _ENCODERS: Final[dict[int, Callable[[Any], bytes]]] = {
     23: _encode_free,
     26: _encode_refused,
 }
-_DECODERS: Final[dict[int, Callable[[_Reader], Frame]]] = {
+_DECODERS: Final[dict[int, Callable[[Fields], Frame]]] = {
     **{_KINDS[frame]: partial(_decode_numbers, frame) for frame in _PLAIN},
     1: _decode_message,
     2: _decode_changes,

@@ -18,6 +18,7 @@ from platziverse.cluster.peers import Peer, Peers
 from platziverse.cluster.retaining import Retaining
 from platziverse.mqtt.memo import Memo
 from platziverse.mqtt.packets import Publish
+from platziverse.mqtt.properties import restored, store_properties
 
 #: Publishers of other daemons that are remembered.
 PUBLISHERS: Final = 16_384
@@ -160,7 +161,8 @@ class Routing:
 
     def _deliver(self, frame: Message, client: Client) -> Answer:
         broker = self._broker
-        message = Publish(frame.topic, frame.payload, frame.qos, frame.retain)
+        properties = restored(frame.properties)
+        message = Publish(frame.topic, frame.payload, frame.qos, frame.retain, properties=properties)
         receivers = self._ours(frame.topic)
         if not frame.retain:
             return broker.router.route(message, receivers, client)
@@ -184,7 +186,7 @@ class Routing:
         return self._cross(frame, row, self._ours(frame.topic))
 
     def _cross(self, frame: Owed, row: tuple[int, int], receivers: "Match[Session]") -> Answer:
-        message = Publish(frame.topic, frame.payload, frame.qos)
+        message = Publish(frame.topic, frame.payload, frame.qos, properties=restored(frame.properties))
         heirs = self._inherited.get(ends_of(row[0])[1])
         if heirs is not None:  # our other clients have got it, or will, as it is owed to us as well
             receivers = tuple(
@@ -203,7 +205,8 @@ class Routing:
     def came_again(self, frame: Kept) -> None:
         """Keep a Retained Message that we may have missed."""
         message = frame.message
-        kept = Publish(message.topic, message.payload, message.qos, True)
+        properties = restored(message.properties)
+        kept = Publish(message.topic, message.payload, message.qos, True, properties=properties)
         self._retaining.came(kept, self._publisher(message), message.version, live=False)
 
     def _publisher(self, frame: Message) -> Client:
@@ -228,7 +231,14 @@ def _origin(row: tuple[int, int]) -> tuple[int, int]:
 
 def _message(message: Publish, client: Client, version: int = 0) -> Message:
     return Message(
-        message.topic, message.payload, message.qos, version, client.client_id, client.username, client.bridge
+        message.topic,
+        message.payload,
+        message.qos,
+        version,
+        client.client_id,
+        client.username,
+        client.bridge,
+        store_properties(message.properties),
     )
 
 
