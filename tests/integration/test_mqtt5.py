@@ -27,7 +27,7 @@ class Paho5:
 
     def __init__(self, port: int, client_id: str) -> None:
         self.events: queue.Queue[tuple[str, Any]] = queue.Queue()
-        self.port = port
+        self.port, self.ended = port, False
         self.client = client = paho.Client(
             CallbackAPIVersion.VERSION2,
             client_id,
@@ -51,6 +51,7 @@ class Paho5:
     def event(self, kind: str) -> Any:
         while True:
             name, value = self.events.get(timeout=PATIENCE)
+            self.ended = self.ended or name == "disconnect"
             if name == kind:
                 return value
 
@@ -65,7 +66,7 @@ class Paho5:
         return code
 
     def stop(self) -> None:
-        if self.client.is_connected():
+        if not self.ended:
             self.client.disconnect()
             self.event("disconnect")
         self.client.loop_stop()
