@@ -133,7 +133,7 @@ def _content(reader: Fields, flags: int) -> tuple[bytes, bytes]:
         return data, b""
     try:
         payload, properties = without_properties(data)
-        if store_properties(restored(properties)) != properties:
+        if len(properties) < 2 or store_properties(restored(properties)) != properties:
             raise ValueError("Properties that are none")
     except MQTTError as error:
         raise ValueError(str(error)) from None

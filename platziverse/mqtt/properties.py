@@ -202,8 +202,10 @@ def store_properties(properties: PublishProperties | None) -> bytes:
     """
     if properties is None:
         return b""
-    more = {} if properties.expires is None else {"message_expiry_interval": int(properties.expires)}
-    return encode_properties("PUBLISH", properties, **more)
+    if properties.expires is None:
+        return encode_properties("PUBLISH", properties)
+    end = min(int(properties.expires), 0xFFFF_FFFF)  # of the epoch, in the year 2106
+    return encode_properties("PUBLISH", properties, message_expiry_interval=end)
 
 
 def restored(data: bytes, timed: bool = True) -> PublishProperties | None:

@@ -147,7 +147,9 @@ class FrameTests(SynchronousTestCase):
             "a byte of 0x04, at most 0x03 is defined": encode(Changes(1, (("a", 4),)), 1),
             "a message at QoS 0 that is owed": encode(Owed(1, "a", b"", 0), 1),
             "Properties that are none": encode(Message("a", b"", 0, properties=b"\0"), 1),
-            "the packet is shorter than its content [4.8]": encode(Message("a", b"", 0, properties=b"\7"), 1),
+            "the packet is shorter than its content [4.8]": encode(
+                Message("a", b"", 0, properties=b"\x87"), 1
+            ),
             "a time that is none": encode(Mine("a", None, float("nan")), 1),
             "1 bytes too many": encode(Wanted(), 1) + b"\0",
             "it is too short": encode(Ready(1), 1)[:-1],
