@@ -7,6 +7,7 @@ NODE := tests/integration/node_modules
 NODE_RED := tests/integration/node-red/node_modules
 PAGE := platziverse/web/page/node_modules
 AEDES := bench/aedes/node_modules
+MOSCA := bench/mosca/node_modules
 RECORDER := bench/node-red/node_modules
 AMQTT := .venv-bench
 # Tells what it does the first time; later it has hardly anything to do.
@@ -33,9 +34,10 @@ run: $(VENV)/installed $(PAGE)/.package-lock.json
 	@exec $(BIN)/twistd -n --pidfile= platziverse $(ARGS)
 
 # make test ARGS=...         everything that has to pass; ARGS=-n0 in one process, ARGS='-k puback' some of it
+# All of it begins with the coverage of the pure rooms, whose tests have then run.
 test: tools lint $(if $(strip $(ARGS)),,coverage) $(PAGE)/.package-lock.json $(NODE)/.package-lock.json $(NODE_RED)/.package-lock.json
 	@echo "the tests: several minutes for all of them"
-	@$(QUIETLY) $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+	@$(QUIETLY) $(BIN)/python -m pytest $(PARALLEL) $(if $(strip $(ARGS)),$(ARGS),$(addprefix --ignore=tests/,$(PURE)))
 
 # make quick ARGS=...        what needs no database and no socket, in a few seconds
 quick: $(VENV)/installed-test
@@ -80,7 +82,7 @@ format: $(VENV)/installed-test
 
 # make bench ONLY=...        measures it beside others; see python -m bench --help
 # A broker that could not be installed is skipped.
-bench: $(VENV)/installed-test tools $(RECORDER)/.package-lock.json $(AEDES)/.package-lock.json $(AMQTT)/installed
+bench: $(VENV)/installed-test tools $(RECORDER)/.package-lock.json $(AEDES)/.package-lock.json $(MOSCA)/.package-lock.json $(AMQTT)/installed
 	@$(QUIETLY) sh tests/integration/tools.sh rabbitmq-server rabbitmq-server || true
 	@exec $(BIN)/python -m bench $(ONLY)
 
@@ -108,7 +110,7 @@ install-systemd:
 
 # make clean                 removes what the others have made
 clean:
-	rm -rf $(VENV) .venv-3.* $(PAGE) $(NODE) $(NODE_RED) $(AEDES) $(RECORDER) $(AMQTT) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis _trial_temp*
+	rm -rf $(VENV) .venv-3.* $(PAGE) $(NODE) $(NODE_RED) $(AEDES) $(MOSCA) $(RECORDER) $(AMQTT) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis _trial_temp*
 	find platziverse tests bench twisted -name __pycache__ -o -name dropin.cache | xargs rm -rf
 
 # Half of it would be of no use, so it takes no notice of Ctrl-C; make does, when it is done.
@@ -144,6 +146,10 @@ $(NODE_RED)/.package-lock.json: tests/integration/node-red/package.json tests/in
 
 $(AEDES)/.package-lock.json: bench/aedes/package.json bench/aedes/package-lock.json
 	@if command -v npm > /dev/null; then echo "npm ci in bench/aedes"; cd bench/aedes && npm ci --silent --no-audit --no-fund; fi || true
+
+# Its programs in C are not needed, and do not compile any more.
+$(MOSCA)/.package-lock.json: bench/mosca/package.json bench/mosca/package-lock.json
+	@if command -v npm > /dev/null; then echo "npm ci in bench/mosca"; cd bench/mosca && npm ci --ignore-scripts --silent --no-audit --no-fund; fi || true
 
 $(RECORDER)/.package-lock.json: bench/node-red/package.json bench/node-red/package-lock.json
 	@if command -v npm > /dev/null; then echo "npm ci in bench/node-red"; cd bench/node-red && npm ci --omit=optional --silent --no-audit --no-fund; fi || true

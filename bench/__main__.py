@@ -6,6 +6,7 @@
     make bench ONLY=bursts                      how many messages of a burst arrive, all settings as they come
     make bench ONLY=rollups                     what marks and the job that makes roll-ups cost
     make bench ONLY=durable                     what durable Sessions cost, and what a crash leaves
+    make bench ONLY=cluster                     what it costs that several daemons are one
     make bench ONLY=rules                       messages of devices, files, and a database that is cut off
     make bench ONLY=flat                        how the cost of a message grows; draws docs/performance-*.svg
 
@@ -19,6 +20,7 @@ import time
 
 from bench import documents, results
 from bench.bursts import Bursts
+from bench.cluster import Several
 from bench.durable import Durable
 from bench.flat import Flat
 from bench.measure import Bench, Failed
@@ -28,7 +30,7 @@ from bench.rollups import RollUpBench
 from bench.scenarios import ALL, CONNECTIONS, Scenario
 from tests.servers import MISSING, Cluster
 
-PARTS_OF_THEIR_OWN = "bursts, durable, flat, rollups, rules"
+PARTS_OF_THEIR_OWN = "bursts, cluster, durable, flat, rollups, rules"
 #: Durable, as it is by default.
 SERVER = {"fsync": "on", "full_page_writes": "on", "max_wal_size": "4GB"}
 
@@ -116,6 +118,8 @@ def main(argv: list[str]) -> None:
             target, outcome = results.BURSTS, measure_bursts(given, cluster)
         elif given.only == ["rollups"]:
             target, outcome = results.ROLLUPS, measure_rollups(given, cluster)
+        elif given.only == ["cluster"]:
+            target, outcome = results.CLUSTER, measure_cluster(given, cluster)
         elif given.only == ["durable"]:
             target, outcome = results.DURABLE, measure_durable(given, cluster)
         elif given.only == ["rules"]:
@@ -136,6 +140,11 @@ def measure_flat(given: argparse.Namespace, cluster: Cluster) -> results.Results
 
 def measure_durable(given: argparse.Namespace, cluster: Cluster) -> results.Results:
     outcome = Durable(cluster, given.rounds, given.seconds).measure()
+    return results.heading(outcome | {"rounds": given.rounds, "seconds": given.seconds})
+
+
+def measure_cluster(given: argparse.Namespace, cluster: Cluster) -> results.Results:
+    outcome = Several(cluster, given.rounds, given.seconds).measure()
     return results.heading(outcome | {"rounds": given.rounds, "seconds": given.seconds})
 
 

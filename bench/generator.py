@@ -48,6 +48,7 @@ class Job:
     :param retained: Retained Messages that are there before; with ``retain`` only.
     :param persistent: the subscribers have Clean Session 0.
     :param absent: further such subscribers of the first one's Topic Filters, that have gone before.
+    :param ports: of further brokers of the same set: clients go to ``port`` and to these in turn.
     :param rate: messages a second of all publishers together; 0: as many as the window allows.
     """
 
@@ -70,6 +71,7 @@ class Job:
     retained: int = 0
     persistent: bool = False
     absent: int = 0
+    ports: list[int] = field(factory=list)
     rate: int = 0
     warm: float = 0.5
     seconds: float = 1.5
@@ -77,6 +79,11 @@ class Job:
     @property
     def address(self) -> tuple[str, int]:
         return ("127.0.0.1", self.port)
+
+    def address_of(self, number: int) -> tuple[str, int]:
+        """Where the publisher, or the subscriber, of this number goes."""
+        ports = [self.port, *self.ports]
+        return ("127.0.0.1", ports[number % len(ports)])
 
     def encoded(self) -> str:
         return json.dumps(asdict(self))
@@ -107,7 +114,7 @@ class Flow:
         id_at = size - job.payload - 2
         self._subscribers = [
             Subscriber(
-                job.address,
+                job.address_of(number),
                 f"{prefix}-s{number}",
                 self.tally,
                 size,
@@ -122,7 +129,13 @@ class Flow:
             subscriber.subscribe(topic_filters, job.qos)
         self._publishers = [
             Publisher(
-                job.address, f"{prefix}-p{number}", self.tally, rings[number], job.qos, job.window, mask
+                job.address_of(number),
+                f"{prefix}-p{number}",
+                self.tally,
+                rings[number],
+                job.qos,
+                job.window,
+                mask,
             )
             for number in range(job.publishers)
         ]

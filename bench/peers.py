@@ -18,6 +18,7 @@ from tests.integration.daemon import ROOT, Daemon, Program, find_program, put_aw
 HERE = Path(__file__).parent
 AMQTT = ROOT / ".venv-bench" / "bin" / "python"
 RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+MOSCA = HERE / "mosca" / "node_modules" / "mosca" / "package.json"
 AEDES = HERE / "aedes" / "node_modules" / "aedes" / "package.json"
 
 #: No broker may drop or hold back what the generator has under way.
@@ -185,19 +186,27 @@ class Mosquitto(Peer):
 
 @frozen
 class Aedes(Peer):
-    """From npm, in ``bench/aedes``."""
+    """From npm, in ``bench/aedes``.
+
+    :param redis: port of the server through which several of them hear each other; 0: there is one.
+    """
+
+    redis: int = 0
+
+    def over(self, port: int) -> "Aedes":
+        """One of several."""
+        return Aedes(self.name, port)
 
     def missing(self) -> str:
         return "" if find_program("node") and AEDES.exists() else "npm ci in bench/aedes was not possible"
 
     def version(self) -> str:
-        found = re.search(r'"version": "(.*?)"', AEDES.read_text())
-        node = subprocess.run(["node", "--version"], capture_output=True, text=True, check=False)
-        return f"{found[1] if found else 'unknown'} (Node.js {node.stdout.strip().lstrip('v')})"
+        return node_version(AEDES)
 
     def command(self, ports: dict[str, int], folder: Path) -> list[str]:
-        numbers = (str(ports["mqtt"]), str(ports["websocket"]))
-        return [str(find_program("node")), str(HERE / "aedes" / "server.js"), *numbers]
+        words = [str(ports["mqtt"]), str(ports["websocket"])]
+        words += [str(self.redis), "shared"] if self.redis else []
+        return [str(find_program("node")), str(HERE / "aedes" / "server.js"), *words]
 
 
 @frozen
@@ -224,6 +233,30 @@ class AedesOnRedis(Aedes):
                 program.kill()
         finally:
             server.kill()
+
+
+@frozen
+class Mosca(Peer):
+    """The broker of the original, from npm, in ``bench/mosca``.
+
+    :param redis: as that of :class:`Aedes`.
+    """
+
+    redis: int = 0
+
+    def over(self, port: int) -> "Mosca":
+        """One of several."""
+        return Mosca(self.name, port)
+
+    def missing(self) -> str:
+        return "" if find_program("node") and MOSCA.exists() else "npm ci in bench/mosca was not possible"
+
+    def version(self) -> str:
+        return node_version(MOSCA)
+
+    def command(self, ports: dict[str, int], folder: Path) -> list[str]:
+        words = [str(ports["mqtt"]), *([str(self.redis)] if self.redis else [])]
+        return [str(find_program("node")), str(HERE / "mosca" / "server.js"), *words]
 
 
 @frozen
@@ -303,6 +336,13 @@ def peers(dsn: str) -> list[Peer]:
         Amqtt("amqtt"),
         Relay("relay"),
     ]
+
+
+def node_version(package: Path) -> str:
+    """The version of an npm package, and that of Node.js."""
+    found = re.search(r'"version": "(.*?)"', package.read_text())
+    node = subprocess.run(["node", "--version"], capture_output=True, text=True, check=False)
+    return f"{found[1] if found else 'unknown'} (Node.js {node.stdout.strip().lstrip('v')})"
 
 
 def free_ports(*names: str) -> dict[str, int]:

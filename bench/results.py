@@ -21,6 +21,7 @@ PARTIAL: Final = RESULTS / "partial.json"
 FLAT: Final = RESULTS / "flat.json"
 BURSTS: Final = RESULTS / "bursts.json"
 DURABLE: Final = RESULTS / "durable.json"
+CLUSTER: Final = RESULTS / "cluster.json"
 ROLLUPS: Final = RESULTS / "rollups.json"
 RULES: Final = RESULTS / "rules.json"
 
@@ -54,6 +55,8 @@ NAMES: Final = {
     "aedes": "aedes",
     "amqtt": "amqtt",
 }
+#: Brokers of a single part.
+OTHERS: Final = {"mosca": "mosca"}
 
 
 def figures(outcome: Outcome) -> Outcome:
@@ -240,7 +243,8 @@ def readme_section(results: Results) -> str:
 def provenance(results: Results, which: str = "Medians") -> str:
     """One sentence: which figures, when, where, with what."""
     at, versions = results["machine"], results["versions"]
-    named = ", ".join(f"{NAMES[name]} {versions[name]}" for name in NAMES if name in versions)
+    names = NAMES | OTHERS
+    named = ", ".join(f"{names[name]} {versions[name]}" for name in names if name in versions)
     rounds = "1 round" if results["rounds"] == 1 else f"{results['rounds']} rounds"
     return (
         f"{which} of {rounds}, {results['date']}, {at['cores']} × {at['cpu']}, "

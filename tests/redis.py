@@ -60,7 +60,7 @@ class RedisServer:
             self._process = subprocess.Popen(
                 self._command, stdout=output, stderr=output, start_new_session=True
             )
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             try:
                 socket.create_connection(("127.0.0.1", self.port), 1).close()
@@ -161,7 +161,7 @@ class RedisCluster:
 
 
 def _await(server: RedisServer, text: str, *words: str) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while text not in server.command(*words):
         assert time.monotonic() < deadline, server.command(*words)
         time.sleep(0.05)

@@ -92,7 +92,7 @@ class Cluster:
                 start_new_session=True,
                 **self._as_owner(),
             )
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             try:
                 psycopg2.connect(self.dsn()).close()

@@ -32,7 +32,6 @@ FRAGMENTS = {
     "bus.redis": "one of several buses",
     "bus.sentinel": "one of several ways to find a server",
     "command.checkbus": "works without the extra that askredis.py needs",
-    "cluster.fields": "takes bytes apart, and knows nothing of frames",
     "cluster.figures": "what web/metrics.py asks for, which the cluster itself knows nothing of",
     "command.cli": "the entry point of the program",
     "command.rollup": "a command of its own",
@@ -54,7 +53,7 @@ FRAGMENTS = {
 
 
 #: Packages of other people that are there only with an extra of ours.
-EXTRAS = ("hiredis",)
+EXTRAS = ("hiredis", "rich")
 
 
 @cache

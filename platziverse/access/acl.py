@@ -10,6 +10,10 @@
     # patterns are for everyone
     pattern write agents/%u/#
 
+    user root
+    # no rule of Mosquitto's: who may change what the HTTP API shows
+    role admin
+
 A client's own rules are asked first, then the patterns; in each of the two, ``deny`` before the rest. A
 publish or Subscription that no rule allows is denied. In one thing we are stricter: an empty file is an
 error, not an open door.
@@ -27,8 +31,11 @@ from platziverse.mqtt.topics import check_topic_filter
 READ: Final = 1
 WRITE: Final = 2
 ACCESS: Final = {"read": READ, "write": WRITE, "readwrite": READ | WRITE, "deny": 0}
+KEYWORDS: Final = ("user", "topic", "pattern", "role")
 #: What may not come into a pattern through a Client Identifier or a user name.
 DANGEROUS: Final = frozenset("+#")
+#: The one role that there is: its users may end connections and replay messages over HTTP.
+ADMIN: Final = "admin"
 
 Levels = tuple[str, ...]
 R = TypeVar("R", bound="Rule")
@@ -120,11 +127,15 @@ def _denials_first(rules: Iterable[R]) -> tuple[R, ...]:
 
 @frozen
 class AccessRules:
-    """AccessRules are a whole file; ``users`` maps a user name, or ``None`` for anonymous, to its rules."""
+    """AccessRules are a whole file; ``users`` maps a user name, or ``None`` for anonymous, to its rules.
+
+    :ivar admins: names of the users with the role ``ADMIN``.
+    """
 
     path: str
     users: dict[str | None, tuple[Rule, ...]] = field(factory=dict)
     patterns: tuple[Pattern, ...] = ()
+    admins: frozenset[str] = frozenset()
 
     @classmethod
     def load(cls, path: str) -> "AccessRules":
@@ -143,25 +154,22 @@ class AccessRules:
         """
         users: dict[str | None, list[Rule]] = {}
         patterns: list[Pattern] = []
+        admins: set[str] = set()
         user: str | None = None
-        for number, line in enumerate(lines, 1):
-            if line.startswith("#") or not line.strip():
-                continue
-            keyword, _, rest = line.strip().partition(" ")
-            rest = rest.strip()
-            if keyword not in ("user", "topic", "pattern") or not rest:
-                raise AccessError(path, f"{line.strip()!r} is no user, topic or pattern line", number)
+        for number, keyword, rest, line in _divided(path, lines):
             if keyword == "user":
                 user = rest
                 users.setdefault(user, [])
             elif keyword == "topic":
                 users.setdefault(user, []).append(_rule(Rule, path, number, line, rest))
+            elif keyword == "role":
+                admins.add(_admin(path, number, user, rest))
             else:
                 patterns.append(_rule(Pattern, path, number, line, rest))
         if not users and not patterns:
             raise AccessError(path, "it holds no rule; an empty file would lock everyone out")
         sorted_users = {name: _denials_first(rules) for name, rules in users.items()}
-        return cls(path, sorted_users, _denials_first(patterns))
+        return cls(path, sorted_users, _denials_first(patterns), frozenset(admins))
 
     def decide(self, subject: Subject, topic: str, access: int) -> Decision:
         """Decide whether ``subject`` may read (or write) ``topic``, and why."""
@@ -189,6 +197,29 @@ class AccessRules:
             levels = rule.levels_for(subject)
             if levels is not None:
                 yield rule, levels
+
+
+def _divided(path: str, lines: Iterable[str]) -> Iterator[tuple[int, str, str, str]]:
+    """Return number, keyword, the rest of it and the whole of each line that says something.
+
+    :raises AccessError: it has none of the keywords, or nothing else.
+    """
+    for number, line in enumerate(lines, 1):
+        if line.startswith("#") or not line.strip():
+            continue
+        keyword, _, rest = line.strip().partition(" ")
+        if keyword not in KEYWORDS or not rest.strip():
+            raise AccessError(path, f"{line.strip()!r} is no {', '.join(KEYWORDS[:-1])} or role line", number)
+        yield number, keyword, rest.strip(), line
+
+
+def _admin(path: str, number: int, user: str | None, role: str) -> str:
+    """Return the user that a line gives its role. :raises AccessError: there is no such role, or no user."""
+    if role != ADMIN:
+        raise AccessError(path, f"{role!r} is no role; there is {ADMIN} alone", number)
+    if user is None:
+        raise AccessError(path, "a role stands below the line of the user that has it", number)
+    return user
 
 
 def _rule(kind: type[R], path: str, number: int, line: str, rest: str) -> R:

@@ -116,7 +116,7 @@ class AccessAuthority:
         self._verdicts.clear()
 
     def use_password_file(self, users: PasswordFile) -> None:
-        """Replace the users of the password file; clients that are connected stay so."""
+        """Replace the users of the password file; who is connected is another's business."""
         assert self._checker is not None
         self._checker.use_password_file(users)
 
@@ -124,6 +124,10 @@ class AccessAuthority:
     def checks_names(self) -> bool:
         """True when a user name counts only if it was checked."""
         return self.rules is not None or self._checker is not None or self._binding != "none"
+
+    def knows(self, username: str) -> "Deferred[bool]":
+        """Fire with whether there is such a user, or there are none at all; see :class:`PasswordChecker`."""
+        return succeed(True) if self._checker is None else self._checker.knows(username)
 
     def lets_in(self, local: bool) -> bool:
         """Return whether a client without a login may connect.
@@ -233,6 +237,10 @@ class AccessAuthority:
         access, client_id, username, topic = question
         assert self.rules is not None
         return self.rules.decide(Subject(client_id, username), topic, access).allowed
+
+    def is_admin(self, username: str | None) -> bool:
+        """Return whether a user that has been checked may change what others may only look at."""
+        return self.rules is not None and username is not None and username in self.rules.admins
 
     def may_speak_for(self, client: Client, agent_uuid: str, agent_username: str) -> bool:
         """Return whether the client may report as this agent."""

@@ -179,6 +179,11 @@ class PasswordChecker:
         """Ask ``users`` instead of the users of the file as it was before."""
         self.tables = tuple(users if isinstance(table, PasswordFile) else table for table in self.tables)
 
+    def knows(self, username: str) -> "Deferred[bool]":
+        """Fire with whether a table has a user; errbacks with ``LoginsUnavailable``."""
+        found: Deferred[Any] = self._find(username)
+        return found.addCallback(lambda hashed: hashed is not None)
+
     def stop(self) -> None:
         """Hash no more: logins that wait for a thread errback at once, and the pool can be stopped."""
         self._stopped = True

@@ -79,6 +79,7 @@ class Rejection:
     :ivar payload: the raw bytes of the whole message.
     :ivar reason: what is wrong, in one line, naming the path, e.g. ``"Expected `int` - at `$.agent.pid`"``.
     :ivar arrived: seconds since the epoch, wall clock.
+    :ivar address: of the sender, as the log has it; empty: of nobody.
     """
 
     topic: str
@@ -86,6 +87,7 @@ class Rejection:
     payload: bytes = field(repr=False)
     reason: str
     arrived: float
+    address: str = ""
 
 
 class Describes(Protocol):

@@ -194,8 +194,10 @@ class Recorder:
             self._note_adjusted(report, client)
         elif report.time_form:
             self.times_converted[report.time_form] += 1
+        report.source.address = client.address
         for rejection in report.rejections:
             self.partly_rejected += 1
+            rejection.address = client.address
             self._complain(client, report.source.topic, rejection.reason)
         if self.observe is not None:
             self.observe(report)
@@ -254,9 +256,10 @@ class Recorder:
         """Keep a message that can never become rows; the Deferred fires when that is committed, with why."""
         self.rejected[error.kind] += 1
         self._complain(client, message.topic, error.reason)
-        rejection = Rejection(message.topic, client.client_id, message.payload, error.reason, arrived)
-        refused = Refused(REASONS.get(error.kind, Reason.PAYLOAD_INVALID), error.reason)
-        return self._sessions.save(client.client_id, rejection).addCallback(lambda _: refused)
+        who, reason = client.client_id, error.reason
+        rejection = Rejection(message.topic, who, message.payload, reason, arrived, client.address)
+        refused = Refused(REASONS.get(error.kind, Reason.PAYLOAD_INVALID), reason)
+        return self._sessions.save(who, rejection).addCallback(lambda _: refused)
 
     def describe_again(self) -> None:
         """Write the series of all types again when they come next: rules, and units, have changed."""

@@ -37,12 +37,15 @@ class Recording:
     :param name: ``package.module:function``.
     :ivar waiting: calls whose handler has not finished, and does not wait for the store.
     :ivar hung: time was up for a handler, and none has finished since that one began.
+    :ivar calls: messages that handlers have finished with.
+    :ivar seconds: that this took them, what they waited for included.
     """
 
     def __init__(self, name: str, tables: "Tables") -> None:
         self.name, self.tables, self.recorder = name, tables, tables.recorder
         self.waiting = 0
         self.hung = False
+        self.calls, self.seconds = 0, 0.0
         self._finished = 0.0
         # By the identity of their message: more than one row of a table may get it.
         self._calls: dict[int, list[Call]] = {}
@@ -80,8 +83,10 @@ class Recording:
         """Let the call wait, from now on, for all that is recorded of its message."""
         self._calls.setdefault(id(call.message), []).append(call)
 
-    def end(self, call: Call) -> None:
+    def end(self, call: Call, began: float) -> None:
         """Let the call wait no more: its handler has finished."""
+        self.calls += 1
+        self.seconds += self.tables.clock.seconds() - began
         calls = self._calls[id(call.message)]
         calls.remove(call)
         if not calls:
@@ -140,7 +145,7 @@ class RecordingRow:
         return self.recording.recorder.repeated(message, client)
 
     def _answer(self, call: Call, client: Client, fate: "Fate") -> "Deferred[Any] | None":
-        finish = partial(self._finish, call, client, fate)
+        finish = partial(self._finish, call, client, fate, self.recording.tables.clock.seconds())
         self.recording.begin(call)
         token = running.set((*running.get(), call))
         try:
@@ -157,10 +162,10 @@ class RecordingRow:
             finish(given if isinstance(given, Failure) else _checked(given))
         return call.answer if call.recorded or not call.answer.called else None
 
-    def _finish(self, call: Call, client: Client, fate: "Fate", result: Any) -> None:
+    def _finish(self, call: Call, client: Client, fate: "Fate", began: float, result: Any) -> None:
         """Save the Reports that the handler has returned, or note how it has failed: it has finished."""
         recording, message = self.recording, call.message
-        recording.end(call)
+        recording.end(call, began)
         try:
             if reports := reports_in(result):
                 call.keep(recording.save(message, client, fate.arrived, reports))

@@ -49,6 +49,10 @@ class Tables:
         self._recordings: list[Recording] = []
         self._on_stop: list[tuple[str, Callable[[], Any]]] = []
 
+    def timed(self) -> list[tuple[str, int, float]]:
+        """Return the name of each table, how many messages it has finished with, and the seconds."""
+        return [(one.name, one.calls, one.seconds) for one in self._recordings]
+
     def make(self, name: str, make: MakeRows) -> dict[str, RecordingRow]:
         """Return the rows that ``make`` makes: Topic Filter → handler.
 

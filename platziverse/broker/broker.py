@@ -60,6 +60,7 @@ class Broker:
     """
 
     moving: Moving | None = None
+    _listening: Listening | None = None
 
     def __init__(
         self,
@@ -93,7 +94,7 @@ class Broker:
         self.router = router = Router(authority, traffic, backpressure, self.durable, self.clients.plain)
         self._route, self._route_retained = router.route, cast("Callable[..., Answer]", router.route_retained)
         self._dispatcher, self._clock, self._match = dispatcher, clock, self.subscriptions.match
-        self._load, self._reads, self._listening = succeed(None), DeferredLock(), cast(Listening | None, None)
+        self._load, self._reads = succeed(0), DeferredLock()
         self._reads.acquire()  # the start is the first that reads
         self._destinations = Memo(self._find_destination)  # neither a table nor what is reserved changes
         self.loading = self._prepare(store, wall_clock) if store is not None else None
@@ -140,7 +141,7 @@ class Broker:
             restoring = partial(self._restoring, self._records.durable.wall_clock)
             self.moving = Moving(self.sessions, self._subscribing, self.clients, self._records, restoring)
 
-    def load(self) -> "Deferred[None]":
+    def load(self) -> "Deferred[int]":
         """Read what the store has; see :meth:`Loading.load`. Until that is done some clients have to wait."""
         if self.loading is not None:
             self._load = self.loading.load().addBoth(self._has_read)
@@ -150,23 +151,23 @@ class Broker:
         self._reads.release()
         return result
 
-    def inherit(self, taken: "Deferred[Sequence[int]]") -> "Deferred[None]":
-        """Read Sessions of a dead daemon when they are ours, and publish its Wills.
+    def inherit(
+        self, taken: "Deferred[Sequence[int]]", restored: Callable[[], None] = lambda: None
+    ) -> "Deferred[None]":
+        """Read Sessions of a dead daemon when they are ours; see :meth:`Loading.inherit`. ADR 0141.
 
-        From this call on some clients have to wait, as while the start loads: a client that came when its
-        Session is ours, and not in memory, would begin another one. ADR 0141.
+        From now on some clients wait: one that came before its Session is in memory would begin another.
 
-        :param taken: fires with the numbers of the Sessions when they are ours; cancelled: nobody knows
-            which are, so clients that wait are refused, and the Deferred that is returned is cancelled too.
+        :param taken: fires with their numbers when they are ours; cancelled: nobody knows which are, so
+            clients that wait are refused, and the Deferred that is returned is cancelled too.
         """
         self._hold()
-        return self._reads.run(self._read_again, lambda loading: loading.inherit(taken))
+        return self._reads.run(self._read_again, lambda loading: loading.inherit(taken, restored))
 
-    def begin_anew(self) -> "Deferred[None]":
+    def begin_anew(self) -> "Deferred[int]":
         """Forget everything, let all clients go, and load what is still ours: others have taken over.
 
-        The Sessions of before are at once no more than memory: nothing that happens to them is saved, and
-        their Wills are the others' to publish.
+        The Sessions of before are no more than memory: nothing is saved, and their Wills are the others'.
         """
         assert self.durable is not None
         self.durable.save_all()
@@ -175,7 +176,7 @@ class Broker:
             self.durable.abandon(session)
         return self._reads.run(self._read_again, Loading.load_anew)
 
-    def _read_again(self, read: "Callable[[Loading], Deferred[None]]") -> "Deferred[None]":
+    def _read_again(self, read: "Callable[[Loading], Deferred[Any]]") -> "Deferred[Any]":
         self._hold()
         assert self.loading is not None
         self._load = read(self.loading)
@@ -364,8 +365,7 @@ class Broker:
         codes = self._subscribing.subscribe(session, subscriptions)
         answer: Answer = None
         if session.number and self._records is not None and (granted := granted_of(subscriptions, codes)):
-            owed = self._subscribing.owed(granted, silent)
-            answer = self._records.subscribed(session, granted, owed)
+            answer = self._records.subscribed(session, granted, self._subscribing.owed(granted, silent))
         if self._listening is not None:
             answer = joined(answer, self._listening.told())
         return codes if answer is None else answer.addCallback(lambda _: codes)

@@ -71,6 +71,7 @@ class Durable:
         self.latest: Owing | None = None
         self.open: Owing | None = None
         self.page, self.links, self.elsewhere = store.page, store.links, store.elsewhere
+        self.unshared = store.unshared
         self.save, self.find, self.inherited = store.save, store.find, store.inherited
         self.wall_clock, self._complaints = wall_clock, complaints
         # Within the grace, or acknowledged a moment ago: the one that is due next first.
@@ -115,7 +116,7 @@ class Durable:
         encoded: EncodedPublish,
         receivers: "Sequence[tuple[Debtor, int]]",
         client: Client,
-        crossed: "tuple[int, int] | None" = None,
+        crossed: "tuple[tuple[int, int], ...]" = (),
     ) -> "Deferred[object]":
         """Owe a message of ``client`` to these Sessions, each at its QoS.
 
@@ -139,7 +140,7 @@ class Durable:
         message: EncodedPublish,
         receivers: "Sequence[tuple[Debtor, int]]",
         delivery: Delivery | None = None,
-        crossed: "tuple[int, int] | None" = None,
+        crossed: "tuple[tuple[int, int], ...]" = (),
     ) -> Owing:
         """Owe a message to these Sessions; see :meth:`deliver`."""
         self._count += 1

@@ -125,7 +125,7 @@ class Loading:
         """Owe nothing to a Session that has ended."""
         self._owed.pop(session, None)
 
-    def stop(self, load: "Deferred[None]") -> None:
+    def stop(self, load: "Deferred[Any]") -> None:
         """Read nothing more; ``load`` is what one of the methods below has returned last."""
         self._stops = True
         load.cancel()
@@ -133,9 +133,10 @@ class Loading:
     # -- what is loaded --------------------------------------------------------------------------
 
     @inlineCallbacks
-    def load(self) -> "Generator[Deferred[Any], Any, None]":
+    def load(self) -> "Generator[Deferred[Any], Any, int]":
         """Read everything; the Deferred fires when it is in memory and nobody waits for it any more.
 
+        It fires with how many Sessions were read.
         While the database is away, it is asked again and again. Cancelled, it asks no more.
         """
         began = self._clock.seconds()
@@ -157,18 +158,23 @@ class Loading:
         text = "Loaded {sessions} Sessions and {retained} Retained Messages in {seconds:.1f} s"
         seconds = self._clock.seconds() - began
         log.info(text, sessions=self.sessions, retained=self.retained, seconds=seconds)
+        return self.sessions
 
     @inlineCallbacks
-    def load_anew(self) -> "Generator[Deferred[Any], Any, None]":
+    def load_anew(self) -> "Generator[Deferred[Any], Any, int]":
         """Forget everything, then load what is ours; see :meth:`load`."""
         yield self._work(self._restoring.forget())
-        yield self.load()
+        sessions: int = yield self.load()
+        return sessions
 
     @inlineCallbacks
-    def inherit(self, taken: "Deferred[Sequence[int]]") -> "Generator[Deferred[Any], Any, None]":
+    def inherit(
+        self, taken: "Deferred[Sequence[int]]", restored: Callable[[], None]
+    ) -> "Generator[Deferred[Any], Any, None]":
         """Read Sessions that were a dead daemon's, and publish its Wills; see :meth:`load`.
 
         :param taken: fires with their numbers when they are ours; cancelled: they are not, for all we know.
+        :param restored: called when all of them are in memory, before anything is published.
         """
         restoring, store = self._restoring, self._store
         try:
@@ -187,6 +193,7 @@ class Loading:
             following = self._read(partial(store.inherited, numbers[at : at + PAGE]))
             page = yield from self._restore(page, restoring.inherited(page), following)
         yield self._work(restoring.absent())
+        restored()
         wills = yield self._read(store.inherited_wills)
         yield from self._finish(wills)
         text = "Inherited {sessions} Sessions and {wills} Wills in {seconds:.1f} s"

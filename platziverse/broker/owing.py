@@ -139,7 +139,7 @@ class Owing:
         since: float,
         count: int,
         delivery: Delivery | None,
-        crossed: tuple[int, int] | None,
+        crossed: tuple[tuple[int, int], ...],
     ) -> None:
         self.receivers, self.since, self.count = receivers, since, count
         self.delivery, self.crossed = delivery, crossed

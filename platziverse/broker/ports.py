@@ -60,6 +60,12 @@ class SessionStore(Protocol):
         :param through: and not higher than this.
         """
 
+    def unshared(self, link: int, other: int, after: int, limit: int) -> "Deferred[list[StoredMessage]]":
+        """Return the first messages of a link, as :meth:`page` does, whose positions ``other`` does not have.
+
+        Both links are looked at in the same moment.
+        """
+
     def links(self, target: int) -> "Deferred[list[int]]":
         """Return the numbers of the links to daemon ``target`` in which messages wait; see ``records.link``.
 

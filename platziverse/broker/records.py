@@ -81,8 +81,8 @@ class Queued:
         queue and QoS.
     :ivar delivery: the Packet Identifier under which the publisher has sent it at QoS 2; committed with it.
     :ivar retain: it is a Retained Message, sent for a new Subscription.
-    :ivar crossed: link and position of the row that another daemon has written for us; these rows take its
-        place, in one transaction.
+    :ivar crossed: link and position of each row that other daemons have written for us, or for a dead daemon
+        whose Sessions are ours; these rows take the place of all of them, in one transaction.
     :ivar number: of the message that several rows refer to; 0: its only row has it. Given by the store.
     :ivar taken: the store writes these rows, or has written them.
     :ivar properties: of MQTT 5, as ``store_properties`` writes them.
@@ -94,7 +94,7 @@ class Queued:
     rows: "dict[int, tuple[int, int]]"
     delivery: Delivery | None = None
     retain: bool = False
-    crossed: "tuple[int, int] | None" = None
+    crossed: "tuple[tuple[int, int], ...]" = ()
     number: int = 0
     taken: bool = False
     properties: bytes = b""

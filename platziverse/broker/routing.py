@@ -153,12 +153,12 @@ class Router:
         receivers: "Match[Session]",
         client: Client,
         links: "Sequence[tuple[Debtor, int]]" = (),
-        crossed: "tuple[int, int] | None" = None,
+        crossed: "tuple[tuple[int, int], ...]" = (),
     ) -> Answer:
         """Hand on a message at QoS 1 or 2 as :meth:`route` does, and to other daemons.
 
         :param links: to these, with its QoS.
-        :param crossed: the row of a link that those of our Sessions take the place of.
+        :param crossed: the rows of links that those of our Sessions take the place of.
         """
         if self._authority.restricts or client.bridge:
             receivers = self._allowed(receivers, message.topic, client)
@@ -173,7 +173,7 @@ class Router:
         receivers: "Match[Session]",
         client: Client,
         links: "Sequence[tuple[Debtor, int]]" = (),
-        crossed: "tuple[int, int] | None" = None,
+        crossed: "tuple[tuple[int, int], ...]" = (),
     ) -> Answer:
         qos, size, traffic = message.qos, len(message.payload), self._traffic
         without: list[tuple[Session, int]] = []
@@ -205,7 +205,7 @@ class Router:
         owed: "list[tuple[Debtor, int]]",
         receivers: "Match[Session]",
         client: Client,
-        crossed: "tuple[int, int] | None",
+        crossed: "tuple[tuple[int, int], ...]",
     ) -> Answer:
         durable = self._durable
         assert durable is not None

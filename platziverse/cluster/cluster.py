@@ -1,6 +1,6 @@
 """Cluster: one broker of several daemons, from the point of view of one of them."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, succeed
@@ -23,11 +23,13 @@ from platziverse.cluster.frames import (
     NotYours,
     Ready,
     Said,
+    Several,
     Since,
     Snapshot,
     Wanted,
 )
 from platziverse.cluster.identifiers import Identifiers
+from platziverse.cluster.inheriting import Inheriting
 from platziverse.cluster.interest import Interest
 from platziverse.cluster.linking import LINKS, Linking
 from platziverse.cluster.moves import MOVES, Moves
@@ -58,6 +60,7 @@ class Cluster:
     :param clock: steady time.
     :param wall_clock: seconds since the epoch, by a clock that all daemons share.
     :ivar peers: the other daemons.
+    :ivar inheriting: has the Sessions of dead ones.
     :ivar ignored: frames that were no frames, or of strangers, or of daemons that were taken for dead.
     """
 
@@ -70,7 +73,7 @@ class Cluster:
         wall_clock: Callable[[], float],
     ) -> None:
         self.bus, self.ignored = bus, 0
-        self.peers = peers = Peers(bus, lambda: membership.ours)
+        self.peers = peers = Peers(bus, lambda: membership.ours, clock)
         self._broker, self._membership, self._clock, self._wall_clock = broker, membership, clock, wall_clock
         turn = Turn(clock)
         # Real time is of no use to a clock that tests move by hand.
@@ -85,6 +88,7 @@ class Cluster:
         self.identifiers = Identifiers(broker, peers)
         broker.share(self.routing, self.announcing)
         delaying, told = self.routing.delaying, self.announcing
+        self.inheriting = Inheriting(broker, self.linking, peers, self.interest, told, self.routing.heirs)
         self.moves = Moves.of(broker, peers, self.linking, delaying, told, self._later, self.identifiers)
         # Number of a daemon → its last incarnation, which has ended.
         self._ended: dict[int, int] = {}
@@ -92,8 +96,7 @@ class Cluster:
         self._looks.clock = clock
         self._began: Deferred[None] | None = None
         self._is_on_bus = self._is_loaded = self._is_knowing = False
-        self._missed_since = 0
-        self._until = 0.0
+        self._missed_since, self._until = 0, 0.0
 
     def _links(self, broker: Broker) -> Linking | None:
         durable = broker.durable
@@ -160,14 +163,17 @@ class Cluster:
             return self._until
         return self._until - START + QUIET
 
-    def loaded(self) -> None:
-        """Let the others know our durable Sessions, which are in memory now, and take what they are owed."""
+    def loaded(self, sessions: int) -> None:
+        """Let the others know our durable Sessions, which are in memory now, and take what they are owed.
+
+        :param sessions: how many were read.
+        """
         self._is_loaded = True
         for peer in self.peers.values():
             if peer.wants:
                 self.announcing.introduce(peer)
         if self.linking is not None:
-            self.linking.loaded()
+            self.linking.loaded(not sessions)
 
     def stop(self) -> "Deferred[None]":
         """Leave the others; what they owe us is read at the next start, or by an heir."""
@@ -217,6 +223,7 @@ class Cluster:
         peer.asked = peer.missing = True
         self._ask(peer)
         if self.linking is not None:
+            self.linking.legacies.back(peer.number)
             self.linking.ask(peer.number)
 
     def left(self, number: int, dead: bool) -> None:
@@ -248,7 +255,9 @@ class Cluster:
         self.announcing.answered()
         self.peers.know_ourselves()
         if self.linking is not None:
+            self._is_loaded = False
             self.routing.delaying.begin_anew()
+            self.inheriting.begin_anew()
             self.linking.begin_anew()
         for number, incarnation in self._membership.others.items():
             self.joined(number, incarnation)
@@ -289,22 +298,10 @@ class Cluster:
         self._meet(peer)
         return peer
 
-    def inherited(self, daemon: int, sessions: Iterable[int]) -> None:
-        """Let all know that these Sessions of a daemon, by their numbers, are ours, and in memory now."""
-        self.routing.inherited(daemon, sessions)
-        told = self.announcing.told()
-        if told is None:
-            self._inherit(None, daemon)
-        else:
-            told.addCallback(self._inherit, daemon)
-
-    def _inherit(self, _: object, daemon: int) -> None:
-        if self.linking is not None and daemon not in self.peers:
-            self.interest.drop(daemon)
-            self.linking.inherited(daemon)
-
     def _was_inherited(self, peer: Peer, frame: Inherited) -> None:
-        if frame.daemon not in self.peers:
+        if frame.daemon == self.peers.number and self.linking is not None:
+            self.linking.tell_past(peer.number)
+        elif frame.daemon not in self.peers and not peer.asked:  # or we may not know what it listens to
             self.interest.drop(frame.daemon)
 
     def lost(self, origin: int) -> None:
@@ -323,6 +320,9 @@ class Cluster:
         if not peer.missing:
             peer.heard = max(peer.heard, peer.latest)
         self.routing.came(peer, frame)
+
+    def _several(self, peer: Peer, frame: Several) -> None:
+        self.routing.came_together(peer, frame)
 
     def _changes(self, peer: Peer, frame: Changes) -> None:
         self.interest.change(peer.number, frame.interests)
@@ -384,6 +384,7 @@ def _of_moves(method: "Callable[[Moves, Peer, Any], None]") -> "Callable[[Cluste
 
 _WHAT_TO_DO: Final[dict[type, Callable[[Cluster, Peer, Any], None]]] = {
     Message: Cluster._message,
+    Several: Cluster._several,
     Changes: Cluster._changes,
     Snapshot: Cluster._snapshot,
     Wanted: Cluster._wanted,

@@ -6,12 +6,11 @@ would not have made: whatever else comes is a ``ValueError``. Decided in ADR 013
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from math import inf
 from struct import Struct as Layout
 from typing import Any, Final
 
-from platziverse.cluster.fields import LENGTH, Fields
 from platziverse.cluster.frames import (
     ANOTHER,
     DURABLE,
@@ -35,18 +34,20 @@ from platziverse.cluster.frames import (
     Moved,
     NotYours,
     Owed,
+    Past,
     Ready,
     Refused,
     Said,
+    Several,
     Since,
     Snapshot,
     Stored,
     Unsure,
     Wanted,
 )
-from platziverse.mqtt.errors import MalformedPacket, MQTTError
+from platziverse.cluster.reader import Reader
+from platziverse.mqtt.errors import MalformedPacket
 from platziverse.mqtt.memo import Memo
-from platziverse.mqtt.properties import restored, store_properties, without_properties
 from platziverse.mqtt.topics import check_topic_filter, check_topic_name
 
 #: The first byte of every frame: daemons with another format do not understand each other.
@@ -55,6 +56,8 @@ VERSION: Final = 1
 _HEADER: Final = Layout(">BBI")
 _NUMBER: Final = Layout(">Q")
 _PAIR: Final = Layout(">QQ")
+_LENGTH: Final = Layout(">H")
+_SIZE: Final = Layout(">I")
 _TIME: Final = Layout(">d")
 _RETAIN: Final = 0x04
 _BRIDGE: Final = 0x08
@@ -64,7 +67,13 @@ _PROPERTIES: Final = 0x20
 
 def _text(text: str) -> bytes:
     data = text.encode()
-    return LENGTH.pack(len(data)) + data
+    return _LENGTH.pack(len(data)) + data
+
+
+@lru_cache(256)
+def _sizes(count: int) -> Layout:
+    """Return the layout of so many sizes."""
+    return Layout(f">{count}I")
 
 
 #: Texts that come again and again: Topic Names, and the names of publishers.
@@ -85,7 +94,7 @@ def decode(data: bytes) -> tuple[int, Frame]:
 
     :raises ValueError: these bytes are no frame of this version.
     """
-    reader = Fields(data)
+    reader = Reader(data)
     version, kind, incarnation = reader.take(_HEADER)
     if version != VERSION:
         raise ValueError(f"version {version}, and {VERSION} is known here")
@@ -99,7 +108,12 @@ def decode(data: bytes) -> tuple[int, Frame]:
 
 
 def _encode_message(frame: Message) -> bytes:
-    flags, names = frame.qos, _TEXTS[frame.client_id]
+    return _encode_head(frame) + frame.payload
+
+
+def _encode_head(frame: Message) -> bytes:
+    """Return everything of a message but its payload."""
+    flags, names = frame.qos | (_PROPERTIES if frame.properties else 0), _TEXTS[frame.client_id]
     if frame.bridge:
         flags |= _BRIDGE
     if frame.username is not None:
@@ -108,36 +122,39 @@ def _encode_message(frame: Message) -> bytes:
     if frame.version:
         flags |= _RETAIN
         names = _NUMBER.pack(frame.version) + names
-    if frame.properties:
-        flags |= _PROPERTIES
-        names += frame.properties
-    return b"%c%b%b%b" % (flags, _TEXTS[frame.topic], names, frame.payload)
+    return b"%c%b%b%b" % (flags, _TEXTS[frame.topic], names, frame.properties)
 
 
-def _decode_message(reader: Fields) -> Message:
+def _decode_message(reader: Reader) -> Message:
+    return _decode_head(reader, lambda: reader.rest(reader.left))
+
+
+def _decode_head(reader: Reader, payload: Callable[[], bytes]) -> Message:
     flags, topic = reader.byte(0x3F), _TOPICS[reader.text()]
     version = reader.take(_NUMBER) if flags & _RETAIN else 0
     if flags & _RETAIN and not version:
         raise ValueError("a Retained Message without a version")
     client_id = reader.text()
     username = reader.text() if flags & _NAMED else None
-    payload, properties = _content(reader, flags)
-    bridge = bool(flags & _BRIDGE)
-    return Message(topic, payload, _qos(flags), version, client_id, username, bridge, properties)
+    bridge, properties = bool(flags & _BRIDGE), reader.properties() if flags & _PROPERTIES else b""
+    return Message(topic, payload(), _qos(flags), version, client_id, username, bridge, properties)
 
 
-def _content(reader: Fields, flags: int) -> tuple[bytes, bytes]:
-    """Return the payload, which is the rest, and the Properties before it."""
-    data = reader.rest(reader.left)
-    if not flags & _PROPERTIES:
-        return data, b""
-    try:
-        payload, properties = without_properties(data)
-        if len(properties) < 2 or store_properties(restored(properties)) != properties:
-            raise ValueError("Properties that are none")
-    except MQTTError as error:
-        raise ValueError(str(error)) from None
-    return payload, properties
+def _encode_several(frame: Several) -> bytes:
+    sizes = _sizes(len(frame.payloads)).pack(*map(len, frame.payloads))
+    count = _SIZE.pack(len(frame.payloads))
+    return b"".join((_encode_head(frame.message), count, sizes, *frame.payloads))
+
+
+def _decode_several(reader: Reader) -> Several:
+    message = _decode_head(reader, bytes)
+    if message.version:
+        raise ValueError("Retained Messages come one by one")
+    count = reader.take(_SIZE)
+    if not count or _SIZE.size * count > reader.left:
+        raise ValueError("it is too short")
+    sizes = reader.several(_sizes(count))
+    return Several(message, reader.pieces(sizes))
 
 
 def _qos(flags: int) -> int:
@@ -158,7 +175,7 @@ def _checked_topic(topic: str) -> str:
 _TOPICS: Final = Memo(_checked_topic)
 
 
-def _decode_kept(reader: Fields) -> Kept:
+def _decode_kept(reader: Reader) -> Kept:
     message = _decode_message(reader)
     if not message.version:
         raise ValueError("a Retained Message without a version")
@@ -169,7 +186,7 @@ def _encode_interests(interests: Sequence[tuple[str, int]]) -> bytes:
     return b"".join([b"%c%b" % (bits, _text(key)) for key, bits in interests])
 
 
-def _decode_interests(reader: Fields, least: int) -> tuple[tuple[str, int], ...]:
+def _decode_interests(reader: Reader, least: int) -> tuple[tuple[str, int], ...]:
     interests = []
     while reader.left:
         bits = reader.byte(LIVE | DURABLE)
@@ -195,7 +212,7 @@ def _encode_changes(frame: Changes) -> bytes:
     return _NUMBER.pack(frame.number) + _encode_interests(frame.interests)
 
 
-def _decode_changes(reader: Fields) -> Changes:
+def _decode_changes(reader: Reader) -> Changes:
     return Changes(reader.take(_NUMBER), _decode_interests(reader, 0))
 
 
@@ -204,7 +221,7 @@ def _encode_snapshot(frame: Snapshot) -> bytes:
     return _NUMBER.pack(frame.number) + b"%c" % ends + _encode_interests(frame.interests)
 
 
-def _decode_snapshot(reader: Fields) -> Snapshot:
+def _decode_snapshot(reader: Reader) -> Snapshot:
     number, ends = reader.take(_NUMBER), reader.byte(3)
     return Snapshot(number, bool(ends & 1), bool(ends & 2), _decode_interests(reader, LIVE))
 
@@ -217,7 +234,7 @@ def _client(frame: Mine | LetGo, flags: int) -> bytes:
     return b"%c%b%b" % (flags, _TIME.pack(frame.since), names)
 
 
-def _read_client(reader: Fields, most: int) -> tuple[int, str, str | None, float]:
+def _read_client(reader: Reader, most: int) -> tuple[int, str, str | None, float]:
     flags, since, client_id = reader.byte(most), _since(reader), reader.text()
     return flags, client_id, reader.text() if flags & 1 else None, since
 
@@ -226,7 +243,7 @@ def _encode_mine(frame: Mine) -> bytes:
     return _client(frame, frame.durable << 1)
 
 
-def _decode_mine(reader: Fields) -> Mine:
+def _decode_mine(reader: Reader) -> Mine:
     flags, client_id, username, since = _read_client(reader, 3)
     return Mine(client_id, username, since, bool(flags & 2))
 
@@ -235,7 +252,7 @@ def _encode_let_go(frame: LetGo) -> bytes:
     return _NUMBER.pack(frame.number) + _client(frame, 0)
 
 
-def _decode_let_go(reader: Fields) -> LetGo:
+def _decode_let_go(reader: Reader) -> LetGo:
     number, (_, client_id, username, since) = reader.take(_NUMBER), _read_client(reader, 1)
     return LetGo(number, client_id, username, since)
 
@@ -245,7 +262,7 @@ def _encode_free(frame: Free) -> bytes:
     return b"".join(map(_NUMBER.pack, (frame.number, len(cuts) // 2, *cuts, *frame.identifiers)))
 
 
-def _decode_free(reader: Fields) -> Free:
+def _decode_free(reader: Reader) -> Free:
     number, count = reader.take(_NUMBER), reader.take(_NUMBER)
     if count > reader.left:
         raise ValueError("it is too short")
@@ -257,11 +274,11 @@ def _encode_refused(frame: Refused) -> bytes:
     return b"%b%c%b" % (_NUMBER.pack(frame.number), frame.reason, _text(frame.owner))
 
 
-def _decode_refused(reader: Fields) -> Refused:
+def _decode_refused(reader: Reader) -> Refused:
     return Refused(reader.take(_NUMBER), reader.byte(ANOTHER), reader.text())
 
 
-def _since(reader: Fields) -> float:
+def _since(reader: Reader) -> float:
     since: float = reader.take(_TIME)
     if not 0 <= since < inf:
         raise ValueError("a time that is none")
@@ -272,7 +289,7 @@ def _encode_not_yours(frame: NotYours) -> bytes:
     return _TIME.pack(frame.since) + _text(frame.client_id) + _text(frame.owner)
 
 
-def _decode_not_yours(reader: Fields) -> NotYours:
+def _decode_not_yours(reader: Reader) -> NotYours:
     since = _since(reader)
     return NotYours(reader.text(), reader.text(), since)
 
@@ -283,24 +300,24 @@ def _encode_owed(frame: Owed) -> bytes:
     return b"%b%c%b%b%b" % (positions, flags, _TEXTS[frame.topic], frame.properties, frame.payload)
 
 
-def _decode_owed(reader: Fields) -> Owed:
+def _decode_owed(reader: Reader) -> Owed:
     (position, previous), flags = reader.take(_PAIR), reader.byte(_PROPERTIES | 2)
     topic, qos = _TOPICS[reader.text()], _qos(flags)
-    if not qos or flags & ~(_PROPERTIES | 3):
+    if flags & ~_PROPERTIES not in (1, 2):
         raise ValueError("a message at QoS 0 that is owed")
-    payload, properties = _content(reader, flags)
-    return Owed(position, topic, payload, qos, previous, properties)
+    properties = reader.properties() if flags & _PROPERTIES else b""
+    return Owed(position, topic, reader.rest(reader.left), qos, previous, properties)
 
 
 def _encode_align(frame: Align) -> bytes:
     return b"".join(map(_NUMBER.pack, (frame.number, frame.last, *frame.pending)))
 
 
-def _decode_align(reader: Fields) -> Align:
+def _decode_align(reader: Reader) -> Align:
     return Align(reader.take(_NUMBER), reader.take(_NUMBER), _numbers(reader))
 
 
-def _numbers(reader: Fields) -> tuple[int, ...]:
+def _numbers(reader: Reader) -> tuple[int, ...]:
     return tuple([reader.take(_NUMBER) for _ in range(-(-reader.left // _NUMBER.size))])
 
 
@@ -308,7 +325,7 @@ def _encode_numbers(frame: Any) -> bytes:
     return b"".join([_NUMBER.pack(getattr(frame, name)) for name in frame.__struct_fields__])
 
 
-def _decode_numbers(frame: Any, reader: Fields) -> Any:
+def _decode_numbers(frame: Any, reader: Reader) -> Any:
     return frame(*[reader.take(_NUMBER) for _ in frame.__struct_fields__])
 
 
@@ -339,11 +356,13 @@ _KINDS: Final[dict[type, int]] = {
     Moved: 24,
     Aborted: 25,
     Refused: 26,
+    Past: 27,
+    Several: 28,
 }
 #: Frames that are numbers alone, or nothing.
 _PLAIN: Final[tuple[type[Frame], ...]] = (
     *(Wanted, Ready, Since, Said, Done, Aligned, Stored, Unsure, Inherited, Marked),
-    *(Closed, Followed, Moved, Aborted),
+    *(Closed, Followed, Moved, Aborted, Past),
 )
 _ENCODERS: Final[dict[int, Callable[[Any], bytes]]] = {
     **{_KINDS[frame]: _encode_numbers for frame in _PLAIN},
@@ -360,8 +379,9 @@ _ENCODERS: Final[dict[int, Callable[[Any], bytes]]] = {
     20: _encode_let_go,
     23: _encode_free,
     26: _encode_refused,
+    28: _encode_several,
 }
-_DECODERS: Final[dict[int, Callable[[Fields], Frame]]] = {
+_DECODERS: Final[dict[int, Callable[[Reader], Frame]]] = {
     **{_KINDS[frame]: partial(_decode_numbers, frame) for frame in _PLAIN},
     1: _decode_message,
     2: _decode_changes,
@@ -375,4 +395,5 @@ _DECODERS: Final[dict[int, Callable[[Fields], Frame]]] = {
     20: _decode_let_go,
     23: _decode_free,
     26: _decode_refused,
+    28: _decode_several,
 }

@@ -33,6 +33,7 @@ class Crossing:
     :param route: hands a message to our clients; it is given the row that theirs take the place of.
     :param tell: sends a frame to the other daemon.
     :param complain: is told why rows could not be read, or a message not be saved.
+    :param past: rows up to this position are an heir's; ``None``: those before the first copies are.
     :ivar last: the highest position that was taken.
     """
 
@@ -43,8 +44,9 @@ class Crossing:
         route: Callable[[Owed, tuple[int, int]], Answer],
         tell: Callable[[Frame], None],
         complain: Callable[[Failure], None],
+        past: int | None = 0,
     ) -> None:
-        self.number, self.last = number, 0
+        self.number, self.last, self.past = number, 0, past
         self._durable, self._route, self._tell, self._complain = durable, route, tell, complain
         self._asked = 0
         # Positions that were taken and are not Done.
@@ -160,12 +162,22 @@ class Crossing:
         """Read all rows that are there: the other daemon has gone, or does not answer."""
         self._asked += 1
         self._alone, self._through = True, ALL
-        self._begin_reading()
+        if self.past is None:
+            self._state = ASKED  # nobody knows yet which are ours
+        else:
+            self._begin_reading()
+
+    def take_past(self) -> None:
+        """Read all rows: there is no heir of ours."""
+        self.past = 0
+        self.read_all()
 
     def _begin_reading(self) -> None:
         """Read what is behind the last, or everything, as an earlier incarnation has left rows before it."""
         anew = self._through // POSITIONS != self.last // POSITIONS
-        self._state, self._at = READS, 0 if anew else self.last
+        if self.past is None or self.past > self._through:
+            self.past = self._through
+        self._state, self._at = READS, max(self.past, 0 if anew else self.last)
         self._next(self._asked)
 
     def _next(self, asked: int) -> None:

@@ -33,6 +33,16 @@ class Message(Struct, gc=False, frozen=True):
         return self.version > 0
 
 
+class Several(Struct, gc=False, frozen=True):
+    """Messages that one publisher has published to one topic, one after the other, none of them retained.
+
+    :ivar message: what they have in common; its payload is empty.
+    """
+
+    message: Message
+    payloads: tuple[bytes, ...]
+
+
 class Changes(Struct, gc=False, frozen=True):
     """The sender's interest in these keys is another one now; the receiver answers with Ready.
 
@@ -150,6 +160,17 @@ class Inherited(Struct, gc=False, frozen=True):
     daemon: int
 
 
+class Past(Struct, gc=False, frozen=True):
+    """The receiver has inherited the Sessions that ``origin`` owed messages to up to this position.
+
+    An answer to an Inherited that names the sender, which has come back: one for each origin, then one with
+    the number 0, whose position says how many these were.
+    """
+
+    origin: int
+    position: int
+
+
 class Mine(Struct, gc=False, frozen=True):
     """A client has connected to the sender with this Client Identifier.
 
@@ -261,6 +282,7 @@ ANOTHER: Final = 2
 
 Frame: TypeAlias = (
     Message
+    | Several
     | Changes
     | Snapshot
     | Wanted
@@ -277,6 +299,7 @@ Frame: TypeAlias = (
     | Stored
     | Unsure
     | Inherited
+    | Past
     | Mark
     | Marked
     | LetGo

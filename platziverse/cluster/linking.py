@@ -16,15 +16,16 @@ from platziverse.cluster.frames import (
     Align,
     Aligned,
     Done,
-    Inherited,
     Mark,
     Marked,
     Owed,
+    Past,
     Stored,
     Unsure,
 )
 from platziverse.cluster.interest import MASKS, Interest, key_of
-from platziverse.cluster.links import Link, Serials
+from platziverse.cluster.legacies import Legacies
+from platziverse.cluster.links import ALL, Link, Serials
 from platziverse.cluster.peers import Peer, Peers
 from platziverse.mqtt.memo import Memo
 
@@ -34,6 +35,8 @@ PAGE: Final = 2000
 ASK: Final = 1.0
 #: Seconds after which links to a daemon whose Sessions are ours are read again, and rows are looked for.
 READ_AGAIN: Final = 5.0
+#: Seconds in which an heir asks what we were owed before, if there is one and all daemons answer.
+HEIRLESS: Final = 15.0
 
 
 class Linking:
@@ -42,6 +45,7 @@ class Linking:
     Nothing of it is there without a store.
 
     :param route: hands a message of another daemon to our clients.
+    :ivar legacies: of dead daemons whose Sessions are ours.
     """
 
     def __init__(
@@ -54,23 +58,22 @@ class Linking:
     ) -> None:
         self._durable, self._peers, self._clock = durable, peers, clock
         self._route, self._complain = route, complain
+        self.legacies = Legacies(durable, peers, clock, route, self._cannot_read, self.catch_up)
         self._links: dict[int, Link] = {}
         self._crossings: dict[int, Crossing] = {}
         self._asked: dict[int, float] = {}
-        # Daemon whose Sessions are ours → when links to it were read; number of such a link → its Crossing.
-        self._inherited: dict[int, float] = {}
-        self._left: dict[int, Crossing] = {}
         # Mask of the bus → links to its daemons.
         self._of: Memo[int, list[Link]] = Memo(self._links_of, MASKS, lambda mask, links: 1)
         self._loaded = False
+        # We have begun without a durable Session: rows of before are for an heir, heard of last then.
+        self._has_heir, self._heard = False, 0.0
         # When rows were looked for that are owed to us; daemon → position up to which we had it all then.
         self._looked, self._seen = 0.0, dict[int, int]()
         self._interest: Interest | None = None
         self._serials = Serials()
-        # Number of our question → daemon → its answer, serial and newest; daemons whose heir everybody knows.
+        # Number of our question → daemon → its answer, serial and newest.
         self._marks = 0
         self._marked: dict[int, dict[int, Deferred[tuple[int, int] | None]]] = {}
-        self._told: set[int] = set()
 
     # -- to the others ---------------------------------------------------------------------------
 
@@ -118,9 +121,14 @@ class Linking:
 
     # -- from the others -------------------------------------------------------------------------
 
-    def loaded(self) -> None:
-        """Take what is owed to our Sessions: they are there."""
-        self._loaded = True
+    def loaded(self, has_heir: bool) -> None:
+        """Take what is owed to our Sessions: they are there.
+
+        :param has_heir: none of them is ours that was before; what was owed to them is for an heir, if there
+            is one. ADR 0172.
+        """
+        self._loaded, self._has_heir, self._heard = True, has_heir, self._clock.seconds()
+        self._crossings.clear()  # of copies that came before, and were not taken
         for number in self._peers:
             self.ask(number)
         self._durable.links(self._peers.number).addCallbacks(self._left_rows, self._cannot_read)
@@ -130,7 +138,11 @@ class Linking:
         for number in links:
             origin, _ = ends_of(number)
             if origin not in self._peers and origin not in self._crossings:
-                self._crossing(origin).read_all()
+                crossing = self._crossing(origin)
+                if self._has_heir:
+                    crossing.past = ALL
+                else:
+                    crossing.read_all()
 
     def ask(self, number: int) -> None:
         """Ask a daemon from where on it sends copies, unless our Sessions are not there yet."""
@@ -142,9 +154,31 @@ class Linking:
         found = self._crossings.get(number)
         if found is None:
             tell, cannot = partial(self._peers.tell, number), self._cannot_read
-            name = link(number, self._peers.number)
-            found = self._crossings[number] = Crossing(name, self._durable, self._route, tell, cannot)
+            name, past = link(number, self._peers.number), None if self._has_heir else 0
+            found = self._crossings[number] = Crossing(name, self._durable, self._route, tell, cannot, past)
         return found
+
+    def tell_past(self, heir: int) -> None:
+        """Tell an heir up to where rows are for Sessions that were ours."""
+        self._heard = self._clock.seconds()
+        if self._loaded:
+            known = [(origin, one.past) for origin, one in self._crossings.items() if one.past is not None]
+            for origin, position in known:
+                self._peers.tell(heir, Past(origin, position))
+            self._peers.tell(heir, Past(0, len(known)))
+
+    def past(self, peer: Peer, frame: Past) -> None:
+        """Take what a daemon whose Sessions are ours was owed before it came back."""
+        self.legacies.past(peer, frame)
+
+    def _look_for_heir(self, now: float) -> None:
+        """Take what was owed to us before when no heir has asked for it, though all daemons answer."""
+        if any(number not in self._crossings or self._crossings[number].is_asking for number in self._peers):
+            self._heard = now
+        elif self._heard + HEIRLESS <= now:
+            self._has_heir = False
+            for crossing in self._crossings.values():
+                crossing.take_past()
 
     def _cannot_read(self, failure: Failure) -> None:
         text = "What other daemons owe to our Sessions is late: " + failure.getErrorMessage()
@@ -180,7 +214,7 @@ class Linking:
         """
         self._marks += 1
         number = self._marks
-        untold = [daemon for daemon in self._inherited if daemon not in self._told]
+        untold = self.legacies.daemons
         asked = self._marked[number] = {origin: Deferred() for origin in self._peers}
         self._peers.send(self._peers.everybody, Mark(number, tuple(untold)))
         serials: dict[int, int] = {}
@@ -192,11 +226,10 @@ class Linking:
                 yield self._crossing(origin).when_taken(newest)
         finally:
             del self._marked[number]
-        for daemon in untold:
-            yield self._durable.links(daemon).addCallback(self._inherited_rows)
-            self._told.add(daemon)
-        for crossing in [*self._crossings.values(), *self._left.values()]:
+        for crossing in list(self._crossings.values()):
             yield crossing.when_read()
+        for daemon in untold:
+            yield from self.legacies.settle(daemon, list(self._crossings.values()))
         return serials
 
     def cuts(self, serials: Mapping[int, int]) -> dict[int, int]:
@@ -215,8 +248,10 @@ class Linking:
 
     def mark(self, peer: Peer, frame: Mark) -> None:
         """Say how much we owe, when what we have owed to the daemons of the frame is in the store."""
+        if frame.inherited and peer.asked:
+            return  # we may not know what it listens to for them; it asks again
         for daemon in frame.inherited:
-            if self._interest is not None and daemon not in self._peers:
+            if self._interest is not None and not (daemon in self._peers or daemon == self._peers.number):
                 self._interest.drop(daemon)
         owing = [
             one
@@ -255,31 +290,10 @@ class Linking:
         if self._loaded:
             self._crossing(number).read_all()
 
-    def inherited(self, daemon: int) -> None:
-        """Take what is owed to a daemon whose Sessions are ours now, from time to time until it comes back.
-
-        Whoever has not heard of it yet writes more.
-        """
-        self._told.discard(daemon)
-        self._inherit(daemon)
-
-    def _inherit(self, daemon: int) -> None:
-        self._inherited[daemon] = self._clock.seconds()
-        self._peers.send(self._peers.everybody, Inherited(daemon))
-        self._durable.links(daemon).addCallbacks(self._inherited_rows, self._cannot_read)
-
-    def _inherited_rows(self, links: "list[int]") -> None:
-        for number in links:
-            if number not in self._left:
-                cannot = self._cannot_read
-                self._left[number] = Crossing(number, self._durable, self._route, lambda frame: None, cannot)
-            self._left[number].read_all()
-
     def begin_anew(self) -> None:
         """Forget all positions: we have another incarnation, and others own what was ours."""
-        self._inherited.clear()
-        self._told.clear()
-        self._left.clear()
+        self._loaded = False
+        self.legacies.clear()
         self._links.clear()
         self._crossings.clear()
         self._of.clear()
@@ -287,6 +301,8 @@ class Linking:
     def look(self) -> None:
         """Ask those again that have not answered, or say nothing; called every second."""
         now = self._clock.seconds()
+        if self._has_heir:
+            self._look_for_heir(now)
         if self._loaded and self._looked + READ_AGAIN <= now:
             self._looked = now
             self._durable.links(self._peers.number).addCallbacks(self._found_rows, self._cannot_read)
@@ -294,11 +310,7 @@ class Linking:
             if crossing.is_asking and number in self._peers and self._asked.get(number, 0.0) + ASK <= now:
                 self._asked[number] = now
                 crossing.try_again()
-        for daemon, read in list(self._inherited.items()):
-            if daemon in self._peers:
-                del self._inherited[daemon]
-            elif read + READ_AGAIN <= now:
-                self._inherit(daemon)
+        self.legacies.look()
 
     def _found_rows(self, links: "list[int]") -> None:
         """Ask daemons that owe us something, and have sent nothing lately: they may not reach the bus."""
@@ -318,4 +330,5 @@ LINKS: Final[dict[type, Callable[[Linking, Peer, Any], None]]] = {
     Unsure: Linking.unsure,
     Mark: Linking.mark,
     Marked: Linking.marked,
+    Past: Linking.past,
 }

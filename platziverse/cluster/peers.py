@@ -1,12 +1,20 @@
 """Peers: the other daemons, as this one knows them."""
 
 from collections.abc import Callable
+from typing import Final
 
 from attrs import define
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+from platziverse.broker.interfaces import Client
 from platziverse.broker.ports import MessageBus
 from platziverse.cluster.codec import encode
-from platziverse.cluster.frames import Frame
+from platziverse.cluster.frames import Frame, Message, Several
+from platziverse.mqtt.packets import Publish
+from platziverse.mqtt.properties import store_properties
+
+#: Bytes of payloads beyond which messages are given to the bus at once.
+TOGETHER: Final = 32 * 1024
 
 
 @define(eq=False)
@@ -46,14 +54,24 @@ class Peer:
 class Peers(dict[int, Peer]):
     """Peers has the other daemons by their numbers, and sends frames to them.
 
+    Messages of one publisher for one topic, as they come one after the other in a turn, leave as one frame
+    at its end, or before the next frame of another sort: so everything keeps its order. ADR 0190.
+
     :param daemon: returns our number and incarnation; ``None``: there are none yet.
     :ivar everybody: their mask on the bus.
     :ivar sent: frames that were given to the bus.
     """
 
-    def __init__(self, bus: MessageBus, daemon: Callable[[], tuple[int, int] | None]) -> None:
+    def __init__(
+        self, bus: MessageBus, daemon: Callable[[], tuple[int, int] | None], clock: IReactorTime
+    ) -> None:
         super().__init__()
-        self._bus, self._daemon = bus, daemon
+        self._bus, self._daemon, self._clock = bus, daemon, clock
+        # What gathered messages have in common, in daemons, publisher and first message; their payloads.
+        self._alike: tuple[int, Client, Publish] | None = None
+        self._payloads: list[bytes] = []
+        self._size = 0
+        self._turn: IDelayedCall | None = None
         self.everybody = self.sent = 0
         self.number = self.incarnation = 0
 
@@ -71,8 +89,48 @@ class Peers(dict[int, Peer]):
         if self.pop(number, None) is not None:
             self.everybody &= ~(1 << number)
 
+    def pass_on(self, mask: int, message: Publish, client: Client) -> None:
+        """Send a message, which is not retained, to those of the daemons in ``mask`` that are here."""
+        mask &= self.everybody
+        if not mask:
+            return
+        if self._alike is not None and self._is_alike(mask, message, client):
+            self._payloads.append(message.payload)
+            self._size += len(message.payload)
+            if self._size > TOGETHER:
+                self._send_gathered()
+            return
+        self._send_gathered()
+        self._alike, self._size = (mask, client, message), len(message.payload)
+        self._payloads.append(message.payload)
+        if self._turn is None:
+            self._turn = self._clock.callLater(0, self._end_turn)
+
+    def _is_alike(self, mask: int, message: Publish, client: Client) -> bool:
+        assert self._alike is not None
+        before, publisher, first = self._alike
+        same = publisher is client and before == mask and first.properties == message.properties
+        return same and first.topic == message.topic and first.qos == message.qos
+
+    def _end_turn(self) -> None:
+        self._turn = None
+        self._send_gathered()
+
+    def _send_gathered(self) -> None:
+        if self._alike is None:
+            return
+        (mask, client, message), payloads = self._alike, self._payloads
+        self._alike, self._payloads = None, []
+        self.sent += len(payloads) - 1
+        if len(payloads) == 1:
+            self.send(mask, message_of(message, client))
+        else:
+            self.send(mask, Several(message_of(message, client, b""), tuple(payloads)))
+
     def send(self, mask: int, frame: Frame) -> None:
         """Send a frame to those of the daemons in ``mask`` that are here."""
+        if self._alike is not None:
+            self._send_gathered()
         mask &= self.everybody
         if mask:
             self.sent += 1
@@ -81,3 +139,11 @@ class Peers(dict[int, Peer]):
     def tell(self, number: int, frame: Frame) -> None:
         """Send a frame to one daemon."""
         self.send(1 << number, frame)
+
+
+def message_of(message: Publish, client: Client, payload: bytes | None = None, version: int = 0) -> Message:
+    """Return the frame of a message of a client; ``payload``: instead of its own."""
+    said = message.payload if payload is None else payload
+    who, user, bridge = client.client_id, client.username, client.bridge
+    properties = store_properties(message.properties)
+    return Message(message.topic, said, message.qos, version, who, user, bridge, properties)

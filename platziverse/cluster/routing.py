@@ -1,8 +1,11 @@
 """Routing: messages go to the daemons whose clients listen, and come from them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from typing import Final
+from typing import Any, Final
+
+from msgspec.structs import replace
+from twisted.internet.defer import Deferred, DeferredList
 
 from platziverse.broker.broker import Broker
 from platziverse.broker.clients import log_failure
@@ -11,14 +14,15 @@ from platziverse.broker.records import Acknowledged, ends_of
 from platziverse.broker.session import Session
 from platziverse.broker.subscriptions import Match
 from platziverse.cluster.delaying import Delaying
-from platziverse.cluster.frames import Kept, Message, Owed, Said, Since
+from platziverse.cluster.frames import Kept, Message, Owed, Said, Several, Since
+from platziverse.cluster.heirs import Heirs, Place
 from platziverse.cluster.interest import SYS, Interest
 from platziverse.cluster.linking import Linking
-from platziverse.cluster.peers import Peer, Peers
+from platziverse.cluster.peers import Peer, Peers, message_of
 from platziverse.cluster.retaining import Retaining
 from platziverse.mqtt.memo import Memo
 from platziverse.mqtt.packets import Publish
-from platziverse.mqtt.properties import restored, store_properties
+from platziverse.mqtt.properties import restored
 
 #: Publishers of other daemons that are remembered.
 PUBLISHERS: Final = 16_384
@@ -33,6 +37,7 @@ class Routing:
     message that concerns nobody else costs no more than a look at the last receiver. ADR 0135.
 
     :ivar delaying: keeps messages for Sessions that are on their way.
+    :ivar heirs: Sessions that were a dead daemon's.
     :ivar dropped: messages of others that did not find room while Sessions were loaded.
     """
 
@@ -45,12 +50,10 @@ class Routing:
         linking: Linking | None,
     ) -> None:
         self.dropped = self._waiting = 0
-        # Dead daemon → numbers of its Sessions, which are ours.
-        self._inherited: dict[int, set[int]] = {}
         self._linking = linking
         self._broker, self._interest = broker, interest
         self._peers, self._retaining = peers, retaining
-        self.delaying = Delaying(interest, peers)
+        self.delaying, self.heirs = Delaying(interest, peers), Heirs(lambda: peers.number)
         self._marker, self._durable = (broker.sessions.make("", persistent) for persistent in (False, True))
         self._publishers: Memo[tuple[str, str | None, bool], Client] = Memo(
             _publisher, PUBLISHERS, lambda key, client: 1
@@ -91,9 +94,9 @@ class Routing:
         mask, durable, receivers = self._divided(receivers)
         durable &= ~self.delaying.bit
         if not message.qos or not durable or self._linking is None:
-            self._peers.send(mask, _message(message, client))
+            self._peers.pass_on(mask, message, client)
             return self._broker.router.route(message, receivers, client, more)
-        self._peers.send(mask & ~durable, _message(message, client))
+        self._peers.pass_on(mask & ~durable, message, client)
         links = self._linking.owed(durable, message.qos)
         return self._broker.router.route_owed(message, receivers, client, links)
 
@@ -111,7 +114,7 @@ class Routing:
         router = self._broker.router
         if message.topic.startswith(SYS):
             return router.route_retained(message, receivers, client)
-        said = _message(message, client, self._retaining.kept(message.topic))
+        said = message_of(message, client, version=self._retaining.kept(message.topic))
         if message.qos and self._is_delayed(receivers):
             late = partial(self._route_retained_late, message, client, said)
             return self.delaying.keep(message.topic, late)
@@ -142,7 +145,7 @@ class Routing:
         """Route a message of another daemon to our clients; its handlers were called there."""
         peer.received += 1
         client = self._publisher(frame)
-        deliver = partial(self._deliver, frame, client)
+        deliver = partial(self._deliver, frame, client, peer.ready)
         loading = self._broker.loading
         if loading is None or not (frame.qos or frame.retain):
             answer = deliver()
@@ -155,15 +158,40 @@ class Routing:
         if answer is not None:
             answer.addErrback(log_failure, client)
 
+    def came_together(self, peer: Peer, frame: Several) -> None:
+        """Route messages of another daemon, all of one publisher for one topic, to our clients."""
+        like, broker = frame.message, self._broker
+        if like.qos and broker.loading is not None:
+            for payload in frame.payloads:
+                self.came(peer, replace(like, payload=payload))
+            return
+        peer.received += len(frame.payloads)
+        client, topic, qos = self._publisher(like), like.topic, like.qos
+        match, route = broker.subscriptions.match, broker.router.route
+        found: Match[Session] | None = None
+        receivers: Match[Session] = ()
+        for payload in frame.payloads:
+            if (now := match(topic)) is not found:  # what came before may have ended a Session
+                found, receivers = now, self._receivers(now, qos, peer.ready)
+            answer = route(Publish(topic, payload, qos), receivers, client) if receivers else None
+            if answer is not None:
+                answer.addErrback(log_failure, client)
+
+    def _receivers(self, found: "Match[Session]", qos: int, ready: int) -> "Match[Session]":
+        receivers = self._divided(found)[2]
+        return self.heirs.of_message(receivers, ready) if qos else receivers
+
     def _waited(self, deliver: "partial[Answer]") -> Answer:
         self._waiting -= 1
         return deliver()
 
-    def _deliver(self, frame: Message, client: Client) -> Answer:
+    def _deliver(self, frame: Message, client: Client, ready: int) -> Answer:
         broker = self._broker
         properties = restored(frame.properties)
         message = Publish(frame.topic, frame.payload, frame.qos, frame.retain, properties=properties)
         receivers = self._ours(frame.topic)
+        if frame.qos:
+            receivers = self.heirs.of_message(receivers, ready)
         if not frame.retain:
             return broker.router.route(message, receivers, client)
         self._retaining.came(message, client, frame.version, live=True)
@@ -172,7 +200,7 @@ class Routing:
     def _ours(self, topic: str) -> "Match[Session]":
         return self._divided(self._broker.subscriptions.match(topic))[2]
 
-    def cross(self, frame: Owed, row: tuple[int, int]) -> Answer:
+    def cross(self, frame: Owed, row: Place) -> Answer:
         """Hand a message that is owed to our durable Sessions to them, and to all others of our clients.
 
         :param row: link and position; what is written for ours takes the place of it.
@@ -182,25 +210,25 @@ class Routing:
             return self.delaying.keep(frame.topic, partial(self._cross_late, frame, row), *_origin(row))
         return self._cross(frame, row, receivers)
 
-    def _cross_late(self, frame: Owed, row: tuple[int, int]) -> Answer:
+    def _cross_late(self, frame: Owed, row: Place) -> Answer:
         return self._cross(frame, row, self._ours(frame.topic))
 
-    def _cross(self, frame: Owed, row: tuple[int, int], receivers: "Match[Session]") -> Answer:
+    def _cross(self, frame: Owed, row: Place, receivers: "Match[Session]") -> Answer:
         message = Publish(frame.topic, frame.payload, frame.qos, properties=restored(frame.properties))
-        heirs = self._inherited.get(ends_of(row[0])[1])
-        if heirs is not None:  # our other clients have got it, or will, as it is owed to us as well
-            receivers = tuple(
-                one for one in receivers if one[0].window is not None and one[0].window.number in heirs
-            )
-        answer = self._broker.router.route_owed(message, receivers, SERVER, (), row)
-        if answer is None and frame.qos == 2 and self._broker.durable is not None:
+        receivers, rows = self.heirs.of_row(row, receivers)
+        answer = self._broker.router.route_owed(message, receivers, SERVER, (), rows)
+        if answer is None and frame.qos == 2:
             # Before a Session that has this message comes to us, the row must be gone. ADR 0153.
-            return self._broker.durable.record(Acknowledged(*row))
-        return answer
+            return self._delete(None, rows)
+        if len(rows) == 1:
+            return answer
+        # What was acknowledged within the grace has taken the place of no row.
+        return self._delete(None, rows[1:]) if answer is None else answer.addCallback(self._delete, rows[1:])
 
-    def inherited(self, daemon: int, sessions: Iterable[int]) -> None:
-        """Hand what is owed to a dead daemon to these Sessions alone, by their numbers: they are ours now."""
-        self._inherited.setdefault(daemon, set()).update(sessions)
+    def _delete(self, _: object, rows: "tuple[Place, ...]") -> "Deferred[Any]":
+        assert self._broker.durable is not None
+        record = self._broker.durable.record
+        return DeferredList([record(Acknowledged(*row)) for row in rows])
 
     def came_again(self, frame: Kept) -> None:
         """Keep a Retained Message that we may have missed."""
@@ -219,27 +247,14 @@ class Routing:
             message, client = Publish(topic, b""), SERVER
             if kept is not None:
                 message, client = kept, self._broker.retained.publisher(topic)
-            self._peers.tell(number, Kept(_message(message, client, known)))
+            self._peers.tell(number, Kept(message_of(message, client, version=known)))
             yield
         self._peers.tell(number, Said(asked.number))
 
 
-def _origin(row: tuple[int, int]) -> tuple[int, int]:
+def _origin(row: Place) -> tuple[int, int]:
     """Return the daemon that a message was published to, and the position that it has given it."""
     return ends_of(row[0])[0], row[1]
-
-
-def _message(message: Publish, client: Client, version: int = 0) -> Message:
-    return Message(
-        message.topic,
-        message.payload,
-        message.qos,
-        version,
-        client.client_id,
-        client.username,
-        client.bridge,
-        store_properties(message.properties),
-    )
 
 
 def _publisher(key: tuple[str, str | None, bool]) -> Client:

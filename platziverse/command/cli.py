@@ -9,6 +9,7 @@ from platziverse import __version__
 from platziverse.command import (
     agents,
     check,
+    clients,
     daemons,
     explain,
     exporting,
@@ -19,6 +20,9 @@ from platziverse.command import (
     rollup,
     rules,
     sessions,
+    stats,
+    top,
+    watch,
 )
 from platziverse.config import load
 from platziverse.daemon.process import while_somebody_reads
@@ -71,8 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     acl = commands.add_parser("acl", help="access rules").add_subparsers(required=True, metavar="command")
     explain.add_arguments(acl.add_parser("explain", help="which rule decides"))
     _add_metrics(commands)
-    sessions.add_arguments(commands.add_parser("sessions", help="durable Sessions, and what waits for them"))
-    retained.add_arguments(commands.add_parser("retained", help="Retained Messages that are stored"))
+    _add_clients(commands)
     rules.add_arguments(commands.add_parser("rules", help="what messages of other devices mean"))
     daemons.add_arguments(commands.add_parser("daemons", help="daemons that use the database"))
     _complete(parser)
@@ -91,6 +94,15 @@ def _complete(parser: argparse.ArgumentParser) -> None:
             for command in action.choices.values():
                 _add_sources(command, argparse.SUPPRESS)
                 _complete(command)
+
+
+def _add_clients(commands: Any) -> None:
+    watch.add_arguments(commands.add_parser("watch", help="values as they come"))
+    stats.add_arguments(commands.add_parser("stats", help="how a running daemon is"))
+    top.add_arguments(commands.add_parser("top", help="the same and more, on one screen, each second"))
+    clients.add_arguments(commands.add_parser("clients", help="clients that are connected to a daemon"))
+    sessions.add_arguments(commands.add_parser("sessions", help="durable Sessions, and what waits for them"))
+    retained.add_arguments(commands.add_parser("retained", help="Retained Messages that are stored"))
 
 
 def _add_metrics(commands: Any) -> None:

@@ -18,8 +18,8 @@ from platziverse.mqtt.packets import Publish
 from platziverse.rules.ruleset import RuleSet
 from platziverse.settings import ConfigError
 
-_SELECT: Final = """SELECT id, "createdAt", topic, "clientId", payload, reason, "replayedAt", "fullSize"
-    FROM rejected_messages"""
+_SELECT: Final = """SELECT id, "createdAt", topic, "clientId", payload, reason, "replayedAt", "fullSize",
+    address FROM rejected_messages"""
 
 
 @frozen
@@ -27,6 +27,7 @@ class Row:
     """A Row is one row of ``rejected_messages``.
 
     :param full_size: bytes of the payload as it came; ``None``: all of them are kept.
+    :param address: of the sender; ``None``: nobody knows it.
     """
 
     id: int
@@ -37,15 +38,15 @@ class Row:
     reason: str
     replayed: datetime | None
     full_size: int | None
+    address: str | None
     #: Of the sender; it is not kept.
     username: None = None
 
     def __str__(self) -> str:
         reason = f"replayed; {self.reason}" if self.replayed else self.reason
         reason = f"{reason}; {self.cut}" if self.cut else reason
-        return (
-            f"{self.id} {self.arrived.isoformat('T', 'seconds')} {self.client_id!r} {self.topic!r} {reason}"
-        )
+        sender = f"{self.client_id!r} {self.address}" if self.address else f"{self.client_id!r}"
+        return f"{self.id} {self.arrived.isoformat('T', 'seconds')} {sender} {self.topic!r} {reason}"
 
     @property
     def cut(self) -> str:

@@ -104,6 +104,8 @@ class Access:
     acl_file: str = field(default="", converter=_absolute_or_empty)
     #: What of an agent must be its client's user name: ``none``, ``username`` or ``uuid``.
     binding: str = field(default="none", validator=in_(("none", "username", "uuid")))
+    #: A reload ends the connections of users that are in no table any more.
+    disconnect_removed: bool = True
 
 
 @frozen

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import socket
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
@@ -35,6 +36,7 @@ from platziverse.postgres.migrate import migrate
 from platziverse.postgres.presence import reset_presence
 from platziverse.postgres.pruning import Kept
 from platziverse.postgres.reader import Reader
+from platziverse.postgres.requests import ASK_OTHERS
 from platziverse.postgres.rollups import RollUps
 from platziverse.postgres.sqlstate import one_line
 from platziverse.postgres.users import DatabaseUsers
@@ -129,6 +131,15 @@ class Database:
 
     def _inherit(self, row: DaemonRow, taken: "Deferred[Sequence[int]]") -> None:
         self.inherit(row.number, taken)
+
+    def ask_others(self, request: str, argument: str) -> "Deferred[Sequence[str]]":
+        """Ask the other daemons of the database for something; fires with their names.
+
+        The workers of this machine are not among them: they are asked over their sockets.
+        """
+        host = socket.gethostname() if self._config.workers.number else ""
+        asked = self.reader.rows(ASK_OTHERS, str(self.instance.id), host, request, argument)
+        return asked.addCallback(lambda rows: [name for (name,) in rows])
 
     @property
     def others(self) -> int:

@@ -9,7 +9,7 @@ from platziverse.door.sniff import SniffingFactory
 from platziverse.door.tls import CertificateError, ServerCertificate
 from platziverse.errors import Unusable
 from platziverse.net.factory import MQTTFactory
-from platziverse.web.site import GuardedSite
+from platziverse.web.site import GuardedSite, OperatorFactory
 
 
 class Front:
@@ -17,17 +17,19 @@ class Front:
 
     :raises Unusable: there is a certificate, and it cannot be used.
     :ivar certificate: ``None``: no TLS.
+    :ivar operators: what is behind the socket of operators.
     """
 
     def __init__(self, mqtt: MQTTFactory, site: GuardedSite, tls: Tls, arrivals: Arrivals) -> None:
         self._mqtt, self._site, self._arrivals = mqtt, site, arrivals
         self.certificate = server_certificate(tls)
         self.factories: list[SniffingFactory] = []
+        self.operators = OperatorFactory(site)
 
     def behind(self, description: str, protocol: str) -> SniffingFactory:
         """Return the factory for one listener.
 
-        :param protocol: one of ``PROTOCOLS``.
+        :param protocol: one of ``PROTOCOLS``, but ``operator``: see ``operators``.
         :raises CannotListen: there is no certificate for it.
         """
         plain = protocol in ("any", "mqtt")
@@ -53,7 +55,7 @@ class Front:
         """Cut connections that have not sent their first byte, and those between two requests."""
         for factory in self.factories:
             factory.close_all()
-        for channel in list(self._site.connections):
+        for channel in [*self._site.connections, *self._site.operators]:
             channel.loseConnection()
 
 

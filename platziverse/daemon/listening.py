@@ -1,11 +1,15 @@
 """Listeners: the ports of the daemon, opened at once and all, or one line that says why not."""
 
 import errno
+import os
 import re
 import socket
-from typing import Any, Final
+from contextlib import suppress
+from typing import Any, Final, cast
 
 from attrs import define, field
+from twisted.internet import unix
+from twisted.internet.base import ReactorBase
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
@@ -21,8 +25,9 @@ from platziverse.errors import Unusable
 BACKLOG: Final = 1024
 
 #: What a listener takes: ``any`` of MQTT, HTTP and TLS with either; ``mqtt`` without HTTP; ``tls`` and
-#: ``mqtts`` the same, but nothing that is not encrypted.
-PROTOCOLS: Final = ("any", "mqtt", "tls", "mqtts")
+#: ``mqtts`` the same, but nothing that is not encrypted; ``operator`` of HTTP from whoever may change things,
+#: which nobody can reach but over a Unix socket that is handed on.
+PROTOCOLS: Final = ("any", "mqtt", "tls", "mqtts", "operator")
 
 #: Prefix of an endpoint that is reached through a proxy.
 PROXIED: Final = "haproxy:"
@@ -81,8 +86,9 @@ def divided(description: str) -> tuple[str, str]:
             raise CannotListen(f"cannot listen on {description}: name the files in [tls], not here")
         kept[0], given = "tcp", given or ["tls"]
     protocol = given[-1] if given else "any"
-    if protocol not in PROTOCOLS:
-        raise CannotListen(f"cannot listen on {description}: protocol must be one of {', '.join(PROTOCOLS)}")
+    if protocol not in PROTOCOLS or (protocol == "operator" and kept[:2] != ["systemd", "domain=UNIX"]):
+        known = ", ".join(PROTOCOLS[:-1])
+        raise CannotListen(f"cannot listen on {description}: protocol must be one of {known}")
     return ":".join(kept), protocol
 
 
@@ -99,6 +105,8 @@ def readable(port: IListeningPort) -> str:
 class Listeners:
     """Listeners opens the ports of the daemon, and closes them.
 
+    :ivar ports: those of clients.
+
     :param reactor: opens the ports.
     :param crowd: counts the connections of all of them, and decides whether there is room.
     """
@@ -106,6 +114,9 @@ class Listeners:
     _reactor: Any
     _crowd: Crowd
     ports: list[IListeningPort] = field(factory=list, init=False)
+    _operators: list[IListeningPort] = field(factory=list, init=False)
+    # Of sockets that are ours.
+    _files: list[str] = field(factory=list, init=False)
 
     def listen(self, description: str, factory: IProtocolFactory) -> None:
         """Open one more port for ``factory``.
@@ -116,10 +127,55 @@ class Listeners:
             guard(port, self._crowd, is_proxied(description))
             self.ports.append(port)
 
+    def listen_for_operators(self, description: str, factory: IProtocolFactory) -> None:
+        """Open one more, where nothing is counted: operators come when all is full.
+
+        :raises CannotListen: it cannot be opened.
+        """
+        self._operators += open_ports(self._reactor, description, factory)
+
+    def adopt(self, opened: socket.socket, factory: IProtocolFactory) -> None:
+        """Answer operators on a socket that is open; likewise."""
+        self._files.append(opened.getsockname())
+        with opened:
+            self._operators.append(_adopted(self._reactor, opened.fileno(), factory))
+
     def stop(self) -> "Deferred[Any]":
         """Close all ports; fires when that is done."""
-        ports, self.ports = self.ports, []
+        files, self._files = self._files, []
+        for path in files:
+            with suppress(OSError):
+                os.unlink(path)
+        ports, self.ports, self._operators = [*self.ports, *self._operators], [], []
         return DeferredList([maybeDeferred(port.stopListening) for port in ports], consumeErrors=True)
+
+
+class _Keeping:
+    """A _Keeping is a reactor that adopts Unix sockets as they are."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def adoptStreamPort(self, descriptor: int, family: int, factory: IProtocolFactory) -> Any:
+        """Listen on a socket that somebody else has opened."""
+        if family != socket.AF_UNIX or not isinstance(self._reactor, ReactorBase):
+            return self._reactor.adoptStreamPort(descriptor, family, factory)
+        return _adopted(self._reactor, descriptor, factory)
+
+
+def _adopted(reactor: Any, descriptor: int, factory: IProtocolFactory) -> unix.Port:
+    """Listen on a Unix socket that is open, whose file is another's.
+
+    Twisted would let everybody write to the file, whatever its mode, and remove it at the end although others
+    listen there too. It does neither where the name is abstract, so it is told that it is. ADR 0177.
+    """
+    port: Any = unix.Port._fromListeningDescriptor(reactor, descriptor, factory)
+    port._bindPath = b"\0"
+    port.startListening()
+    return cast(unix.Port, port)
 
 
 class _Trial:
@@ -163,7 +219,7 @@ def open_ports(reactor: Any, description: str, factory: IProtocolFactory) -> lis
     opened: list[Any] = []
     failed: list[Failure] = []
     try:
-        endpoint = serverFromString(reactor, text)
+        endpoint = serverFromString(_Keeping(reactor), text)
     except (ValueError, TypeError, LookupError, OSError) as error:
         raise CannotListen(f"cannot listen on {description}: {_misread(error)}") from None
     maybeDeferred(endpoint.listen, factory).addCallbacks(opened.append, failed.append)

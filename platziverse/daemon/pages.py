@@ -7,25 +7,32 @@ from twisted.web.resource import Resource
 
 from platziverse import __version__
 from platziverse.agents.recorder import Recorder
+from platziverse.agents.tables import Tables
 from platziverse.broker.broker import Broker
 from platziverse.cluster.cluster import Cluster
 from platziverse.cluster.figures import Figures
 from platziverse.config import Config
 from platziverse.daemon.database import Database
 from platziverse.daemon.feed import Feed
+from platziverse.daemon.hands import Hands
 from platziverse.daemon.sockets import sibling_socket
 from platziverse.door.arrivals import Arrivals
 from platziverse.door.crowd import Crowd
 from platziverse.net.shared import Shared
 from platziverse.rules.recording import RuleHandler
-from platziverse.web.api import Api
+from platziverse.web.answers import METHODS
+from platziverse.web.api import Action, Api
+from platziverse.web.clients import Clients
 from platziverse.web.events import Events
 from platziverse.web.exports import Exports
 from platziverse.web.files import PageFiles
 from platziverse.web.metrics import BusCollector, DaemonCollector, MetricsPage, Observations
 from platziverse.web.overview import Overview
-from platziverse.web.totals import TotalsPage, UnixFetch
+from platziverse.web.siblings import Siblings, UnixFetch
+from platziverse.web.totals import TotalsPage
+from platziverse.web.traces import Traces
 from platziverse.web.turns import Turns
+from platziverse.web.workers import BrokerPage
 
 
 class Pages:
@@ -33,7 +40,9 @@ class Pages:
 
     :ivar turns: looks how long turns of the reactor are.
     :ivar overview: samples the counters.
+    :ivar broker: how all workers are, by their overviews.
     :ivar events: the event streams.
+    :ivar traces: the packets of single clients.
     :ivar api: everything below ``/api``.
     :ivar metrics: what Prometheus scrapes.
     :ivar files: those of the page; ``None``: there is none.
@@ -52,13 +61,18 @@ class Pages:
         arrivals: Arrivals,
         rules: RuleHandler,
         cluster: Cluster | None,
+        hands: Hands,
+        tables: Tables,
     ) -> None:
         self._config, self._reactor, self._database = config, reactor, database
         self._broker, self._shared, self._recorder = broker, shared, recorder
-        self._observations, self._cluster = observations, cluster
+        self._observations, self._cluster, self._hands = observations, cluster, hands
+        self._siblings, self._tables = self._workers(), tables
         self.turns = Turns(reactor)
         self.overview = self._overview()
+        self.broker = BrokerPage(self.overview.page, self._siblings)
         self.events = self._events()
+        self.traces = self._traces()
         self.api = self._api()
         counted = broker, shared, crowd, arrivals, recorder, database.writer, database.store
         collector = DaemonCollector(
@@ -93,12 +107,12 @@ class Pages:
             "turn": self.turns.lateness,
         }
         counted = self._broker, self._shared, self._recorder, database.writer, database
-        return Overview(self._reactor, database.clock, __version__, *counted, histograms)
+        return Overview(self._reactor, database.clock, __version__, *counted, histograms, self._tables.timed)
 
     def _events(self) -> Events:
         database, most, patience = self._database, self._config.web.max_streams, self._config.web.timeout
         said = self._broker.traffic, self._shared.complaints
-        events = Events(self._reactor, database.reader, self.overview.page, most, patience, *said)
+        events = Events(self._reactor, database.reader, self.broker.page, most, patience, *said)
         shared = self._cluster is not None
         events.use(Feed(self._broker, self._recorder, events, database.clock, shared))
         return events
@@ -107,8 +121,23 @@ class Pages:
         database, most, patience = self._database, self._config.web.max_exports, self._config.web.timeout
         said = self._broker.traffic, self._shared.complaints
         exports = Exports(self._reactor, database.exports, most, patience, *said)
-        more = {"broker": self.overview.answer, "events": self.events.answer, "export": exports.answer}
-        return Api(database.reader, self._broker.sessions, database.clock, more)
+        more = {"broker": self.broker.answer, "events": self.events.answer, "export": exports.answer}
+        clients = Clients(database.reader, self._broker.sessions, self._hands, self._siblings)
+        actions = {("clients", "trace"): Action(self.traces.answer, METHODS)}
+        return Api(database.reader, database.clock, clients, more, actions)
+
+    def _traces(self) -> Traces:
+        clock, now, web = self._reactor, self._database.clock, self._config.web
+        said = self._broker.traffic, self._shared.complaints
+        return Traces(clock, now, self._hands, self._siblings, web.max_streams, web.timeout, *said)
+
+    def _workers(self) -> Siblings:
+        workers = self._config.workers
+        if not workers.number:
+            return Siblings()
+        others = [number for number in range(1, workers.count + 1) if number != workers.number]
+        fetch = UnixFetch(self._reactor, partial(sibling_socket, self._config.state_dir))
+        return Siblings(workers.number, others, fetch)
 
     def start(self) -> None:
         """Begin to look and to sample."""
@@ -116,16 +145,15 @@ class Pages:
         self.overview.start()
 
     def stop(self) -> None:
-        """Look and sample no more, and end the event streams."""
+        """Look and sample no more, and end the streams."""
         self.turns.stop()
         self.overview.stop()
         self.events.stop()
+        self.traces.stop()
 
     def _of_all_workers(self, collector: DaemonCollector) -> MetricsPage | TotalsPage:
         bus = [] if self._cluster is None else [BusCollector(self._cluster.bus)]
-        page, workers = MetricsPage(collector, *bus), self._config.workers
-        if not workers.number:
+        page, siblings = MetricsPage(collector, *bus), self._siblings
+        if siblings.fetch is None:
             return page
-        others = [number for number in range(1, workers.count + 1) if number != workers.number]
-        fetch = UnixFetch(self._reactor, partial(sibling_socket, self._config.state_dir))
-        return TotalsPage(page, workers.number, others, fetch)
+        return TotalsPage(page, siblings.number, siblings.others, siblings.fetch)

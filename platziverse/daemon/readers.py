@@ -44,6 +44,11 @@ class MQTTReader:
         """Return whether it may read at all, by the rules of this moment."""
         return self.may_receive(TOPIC)
 
+    @property
+    def may_change(self) -> bool:
+        """Return whether it has the role ``admin``, by the rules of this moment."""
+        return self._authority.is_admin(self.username)
+
     def may_receive(self, topic: str) -> bool:
         """Return whether it may receive messages of a Topic Name, by the rules of this moment."""
         return self._authority.may_receive(self._client, topic)
@@ -54,6 +59,12 @@ class MQTTLogins:
 
     def __init__(self, authority: AccessAuthority) -> None:
         self._authority = authority
+
+    @property
+    def has_admins(self) -> bool:
+        """Return whether a user has the role ``admin``."""
+        rules = self._authority.rules
+        return rules is not None and bool(rules.admins)
 
     def lets_in(self, near: bool) -> bool:
         """Return whether a reader without a login may read."""

@@ -26,6 +26,7 @@ IMMEDIATE: Final = (
     "record.republish",
     "access.password_file",
     "access.acl_file",
+    "access.disconnect_removed",
     "tls.certificate",
     "tls.key",
     "tls.client_ca",
@@ -48,12 +49,13 @@ class Fresh:
 
 @define
 class Reload:
-    """A Reload reads all again, and swaps when everything is good. No client is disconnected.
+    """A Reload reads all again, and swaps when everything is good.
 
     :param config: in force since the start.
     :param reread: reads the configuration from where it came from.
     :param use_levels: called with room → least level.
     :param use_records: called with the configuration and the rules of ``[record]``.
+    :param look_for_gone: ends the connections of users that are gone.
     """
 
     config: Config
@@ -62,6 +64,7 @@ class Reload:
     _front: Front
     _use_levels: Callable[[dict[str, Any]], None]
     _use_records: Callable[[Config, RuleSet], None]
+    _look_for_gone: Callable[[], object]
 
     def __call__(self) -> bool:
         """Reload; return whether the new settings are in force. The log has one line about it."""
@@ -78,6 +81,8 @@ class Reload:
         log.info("Reloaded: {what}", what=", ".join(self._names(fresh)))
         if later:
             log.warn("Changed, but needs a restart: {settings}", settings=", ".join(later))
+        if fresh.config.access.disconnect_removed:
+            self._look_for_gone()
         return True
 
     def _read(self) -> Fresh:

@@ -14,7 +14,7 @@ from platziverse.config import CLIENT, Config, config_file, log_levels
 from platziverse.daemon.background import PATIENCE, Background
 from platziverse.daemon.banner import say_limits, say_listening, say_ready, say_rules
 from platziverse.daemon.database import GRACE
-from platziverse.daemon.listening import Listeners, divided
+from platziverse.daemon.listening import CannotListen, Listeners, divided
 from platziverse.daemon.logins import mode_warnings
 from platziverse.daemon.logs import LineLog, give_log
 from platziverse.daemon.machine import raise_open_files
@@ -31,6 +31,7 @@ from platziverse.daemon.process import (
     within,
 )
 from platziverse.daemon.reload import Reload
+from platziverse.daemon.sockets import operator_socket
 from platziverse.daemon.supervisor import Supervisor
 from platziverse.daemon.wiring import Parts
 from platziverse.daemon.workers import Workers
@@ -102,7 +103,7 @@ class Daemon(Service):
         self._parts = parts = Parts(config, reactor)
         self._listeners = Listeners(reactor, parts.crowd)
         self._supervisor = Supervisor(reactor, self._status)
-        use = self._use_levels, parts.use_rules
+        use = self._use_levels, parts.use_rules, parts.look_for_gone
         self._reload = Reload(config, reread, parts.authority, parts.front, *use)
         self._log: LineLog | None = None
         self._drains = False
@@ -136,7 +137,22 @@ class Daemon(Service):
         with self._background.opening():
             for description in self.config.listen:
                 endpoint, protocol = divided(description)
-                self._listeners.listen(endpoint, self._parts.front.behind(endpoint, protocol))
+                front = self._parts.front
+                if protocol == "operator":
+                    self._listeners.listen_for_operators(endpoint, front.operators)
+                else:
+                    self._listeners.listen(endpoint, front.behind(endpoint, protocol))
+        if not self.config.workers.number:  # or it was given its own
+            self._answer_operators()
+
+    def _answer_operators(self) -> None:
+        """Open the socket in the state directory; without it the daemon serves its clients all the same."""
+        try:
+            opened = operator_socket(self.config.state_dir)
+        except CannotListen as error:
+            log.warn("no command can reach this daemon: {reason}", reason=str(error))
+        else:
+            self._listeners.adopt(opened, self._parts.front.operators)
 
     def startService(self) -> None:
         """Begin the rest when the reactor runs, and signals are ours."""

@@ -12,10 +12,17 @@ from twisted.internet.protocol import Factory
 
 from platziverse.daemon.listening import PROXIED, CannotListen, divided, is_proxied, open_ports
 
+#: What is behind the protocol of a description; see ``PROTOCOLS``.
+OPERATOR: Final = ":protocol=operator"
+#: Operators that may wait to be answered.
+BACKLOG: Final = 16
+
 #: What the descriptor of the first socket is in a worker, as in a unit of systemd.
 FIRST: Final = 3
-#: Name of the socket in its state directory on which a worker answers the others.
+#: Name of the socket in its state directory on which a daemon answers operators, and a worker the others.
 HTTP: Final = "http"
+#: Bits of the mode of a directory that a group needs to be let in.
+GROUP: Final = 0o070
 
 _DOMAINS: Final = {socket.AF_INET: "INET", socket.AF_INET6: "INET6", socket.AF_UNIX: "UNIX"}
 
@@ -28,6 +35,27 @@ def worker_dir(state_dir: str, number: int) -> str:
 def sibling_socket(own_dir: str, number: int) -> str:
     """Return the path of the socket on which worker ``number`` answers the others, as one of them sees it."""
     return os.path.join(os.path.dirname(own_dir), str(number), HTTP)
+
+
+def operator_socket(state_dir: str) -> socket.socket:
+    """Open the socket of operators in a state directory; one that was left behind is replaced.
+
+    Whoever may do everything in the directory may connect: its owner, and its group if that may.
+
+    :raises CannotListen: it cannot be opened.
+    """
+    path = os.path.join(state_dir, HTTP)
+    try:
+        found = os.stat(state_dir)
+        opened = _unix_socket(path, 0o600, BACKLOG)
+        with suppress(PermissionError):  # not root, and the group is another's
+            os.chown(path, found.st_uid if os.geteuid() == 0 else -1, found.st_gid)
+            if found.st_mode & GROUP == GROUP:
+                os.chmod(path, 0o660)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CannotListen(f"cannot listen on {path}: {reason}; give a shorter --state-dir") from None
+    return opened
 
 
 class Sockets:
@@ -43,6 +71,8 @@ class Sockets:
     def __init__(self, workers: int) -> None:
         self.listen: list[str] = []
         self._of_workers: list[list[socket.socket]] = [[] for _ in range(workers)]
+        # Those whose files we have made.
+        self._ours: set[socket.socket] = set()
 
     def open(self, description: str) -> None:
         """Open what one description of ``listen`` asks for.
@@ -52,16 +82,20 @@ class Sockets:
         endpoint, protocol = divided(description)
         (opened,) = open_ports(_Opener(len(self._of_workers)), endpoint, Factory())
         self._add(opened, "" if protocol == "any" else f":protocol={protocol}", is_proxied(endpoint))
+        if endpoint.removeprefix(PROXIED).startswith("unix:"):
+            self._ours.update(opened)
 
-    def open_of_each(self, paths: list[str]) -> None:
-        """Open the Unix socket ``paths[n]`` for worker ``n`` alone.
+    def open_for_operators(self, state_dir: str) -> None:
+        """Open the socket of each worker in its state directory, and one for all in that of all of them.
 
         :raises CannotListen: one cannot be opened.
         """
-        try:
-            self._add([_unix_socket(path, 0o600, 16) for path in paths], "", proxied=False)
-        except OSError as error:
-            raise CannotListen(f"cannot listen on {os.path.dirname(paths[0])}: {error}") from None
+        numbers = range(1, len(self._of_workers) + 1)
+        opened = [operator_socket(worker_dir(state_dir, number)) for number in numbers]
+        self._add(opened, OPERATOR, proxied=False)
+        shared = operator_socket(state_dir)
+        self._add([shared] * len(numbers), OPERATOR, proxied=False)
+        self._ours.update(opened, [shared])
 
     def of(self, worker: int) -> list[int]:
         """Return the descriptors of the worker with index ``worker``, in the order of ``listen``."""
@@ -76,7 +110,11 @@ class Sockets:
     def close(self) -> None:
         """Close all sockets here; those of a worker stay open as long as it lives."""
         for opened in {descriptor for sockets in self._of_workers for descriptor in sockets}:
+            if opened in self._ours:
+                with suppress(OSError):
+                    os.unlink(opened.getsockname())
             opened.close()
+        self._ours.clear()
         self._of_workers = [[] for _ in self._of_workers]
 
     def _add(self, opened: list[socket.socket], protocol: str, proxied: bool) -> None:
@@ -155,7 +193,11 @@ def _unix_socket(path: str, mode: int, backlog: int) -> socket.socket:
         one.close()
         one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         one.setblocking(False)
-        one.bind(path)
+        before = os.umask(0o777 & ~mode)  # nobody else comes in before the next line
+        try:
+            one.bind(path)
+        finally:
+            os.umask(before)
         os.chmod(path, mode)
         one.listen(backlog)
     except OSError:

@@ -29,6 +29,8 @@ from platziverse.config import Access, Config
 from platziverse.daemon.database import Database
 from platziverse.daemon.extensions import handler_rows
 from platziverse.daemon.front import Front
+from platziverse.daemon.gone import GoneUsers
+from platziverse.daemon.hands import Hands
 from platziverse.daemon.logins import access_rules, user_tables, who_may_connect
 from platziverse.daemon.machine import fitted, tcp_memory
 from platziverse.daemon.pages import Pages
@@ -40,7 +42,7 @@ from platziverse.door.upgrade import WebSocketResource
 from platziverse.mqtt.packets import Publish
 from platziverse.net.factory import MQTTFactory
 from platziverse.net.shared import Shared
-from platziverse.postgres.requests import CLEAR_RETAINED, DRAIN, END_SESSION
+from platziverse.postgres.requests import CLEAR_RETAINED, DRAIN, END_SESSION, KICK
 from platziverse.rules.recording import RuleHandler, Tell
 from platziverse.rules.ruleset import RuleSet
 from platziverse.web.metrics import Observations
@@ -82,7 +84,7 @@ class Parts:
         self.shared = Shared(self.broker, reactor, self.observations.ack, self.database)
         self.crowd = self._crowd()
         self.arrivals = Arrivals(self.limits.max_connect_rate, reactor)
-        self.pages = self._pages()
+        self.hands, self.pages = self._pages()
         self.front = self._front()
         self.expiry = LoopingCall(self.broker.expire_sessions)
         self.expiry.clock = reactor
@@ -129,12 +131,15 @@ class Parts:
         """Join the other daemons, if there is a bus; the Deferred fires when we know their clients."""
         return self.cluster.start() if self.cluster is not None else succeed(None)
 
-    def load(self) -> "Deferred[None]":
+    def load(self) -> "Deferred[Any]":
         """Load what is stored; then the other daemons get to know our Sessions."""
         loaded = self.broker.load()
         if (cluster := self.cluster) is not None:
-            loaded.addCallback(lambda _: cluster.loaded())
+            loaded.addCallback(self._loaded, cluster)
         return loaded
+
+    def _loaded(self, sessions: int, cluster: Cluster) -> None:
+        cluster.loaded(sessions)
 
     def part(self) -> "Deferred[None]":
         """Leave the other daemons."""
@@ -164,8 +169,9 @@ class Parts:
     def _tell(self, topic: str, make: Callable[[], bytes]) -> None:
         self.broker.tell(topic, make)
 
-    def _pages(self) -> Pages:
-        return Pages(
+    def _pages(self) -> tuple[Hands, Pages]:
+        hands = Hands(self.broker, self.shared, self.database.ask_others)
+        return hands, Pages(
             self._config,
             self._reactor,
             self.database,
@@ -177,6 +183,8 @@ class Parts:
             self.arrivals,
             self.rules,
             self.cluster,
+            hands,
+            self.tables,
         )
 
     def _front(self) -> Front:
@@ -213,6 +221,11 @@ class Parts:
         away = f"the bus {where} is {bus}" if bus != READY else ""
         return "; ".join(filter(None, (self.database.clock.warning, away)))
 
+    def look_for_gone(self) -> "Deferred[Any]":
+        """End the connections of users that are gone; fires when that is done."""
+        streams = self.pages.events, self.pages.traces
+        return GoneUsers(self._reactor, self.broker, self.authority, streams).look()
+
     def _publish(self, topic: str, payload: bytes, retain: bool = False) -> None:
         self.broker.announce(topic, payload, retain)
 
@@ -223,6 +236,8 @@ class Parts:
             session = self.broker.sessions.get(argument)
             if session is not None:
                 self.broker.drop(session, Reason.ADMINISTRATIVE, "an operator has ended its Session")
+        elif request == KICK:
+            self.hands.asked(argument)
         elif request == DRAIN:
             self.drain()
         elif request == CLEAR_RETAINED:
@@ -239,10 +254,8 @@ class Parts:
     def _inherit(self, daemon: int, taken: "Deferred[Sequence[int]]") -> None:
         """Go on with what a dead daemon has left to us, as soon as it is taken."""
         if self.database.sessions is not None:
-            numbers: list[int] = []
-            inherited = self.broker.inherit(taken.addCallback(_noted, numbers))
-            if (cluster := self.cluster) is not None:
-                inherited.addCallback(lambda _: cluster.inherited(daemon, numbers))
+            cluster = self.cluster
+            inherited = cluster.inheriting.inherit(daemon, taken) if cluster else self.broker.inherit(taken)
             inherited.addErrback(self._not_read)
 
     def _begin_anew(self) -> None:
@@ -251,7 +264,10 @@ class Parts:
         log.warn(text)
         self.recorder.presence.forget()  # the heir has told everybody that they are gone
         if self.database.sessions is not None:
-            self.broker.begin_anew().addErrback(self._not_read)
+            loaded = self.broker.begin_anew()
+            if (cluster := self.cluster) is not None:
+                loaded.addCallback(self._loaded, cluster)
+            loaded.addErrback(self._not_read)
         self.shared.hold_all()
         self.shared.close_all(Reason.SHUTTING_DOWN, "other daemons have taken over from this one")
 
@@ -261,11 +277,6 @@ class Parts:
 
     def _left_behind(self, uuids: Sequence[str]) -> None:
         self.recorder.left_behind(uuids)
-
-
-def _noted(found: Sequence[int], noted: list[int]) -> Sequence[int]:
-    noted.extend(found)
-    return found
 
 
 def _authority(access: Access, reactor: Any, pool: ThreadPool, database: UserTable) -> AccessAuthority:

@@ -16,7 +16,7 @@ from platziverse.daemon.background import PATIENCE, Background
 from platziverse.daemon.database import GRACE, embedded
 from platziverse.daemon.logs import LineLog, give_log, log_target
 from platziverse.daemon.process import fail, reload_on_hangup, reopen_on_usr1, stop_on_signals, within
-from platziverse.daemon.sockets import HTTP, Sockets, worker_dir
+from platziverse.daemon.sockets import Sockets, worker_dir
 from platziverse.daemon.statedir import Instance
 from platziverse.daemon.supervisor import Supervisor
 from platziverse.daemon.worker import STOP, Worker
@@ -101,7 +101,7 @@ class Workers(Service):
         state, numbers = self._config.state_dir, range(1, self._config.workers.count + 1)
         for number in numbers:
             make_state_dir(worker_dir(state, number))
-        self._sockets.open_of_each([os.path.join(worker_dir(state, number), HTTP) for number in numbers])
+        self._sockets.open_for_operators(state)
         self._workers = [self._worker(number) for number in numbers]
         for worker in self._workers:
             worker.start()

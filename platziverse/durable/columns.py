@@ -106,8 +106,7 @@ class SessionColumns:
             record.number = record.number or self._number()
         if record.delivery is not None:
             self.deliveries.append(record.delivery)
-        if record.crossed is not None:
-            self.deleted.append(Acknowledged(*record.crossed))
+        self.deleted += [Acknowledged(*place) for place in record.crossed]
 
     def add_acknowledged(self, record: Acknowledged) -> None:
         """Add a message that its receiver owns, and the position below which nothing waits, if it is due."""

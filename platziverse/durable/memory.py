@@ -157,6 +157,10 @@ class MemorySessionStore:
         """Return the first messages that wait for a Session, in order."""
         return self._read("page", lambda: self._page(session, after, through)[:limit])
 
+    def unshared(self, link: int, other: int, after: int, limit: int) -> "Deferred[list[StoredMessage]]":
+        """Return the first messages of a link that another one does not have."""
+        return self._read("unshared", lambda: self._unshared(link, other, after)[:limit])
+
     def links(self, target: int) -> "Deferred[list[int]]":
         """Return the numbers of the links to daemon ``target`` in which messages wait."""
         return self._read("links", lambda: self._links(target))
@@ -222,6 +226,15 @@ class MemorySessionStore:
         queue = self._queues[session]
         return [queue.messages[position] for position in queue.positions if after < position <= through]
 
+    def _unshared(self, link: int, other: int, after: int) -> list[StoredMessage]:
+        theirs = self._queues[other].messages
+        queue = self._queues[link]
+        return [
+            queue.messages[position]
+            for position in queue.positions
+            if position > after and position not in theirs
+        ]
+
     def _links(self, target: int) -> list[int]:
         waiting = [number for number, queue in self._queues.items() if number < 0 and queue.positions]
         return sorted((number for number in waiting if ends_of(number)[1] == target), reverse=True)
@@ -270,22 +283,12 @@ class MemorySessionStore:
             self.identifiers[record.delivery.client_id, record.delivery.packet_id] = record.delivery.digest
         if record.number:
             self.messages.add(record.number)
+        before, behind = (record.topic, record.payload), (record.number, record.properties)
         for session, (position, qos) in record.rows.items():
             if session < 0 or session in self._sessions:
-                self._queues[session].put(
-                    StoredMessage(
-                        position,
-                        record.topic,
-                        record.payload,
-                        qos,
-                        record.retain,
-                        False,
-                        record.number,
-                        record.properties,
-                    )
-                )
-        if record.crossed is not None:
-            link, position = record.crossed
+                stored = StoredMessage(position, *before, qos, record.retain, False, *behind)
+                self._queues[session].put(stored)
+        for link, position in record.crossed:
             self._queues[link].delete(position)
 
     def _acknowledged(self, record: Acknowledged) -> None:

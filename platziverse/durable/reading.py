@@ -34,6 +34,7 @@ DEADLINE: Final = 30.0
 PART_BYTES: Final = 1 << 20
 #: 2 to the power of this many Sessions come together.
 TOGETHER: Final = 12
+_HIGHEST: Final = (1 << 63) - 1
 _QOS: Final = 3
 _OURS: Final = _QOS | RETAIN | PUBREC | PROPERTIES
 #: Of a Subscription: QoS, No Local and Retain As Published, as one hexadecimal digit.
@@ -42,17 +43,22 @@ _OPTIONS: Final = 15
 _VERSION: Final = 4
 
 # Bounds and limit stand inside, so that whatever the planner knows, it joins a page and not a table.
-_PAGE: Final = f"""SELECT seq, topic, payload, flags, message, found FROM (
+_PART: Final = f"""SELECT seq, topic, payload, flags, message, found FROM (
     SELECT seq, coalesce(queue.topic, mqtt_messages.topic) AS topic,
         coalesce(queue.payload, mqtt_messages.payload) AS payload,
         queue.flags, coalesce(message, 0) AS message,
         sum(octet_length(coalesce(queue.payload, mqtt_messages.payload))
             + octet_length(coalesce(queue.topic, mqtt_messages.topic))) OVER (ORDER BY seq) AS total,
         row_number() OVER (ORDER BY seq) AS nth, count(*) OVER () AS found
-    FROM (SELECT * FROM mqtt_queue WHERE session = %s AND seq > %s AND seq <= %s
+    FROM (SELECT * FROM mqtt_queue AS waiting WHERE session = %s AND seq > %s AND seq <= %s {{condition}}
         ORDER BY seq LIMIT %s) AS queue
     LEFT JOIN mqtt_messages ON mqtt_messages.id = queue.message AND queue.flags & {PUBREC} = 0) AS page
     WHERE nth = 1 OR coalesce(total, 0) <= {PART_BYTES} ORDER BY seq"""
+_PAGE: Final = _PART.format(condition="")
+_UNSHARED: Final = _PART.format(
+    condition="""AND NOT EXISTS (SELECT FROM mqtt_queue AS theirs
+        WHERE theirs.session = %s AND theirs.seq = waiting.seq)"""
+)
 # All in one question, several times as fast as page by page: the rows of one Session lie all over the table.
 # The answer is a text for every 4,096 Sessions, taken apart when the first of them is asked for: ADR 0113.
 _HEADS: Final = f"""SELECT session >> {TOGETHER},
@@ -184,12 +190,19 @@ class SessionReader:
         for pause in list(self._pauses):
             pause.cancel()
 
-    @inlineCallbacks
-    def page(self, session: int, after: int, through: int, limit: int) -> _Steps:
+    def page(self, session: int, after: int, through: int, limit: int) -> "Deferred[list[StoredMessage]]":
         """Return the first messages that wait for a Session, in order; see ``SessionStore``."""
+        return self._page(_PAGE, session, after, (through,), limit)
+
+    def unshared(self, link: int, other: int, after: int, limit: int) -> "Deferred[list[StoredMessage]]":
+        """Return the first messages of a link that another one does not have; see ``SessionStore``."""
+        return self._page(_UNSHARED, link, after, (_HIGHEST, other), limit)
+
+    @inlineCallbacks
+    def _page(self, sql: str, session: int, after: int, further: Sequence[int], limit: int) -> _Steps:
         messages: list[StoredMessage] = []
         while left := limit - len(messages):
-            rows = yield self._ask(_PAGE, session, after, through, left)
+            rows = yield self._ask(sql, session, after, *further, left)
             for *row, _ in rows:
                 message = self._message(session, *row)
                 if message is not None:

@@ -126,6 +126,10 @@ class PostgresSessionStore:
         """Return the first messages that wait for a Session, in order."""
         return self.reader.page(session, after, through, limit)
 
+    def unshared(self, link: int, other: int, after: int, limit: int) -> "Deferred[list[StoredMessage]]":
+        """Return the first messages of a link that another one does not have."""
+        return self.reader.unshared(link, other, after, limit)
+
     def links(self, target: int) -> "Deferred[list[int]]":
         """Return the numbers of the links to daemon ``target`` in which messages wait."""
         return self.reader.links(target)

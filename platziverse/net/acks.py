@@ -1,9 +1,19 @@
 """AckQueue: acknowledgements leave in the order in which their PUBLISHes came."""
 
 from collections import deque
-from collections.abc import Callable
+from typing import Final, Protocol
 
 from twisted.internet.defer import Deferred
+
+
+class _Nowhere:
+    """_Nowhere is the way of a closed connection."""
+
+    def send(self, data: bytes, /) -> None:
+        """Forget the bytes."""
+
+
+NOWHERE: Final = _Nowhere()
 
 
 class Pending:
@@ -24,16 +34,22 @@ class Pending:
         self._queue.release()
 
 
+class Way(Protocol):
+    """A Way takes the bytes of finished acknowledgements, to be joined with others of the same turn."""
+
+    def send(self, data: bytes, /) -> None: ...
+
+
 class AckQueue:
     """An AckQueue holds the acknowledgements that one connection still owes, in the order of their messages.
 
-    :param send: takes the bytes of a finished acknowledgement, to be joined with others of the same turn.
+    :param way: asked for its ``send`` each time: it may become another one, that of a trace.
     """
 
-    __slots__ = ("_pending", "_send")
+    __slots__ = ("_pending", "_way")
 
-    def __init__(self, send: Callable[[bytes], None]) -> None:
-        self._send = send
+    def __init__(self, way: Way) -> None:
+        self._way = way
         self._pending: deque[Pending] = deque()
 
     def __len__(self) -> int:
@@ -55,7 +71,7 @@ class AckQueue:
         while pending and pending[0].finished:
             first = pending.popleft()
             if first.data:
-                self._send(first.data)
+                self._way.send(first.data)
             if first.left is not None:
                 for left in first.left:
                     left.callback(None)
@@ -75,11 +91,7 @@ class AckQueue:
     def end(self) -> None:
         """Owe nothing any more: the client has gone."""
         ended, self._pending = self._pending, deque()
-        self._send = _nowhere
+        self._way = NOWHERE
         for pending in ended:
             for left in pending.left or ():
                 left.cancel()
-
-
-def _nowhere(data: bytes) -> None:
-    """Take the acknowledgements of a closed connection."""

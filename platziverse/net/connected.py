@@ -191,7 +191,7 @@ class Connected:
             self.outbox.send(data)
             return
         if self._answers is None:
-            self._answers = AckQueue(self.outbox.send)
+            self._answers = AckQueue(self.outbox)
         pending, flow = self._answers.expect(data), self.outbox.shared.flow
         if answer is None:
             answer = succeed(None)

@@ -185,10 +185,14 @@ class Connection(Protocol):
         return left, taken
 
     def become(self, outbox: type[Outbox], tables: Tables) -> None:
-        """Go on with another kind of outbox and other tables, before anything was sent."""
-        self.transport.unregisterProducer()
-        self.outbox, self._tables, self._table = outbox(self.shared, self), tables, tables.before_connect
-        self.transport.registerProducer(self.outbox, True)
+        """Go on with another kind of outbox and other tables, which differ in what they tell alone.
+
+        The outbox stays the same object, in another class without attributes of its own: the broker, the
+        Session and the transport know it, and what waits in it would have to be moved. ADR 0175.
+        """
+        self.outbox.__class__ = outbox
+        self._tables = tables
+        self._table = tables.before_connect if self.state is None else tables.connected
 
     def begin(self, run: list[Connect]) -> int:
         """Begin the :class:`Admission` of a client: CONNECT has come."""

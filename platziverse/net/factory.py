@@ -24,4 +24,4 @@ class MQTTFactory(ServerFactory):
         shared = self.shared
         if shared.tracing:
             return traced(shared)
-        return traced_by_client(shared) if shared.traced else Connection(shared)
+        return traced_by_client(shared) if shared.traced or shared.heard else Connection(shared)

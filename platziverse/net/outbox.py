@@ -84,6 +84,11 @@ class Outbox:
         self._spoken = False
 
     @property
+    def owner(self) -> Owner | None:
+        """The connection that it is part of; ``None``: that has ended."""
+        return self._owner
+
+    @property
     def pieces(self) -> int:
         """How many pieces of bytes wait for the transport."""
         return len(self._out)

@@ -289,7 +289,7 @@ class Publications:
 
     def _queue(self) -> AckQueue:
         if self.acks is None:
-            self.acks = AckQueue(self._outbox.send)
+            self.acks = AckQueue(self._outbox)
         return self.acks
 
     def _wait(self, answer: Deferred[object], packet: Publish) -> None:

@@ -1,8 +1,8 @@
 """Shared: all that the connections of one daemon have in common."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, TypeAlias
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -21,6 +21,10 @@ from platziverse.net.pressure import Backlog, Pressure
 from platziverse.net.rates import Rates
 
 log = Logger()
+
+
+#: Hears of one packet, or of the beginning or end of a connection: a format, and its fields.
+Hear: TypeAlias = Callable[[str, Mapping[str, object]], None]
 
 
 class Open(Protocol):
@@ -48,12 +52,16 @@ class Shared:
         and how many had the same.
     :param store: counts the entries that wait for it.
     :ivar traced: Client Identifiers whose connections tell the log which packets come and go.
+    :ivar heard: by Client Identifier: what hears the same.
     """
 
     #: A client has had some milliseconds of this turn of the reactor for itself.
     was_strained = False
     # The head of the line of such clients goes on in the next turn.
     _moving = False
+    #: Connections from now on tell the log which packets come and go.
+    tracing = False
+    traced: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -76,9 +84,7 @@ class Shared:
         #: Every open Network Connection, also those that have not sent CONNECT yet.
         self.connections: set[Open] = set()
         self.partials = Partials(broker.limits.max_memory, self.connections, broker.traffic, self.complaints)
-        #: Connections from now on tell the log which packets come and go.
-        self.tracing = False
-        self.traced: frozenset[str] = frozenset()
+        self.heard: dict[str, list[Hear]] = {}
         #: Each returns how many bytes something takes that no Session has: incomplete packets, TLS.
         self.counted: list[Callable[[], int]] = [lambda: self.partials.total]
         self.pressure = Pressure(broker, self.flow, self.connections, clock, store, self._count)

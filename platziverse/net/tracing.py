@@ -3,10 +3,13 @@
 The room ``net`` says who comes and goes, the room ``mqtt`` which Control Packets do. Such connections
 are made while somebody wants to know; the others pay nothing for it. Where one client is to be traced, its
 CONNECT makes its connection such a one.
+
+An operator who traces a client hears the same, instead of the log, and of a connection that is there already.
 """
 
 from collections.abc import Callable
-from typing import Any, Final, get_args
+from functools import partial
+from typing import Any, Final, cast, get_args
 
 from twisted.logger import Logger
 
@@ -16,7 +19,7 @@ from platziverse.mqtt.packets import Connect, Packet, Publish, Subscribe
 from platziverse.net.connected import PacketTable
 from platziverse.net.connection import TABLES, Connection, Tables
 from platziverse.net.outbox import Outbox
-from platziverse.net.shared import Shared
+from platziverse.net.shared import Hear, Shared
 
 log = Logger()
 #: The room is the wire's, which has no log of its own.
@@ -34,8 +37,11 @@ class TracedOutbox(Outbox):
     def tell(self, log: Logger, format: str, **fields: object) -> None:
         """Write one line about this client; its Client Identifier may be among ``fields``."""
         if (owner := self._owner) is not None:
-            who = {"address": owner.address, "client_id": owner.client_id}
-            log.debug(format, **who | fields)
+            who: dict[str, object] = {"address": owner.address, "client_id": owner.client_id}
+            event = who | fields
+            for hear in self.shared.heard.get(cast(str, event["client_id"]), ()):
+                hear(format, event)
+            log.debug(format, **event)
 
     def serve(self, session: Session) -> None:
         """Tell that the client is connected."""
@@ -118,7 +124,7 @@ def traced(shared: Shared) -> Connection:
 
 
 def _begin(connection: Connection, run: list[Connect]) -> int:
-    if run[0].client_id not in connection.shared.traced:
+    if not _is_wanted(connection.shared, run[0].client_id):
         return connection.begin(run)
     connection.become(TracedOutbox, _TABLES)
     return _TABLES.before_connect[Connect](connection, run)
@@ -130,3 +136,33 @@ _BY_CLIENT: Final = Tables({Connect: _begin}, *TABLES[1:])
 def traced_by_client(shared: Shared) -> Connection:
     """Make a connection that tells the log of its packets if its client is among ``shared.traced``."""
     return Connection(shared, tables=_BY_CLIENT)
+
+
+def trace(shared: Shared, client_id: str, hear: Hear) -> Callable[[], None]:
+    """Let ``hear`` be told of each packet of a client from now on; return what ends that.
+
+    It goes on with the next connections of the same Client Identifier, from their CONNECT on.
+    """
+    shared.heard.setdefault(client_id, []).append(hear)
+    _become(shared, client_id, Outbox, TracedOutbox, _TABLES)
+    return partial(_end_trace, shared, client_id, hear)
+
+
+def _end_trace(shared: Shared, client_id: str, hear: Hear) -> None:
+    shared.heard[client_id].remove(hear)
+    if not shared.heard[client_id]:
+        del shared.heard[client_id]
+    if not shared.tracing and not _is_wanted(shared, client_id):
+        _become(shared, client_id, TracedOutbox, Outbox, TABLES)
+
+
+def _is_wanted(shared: Shared, client_id: str) -> bool:
+    return client_id in shared.traced or client_id in shared.heard
+
+
+def _become(shared: Shared, client_id: str, old: type[Outbox], new: type[Outbox], tables: Tables) -> None:
+    """Let the connection of a client, if it has one, go on with another kind of outbox."""
+    session = shared.broker.sessions.get(client_id)
+    outbox: Any = session.connection if session is not None else None
+    if type(outbox) is old and isinstance(connection := outbox.owner, Connection):
+        connection.become(new, tables)

@@ -44,8 +44,8 @@ _SESSIONS: Final = f"""SELECT {_columns(_SESSION[:-1])}, (
         WHERE session = mqtt_sessions.id AND seq > head ORDER BY seq LIMIT 1)
     FROM mqtt_sessions WHERE "clientId" > %s ORDER BY "clientId" LIMIT %s"""
 _DAEMONS: Final = LIST.format(seen=_ISO.format('"seenAt"'))
-_REJECTED: Final = ("id", "topic", "client", "reason", "size", "fullSize", "time", "replayed")
-_REJECTIONS: Final = f"""SELECT id, topic, "clientId", reason, octet_length(payload), "fullSize",
+_REJECTED: Final = ("id", "topic", "client", "address", "reason", "size", "fullSize", "time", "replayed")
+_REJECTIONS: Final = f"""SELECT id, topic, "clientId", address, reason, octet_length(payload), "fullSize",
     {milliseconds('"createdAt"')}, {milliseconds('"replayedAt"')}{{payload}} FROM rejected_messages WHERE """
 _SHORT: Final = _REJECTIONS.format(payload="")
 _HASHES: Final = 'SELECT username, "passwordHash" FROM mqtt_users WHERE username = ANY(%s::text[])'

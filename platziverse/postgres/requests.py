@@ -13,6 +13,7 @@ from platziverse.errors import Unusable
 END_SESSION: Final = "end session"
 CLEAR_RETAINED: Final = "clear retained"
 DRAIN: Final = "drain"
+KICK: Final = "end connection"
 #: Seconds without a sign of life until a daemon is dead.
 DEAD: Final = 10.0
 #: Seconds that a daemon may take for most things, and between two looks.
@@ -24,6 +25,13 @@ _ALIVE: Final = f"""SELECT id FROM mqtt_daemons WHERE "seenAt" > now() - interva
 _ASK: Final = """INSERT INTO mqtt_requests (daemon, request, argument)
     SELECT daemon, %(request)s, %(argument)s FROM unnest(%(daemons)s::smallint[]) AS daemon
     ON CONFLICT DO NOTHING"""
+#: Asks all that are there for one thing, but the one with an instance, and those of a host; has their names.
+ASK_OTHERS: Final = f"""WITH others AS (
+    SELECT id, coalesce(name, '') AS name FROM mqtt_daemons WHERE "seenAt" > now() - interval '{DEAD} s'
+        AND "leftAt" IS NULL AND heir IS NULL AND instance <> %s AND coalesce(name, '') <> %s),
+    asked AS (INSERT INTO mqtt_requests (daemon, request, argument) SELECT id, %s, %s FROM others
+        ON CONFLICT DO NOTHING)
+    SELECT 'daemon ' || id || ' on ' || name FROM others ORDER BY id"""
 #: Takes the requests to one daemon, oldest first.
 TAKE: Final = """WITH taken AS (DELETE FROM mqtt_requests WHERE daemon = %s
     RETURNING "requestedAt", request, argument) SELECT request, argument FROM taken ORDER BY taken"""

@@ -13,6 +13,7 @@ from platziverse.web.interfaces import Unavailable
 
 JSON: Final = b"application/json; charset=utf-8"
 METHODS: Final = (b"GET", b"HEAD")
+CHANGE: Final = (b"POST",)
 
 
 class HTTPError(Exception):
@@ -43,6 +44,14 @@ class Answer(Resource):
     #: Answers paths below its own as well.
     has_parts = False
 
+    def methods_of(self, request: Request) -> tuple[bytes, ...]:
+        """Return the methods that the path of a request has."""
+        return self.methods
+
+    def is_for_admins(self, request: Request) -> bool:
+        """Return whether a request is for those alone who may change things."""
+        return False
+
     def answer(self, request: Request) -> Any:
         """Return bytes, a Stream, an object for JSON, or a Deferred of any of them.
 
@@ -64,9 +73,11 @@ class Answer(Resource):
     def _begin(self, request: Request) -> Any:
         """Return the body, or ``NOT_DONE_YET``."""
         try:
-            if request.method not in self.methods:
-                request.setHeader(b"Allow", b", ".join(self.methods))
-                raise HTTPError(405, "method not allowed: this is read-only")
+            methods = self.methods_of(request)
+            if request.method not in methods:
+                request.setHeader(b"Allow", b", ".join(methods))
+                what = "this is read-only" if b"GET" in methods else "ask with POST"
+                raise HTTPError(405, f"method not allowed: {what}")
             if request.postpath and not self.has_parts:
                 raise HTTPError(404, "not found")
             answer = self.answer(request)
@@ -86,6 +97,10 @@ class Refusal(Answer):
     def __init__(self, status: int, text: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._error = status, text
+
+    def methods_of(self, request: Request) -> tuple[bytes, ...]:
+        """Return POST too if that was asked for: it is refused for another reason."""
+        return (*METHODS, *CHANGE) if request.method in CHANGE else METHODS
 
     def answer(self, request: Request) -> Any:
         """Refuse.

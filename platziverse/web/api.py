@@ -1,30 +1,23 @@
-"""``/api/``: read-only, and JSON but for streams. Four paths answer as the original platziverse did."""
+"""``/api/``: JSON but for streams, read-only but for admins. Four paths are the original platziverse's."""
 
-from collections.abc import Callable, Collection, Mapping, Sized
-from datetime import datetime, timezone
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from heapq import nsmallest
 from importlib.resources import files
-from itertools import islice
-from operator import itemgetter
+from types import MappingProxyType
 from typing import Any, Final
 
+from attrs import frozen
 from msgspec import Raw
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.web.server import Request
 
-from platziverse.broker.ports import Session
-from platziverse.broker.sessions import Sessions
-from platziverse.web.answers import Answer, HTTPError, segments
+from platziverse.web.answers import CHANGE, METHODS, Answer, HTTPError, segments
 from platziverse.web.charts import Charts
+from platziverse.web.clients import Clients
 from platziverse.web.interfaces import ReadStore, Row
 from platziverse.web.query import DEFAULT_LIMIT, LONGEST, Query
 from platziverse.web.rejections import Rejections
 
-#: Subscriptions of each client in a list of clients, and of all together: a page takes a turn of the reactor.
-SHOWN_SUBSCRIPTIONS: Final = 100
-SHOWN_IN_ALL: Final = 2000
-NO_SUBSCRIPTIONS: Final[Row] = {"subscriptions": [], "subscriptionCount": 0}
 #: What has pages: its address, and the column of a row that ``after`` takes.
 PAGES: Final = {
     "agents": ("/api/agents", "id"),
@@ -37,15 +30,28 @@ PAGES: Final = {
 Route = Callable[..., Any]
 
 _DOCUMENT: Final = "openapi.json"
+NONE: Final[Mapping[Any, Any]] = MappingProxyType({})
+
+
+@frozen
+class Action:
+    """An Action is the last of three segments of a path, for admins alone.
+
+    :ivar route: gets the query and the segment between.
+    """
+
+    route: Route
+    methods: tuple[bytes, ...] = CHANGE
 
 
 class Api(Answer):
     """An Api answers everything below ``/api/``.
 
     :param store: the tables.
-    :param sessions: those of the broker.
     :param now: seconds since the epoch.
+    :param clients: who is connected.
     :param more: further paths of one segment, and what answers them.
+    :param actions: by first and last segment; one that ends connections is there already.
     """
 
     has_parts = True
@@ -53,13 +59,13 @@ class Api(Answer):
     def __init__(
         self,
         store: ReadStore,
-        sessions: Sessions,
         now: Callable[[], float],
+        clients: Clients,
         more: Mapping[str, Route],
+        actions: Mapping[tuple[str, str], Action] = NONE,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._store = store
-        self._sessions = sessions
         self._document = Raw((files("platziverse.web") / _DOCUMENT).read_bytes())
         charts, rejections = Charts(store, now), Rejections(store)
         self._routes: dict[tuple[str, int], Route] = {
@@ -71,28 +77,48 @@ class Api(Answer):
             ("latest", 1): charts.latest,
             ("rejected", 1): rejections.page,
             ("rejected", 2): rejections.one,
-            ("clients", 1): self._clients,
-            ("sessions", 1): self._list_sessions,
+            ("clients", 1): clients.page,
+            ("clients", 2): clients.one,
+            ("sessions", 1): clients.sessions,
             ("daemons", 1): self._daemons,
             (_DOCUMENT, 1): self._openapi,
             **{(name, 1): route for name, route in more.items()},
         }
+        self._actions = {("clients", "kick"): Action(clients.kick), **actions}
 
     @property
-    def paths(self) -> Collection[tuple[str, int]]:
-        """The first segment of each path that there is, and how many segments it has."""
-        return self._routes.keys()
+    def paths(self) -> Collection[tuple[str, int | str]]:
+        """The first segment of each path that there is, and how many it has, or the last of three."""
+        return [*self._routes, *self._actions]
+
+    def methods_of(self, request: Request) -> tuple[bytes, ...]:
+        """Return the methods that the path of a request has."""
+        action = self._action(request)
+        return METHODS if action is None else action.methods
+
+    def is_for_admins(self, request: Request) -> bool:
+        """Return whether a request is for an action."""
+        action = self._action(request)
+        return action is not None and request.method in action.methods
+
+    def _action(self, request: Request) -> Action | None:
+        try:
+            path = segments(request)
+        except HTTPError:  # as it is told when it is answered
+            return None
+        return self._actions.get((path[0], path[2])) if len(path) == 3 else None
 
     def answer(self, request: Request) -> Any:
         """Answer by the path.
 
         :raises HTTPError: 404 if there is nothing, 400 for a query that makes no sense.
         """
-        path = segments(request)
+        path, query = segments(request), Query(request)
+        if (action := self._action(request)) is not None:
+            return action.route(query, path[1])
         route = self._routes.get((path[0] if path else "", len(path)))
         if route is None:
             raise HTTPError(404, "not found")
-        query = Query(request)
         answer = route(query, *path[1:])
         if len(path) == 1 and path[0] in PAGES:
             return maybeDeferred(lambda: answer).addCallback(_link, query, *PAGES[path[0]])
@@ -123,29 +149,6 @@ class Api(Answer):
         _check_length(uuid, missing)
         _check_length(type, missing)
         return self._store.metrics(uuid, type, since, until, limit).addCallback(_found, missing)
-
-    def _clients(self, query: Query) -> list[Row]:
-        query.only("limit", "after")
-        limit, after = query.limit(), query.after()
-        connected = [
-            (client.number, session)
-            for session in self._sessions
-            if (client := session.client) is not None
-            and session.connection is not None
-            and client.number > after
-        ]
-        page = nsmallest(limit, connected, key=itemgetter(0))
-        shown = _shown(page)
-        return [_client(session, shown) for _, session in page]
-
-    def _list_sessions(self, query: Query) -> "Deferred[list[Row]]":
-        query.only("limit", "after")
-        stored = self._store.sessions(query.text("after") or "", query.limit())
-        return stored.addCallback(self._with_present)
-
-    def _with_present(self, rows: list[Row]) -> list[Row]:
-        shown = _shown(rows)
-        return [_session(row, self._sessions.get(row["clientId"]), shown) for row in rows]
 
     def _daemons(self, query: Query) -> "Deferred[list[Row]]":
         query.only("limit", "after")
@@ -179,54 +182,3 @@ def _found(answer: Any, missing: str) -> Any:
 def _check_length(text: str, missing: str) -> None:
     if not 0 < len(text) <= LONGEST:
         raise HTTPError(404, missing)
-
-
-def _client(session: Session, shown: int) -> Row:
-    client = session.client
-    assert client is not None
-    return {
-        "id": client.client_id,
-        "number": client.number,
-        "address": client.address,
-        "user": client.username,
-        "since": _iso(client.since),
-        **_subscriptions(session, shown),
-        "queue": session.queued + session.inflight,
-        "dropped": session.dropped,
-    }
-
-
-def _session(stored: Row, session: Session | None, shown: int) -> Row:
-    """Return a durable Session as JSON shows it: who and since when by the tables, the rest as it is now.
-
-    :param stored: see ``ReadStore.sessions``.
-    """
-    return {
-        "client": stored["clientId"],
-        "user": stored["username"],
-        "connected": session is not None and session.connection is not None,
-        "absentSince": stored["absentSince"],
-        "since": stored["createdAt"],
-        **(_subscriptions(session, shown) if session is not None else NO_SUBSCRIPTIONS),
-        "messages": session.queued + session.inflight if session is not None else 0,
-        "bytes": session.queued_bytes if session is not None else 0,
-        "oldest": stored["oldest"],
-        "dropped": session.dropped if session is not None else 0,
-    }
-
-
-def _shown(page: Sized) -> int:
-    return min(SHOWN_SUBSCRIPTIONS, SHOWN_IN_ALL // max(1, len(page)))
-
-
-def _subscriptions(session: Session, shown: int) -> Row:
-    filters = islice(session.subscriptions.items(), shown)
-    return {
-        "subscriptions": [{"filter": topic_filter, "qos": options & 3} for topic_filter, options in filters],
-        "subscriptionCount": len(session.subscriptions),
-    }
-
-
-def _iso(seconds: float) -> str:
-    moment = datetime.fromtimestamp(seconds, timezone.utc)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z"

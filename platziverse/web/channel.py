@@ -60,6 +60,8 @@ class Channel(HTTPChannel):
 
     totalHeadersSize = MAX_HEADERS_SIZE
     maxHeaders = MAX_HEADERS
+    #: It has come through the socket of operators.
+    operator = False
     _leaving = False
     #: The client does not take what it was sent.
     _full = False

@@ -112,7 +112,7 @@ class _Gathered:
             if event := self._event(uuid, wanted.types):
                 events.append(event)
         events += [
-            _event("rejected", row) for row in self.rejected if wanted.reader.may_receive(row["topic"])
+            event_of("rejected", row) for row in self.rejected if wanted.reader.may_receive(row["topic"])
         ]
         events += self.said
         return len(events), b"".join(events)
@@ -130,10 +130,11 @@ class _Gathered:
 
 def _metric(uuid: str, moment: int, values: Mapping[str, str]) -> bytes:
     shown = {type: _shown(value) for type, value in values.items()}
-    return _event("metric", {"agent": uuid, "time": moment, "values": shown})
+    return event_of("metric", {"agent": uuid, "time": moment, "values": shown})
 
 
-def _event(name: str, data: object) -> bytes:
+def event_of(name: str, data: object) -> bytes:
+    """Return one event of a stream."""
     return b"event: %s\ndata: %s\n\n" % (name.encode(), encode(data))
 
 
@@ -183,7 +184,7 @@ class EventStream:
         """Tell the client, who takes more again, what it has missed."""
         if self.missed and self.writing is not None:
             missed, self.missed = self.missed, 0
-            self.writing.write(_event("dropped", {"events": missed}))
+            self.writing.write(event_of("dropped", {"events": missed}))
 
 
 class Events:
@@ -258,6 +259,19 @@ class Events:
         """End all streams: the daemon is stopping."""
         for wanted in list(self._streams):
             self._end(wanted)
+
+    @property
+    def usernames(self) -> set[str]:
+        """The names of those who read."""
+        return {name for wanted in self._streams if (name := wanted.reader.username) is not None}
+
+    def end_of(self, username: str) -> int:
+        """End the streams of a reader; return how many."""
+        theirs = [wanted for wanted in self._streams if wanted.reader.username == username]
+        count = sum(len(self._streams[wanted]) for wanted in theirs)
+        for wanted in theirs:
+            self._end(wanted)
+        return count
 
     def _end(self, wanted: Wanted) -> None:
         """End the streams of those who want this, at the end of the daemon or of what they may."""
@@ -351,7 +365,7 @@ class Events:
 
     def _look(self) -> None:
         """Look how the broker is, and which messages were rejected since."""
-        self._said = [_event("broker", self._broker())]
+        self._said = [event_of("broker", self._broker())]
         for wanted in list(self._streams):
             if not wanted.reader.may_read:
                 self._end(wanted)

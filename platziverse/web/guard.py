@@ -47,6 +47,20 @@ class Guard:
             return Refusal(403, "only this machine may read; see the setting web.readers")
         return None
 
+    def check_change(self, request: Request) -> Refusal | None:
+        """Return what to answer to a request for admins instead; ``None``: it is no page of another Origin's.
+
+        A browser adds the login of its user to whatever a page asks of us, be it a form that is sent. So
+        ``origins`` do not count here, nor does a name that somebody has let lead here. ADR 0176.
+        """
+        origin = header_of(request, b"Origin").lower()
+        fetched = header_of(request, b"Sec-Fetch-Site").lower()
+        if (origin and not _is_same_origin(request, origin)) or fetched not in ("", "none", "same-origin"):
+            return Refusal(403, "a page of another Origin may change nothing")
+        if not (request.requestHeaders.hasHeader("Authorization") or self._is_ours(host_of(request))):
+            return Refusal(421, "this Host is not answered here; see the setting web.hosts")
+        return None
+
     def login(self, request: Request) -> Login | Refusal:
         """Return what a request shows of its sender, or what to answer instead.
 

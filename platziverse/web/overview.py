@@ -1,7 +1,7 @@
 """Overview: ``/api/broker``, what ``/metrics`` counts as a person wants to see it: by second, and lately."""
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from attrs import frozen
@@ -9,7 +9,6 @@ from attrs import frozen
 from platziverse.web import interfaces as ports
 from platziverse.web.histogram import Histogram
 from platziverse.web.interfaces import Row
-from platziverse.web.query import Query
 
 #: Seconds between two samples, and how many are kept: rates and latencies are of the time between the first
 #: and the last of them.
@@ -37,6 +36,8 @@ class Overview:
     :param clock: steady time, and ``callLater``.
     :param now: seconds since the epoch.
     :param histograms: by name: of PUBACKs, commits and turns of the reactor, in seconds.
+    :param timed: returns the name of each table of handlers, how many messages they have finished with, and
+        the seconds that it took.
     """
 
     def __init__(
@@ -50,10 +51,12 @@ class Overview:
         writer: ports.Writer,
         upkeep: ports.Upkeep,
         histograms: Mapping[str, Histogram],
+        timed: Callable[[], Iterable[tuple[str, int, float]]] = tuple,
     ) -> None:
         self._clock, self._now, self._version = clock, now, version
         self._broker, self._connections, self._handlers = broker, connections, handlers
         self._writer, self._upkeep, self._histograms = writer, upkeep, histograms
+        self._timed = timed
         self._samples: deque[_Sample] = deque(maxlen=KEPT)
         self._began = clock.seconds()
         self._call: Any = None
@@ -93,11 +96,6 @@ class Overview:
             "reportsRejected": writer.rejected,
         }
 
-    def answer(self, query: Query) -> Row:
-        """Answer ``/api/broker``. :raises HTTPError: the query makes no sense."""
-        query.only()
-        return self.page()
-
     def page(self) -> Row:
         """Return how the broker is now, and has been lately."""
         now = self._sample()
@@ -112,6 +110,10 @@ class Overview:
             "latency": {name: self._latency(name, before.counts[name]) for name in now.counts},
             "clients": self._clients(),
             "queues": self._queues(),
+            "handlers": [
+                {"name": name, "calls": calls, "seconds": round(seconds, 6)}
+                for name, calls, seconds in self._timed()
+            ],
             "database": {"state": self._upkeep.state, "clockDifference": self._upkeep.apart},
             "memory": {"used": self._connections.pressure.used, "budget": self._connections.pressure.budget},
         }

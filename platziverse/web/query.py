@@ -78,6 +78,10 @@ class Query:
             return int(text)
         raise HTTPError(400, f"{name} must be a number from {least} to {most}")
 
+    def is_own(self) -> bool:
+        """Return whether this worker alone shall answer. :raises HTTPError: ``worker`` makes no sense."""
+        return self.choice("worker", ("own",), "") == "own"
+
     def limit(self, default: int = MAX_LIMIT) -> int:
         """Return how many rows are wanted. :raises HTTPError: ``limit`` is no such number."""
         return self.number("limit", default, 1, MAX_LIMIT)
@@ -133,4 +137,4 @@ class Query:
 
 def _listed(choices: Collection[str]) -> str:
     *others, last = choices
-    return f"{', '.join(others)} or {last}"
+    return f"{', '.join(others)} or {last}" if others else last

@@ -13,23 +13,39 @@ class Reader(Protocol):
     """A Reader has sent a request; two are equal if they may see the same."""
 
     @property
+    def username(self) -> str | None:
+        """Return the user that it has been found to be, if any."""
+
+    @property
     def may_read(self) -> bool:
         """Return whether it may read at all; that may change at any time."""
+
+    @property
+    def may_change(self) -> bool:
+        """Return whether it may end connections, trace clients and replay messages; likewise."""
 
     def may_receive(self, topic: str) -> bool:
         """Return whether it may receive messages of a Topic Name."""
 
 
 class Anyone:
-    """Anyone may see everything; so is everybody to whom the API is open."""
+    """Anyone may see everything; so is everybody to whom the API is open.
 
+    :ivar may_change: and do everything; so is who has come through the socket of operators.
+    """
+
+    username = None
     may_read = True
+
+    def __init__(self, may_change: bool = False) -> None:
+        self.may_change = may_change
 
     def may_receive(self, topic: str) -> bool:
         return True
 
 
 ANYONE: Final = Anyone()
+OPERATOR: Final = Anyone(may_change=True)
 
 
 @frozen
@@ -51,6 +67,10 @@ class Login:
 
 class Logins(Protocol):
     """Logins knows the users of MQTT."""
+
+    @property
+    def has_admins(self) -> bool:
+        """Return whether a user may change anything over HTTP."""
 
     def lets_in(self, near: bool) -> bool:
         """Return whether a reader without a login may read, as an MQTT client without one may connect."""

@@ -1,13 +1,11 @@
 """The HTTP side of the shared port: who is answered, and the tree of what there is."""
 
-import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any, Final, cast
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
@@ -15,153 +13,22 @@ from twisted.web.server import Request, Site
 from platziverse.broker.addresses import neighbourhood
 from platziverse.broker.traffic import Traffic
 from platziverse.broker.turn import Turn
-from platziverse.web.answers import HTTPError, Refusal, is_gone
+from platziverse.web.answers import Refusal
 from platziverse.web.channel import Channel, Unread
-from platziverse.web.guard import Guard, header_of, names_its_host, peer_of, written
+from platziverse.web.guard import Guard, header_of, peer_of, written
+from platziverse.web.guarded import GuardedRequest
 from platziverse.web.health import Health, Readiness
 from platziverse.web.index import Index
 from platziverse.web.interfaces import Complaints
-from platziverse.web.readers import ANYONE, Login, Logins, Reader
+from platziverse.web.readers import Login, Logins
 from platziverse.web.settings import WebSettings
 
 #: Connections beyond the limits that health checks may have; the oldest of them makes room for a new one.
 RESERVE: Final = 32
 #: Seconds that such a connection may last.
 RESERVE_TIMEOUT: Final = 5.0
-
-HEADERS: Final = {
-    b"Cache-Control": b"no-store",
-    b"Content-Security-Policy": b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'",
-    b"Referrer-Policy": b"no-referrer",
-    b"Server": b"platziverse",
-    b"X-Content-Type-Options": b"nosniff",
-    b"X-Frame-Options": b"DENY",
-}
-
-
-#: What is answered without a login.
-OPEN: Final = (Health, Readiness, Refusal)
-#: A target in absolute form, as clients send it to proxies and some probes to everybody.
-_ABSOLUTE: Final = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
-
-
-class GuardedRequest(Request):
-    """Asks the site before anything is rendered."""
-
-    #: Who has sent it.
-    reader: Reader = ANYONE
-
-    def process(self) -> None:
-        """Find the path in whatever form the target of the request has (RFC 9112, 3.2).
-
-        ``*`` is looked for in the tree, where it is not: Twisted would answer it without asking us.
-        """
-        if self.path == b"*":
-            self.path = b"/*"
-        elif (target := _ABSOLUTE.match(self.path)) is not None:
-            self.path = self.path[target.end() :] or b"/"
-            if names_its_host(self):  # Host is to be ignored, once it is there as it has to be
-                self.requestHeaders.setRawHeaders(b"Host", [target[1]])
-        super().process()  # type: ignore[no-untyped-call]
-
-    def processingFailed(self, reason: Failure) -> None:
-        """Answer a bug of ours as every other error, and tell the log about it once in a while."""
-        site: Any = self.site
-        site.failed(self, reason)
-        channel: Any = self.channel
-        if self.startedWriting:
-            channel.loseConnection()
-            return
-        self._close_after()
-        self._set_headers()
-        super().render(Refusal(500, "internal error"))  # type: ignore[no-untyped-call]
-
-    def render(self, resrc: Any) -> None:
-        """Answer with ``resrc`` in its turn; health checks and clients of MQTT wait for no other request."""
-        site: Any = self.site
-        if resrc is site.websocket or isinstance(resrc, Health | Readiness):
-            self._render(resrc)
-        else:
-            site.in_turn(partial(self._render_later, resrc))
-
-    def _render_later(self, resrc: Any) -> None:
-        if is_gone(self):
-            return
-        try:
-            self._render(resrc)
-        except Exception:  # as Twisted does where it calls render
-            self.processingFailed(Failure())
-
-    def _render(self, resrc: Any) -> None:
-        """Answer with ``resrc``, or with the reason why not."""
-        site: Any = self.site
-        resrc = self._refusal(resrc) or resrc
-        if site.guard.asks_for_logins and not isinstance(resrc, OPEN) and resrc is not site.websocket:
-            self._log_in(resrc)
-            return
-        if resrc is not site.websocket:
-            self._set_headers()
-        channel = self.channel
-        super().render(resrc)  # type: ignore[no-untyped-call]
-        if resrc is site.websocket and not self.finished:
-            site.left(channel)  # upgraded: it is a connection of MQTT from now on
-
-    def _log_in(self, resrc: Any) -> None:
-        """Answer with ``resrc`` when it is known that the sender may read."""
-        site: Any = self.site
-        login = site.guard.login(self)
-        if isinstance(login, Refusal):
-            self._answer(login)
-            return
-        found: Deferred[Reader] = site.logins.log_in(login)
-        found.addCallback(self._logged_in, resrc).addErrback(self._not_logged_in, login)
-
-    def _logged_in(self, reader: Reader, resrc: Any) -> None:
-        self.reader = reader
-        if not reader.may_read:
-            resrc = Refusal(403, "this login may not read: it may not receive agent/message")
-        cast(Any, self.site).in_turn(partial(self._answer, resrc))
-
-    def _not_logged_in(self, failure: Failure, login: Login) -> None:
-        site: Any = self.site
-        if not failure.check(HTTPError):
-            site.failed(self, failure)
-            failure = Failure(HTTPError(500, "internal error"))
-        error: Any = failure.value
-        if login.username is not None:
-            site.login_failed(login, error.text)
-        self._answer(Refusal(error.status, error.text))
-
-    def _answer(self, resrc: Any) -> None:
-        if is_gone(self):
-            return
-        self._set_headers()
-        try:
-            super().render(resrc)  # type: ignore[no-untyped-call]
-        except Exception:  # as Twisted does where it calls render
-            self.processingFailed(Failure())
-
-    def _refusal(self, resource: Any) -> Resource | None:
-        """Return what to answer instead of ``resource``, or ``None`` when it may be rendered."""
-        site: Any = self.site
-        if not names_its_host(self):
-            self._close_after()
-            return Refusal(400, "Host is needed, once")
-        if site.is_reserve(self.channel):
-            self._close_after()
-            if not isinstance(resource, Health | Readiness):
-                return Refusal(503, site.refuse(self))
-        guard: Guard = site.guard
-        return guard.check_websocket(self) if resource is site.websocket else guard.check(self, resource)
-
-    def _set_headers(self) -> None:
-        for name, value in HEADERS.items():
-            self.setHeader(name, value)  # type: ignore[no-untyped-call]
-
-    def _close_after(self) -> None:
-        channel: Any = self.channel
-        channel.persistent = False
-        self.setHeader("Connection", "close")  # type: ignore[no-untyped-call]
+#: Connections of operators at a time.
+MOST_OPERATORS: Final = 64
 
 
 class GuardedSite(Site):
@@ -173,6 +40,7 @@ class GuardedSite(Site):
     :param max_memory: the budget of the daemon, of which unread answers may take a share; 0: no limit.
     :param logins: knows the users, where they are the readers.
     :ivar connections: the open HTTP connections within the limits.
+    :ivar operators: the open connections of operators.
     :ivar unread: counts answers that wait for their clients.
     """
 
@@ -196,6 +64,7 @@ class GuardedSite(Site):
         self.websocket = websocket
         self.guard, self.logins = Guard(settings, lets_in), logins
         self.connections: dict[Channel, str] = {}
+        self.operators: set[Channel] = set()
         self._reserve: deque[Channel] = deque()
         self._by_origin: Counter[str] = Counter()
         self._most, self._most_of_one = settings.max_connections, settings.max_connections_per_address
@@ -243,12 +112,25 @@ class GuardedSite(Site):
     def _has_share(self, origin: str) -> bool:
         return not (self._most_of_one and origin and self._by_origin[origin] >= self._most_of_one)
 
+    def for_operator(self, addr: IAddress | None) -> Any:
+        """Make a channel for whoever has come through the socket of operators; ``None``: there are too many.
+
+        What others have open takes no room from them: they come when it is full.
+        """
+        if len(self.operators) >= MOST_OPERATORS:
+            return None
+        channel: Any = super().buildProtocol(addr)  # type: ignore[no-untyped-call]
+        channel.operator = True
+        self.operators.add(channel)
+        return channel
+
     def is_reserve(self, channel: Any) -> bool:
         """Return whether this connection is beyond the limits."""
-        return channel not in self.connections
+        return not channel.operator and channel not in self.connections
 
     def left(self, channel: Any) -> None:
         """Forget a connection that has ended, or is none of HTTP any more."""
+        self.operators.discard(channel)
         origin = self.connections.pop(channel, None)
         if origin is None:
             if channel in self._reserve:
@@ -313,6 +195,22 @@ class GuardedSite(Site):
 
     def log(self, request: Any) -> None:
         """There is no access log."""
+
+
+class OperatorFactory(Factory):
+    """An OperatorFactory makes HTTP connections whose clients may do everything: the site is the same.
+
+    Who may open its socket is up to the file system.
+    """
+
+    noisy = False
+
+    def __init__(self, site: GuardedSite) -> None:
+        self._site = site
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Make a channel, if there is room."""
+        return self._site.for_operator(addr)
 
 
 class _Tree(Resource):

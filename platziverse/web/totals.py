@@ -1,32 +1,26 @@
 """Totals: ``/metrics`` of all workers of a machine, whichever of them is asked."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
-from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.internet.defer import DeferredList
 from twisted.logger import Logger
-from twisted.web.client import URI, Agent, readBody
-from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
 from platziverse.web.answers import Answer
 from platziverse.web.metrics import PREFIX, MetricsPage, exposed
+from platziverse.web.siblings import Fetch
 
 log = Logger("platziverse.web")
 
-#: Seconds that another worker may take to answer.
-DEADLINE: Final = 2.0
 #: What makes no sense as a sum has the number of its worker as a label.
 OF_EACH: Final = (
     "process_",
     *(PREFIX + name for name in ("build_info", "database_state", "clock_difference")),
 )
-
-#: Fetches the page of the worker with a number.
-Fetch = Callable[[int], "Deferred[bytes]"]
+OWN: Final = "/metrics?worker=own"
 
 
 class TotalsPage(Answer):
@@ -48,7 +42,9 @@ class TotalsPage(Answer):
         totals = _Totals()
         totals.add(self._number, self._own.registry.collect())
         asked = [
-            self._fetch(number).addCallback(totals.add_page, number).addErrback(self._unheard, number)
+            self._fetch(number, b"GET", OWN, "")
+            .addCallback(totals.add_page, number)
+            .addErrback(self._unheard, number)
             for number in self._others
         ]
         return DeferredList(asked, consumeErrors=True).addCallback(self._render, totals, request)
@@ -96,31 +92,3 @@ class _Totals:
             for (sample, labels), value in self._values[name].items():
                 family.add_sample(sample, dict(labels), value)
             yield family
-
-
-class UnixFetch:
-    """A UnixFetch asks workers over their sockets.
-
-    :param path: returns the path of the socket of the worker with a number.
-    """
-
-    def __init__(self, reactor: Any, path: Callable[[int], str]) -> None:
-        self._reactor, self._path = reactor, path
-
-    def __call__(self, number: int) -> "Deferred[bytes]":
-        """Fetch its own page of metrics."""
-        endpoint = UNIXClientEndpoint(self._reactor, self._path(number), timeout=DEADLINE)
-        agent: Any = Agent.usingEndpointFactory(self._reactor, _Always(endpoint))
-        headers = Headers({b"Accept": [b"text/plain; version=0.0.4"]})
-        asked: Deferred[Any] = agent.request(b"GET", b"http://localhost/metrics?worker=own", headers)
-        return asked.addCallback(readBody).addTimeout(DEADLINE, self._reactor)
-
-
-class _Always:
-    """An _Always finds the same endpoint for every URI."""
-
-    def __init__(self, endpoint: UNIXClientEndpoint) -> None:
-        self._endpoint = endpoint
-
-    def endpointForURI(self, uri: URI) -> UNIXClientEndpoint:
-        return self._endpoint

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.access.acl import READ, WRITE, AccessRules, Levels, Subject, covers, overlap
-from platziverse.access.authority import is_servers_own
+from platziverse.access.authority import AccessAuthority, is_servers_own
 from platziverse.access.files import AccessError
 from platziverse.agents.recorder import ANNOUNCEMENTS
 from tests.access.acl_cases import CASES, STRICTER, Case
@@ -132,6 +133,24 @@ class TestFiles(SynchronousTestCase):
             b"allow ana a/#",
         ):
             self.refused(b"topic a\n" + line + b"\n", 2)
+
+    def test_a_role_is_that_of_the_user_above(self) -> None:
+        rules = self.load(
+            b"user ana\nrole admin\ntopic read a\nuser eve\ntopic read a\nuser bob\nrole admin\n"
+        )
+        self.assertEqual(rules.admins, {"ana", "bob"})
+        self.assertFalse(rules.decide(Subject("c", "bob"), "a", READ).allowed)
+        authority = AccessAuthority(Clock(), rules=rules)
+        asked = ("ana", "eve", "", None)
+        self.assertEqual([authority.is_admin(name) for name in asked], [True, False, False, False])
+        self.assertFalse(AccessAuthority(Clock()).is_admin("ana"))
+
+    def test_a_role_that_nobody_can_have_is_refused(self) -> None:
+        """Row 82."""
+        self.assertIn("below the line of the user", self.refused(b"topic a\nrole admin\n", 2))
+        for role in (b"root", b"Admin", b"admin eve"):
+            self.assertIn("there is admin alone", self.refused(b"user ana\nrole " + role + b"\n", 2))
+        self.refused(b"user ana\nrole\n", 2)
 
     def test_what_is_no_text_is_refused(self) -> None:
         """Row 82."""

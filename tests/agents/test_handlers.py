@@ -126,7 +126,10 @@ class MessageTests(HandlersCase):
         """row 87"""
         answer = self.send(self.connected("mqttjs_1"), b"Hello")
         reason, sender = "JSON is malformed: invalid character (byte 0)", "192.0.2.1:50000 'mqttjs_1'"
-        self.assertEqual(self.store.entries, [Rejection("agent/message", "mqttjs_1", b"Hello", reason, NOW)])
+        self.assertEqual(
+            self.store.entries,
+            [Rejection("agent/message", "mqttjs_1", b"Hello", reason, NOW, "192.0.2.1:50000")],
+        )
         self.assertEqual(self.lines, [f"Rejected a message of {sender} to 'agent/message': {reason}"])
         self.assertEqual(self.recorder.rejected["syntax"], 1)
         self.assertNoResult(answer)
@@ -172,6 +175,7 @@ class MessageTests(HandlersCase):
         assert isinstance(report, Report)
         self.assertEqual([metric.type for metric in report.metrics], ["temp", "third"])
         [rejection] = report.rejections
+        self.assertEqual((rejection.address, report.source.address), ("192.0.2.1:50000",) * 2)
         self.assertIn(
             "2 metrics of new types, the agent has 3 already (max_types); 1 of 5 metrics: ", rejection.reason
         )

@@ -212,6 +212,24 @@ class Slow(HandlerCase):
         self.assertEqual(list(self.failures), [("tests.agents.test_tables:table", "deadline")])
         self.assertEqual(self.told("no answer within 30 s (limits.handler_deadline)"), 2)  # and the Rejection
 
+    def test_its_time_is_counted_until_it_has_finished(self) -> None:
+        waits: list[Deferred[Any]] = []
+
+        def slow(message: Publish, client: object) -> "Deferred[Any]":
+            waits.append(Deferred())
+            return waits[-1]
+
+        client = self.begin(of("x", slow), of("y", lambda message, client: None))
+        for topic in ("x", "x", "y"):
+            client.publish(topic)
+        self.harness.advance(2)
+        waits[0].callback(None)
+        first, second = self.harness.tables.timed()
+        self.assertEqual([row[1] for row in (first, second)], [1, 1])
+        self.assertAlmostEqual(first[2], 2.0)
+        self.assertEqual(second[2], 0.0)
+        self.assertEqual(first[0].rpartition(":")[2], "table")
+
     def test_its_room_is_its_own(self) -> None:
         """Row 203."""
         client = self.begin(of("t", never), of("agent/message", never), max_unfinished_total=8)

@@ -244,5 +244,5 @@ class BurstMachine(RuleBasedStateMachine):
         self.each_message_is_delivered_or_waits_or_is_counted_as_dropped()
 
 
-BurstMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+BurstMachine.TestCase.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
 TestBursts = BurstMachine.TestCase

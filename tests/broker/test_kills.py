@@ -89,7 +89,7 @@ class Party:
 
 
 #: Runs, each with other random numbers, and what happens in each of them.
-RUNS = 40
+RUNS = 20
 STEPS = 150
 
 

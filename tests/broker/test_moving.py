@@ -171,7 +171,7 @@ class Publisher:
 class SettledTests(SynchronousTestCase):
     def test_who_wants_to_know_is_told_beside_the_publisher(self) -> None:
         for refused in (False, True):
-            owing, publisher = Owing([], 0.0, 1, None, None), Publisher()
+            owing, publisher = Owing([], 0.0, 1, None, ()), Publisher()
             owing.waiting = publisher
             settled = owing.when_settled()
             if refused:
@@ -183,7 +183,7 @@ class SettledTests(SynchronousTestCase):
             self.successResultOf(owing.when_settled())
 
     def test_an_answer_is_passed_on(self) -> None:
-        owing = Owing([], 0.0, 1, None, None)
+        owing = Owing([], 0.0, 1, None, ())
         settled = owing.when_settled()
         owing.settled()
         self.successResultOf(settled)

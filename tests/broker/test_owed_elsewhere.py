@@ -94,9 +94,9 @@ class OwedElsewhere(SynchronousTestCase):
     def test_rows_take_the_place_of_the_one_that_has_crossed(self) -> None:
         self.harness.connect("client", clean_session=False).subscribe("a", 1)
         receivers = self.harness.broker.subscriptions.match("a")
-        self.harness.broker.router.route_owed(MESSAGE, receivers, SERVER, crossed=(-7, 3))
+        self.harness.broker.router.route_owed(MESSAGE, receivers, SERVER, crossed=((-7, 3), (-8, 3)))
         self.harness.clock.pump([0.01, 0, 0, 0.01, 0, 0])
-        self.assertEqual(self.queued()[0].crossed, (-7, 3))
+        self.assertEqual(self.queued()[0].crossed, ((-7, 3), (-8, 3)))
 
     def test_who_may_not_receive_it_gets_nothing_of_it(self) -> None:
         harness = BrokerHarness(sessions=self.store, authority=Restricted())

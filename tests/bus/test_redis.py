@@ -28,7 +28,7 @@ class BusTestCase(TestCase):
     """A TestCase that makes buses of one set."""
 
     skip = MISSING_REDIS or None
-    timeout = 30
+    timeout = 120
 
     def setUp(self) -> None:
         self.members = Members()

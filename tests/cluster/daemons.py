@@ -75,7 +75,7 @@ class Daemon:
         clock, now = daemons.clock, self.harness.now
         self.cluster = Cluster(self.broker, self.bus, self.membership, clock, now)
         self.started = self.cluster.start()
-        self.harness.loaded.addCallback(lambda _: self.cluster.loaded())
+        self.harness.loaded.addCallback(self.cluster.loaded)
 
     def connect(self, client_id: str, **fields: Any) -> FakeClient:
         """Return a client of this daemon, connected; everybody has heard of it."""

@@ -137,14 +137,19 @@ class Share:
         return self._table.store.sessions(after, 10**6).addCallback(ours)
 
     def page(self, session: int, after: int, through: int, limit: int) -> "Deferred[list[StoredMessage]]":
+        return self._page(partial(self._table.store.page, session, after, through, limit))
+
+    def _page(self, page: "Callable[[], Deferred[list[StoredMessage]]]") -> "Deferred[list[StoredMessage]]":
         if self.failing:
             return fail(OSError("the database is away"))
-        page = partial(self._table.store.page, session, after, through, limit)
         if not self.slow:
             return page()
         late: Deferred[list[StoredMessage]] = Deferred()
         self._asked.append(lambda: cast(None, page().chainDeferred(late)))
         return late
+
+    def unshared(self, link: int, other: int, after: int, limit: int) -> "Deferred[list[StoredMessage]]":
+        return self._page(partial(self._table.store.unshared, link, other, after, limit))
 
     def find(self, client_id: str) -> "Deferred[StoredPlace | None]":
         return succeed(self._table.place(client_id))

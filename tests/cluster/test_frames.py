@@ -2,6 +2,7 @@
 
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.cluster.codec import VERSION, decode, encode
@@ -25,9 +26,11 @@ from platziverse.cluster.frames import (
     Moved,
     NotYours,
     Owed,
+    Past,
     Ready,
     Refused,
     Said,
+    Several,
     Since,
     Snapshot,
     Stored,
@@ -60,8 +63,17 @@ def interests(least: int) -> st.SearchStrategy[tuple[tuple[str, int], ...]]:
     return st.lists(st.tuples(KEYS, st.integers(least, 3)), max_size=5).map(tuple)
 
 
+def without_payload(message: Message) -> Message:
+    return replace(message, payload=b"")
+
+
 FRAMES: st.SearchStrategy[Frame] = st.one_of(
     messages(st.just(0) | VERSIONS),
+    st.builds(
+        Several,
+        messages(st.just(0)).map(without_payload),
+        st.lists(st.binary(max_size=9), min_size=1, max_size=4).map(tuple),
+    ),
     st.builds(Changes, NUMBERS, interests(0)),
     st.builds(Snapshot, NUMBERS, st.booleans(), st.booleans(), interests(1)),
     st.just(Wanted()),
@@ -78,6 +90,7 @@ FRAMES: st.SearchStrategy[Frame] = st.one_of(
     st.builds(Stored, NUMBERS),
     st.just(Unsure()),
     st.builds(Inherited, NUMBERS),
+    st.builds(Past, NUMBERS, NUMBERS),
     st.builds(Mark, NUMBERS, st.lists(NUMBERS, max_size=3).map(tuple)),
     st.builds(Marked, NUMBERS, NUMBERS, NUMBERS),
     st.builds(LetGo, NUMBERS, TEXTS, NAMES, TIMES),
@@ -145,17 +158,21 @@ class FrameTests(SynchronousTestCase):
             "'a#' is no key": encode(Changes(1, (("a#", 1),)), 1),
             "a key that nobody listens to": encode(Snapshot(1, True, True, (("a", 0),)), 1),
             "a byte of 0x04, at most 0x03 is defined": encode(Changes(1, (("a", 4),)), 1),
+            "Retained Messages come one by one": encode(Several(Message("a", b"", 0, 1), (b"x",)), 1),
             "a message at QoS 0 that is owed": encode(Owed(1, "a", b"", 0), 1),
             "Properties that are none": encode(Message("a", b"", 0, properties=b"\0"), 1),
-            "the packet is shorter than its content [4.8]": encode(
-                Message("a", b"", 0, properties=b"\x87"), 1
-            ),
+            "property 0x7f in PUBLISH [2.2.2.2]": encode(Owed(1, "a", b"", 1, 0, b"\1\x7f"), 1),
             "a time that is none": encode(Mine("a", None, float("nan")), 1),
             "1 bytes too many": encode(Wanted(), 1) + b"\0",
             "it is too short": encode(Ready(1), 1)[:-1],
         }
         for reason, data in cases.items():
             self.assertEqual(self.refused(data), reason)
+        nothing = encode(Several(Message("a", b"", 0), ()), 1)
+        self.assertEqual(self.refused(nothing), "it is too short")
+        cut = encode(Several(Message("a", b"", 0), (b"abc",)), 1)[:-1]
+        self.assertEqual(self.refused(cut), "it is too short")
+        self.assertEqual(self.refused(nothing[:-1] + b"\x01"), "it is too short")
         self.assertEqual(self.refused(encode(Free(1, ((1, 2),), ()), 1)[:-16]), "it is too short")
         self.assertEqual(self.refused(encode(Free(1, (), ()), 1)[:-1] + b"\xff"), "it is too short")
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from twisted.trial.unittest import SynchronousTestCase
@@ -263,4 +263,5 @@ class TwoDaemons(RuleBasedStateMachine):
                     assert durable if is_durable else live
 
 
+TwoDaemons.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
 TestTwoDaemons = TwoDaemons.TestCase

@@ -24,7 +24,7 @@ from platziverse.cluster.frames import (
     Unsure,
 )
 from platziverse.mqtt.codec import EncodedPublish
-from platziverse.mqtt.packets import Puback, Pubcomp, Publish, Pubrec, Pubrel
+from platziverse.mqtt.packets import Puback, Pubcomp, Publish, Pubrec, Pubrel, Unsubscribe
 from platziverse.testing import FakeClient
 from tests.cluster.daemons import Daemon, Daemons
 from tests.cluster.shares import Share, Table
@@ -168,7 +168,7 @@ class OwedTests(Case):
         self.settle()
         self.assertEqual(self.rows(), [])
         crossed = [record.crossed for record in self.committed() if record.crossed]
-        self.assertEqual(crossed[0], (link(1, 2), (1 << 40) + 1))
+        self.assertEqual(crossed[0], ((link(1, 2), (1 << 40) + 1),))
 
     def test_live_clients_there_get_it_too(self) -> None:
         self.durable(self.two).lose()
@@ -562,8 +562,7 @@ class ComingAndGoingTests(Case):
         self.assertEqual(self.rows(), [b"1", b"2"])
         (number,) = self.table.owners
         self.table.owners[number] = 3
-        self.successResultOf(three.broker.inherit(succeed([number])))
-        three.cluster.inherited(2, [number])
+        self.successResultOf(three.cluster.inheriting.inherit(2, succeed([number])))
         self.settle()
         self.assertEqual(self.rows(), [])
         self.assertEqual(self.one.cluster.interest.daemons("a"), (0, 1 << 3))
@@ -581,9 +580,8 @@ class ComingAndGoingTests(Case):
         self.daemons.members.leave(2, dead=True)
         (number,) = self.table.owners
         self.table.owners[number] = 3
-        self.successResultOf(three.broker.inherit(succeed([number])))
+        self.successResultOf(three.cluster.inheriting.inherit(2, succeed([number])))
         self.one.bus.ear.losing = True
-        three.cluster.inherited(2, [number])
         self.settle()
         self.publisher.publish("a", b"1", 1, 1)
         self.settle()
@@ -612,14 +610,13 @@ class ComingAndGoingTests(Case):
         self.assertEqual(acknowledge(own), [b"x"])
         (number,) = [one for one, owner in self.table.owners.items() if owner == 2]
         self.table.owners[number] = 3
-        self.successResultOf(three.broker.inherit(succeed([number])))
-        three.cluster.inherited(2, [number])
+        self.successResultOf(three.cluster.inheriting.inherit(2, succeed([number])))
         self.settle()
         self.assertEqual(acknowledge(own), [])
         self.assertEqual(acknowledge(three.connect("durable", clean_session=False)), [b"x"])
 
     def test_a_daemon_that_is_back_inherits_from_nobody(self) -> None:
-        self.one.cluster.inherited(2, [])
+        self.successResultOf(self.one.cluster.inheriting.inherit(2, succeed([])))
         self.assertIn(2, self.one.cluster.interest)
 
     def test_rows_that_cannot_be_read_are_read_later(self) -> None:
@@ -665,8 +662,20 @@ class ComingAndGoingTests(Case):
         self.table.owners.clear()
         self.shares[2] = Share(self.table, 2)
         self.begin(2)
-        self.settle()
+        self.daemons.advance(12)
+        self.assertEqual(self.rows(), [b"x"])  # perhaps an heir comes for it
+        self.daemons.advance(6)
         self.assertEqual(self.rows(), [])
+
+    def test_a_row_that_nobody_listens_to_any_more_is_deleted(self) -> None:
+        far = self.durable(self.two)
+        self.lose_copy(b"x")
+        self.assertEqual(self.rows(), [b"x"])
+        far.send(Unsubscribe(2, ["a"]))
+        self.settle()
+        self.daemons.advance(12)
+        self.assertEqual(self.rows(), [])
+        self.assertEqual(acknowledge(far), [])
 
     def test_frames_about_links_are_nothing_to_a_daemon_without_a_store(self) -> None:
         three = self.daemons.begin(3)

@@ -194,8 +194,7 @@ class RefusalTests(Case):
         far = self.come(self.two)
         (number,) = self.table.owners
         self.table.owners[number] = 2
-        self.successResultOf(self.two.broker.inherit(succeed([number])))
-        self.two.cluster.inherited(1, [number])
+        self.successResultOf(self.two.cluster.inheriting.inherit(1, succeed([number])))
         self.settle(1)
         far.connack += far.received()
         self.assertTrue(self.present(far))
@@ -214,8 +213,7 @@ class RefusalTests(Case):
         self.assertEqual(self.refused(far), 3)
         (number,) = self.table.owners
         self.table.owners[number] = 2
-        self.successResultOf(self.two.broker.inherit(succeed([number])))
-        self.two.cluster.inherited(1, [number])
+        self.successResultOf(self.two.cluster.inheriting.inherit(1, succeed([number])))
         self.settle(1)
         far = self.come(self.two)
         self.assertTrue(self.present(far))
@@ -510,13 +508,9 @@ class LastStepsTests(Case):
         self.daemons.members.leave(1, dead=True)
         (number,) = self.table.owners
         self.table.owners[number] = 2
-        self.successResultOf(self.two.broker.inherit(succeed([number])))
-        self.settle(0.2)
         self.three.bus.ear.losing = True
-        linking = self.two.cluster.linking
-        assert linking is not None
-        linking.inherited(1)
-        self.settle(0.2)
+        self.successResultOf(self.two.cluster.inheriting.inherit(1, succeed([number])))
+        self.settle(2.5)
         publisher.publish("a", b"late", 2, 1)  # to the dead: it has not heard of the heir
         self.settle(0.2)
         self.three.bus.ear.losing = False

@@ -79,6 +79,8 @@ class RejectedTests(TestCase):
         lines = self.rejected("list").splitlines()
         self.assertEqual([line.split()[0] for line in lines], [str(first), str(second)])
         self.assertTrue(lines[0].endswith(r"'me\n' 'agent/message' JSON is malformed"), lines[0])
+        self.sql("UPDATE rejected_messages SET address = '192.0.2.1:5000'")
+        self.assertIn(r"'me\n' 192.0.2.1:5000 'agent/message' JSON", self.rejected("list"))
 
     def test_show_gives_the_payload(self) -> None:
         self.assertEqual(self.rejected("show", str(self.reject(b"Hello"))).splitlines()[1], "Hello")

@@ -52,6 +52,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--publishers", type=int, default=16, help="clients that publish on other topics")
     parser.add_argument("--rate", type=float, default=1.0, help="factor for the messages per second")
     parser.add_argument("--hold", type=float, default=15.0, help="longest fault in seconds")
+    parser.add_argument(
+        "--undisturbed",
+        type=float,
+        default=1.5,
+        help="seconds that a message between two clients may take meanwhile; more on a busy machine",
+    )
     given = parser.parse_args()
     given.kills = given.n if given.kills is None else given.kills
     given.faults = given.kills // 5 if given.faults is None else given.faults
@@ -150,9 +156,8 @@ def run(
     load = Load(
         daemon.port, ledger, given.seed, given.agents, given.rate, publishers=given.publishers, habits=HABITS
     )
-    torture = Torture(
-        database, daemon, load, ledger, rng, Plan(longest_hold=given.hold, seconds=given.seconds)
-    )
+    plan = Plan(longest_hold=given.hold, seconds=given.seconds, undisturbed=given.undisturbed)
+    torture = Torture(database, daemon, load, ledger, rng, plan)
     wanted = [fault for fault in faults if given.only in fault.name]
     chosen = list(itertools.islice(itertools.cycle(wanted), given.faults))
     try:

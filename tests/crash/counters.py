@@ -8,7 +8,7 @@ from collections.abc import Mapping
 def scrape(port: int) -> "dict[str, float] | None":
     """``/metrics`` of the daemon at this port by name and labels, ``None`` without such a page."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
             text = answer.read().decode()
     except (urllib.error.URLError, ConnectionError, TimeoutError):
         return None

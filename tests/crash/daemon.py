@@ -67,7 +67,7 @@ class Daemon:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
-    def wait_until_listening(self, patience: float = 30.0) -> float:
+    def wait_until_listening(self, patience: float = 60.0) -> float:
         """Seconds from the start of the process; raises if it has ended."""
 
         def answers() -> bool:
@@ -89,7 +89,7 @@ class Daemon:
             self.kill()
             self.wait()
 
-    def wait(self, patience: float = 30.0) -> int:
+    def wait(self, patience: float = 60.0) -> int:
         return self.process.wait(patience)
 
     def stop(self, patience: float = 40.0) -> int:

@@ -17,7 +17,7 @@ from tests.crash.postgres import Postgres, Unavailable
 from tests.crash.torture import Database, Plan, Torture, report, steps
 from tests.crash.waiting import poll
 
-KILLS = 20
+KILLS = 10
 
 #: Visitors come and go faster than any client should; and a frozen server is given up sooner.
 SETTINGS = {
@@ -26,7 +26,7 @@ SETTINGS = {
 }
 #: Patient, as the machine may be busy: ``make torture`` has the bounds that are promised.
 PLAN = Plan(
-    acks=300, longest_hold=2.5, growth=64 * 2**20, soon=60.0, undisturbed=10.0, idle=60.0, present=30.0
+    acks=300, longest_hold=2.5, growth=64 * 2**20, soon=60.0, undisturbed=30.0, idle=60.0, present=60.0
 )
 
 

@@ -136,5 +136,5 @@ class TheOthers(SynchronousTestCase):
         work = Reports(UUID, profile, self.ledger, Deliveries(self.ledger), random.Random(1))
         since = time.monotonic()
         self.assertIsNone(check_stored_soon(self.ledger, [(work, work.next().n)], 0.05))
-        self.assertLess(time.monotonic() - since, 2)
+        self.assertLess(time.monotonic() - since, 30)
         self.assertEqual(list(self.ledger.violated), ["stored late"])

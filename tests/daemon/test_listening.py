@@ -4,8 +4,10 @@ import errno
 import os
 import socket
 import tempfile
+from typing import Any
 
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -19,6 +21,7 @@ from platziverse.daemon.listening import (
     readable,
     try_to_listen,
 )
+from platziverse.daemon.sockets import operator_socket
 from platziverse.door.port import ImmediateServer
 from platziverse.testing import BrokerHarness
 
@@ -149,3 +152,18 @@ class ListenersTests(TestCase):
 
     def test_a_unix_socket_needs_its_directory(self) -> None:
         self.assertIn("directory does not exist", self.refusal("unix:/no/such/directory/mqtt.sock"))
+
+    def test_the_socket_of_operators_is_gone_with_the_daemon_and_counts_nothing(self) -> "Deferred[Any]":
+        folder = tempfile.mkdtemp()
+        self.listeners.adopt(operator_socket(folder), self.factory)
+        path = os.path.join(folder, "http")
+        self.assertEqual(os.stat(path).st_mode & 0o777, 0o600)
+        self.assertEqual(self.listeners.ports, [])
+        return self.listeners.stop().addCallback(lambda _: self.assertFalse(os.path.exists(path)))
+
+    def test_nothing_but_a_unix_socket_is_for_operators(self) -> None:
+        """Row 494: whoever reached such a port over a network could end any connection."""
+        for endpoint in ("tcp:0", "unix:/tmp/x", "ssl:0", "haproxy:tcp:0", "systemd:domain=INET:index=0"):
+            error = self.assertRaises(CannotListen, divided, f"{endpoint}:protocol=operator")
+            self.assertIn("protocol must be one of any, mqtt, tls, mqtts", str(error))
+        self.assertEqual(divided("systemd:domain=UNIX:index=1:protocol=operator")[1], "operator")

@@ -31,6 +31,10 @@ ANA = Client("a", 1, "192.0.2.1:5", "ana")
 OPEN = Client("a", 1, "192.0.2.1:5", None)
 
 
+def toml(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
 class ReloadTests(SynchronousTestCase):
     """With everything that can be reloaded, from a configuration file."""
 
@@ -61,9 +65,12 @@ class ReloadTests(SynchronousTestCase):
         self.front = Front(self.harness.factory, site, config.tls, Arrivals(0, self.harness.clock))
         self.levels: list[dict[str, LogLevel]] = []
         self.records: list[RuleSet] = []
-        self.reload = Reload(
-            config, self.reread, self.authority, self.front, self.levels.append, self.use_records
-        )
+        self.looked = 0
+        use = self.levels.append, self.use_records, self.look
+        self.reload = Reload(config, self.reread, self.authority, self.front, *use)
+
+    def look(self) -> None:
+        self.looked += 1
 
     def use_records(self, config: Config, rules: RuleSet) -> None:
         self.records.append(rules)
@@ -78,7 +85,8 @@ class ReloadTests(SynchronousTestCase):
         tables, text = [], ""
         for key, value in (self.settings | more).items():
             if isinstance(value, dict):
-                tables.append(f"[{key}]\n" + "".join(f"{name} = {item!r}\n" for name, item in value.items()))
+                lines = (f"{name} = {toml(item)}\n" for name, item in value.items())
+                tables.append(f"[{key}]\n" + "".join(lines))
             else:
                 text += f"{key} = {value!r}\n"
         self.path("platziverse.toml").write_text(text + "".join(tables))
@@ -125,6 +133,11 @@ class ReloadTests(SynchronousTestCase):
         self.assertIsNot(self.in_force()[2], before[2])
         self.assertEqual(self.levels, [{"": LogLevel.warn, "mqtt": LogLevel.debug}])
         self.assertEqual(self.lines, ["Reloaded: log levels, passwords, access rules, certificate"])
+        self.assertEqual(self.looked, 1)
+        access: Any = self.settings["access"]
+        self.write(access=access | {"disconnect_removed": False})
+        self.assertTrue(self.reload())
+        self.assertEqual((self.looked, len(self.lines)), (1, 2))
 
     def test_one_broken_file_keeps_everything_as_it_was(self) -> None:
         """Rows 76, 79, 80, 82: garbage, nothing, a line that is none, a file that is not there."""

@@ -9,8 +9,8 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from platziverse.daemon.listening import CannotListen
-from platziverse.daemon.sockets import Sockets, sibling_socket, worker_dir
+from platziverse.daemon.listening import CannotListen, divided
+from platziverse.daemon.sockets import Sockets, operator_socket, sibling_socket, worker_dir
 
 
 class SocketsTests(SynchronousTestCase):
@@ -98,11 +98,22 @@ class SocketsTests(SynchronousTestCase):
         paths = [sibling_socket(own[0], number) for number in (1, 2, 3)]
         for folder in own:
             os.makedirs(folder)
-        sockets.open_of_each(paths)
+        sockets.open_for_operators(self.folder)
         self.assertEqual(self.names(sockets, 0), paths)
+        self.assertEqual(self.names(sockets, 1), 3 * [os.path.join(self.folder, "http")])
         self.assertEqual([os.path.dirname(path) for path in paths], own)
+        for path in (*paths, os.path.join(self.folder, "http")):
+            self.assertEqual(os.stat(path).st_mode & 0o777, 0o600)
+        self.assertEqual(divided(sockets.listen[1])[1], "operator")
+
+    def test_the_group_of_a_directory_may_do_what_it_may_do_there(self) -> None:
+        modes = {0o700: 0o600, 0o711: 0o600, 0o755: 0o600, 0o770: 0o660, 0o777: 0o660}
+        for mode, expected in modes.items():
+            os.chmod(self.folder, mode)
+            operator_socket(self.folder).close()  # and is replaced the next time
+            self.assertEqual(os.stat(os.path.join(self.folder, "http")).st_mode & 0o777, expected)
 
     def test_a_folder_that_cannot_be_used_is_named(self) -> None:
-        missing = os.path.join(self.folder, "missing")
-        error = self.assertRaises(CannotListen, self.sockets(1).open_of_each, [f"{missing}/http"])
-        self.assertIn(missing, str(error))
+        for missing in (os.path.join(self.folder, "missing"), os.path.join(self.folder, 120 * "x")):
+            error = self.assertRaises(CannotListen, self.sockets(1).open_for_operators, missing)
+            self.assertIn(missing, str(error))

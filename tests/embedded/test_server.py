@@ -43,7 +43,7 @@ def answers(dsn: str) -> bool:
 
 
 @inlineCallbacks
-def eventually(condition: Callable[[], bool], seconds: float = 15) -> Steps:
+def eventually(condition: Callable[[], bool], seconds: float = 60) -> Steps:
     give_up = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < give_up, "it did not come about"
@@ -54,7 +54,7 @@ PREPARED: list[str] = []
 
 
 class EmbeddedCase(TestCase):
-    timeout = 60
+    timeout = 240
 
     def setUp(self) -> None:
         if not binary_dirs():

@@ -145,6 +145,13 @@ class Cutting(StatementCase):
         self.assertEqual(rows, [(payloads[0], None, None), (payloads[1][:1000], 1024, digest)])
 
 
+class Senders(StatementCase):
+    def test_the_address_is_kept_where_there_is_one(self) -> None:
+        self.run_statement([rejection("known", address="192.0.2.1:5000"), rejection("nobody's")], 1)
+        rows = execute(self.dsn, "SELECT reason, address FROM rejected_messages ORDER BY id")
+        self.assertEqual(rows, [("known", "192.0.2.1:5000"), ("nobody's", None)])
+
+
 class Remembering(StatementCase):
     def test_a_known_agent_is_not_written(self) -> None:
         self.run_statement([report("1")], 1)

@@ -17,6 +17,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.commandline import NOTHING
 from tests.crash.counters import books, scrape
+from tests.postgres.scratch import scratch_server
 
 ROOT = Path(__file__).parent.parent.parent
 NODE = Path(__file__).parent / "node_modules" / ".bin"
@@ -222,6 +223,11 @@ class DaemonTestCase(SynchronousTestCase):
         daemon = Daemon(*arguments, state_dir=state_dir or self.state_dir(), environ=environ)
         self.addCleanup(daemon.kill)
         return daemon
+
+    def shared_database(self) -> tuple[str, str]:
+        """Options for a new database of the server that all tests share: one of its own takes its time."""
+        server = scratch_server()
+        return "--database", server.dsn(server.create())
 
     def program(self, name: str) -> str:
         """Path of a program, or the end of the test."""

@@ -28,7 +28,7 @@ class BridgeTests(DaemonTestCase):
 
     def bridge(self, version: str) -> tuple[int, int]:
         """Our port, and that of a Mosquitto that is connected to it."""
-        ours, theirs = self.daemon().port(), free_port()
+        ours, theirs = self.daemon(*self.shared_database()).port(), free_port()
         folder = Path(tempfile.mkdtemp(prefix="platziverse-bridge-"))  # Mosquitto reads it as another user
         self.addCleanup(shutil.rmtree, folder)
         folder.chmod(0o755)

@@ -17,7 +17,7 @@ from tests.servers import MISSING, Cluster, cluster, execute
 BUS = {"PLATZIVERSE_BUS_URL": "postgresql:"}
 #: Seconds from the death of a daemon until another one has taken over, and some for a busy machine.
 TAKEN_OVER = 15.0
-BUSY = 15.0
+BUSY = 45.0
 
 OWNERS = 'SELECT "clientId", daemon FROM mqtt_sessions ORDER BY 1'
 
@@ -43,7 +43,7 @@ class Client:
             self.paho.will_set(will, f"{name} is gone", 1, retain=True)
         self.paho.connect("127.0.0.1", port)
         self.paho.loop_start()
-        poll(lambda: self.present, 30, "CONNACK")
+        poll(lambda: self.present, BUSY, "CONNACK")
 
     def _on_connect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         self.present.append(flags.session_present)
@@ -58,10 +58,10 @@ class Client:
         done: list[object] = []
         self.paho.on_subscribe = lambda *arguments: done.append(arguments)
         self.paho.subscribe(topic, 1)
-        poll(lambda: done, 30, "SUBACK")
+        poll(lambda: done, BUSY, "SUBACK")
 
     def publish(self, topic: str, payload: bytes) -> None:
-        self.paho.publish(topic, payload, 1).wait_for_publish(30)
+        self.paho.publish(topic, payload, 1).wait_for_publish(BUSY)
 
     def end(self) -> None:
         self.paho.disconnect()
@@ -103,7 +103,7 @@ class Heirs(DaemonTestCase):
         poll(lambda: len(dashboard.received) == 2, TAKEN_OVER + BUSY, "the dashboard is told")
         poll(lambda: execute(self.dsn, OWNERS) == [("durable", 2)], BUSY, "the Session is another daemon's")
         took = time.monotonic() - since
-        self.assertGreater(took, 7.0)
+        self.assertGreater(took, DEAD / 3)  # its last sign of life may have been some seconds before
         self.assertLess(took, TAKEN_OVER + BUSY)
         self.assertEqual(
             sorted(dashboard.received),
@@ -113,7 +113,7 @@ class Heirs(DaemonTestCase):
         self.assertEqual(execute(self.dsn, "SELECT topic FROM mqtt_retained"), [("gone",)])
         durable = self.client(self.ports[1], "durable", clean=False)
         self.assertEqual(durable.present, [True])
-        poll(lambda: durable.received == [("work", b"before", False)], 30, "what has waited comes")
+        poll(lambda: durable.received == [("work", b"before", False)], BUSY, "what has waited comes")
 
     def test_a_daemon_that_is_killed_is_inherited_from(self) -> None:
         """Row 396."""
@@ -135,7 +135,7 @@ class Heirs(DaemonTestCase):
         again = self.client(self.ports[0], "again", clean=False)
         again.subscribe("more")
         again.publish("more", b"served")
-        poll(lambda: again.received, 30, "the daemon serves again")
+        poll(lambda: again.received, BUSY, "the daemon serves again")
         self.assertEqual(execute(self.dsn, OWNERS), [("again", 1), ("durable", 2)])
         self.assertEqual(len(dashboard.received), 2)
         for daemon in self.first, self.second:
@@ -169,14 +169,14 @@ class Heirs(DaemonTestCase):
         acknowledged: set[int] = set()
         publisher.paho.on_publish = lambda *told: acknowledged.add(told[2])
 
-        def publish(seconds: float) -> None:
+        def publish(seconds: float, least: int = 0) -> None:
             until = time.monotonic() + seconds
-            while time.monotonic() < until and not publisher.disconnected:
+            while (time.monotonic() < until or len(acknowledged) < least) and not publisher.disconnected:
                 mid = publisher.paho.publish("work", str(len(numbers)), 1).mid
                 numbers[mid] = len(numbers)
                 time.sleep(0.005)
 
-        publish(2.0)
+        publish(1.0, least=101)
         self.first.process.send_signal(signal.SIGSTOP)
         publish(DEAD)
         poll(lambda: execute(self.dsn, OWNERS) == [("durable", 2)], BUSY, "the Session is another daemon's")
@@ -186,7 +186,7 @@ class Heirs(DaemonTestCase):
         expected = {str(numbers[mid]).encode() for mid in acknowledged}
         self.assertGreater(len(expected), 100)
         durable = self.client(self.ports[1], "durable", clean=False)
-        poll(lambda: expected <= {payload for _, payload, _ in durable.received}, 30, "all of them come")
+        poll(lambda: expected <= {payload for _, payload, _ in durable.received}, BUSY, "all of them come")
 
 
 class DatabaseRestarted(DaemonTestCase):

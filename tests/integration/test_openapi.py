@@ -3,15 +3,20 @@
 import os
 import subprocess
 import sys
+from base64 import b64encode
 from pathlib import Path
 
+from platziverse.access.passwords import set_password
 from tests.integration.daemon import PATIENCE, DaemonTestCase, clean_environment
 from tests.integration.test_course import MESSAGE
+from tests.integration.test_operators import ACL
 
 #: A request for everything that the document suggests, and some more that nobody thought of.
 OPTIONS = ("--phases", "examples,coverage,fuzzing", "--max-examples", "25", "--generation-database", "none")
 #: Has no end; tests/integration/test_api.py reads it.
-ENDLESS = ("--exclude-path", "/api/events")
+ENDLESS = ("--exclude-path", "/api/events", "--exclude-path", "/api/clients/{id}/trace")
+#: May do everything.
+ADMIN = ("--header", "Authorization: Basic " + b64encode(b"ana:secret").decode())
 #: What these may refuse is how parameters belong together, such as from and to, which a document cannot say.
 CONFIGURATION = "".join(
     f"""[[operations]]
@@ -30,8 +35,16 @@ class OpenAPI(DaemonTestCase):
         Path(path, "schemathesis.toml").write_text(CONFIGURATION)
         return path
 
+    def access(self) -> dict[str, str]:
+        """Let everybody do what they could without rules, and a user end connections."""
+        folder = Path(self.state_dir())
+        passwords, rules = str(folder / "passwords"), folder / "acl"
+        set_password(passwords, "ana", b"secret")
+        rules.write_text(ACL)
+        return {"PLATZIVERSE_ACCESS_PASSWORD_FILE": passwords, "PLATZIVERSE_ACCESS_ACL_FILE": str(rules)}
+
     def test_schemathesis_finds_nothing(self) -> None:
-        daemon = self.daemon()
+        daemon = self.daemon(*self.shared_database(), environ=self.access())
         port = str(daemon.ready())
         subscriber = self.start_program(
             "mosquitto_sub", "-d", "-i", "watcher", "-p", port, "-t", "agent/+", "-q", "1"
@@ -41,7 +54,7 @@ class OpenAPI(DaemonTestCase):
         program = os.path.join(os.path.dirname(sys.executable), "schemathesis")
         url = f"http://127.0.0.1:{port}/api/openapi.json"
         done = subprocess.run(
-            [program, "run", url, *OPTIONS, *ENDLESS],
+            [program, "run", url, *OPTIONS, *ENDLESS, *ADMIN],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=clean_environment(NO_COLOR="1"),

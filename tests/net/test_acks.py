@@ -8,12 +8,18 @@ from twisted.trial.unittest import SynchronousTestCase
 from platziverse.net.acks import AckQueue
 
 
+class Sent(list[bytes]):
+    """What was sent, piece by piece."""
+
+    send = list.append
+
+
 class Order(SynchronousTestCase):
     @given(st.permutations(range(8)))
     def test_any_order_of_finishing_gives_the_same_bytes(self, order: list[int]) -> None:
         """row 62"""
-        sent: list[bytes] = []
-        acks = AckQueue(sent.append)
+        sent = Sent()
+        acks = AckQueue(sent)
         pending = [acks.expect(b"%d" % number) for number in range(8)]
         finished: set[int] = set()
         for number in order:
@@ -24,8 +30,8 @@ class Order(SynchronousTestCase):
         self.assertEqual(len(acks), 0)
 
     def test_a_finished_run_leaves_at_once_and_qos_0_sends_nothing(self) -> None:
-        sent: list[bytes] = []
-        acks = AckQueue(sent.append)
+        sent = Sent()
+        acks = AckQueue(sent)
         first, second, third = (acks.expect(data) for data in (b"a", b"", b"c"))
         second.done()
         third.done()
@@ -35,8 +41,8 @@ class Order(SynchronousTestCase):
 
     def test_it_can_be_waited_for_until_one_has_left(self) -> None:
         """Row 272: the last of several; and when the queue ends, the waiting does."""
-        sent: list[bytes] = []
-        acks = AckQueue(sent.append)
+        sent = Sent()
+        acks = AckQueue(sent)
         pending = [acks.expect(data) for data in (b"a", b"b", b"b", b"c")]
         self.assertIsNone(acks.when_left(b"x"))
         twice, other = [acks.when_left(b"b"), acks.when_left(b"b")], acks.when_left(b"c")
@@ -54,8 +60,8 @@ class Order(SynchronousTestCase):
         self.failureResultOf(other, CancelledError)
 
     def test_a_closed_queue_owes_nothing(self) -> None:
-        sent: list[bytes] = []
-        acks = AckQueue(sent.append)
+        sent = Sent()
+        acks = AckQueue(sent)
         pending = acks.expect(b"a")
         acks.end()
         pending.done()

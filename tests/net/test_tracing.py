@@ -1,11 +1,15 @@
 """Connections that tell the log what happens on them."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
+from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from platziverse.mqtt.packets import Disconnect, Pingreq, Pingresp, Publish
+from platziverse.broker.interfaces import Client, Handler
+from platziverse.mqtt.packets import Disconnect, Pingreq, Pingresp, Puback, Publish
+from platziverse.net.tracing import trace
 from platziverse.testing import BrokerHarness
 from tests.logs import observe_log
 
@@ -99,3 +103,76 @@ class TracingTests(SynchronousTestCase):
             client.send(Pingreq())
         self.assertEqual(len(self.lines), 2)
         self.assertEqual({line.split("'")[1] for line in self.lines}, {"during"})
+
+
+class TraceTests(SynchronousTestCase):
+    """An operator hears of one client, whether it is connected already or not."""
+
+    def setUp(self) -> None:
+        self.heard: list[str] = []
+        self.harness = BrokerHarness()
+        self.shared = self.harness.shared
+
+    def hear(self, format: str, fields: Mapping[str, object]) -> None:
+        self.heard.append(formatEvent({"log_format": format, **fields}).partition("'plug'")[2])
+
+    def test_a_connection_that_is_there_is_heard_from_now_on_until_the_end(self) -> None:
+        client = self.harness.connect("plug")
+        other = self.harness.connect("other")
+        end = trace(self.shared, "plug", self.hear)
+        for one in (client, other):
+            one.publish("x", b"12")
+            one.send(Pingreq())
+        self.assertEqual(client.received(), [Pingresp()])
+        self.assertEqual(self.heard, [": PUBLISH to 'x', QoS 0, 2 bytes", ": PINGREQ", ": PINGRESP, 2 bytes"])
+        end()
+        client.send(Pingreq())
+        self.assertEqual(len(self.heard), 3)
+        self.assertEqual(self.shared.heard, {})
+
+    def test_the_next_connections_are_heard_from_their_connect_on(self) -> None:
+        end = trace(self.shared, "plug", self.hear)
+        for _ in range(2):
+            self.harness.connect("plug").lose()
+        self.harness.connect("other")
+        first, second = self.heard[:4], self.heard[4:]
+        self.assertEqual(first, second)
+        self.assertEqual(first[1:], [": CONNACK, 4 bytes", ", user None", ""])
+        end()
+        self.harness.connect("plug")
+        self.assertEqual(len(self.heard), 8)
+
+    def test_a_puback_that_has_waited_for_a_commit_is_heard_too(self) -> None:
+        """Its queue was made before the trace began."""
+        waits: list[Deferred[None]] = []
+
+        def handle(message: Publish, client: Client) -> "Deferred[None]":
+            waits.append(Deferred())
+            return waits[-1]
+
+        self.harness = BrokerHarness({"x": cast(Handler, handle)})
+        self.shared = self.harness.shared
+        client = self.harness.connect("plug")
+        client.publish("x", qos=1, packet_id=1)
+        end = trace(self.shared, "plug", self.hear)
+        waits[0].callback(None)
+        self.harness.turn()
+        self.assertEqual(self.heard, [": PUBACK, 4 bytes"])
+        end()
+        client.publish("x", qos=1, packet_id=2)
+        waits[1].callback(None)
+        self.assertEqual([type(packet) for packet in client.received()], [Puback, Puback])
+        self.assertEqual(len(self.heard), 1)
+
+    def test_two_may_hear_the_same_and_the_log_goes_on_when_both_have_ended(self) -> None:
+        self.shared.traced = frozenset({"plug"})
+        client = self.harness.connect("plug")
+        ends = [trace(self.shared, "plug", self.hear) for _ in range(2)]
+        client.send(Pingreq())
+        self.assertEqual(len(self.heard), 4)
+        for end in ends:
+            end()
+        lines: list[str] = []
+        observe_log(self, lambda event: lines.append(formatEvent(event)))
+        client.send(Pingreq())
+        self.assertEqual((len(lines), len(self.heard)), (2, 4))

@@ -25,7 +25,7 @@ from platziverse.web.site import make_site
 from tests.net.test_turns import run_turn
 from tests.postgres.test_reader import ReaderCase
 from tests.web.browser import Connection
-from tests.web.tables import TableStore
+from tests.web.tables import TableStore, clients_of
 from tests.web.test_metrics import MetricsCase
 
 #: Seconds that the longest turn may take.
@@ -162,7 +162,8 @@ class Http(TurnLengths):
         """Row 182: 400 of them held the reactor for 15 s."""
         for number in range(1000):
             self.subscribe(self.harness.connect(f"client-{number}"), [f"{number}/{n}" for n in range(100)])
-        api: Any = Api(TableStore(), self.harness.broker.sessions, self.clock.seconds, {})
+        store = TableStore()
+        api: Any = Api(store, self.clock.seconds, clients_of(self.harness, store), {})
         site = make_site(self.clock, WebSettings(), lambda: "", [("api", api)])
         # One is answered in a turn, so the others would show nothing more.
         self.pipeline(Connection(site), "/api/clients", 40)
@@ -226,7 +227,7 @@ class Agents(ReaderCase):
             SELECT 'agent-' || n, 'u', 'n', 'h', 1, true, now(), now() FROM generate_series(1, 100000) n
             RETURNING 1"""
         )
-        api: Any = Api(self.reader, BrokerHarness().broker.sessions, time.time, {})
+        api: Any = Api(self.reader, time.time, clients_of(BrokerHarness(), TableStore()), {})
         site = make_site(reactor, WebSettings(), lambda: "", [("api", api)])
         leave_out_the_past(self)
         turns: list[float] = []

@@ -101,7 +101,7 @@ class ScratchServer:
             )
 
     def _wait(self) -> None:
-        give_up = time.monotonic() + 20
+        give_up = time.monotonic() + 60
         while True:
             try:
                 psycopg2.connect(self.dsn("postgres")).close()

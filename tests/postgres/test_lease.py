@@ -18,7 +18,7 @@ Steps = Generator["Deferred[Any]", Any, None]
 
 class LeaseCase(TestCase):
     skip = MISSING or None
-    timeout = 30
+    timeout = 120
 
     def setUp(self) -> None:
         self.dsn = cluster().database()

@@ -274,7 +274,7 @@ class Pruned(SynchronousTestCase):
 
 class Hourly(TestCase):
     skip = MISSING or None
-    timeout = 30
+    timeout = 120
 
     def setUp(self) -> None:
         self.dsn = cluster().database()
@@ -371,7 +371,7 @@ class Hourly(TestCase):
                 slowest = max(slowest, time.monotonic() - began)
                 yield deferLater(reactor, 0)
             yield self.assertFailure(running, psycopg2.errors.LockNotAvailable)
-        self.assertLess(slowest, 0.5)  # 0.05 on a machine with nothing else to do
+        self.assertLess(slowest, 5.0)  # 0.05 on a machine with nothing else to do; without a bound for ever
         self.assertNotIn(newest, self.months())
 
     @inlineCallbacks

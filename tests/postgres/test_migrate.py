@@ -27,7 +27,7 @@ KNOWN = KNOWN_STEPS[-1].version
 
 
 class DatabaseCase(TestCase):
-    timeout = 60
+    timeout = 180
 
     def setUp(self) -> None:
         self.server = scratch_server()

@@ -166,7 +166,7 @@ class TroubleTests(ReaderCase):
         began = time.monotonic()
         with holding(self.dsn, "LOCK TABLE agents"):
             yield self.assertFailure(reader.agents(None), Away)
-        self.assertLess(time.monotonic() - began, 5)
+        self.assertLess(time.monotonic() - began, 60)
         self.assertEqual((yield reader.agents(None)), [])
 
     @inlineCallbacks

@@ -269,8 +269,8 @@ class RolledTests(SeriesCase):
 
 class RejectedTests(ReaderCase):
     def reject(self, topic: str, payload: bytes) -> int:
-        sql = """INSERT INTO rejected_messages (topic, "clientId", payload, reason, "createdAt")
-            VALUES (%s, 'c', %s, 'no JSON', %s) RETURNING id"""
+        sql = """INSERT INTO rejected_messages (topic, "clientId", address, payload, reason, "createdAt")
+            VALUES (%s, 'c', '192.0.2.1:5000', %s, 'no JSON', %s) RETURNING id"""
         [(number,)] = self.execute(sql, topic, payload, NOON)
         return int(number)
 
@@ -285,6 +285,7 @@ class RejectedTests(ReaderCase):
                 "id": numbers[2],
                 "topic": "c",
                 "client": "c",
+                "address": "192.0.2.1:5000",
                 "reason": "no JSON",
                 "size": 3,
                 "fullSize": None,

@@ -8,18 +8,24 @@ from twisted.trial.unittest import SynchronousTestCase
 from platziverse.agents.recorder import Recorder
 from platziverse.broker.complaints import Complaints
 from platziverse.daemon.feed import Feed
+from platziverse.daemon.hands import Hands
 from platziverse.ingest.memory import MemoryStore
 from platziverse.ingest.reports import KINDS
 from platziverse.ingest.writer import BatchWriter
 from platziverse.testing import BrokerHarness
-from platziverse.web.api import Api
+from platziverse.web.answers import METHODS
+from platziverse.web.api import Action, Api
+from platziverse.web.clients import Clients
 from platziverse.web.events import Events
 from platziverse.web.exports import Exports
 from platziverse.web.metrics import Observations
 from platziverse.web.overview import Overview
 from platziverse.web.settings import WebSettings
+from platziverse.web.siblings import Siblings
 from platziverse.web.site import make_site
+from platziverse.web.traces import Traces
 from platziverse.web.turns import Turns
+from platziverse.web.workers import BrokerPage
 from tests.logs import observe_lines
 from tests.web.browser import Connection, Response
 from tests.web.tables import TableStore
@@ -44,18 +50,32 @@ class ApiCase(SynchronousTestCase):
         self.addCleanup(complaints.stop)
         counted: Any = (self.traffic, complaints)
         self.overview = self.make_overview()
+        self.siblings = self.make_siblings()
+        broker = BrokerPage(self.overview.page, self.siblings)
         patience = self.settings.timeout
         self.events = Events(
-            self.clock, self.store, self.overview.page, self.settings.max_streams, patience, *counted
+            self.clock, self.store, broker.page, self.settings.max_streams, patience, *counted
         )
         self.events.use(Feed(self.harness.broker, self.recorder, self.events, self.harness.now, self.shared))
         self.exports = Exports(self.clock, self.store, self.settings.max_exports, patience, *counted)
         more = {
-            "broker": self.overview.answer,
+            "broker": broker.answer,
             "events": self.events.answer,
             "export": self.exports.answer,
         }
-        self.api = Api(self.store, self.harness.broker.sessions, self.harness.now, more)
+        hands = Hands(self.harness.broker, self.harness.shared, self.store.ask_others)
+        self.clients = Clients(self.store, self.harness.broker.sessions, hands, self.siblings)
+        self.traces = Traces(
+            self.clock,
+            self.harness.now,
+            hands,
+            self.siblings,
+            self.settings.max_streams,
+            patience,
+            *counted,
+        )
+        actions = {("clients", "trace"): Action(self.traces.answer, METHODS)}
+        self.api = Api(self.store, self.harness.now, self.clients, more, actions)
         self.site = make_site(
             self.clock,
             self.settings,
@@ -64,6 +84,10 @@ class ApiCase(SynchronousTestCase):
             traffic=self.traffic,
             complaints=complaints,
         )
+
+    def make_siblings(self) -> Siblings:
+        """The other workers: there are none."""
+        return Siblings()
 
     def make_overview(self) -> Overview:
         database: Any = FakeDatabase()
@@ -83,6 +107,7 @@ class ApiCase(SynchronousTestCase):
             BatchWriter(database, self.clock, KINDS),
             database,
             histograms,
+            self.harness.tables.timed,
         )
 
     def get(self, path: str) -> Response:

@@ -28,8 +28,8 @@ class Response:
 class Connection:
     """One HTTP connection."""
 
-    def __init__(self, site: GuardedSite, address: IAddress = LOCAL) -> None:
-        self.channel = site.buildProtocol(address)
+    def __init__(self, site: GuardedSite, address: IAddress = LOCAL, operator: bool = False) -> None:
+        self.channel = site.for_operator(address) if operator else site.buildProtocol(address)
         self.transport: Any = StringTransportWithDisconnection(IPv4Address("TCP", "127.0.0.1", 8083), address)
         self.transport.protocol = self.channel
         self.channel.makeConnection(self.transport)

@@ -6,7 +6,11 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 
+from platziverse.daemon.hands import Hands
+from platziverse.testing import BrokerHarness
+from platziverse.web.clients import Clients
 from platziverse.web.interfaces import Export, Range, Row, Unavailable
+from platziverse.web.siblings import Siblings
 
 AGENT: Row = {"id": 1, "uuid": "yyy", "username": "platzi", "connected": True}
 SESSION: Row = {
@@ -35,6 +39,7 @@ REJECTED: list[Row] = [
         "id": number,
         "topic": topic,
         "client": "c",
+        "address": None,
         "reason": "no JSON",
         "size": 2,
         "fullSize": None,
@@ -49,7 +54,10 @@ class TableStore:
     """A ``ReadStore`` of one agent with one metric.
 
     :ivar asked: the questions.
+    :ivar others: names of other daemons.
     """
+
+    others: Sequence[str] = ()
 
     def __init__(self) -> None:
         self.away = False
@@ -57,6 +65,9 @@ class TableStore:
         self.payload = b"{}"
         self.lines = 3
         self.asked: list[tuple[Any, ...]] = []
+
+    def ask_others(self, request: str, argument: str) -> "Deferred[Sequence[str]]":
+        return self._answer((request, argument), self.others)
 
     def _answer(self, question: tuple[Any, ...], rows: Any) -> "Deferred[Any]":
         self.asked.append(question)
@@ -136,3 +147,9 @@ class TableStore:
 
     def daemons(self) -> "Deferred[list[Row]]":
         return self._answer((), [{"number": 1, "state": "alive"}])
+
+
+def clients_of(harness: BrokerHarness, store: TableStore) -> Clients:
+    """The pages about the clients of a broker."""
+    hands = Hands(harness.broker, harness.shared, store.ask_others)
+    return Clients(store, harness.broker.sessions, hands, Siblings())

@@ -19,13 +19,14 @@ from platziverse.daemon.readers import MQTTLogins
 from platziverse.testing import BrokerHarness
 from platziverse.web.api import Api
 from platziverse.web.events import SLOWLY, Events
+from platziverse.web.guard import Guard
 from platziverse.web.readers import credentials
 from platziverse.web.settings import WebSettings
 from platziverse.web.site import make_site
 from tests.access.test_passwords import HASHED, SECRET, Threads, make_checker
 from tests.logs import observe_lines
 from tests.web.browser import LOCAL, REMOTE, Connection, Response
-from tests.web.tables import TableStore
+from tests.web.tables import TableStore, clients_of
 from tests.web.test_streams import Client
 
 
@@ -48,6 +49,7 @@ class ReadersCase(SynchronousTestCase):
     rules: "Sequence[str] | None" = None
     anonymous = "never"
     users = True
+    origins = ("https://panel.example",)
 
     def setUp(self) -> None:
         self.clock, self.threads, self.said = Clock(), Threads(), observe_lines(self)
@@ -60,11 +62,12 @@ class ReadersCase(SynchronousTestCase):
         self.addCleanup(complaints.stop)
         self.events = Events(self.clock, self.store, dict, 10, 30.0, self.traffic, complaints)
         more = {"events": self.events.answer}
-        api = Api(self.store, BrokerHarness().broker.sessions, self.clock.seconds, more)
+        self.harness = BrokerHarness()
+        api = Api(self.store, self.clock.seconds, clients_of(self.harness, self.store), more)
         self.logins = MQTTLogins(self.authority)
         self.site = make_site(
             self.clock,
-            WebSettings(readers="users"),
+            WebSettings(readers="users", origins=self.origins),
             lambda: "",
             [("api", api)],
             lets_in=self.authority.lets_in,
@@ -259,3 +262,63 @@ class OpenTests(ReadersCase):
         response = self.ask("/api/agents", Host="evil.example:8083")
         assert response is not None
         self.assertEqual(response.status, 200)
+
+
+class AdminTests(ReadersCase):
+    """Logins with the role ``admin`` may change things; pages of others may not use them."""
+
+    rules = ("user ana", "topic read agent/#", "role admin", "user eve", "topic read agent/#")
+    kick = "/api/clients/plug/kick"
+
+    def post(self, authorization: str = "", **headers: str) -> int:
+        if authorization:
+            headers["Authorization"] = authorization
+        connection = Connection(self.site)
+        given = {"Host": "localhost:8083", **headers}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in given.items())
+        connection.send(f"POST {self.kick} HTTP/1.1\r\n{lines}\r\n".encode())
+        self.threads.run()
+        [response] = connection.responses()
+        return response.status
+
+    def test_an_admin_may_and_the_log_has_the_name(self) -> None:
+        client = self.harness.connect("plug")
+        self.assertEqual(self.post(ANA), 200)
+        self.assertTrue(client.closed)
+        self.assertIn("User 'ana' of 127.0.0.1:50000 ends the connection of", self.said[-1])
+
+    def test_others_may_not(self) -> None:
+        """Row 489"""
+        client = self.harness.connect("plug")
+        self.assertEqual([self.post(EVE), self.post(), self.post(WRONG)], [403, 401, 401])
+        self.authority.use(AccessRules.parse("acl", ("user ana", "topic read agent/#")))
+        self.assertEqual(self.post(ANA), 403)
+        self.assertFalse(client.closed)
+
+    def test_a_page_of_another_origin_may_not_use_the_login_of_its_visitor(self) -> None:
+        """Row 492: CSRF; a browser sends the login along with a form of any page."""
+        client = self.harness.connect("plug")
+        for headers in (
+            {"Origin": "https://evil.example"},
+            {"Origin": "null"},
+            {"Origin": "http://localhost:8084"},
+            {"Origin": "https://panel.example"},  # may read
+            {"Sec-Fetch-Site": "cross-site"},
+            {"Sec-Fetch-Site": "same-site"},
+        ):
+            self.assertEqual(self.post(ANA, **headers), 403, headers)
+        self.assertFalse(client.closed)
+        for origin in ("http://localhost:8083", "https://localhost:8083"):
+            self.harness.connect("plug")
+            self.assertEqual(self.post(ANA, **{"Origin": origin, "Sec-Fetch-Site": "same-origin"}), 200)
+
+    def test_a_name_that_somebody_let_lead_here_is_not_answered_without_a_password(self) -> None:
+        """Row 493: DNS rebinding; a certificate would be sent along, a password would not."""
+        self.assertEqual(self.post(Host="evil.example", Origin="http://evil.example"), 421)
+
+    def test_where_no_login_is_needed_for_reading_one_is_for_this(self) -> None:
+        self.site.guard = Guard(WebSettings(), self.authority.lets_in)
+        client = self.harness.connect("plug")
+        self.assertEqual(self.status(), 200)
+        self.assertEqual([self.post(), self.post(EVE), self.post(ANA)], [401, 403, 200])
+        self.assertTrue(client.closed)

@@ -40,7 +40,7 @@ class TotalsTests(SynchronousTestCase):
         self.asked: list[int] = []
         self.answers: dict[int, Deferred[bytes]] = {}
 
-    def fetch(self, number: int) -> "Deferred[bytes]":
+    def fetch(self, number: int, method: bytes, path: str, by: str) -> "Deferred[bytes]":
         self.asked.append(number)
         return self.answers[number]
 

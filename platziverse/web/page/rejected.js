@@ -82,7 +82,8 @@ export class RejectedView {
     this.seen.add(row.id);
     const parts = [el("span", { class: "reason" }, row.reason), el("span", { class: "topic" }, row.topic)];
     const when = el("time", { class: "quiet", datetime: new Date(row.time).toISOString() }, moment(row.time));
-    const client = el("span", { class: "client quiet" }, row.client ?? "");
+    const sender = [row.client, row.address].filter(Boolean).join(" · ");
+    const client = el("span", { class: "client quiet" }, sender);
     const place = el("div", { class: "payload" });
     const details = el("details", {}, el("summary", {}, when, ...parts, client), place);
     details.addEventListener("toggle", () => details.open && this.#open(row, place));

@@ -1,0 +1,121 @@
+"""``platziverse clients``: who is connected, what one of them sends, and an end of its connection."""
+
+import argparse
+import queue
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, Final
+from urllib.parse import quote
+
+from platziverse.command.asking import Asked, events
+from platziverse.config import Config
+from platziverse.daemon.logs import escaped
+from platziverse.settings import ConfigError
+
+#: Lines of a trace that may wait for the terminal; who is slower is told by the daemon what it misses.
+WAITING: Final = 1000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the commands below ``platziverse clients``."""
+    commands = parser.add_subparsers(required=True, metavar="command")
+    listing = commands.add_parser("list", help="one line for each that is connected")
+    listing.set_defaults(run=list_clients)
+    for name, run, text in (
+        ("show", show_client, "one client and its Topic Filters"),
+        ("kick", kick_client, "end its connection; its Session stays, and it may come again"),
+        ("trace", trace_client, "its packets as they come and go, until Ctrl-C"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("client_id", metavar="CLIENT", help="its Client Identifier")
+        command.set_defaults(run=run)
+
+
+def list_clients(config: Config, options: argparse.Namespace) -> int:
+    """``platziverse clients list``: one line each."""
+    for row in Asked(config).pages("/api/clients"):
+        print(_line(row))
+    return 0
+
+
+def show_client(config: Config, options: argparse.Namespace) -> int:
+    """``platziverse clients show``: its line, then its Will and one for each Topic Filter with its QoS."""
+    row = Asked(config).get(_path(options.client_id))
+    print(_line(row))
+    print(f"  its Session {'stays when it goes' if row['persistent'] else 'ends with the connection'}")
+    if (will := row["will"]) is not None:
+        print(f"  Will to {will['topic']!r} QoS {will['qos']}{', retained' if will['retain'] else ''}")
+    for one in row["subscriptions"]:
+        print(f"  {one['filter']!r} QoS {one['qos']}")
+    if (more := row["subscriptionCount"] - len(row["subscriptions"])) > 0:
+        print(f"  and {more:,} more")
+    return 0
+
+
+def kick_client(config: Config, options: argparse.Namespace) -> int:
+    """``platziverse clients kick``: here, by another worker, or by a daemon elsewhere that is asked."""
+    client_id = options.client_id
+    answer = Asked(config).get(_path(client_id, "/kick"), "POST")
+    if answer["kicked"]:
+        print(f"the connection of {client_id!r} has ended")
+    else:
+        asked = ", ".join(answer["asked"])
+        print(f"{client_id!r} is not connected here; asked to end a connection there: {asked}")
+    return 0
+
+
+def trace_client(config: Config, options: argparse.Namespace) -> int:
+    """``platziverse clients trace``: all of its connections from now on, whichever worker has them."""
+    sockets = Asked(config).sockets
+    connected = False
+    for number, (event, data) in enumerate(_joined(sockets, _path(options.client_id, "/trace"))):
+        if event == "trace":
+            connected = connected or data["connected"]
+            if number == len(sockets) - 1 and not connected:
+                say = f"{options.client_id!r} is not connected; its next connections are shown"
+                print(say, file=sys.stderr)
+        elif event == "packet":
+            moment = datetime.fromtimestamp(data["time"] / 1000)
+            text = escaped(data["text"])
+            print(f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03} {text}", flush=True)
+        elif event == "dropped":
+            print(f"{data['events']:,} packets are not shown: there were too many", flush=True)
+    return 0
+
+
+def _joined(sockets: list[str], path: str) -> Iterator[tuple[str, Any]]:
+    """Return the events of the streams of several workers, as they come.
+
+    :raises ConfigError: one cannot be read any more.
+    """
+    found: queue.Queue[Any] = queue.Queue(WAITING)
+
+    def read(socket_path: str) -> None:
+        try:
+            for event in events(socket_path, path):
+                found.put(event)
+            found.put(ConfigError("the daemon has ended the trace"))
+        except Exception as error:  # raised where it is read
+            found.put(error)
+
+    for one in sockets:
+        threading.Thread(target=read, args=(one,), daemon=True).start()
+    while True:
+        event = found.get()
+        if isinstance(event, Exception):
+            raise event
+        yield event
+
+
+def _path(client_id: str, more: str = "") -> str:
+    return f"/api/clients/{quote(client_id, safe='')}{more}"
+
+
+def _line(row: Any) -> str:
+    login = f" user {row['user']!r}" if row["user"] is not None else ""
+    worker = f", worker {row['worker']}" if "worker" in row else ""
+    since = row["since"].partition(".")[0]
+    waiting = f"{row['subscriptionCount']} filters, {row['queue']} messages wait, {row['dropped']} dropped"
+    return f"{row['id']!r}{login} {row['address']} since {since}Z, {waiting}{worker}"

@@ -1,0 +1,435 @@
+"""A dead daemon's Sessions are another one's, in the midst of traffic: nothing is lost, QoS 2 comes once."""
+
+from collections.abc import Sequence
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import rule
+from twisted.internet.defer import Deferred, succeed
+from twisted.trial.unittest import SynchronousTestCase
+
+from platziverse.broker.records import Queued, link
+from platziverse.broker.session import Session
+from platziverse.broker.subscriptions import Match
+from platziverse.cluster.codec import encode
+from platziverse.cluster.frames import Inherited, Mark, Message, Past
+from platziverse.cluster.heirs import Heirs
+from platziverse.testing import BrokerHarness, MemorySessionStore
+from tests.cluster import test_links
+from tests.cluster.daemons import Daemon
+from tests.cluster.shares import Share
+from tests.cluster.test_links import acknowledge
+
+
+class Case(test_links.Case):
+    """Daemon 2 dies, whose Session ``durable`` daemon 3 inherits; daemon 1 and 3 publish to it."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.shares[3] = Share(self.table, 3)
+        self.three = self.begin(3)
+        self.durable(self.two, 2).lose()
+        self.near = self.three.connect("near")
+
+    def die(self) -> None:
+        self.shares[2].kill()
+        self.daemons.members.leave(2, dead=True)
+        del self.daemons.hub.receivers[2]
+        self.two.cluster.stop()
+        self.daemons.turn()
+
+    def inherit(self) -> "Deferred[None]":
+        """Daemon 3 has the Sessions of daemon 2, and everything that is said at once is on its way."""
+        mine = [one for one, owner in self.table.owners.items() if owner == 2]
+        self.table.owners.update(dict.fromkeys(mine, 3))
+        return self.three.cluster.inheriting.inherit(2, succeed(mine))
+
+    def owes_the_dead(self) -> bool:
+        return bool(self.one.cluster.interest.daemons("a")[1] & 1 << 2)
+
+    def got(self, daemon: Daemon | None = None, client_id: str = "durable") -> list[bytes]:
+        client = (daemon or self.three).connect(client_id, clean_session=False)
+        found = []
+        while some := acknowledge(client):
+            found += some
+            self.settle()
+        client.lose()
+        return sorted(found)
+
+
+class BothWaysTests(Case):
+    """What is owed to the dead daemon and to its heir."""
+
+    def test_a_message_that_is_owed_to_both_comes_once(self) -> None:
+        self.die()
+        ear = self.one.bus.ear
+        ear.slow = True
+        self.successResultOf(self.inherit())
+        self.daemons.turn()
+        ear.hear()  # what the heir listens to; that it is one is said when this is answered
+        self.publisher.publish("a", b"x", 2, 1)
+        self.assertEqual(self.rows(), [b"x"])
+        self.assertEqual(self.rows(link(1, 3)), [b"x"])
+        ear.slow = False
+        self.settle()
+        self.assertEqual(self.got(), [b"x"])
+        self.assertEqual((self.rows(), self.rows(link(1, 3))), ([], []))
+
+    def test_so_does_one_that_the_heir_was_owed_before_for_another_session(self) -> None:
+        self.three.listening("own", "a", 2, clean_session=False).lose()
+        self.die()
+        self.shares[3].held = True
+        self.publisher.publish("a", b"x", 2, 1)
+        self.settle()
+        done = self.inherit()
+        self.settle()
+        self.shares[3].resume()
+        self.settle()
+        self.successResultOf(done)
+        self.assertEqual((self.got(), self.got(client_id="own")), ([b"x"], [b"x"]))
+        self.assertEqual((self.rows(), self.rows(link(1, 3))), ([], []))
+
+    def test_what_the_heir_publishes_itself_comes_once(self) -> None:
+        self.die()
+        self.near.publish("a", b"before", 2, 1)
+        done = self.inherit()
+        self.near.publish("a", b"meanwhile", 2, 2)
+        self.daemons.turn()
+        self.near.publish("a", b"after", 2, 3)
+        self.settle()
+        self.successResultOf(done)
+        self.assertEqual(self.got(), [b"after", b"before", b"meanwhile"])
+        self.assertEqual(self.rows(link(3, 2)), [])
+
+    def test_a_message_for_others_is_not_for_them_while_it_is_owed_to_the_dead(self) -> None:
+        live = self.three.listening("live", "a", 2)
+        self.die()
+        self.successResultOf(self.inherit())
+        self.three.cluster.frame(1, encode(Message("a", b"x", 2), 1))
+        self.settle()
+        self.assertEqual(acknowledge(live), [b"x"])
+        self.three.cluster.frame(1, encode(Message("a", b"y", 2), 1))  # it knows what they listen to
+        self.settle()
+        self.assertEqual((acknowledge(live), self.got()), ([b"y"], [b"y"]))
+
+
+class AgainTests(Case):
+    """The heir looks again for what others owe to the dead daemon, until nobody owes anything."""
+
+    def test_what_is_written_by_who_has_not_heard_of_the_heir_comes(self) -> None:
+        self.die()
+        self.one.bus.ear.deaf = True
+        self.successResultOf(self.inherit())
+        self.settle()
+        self.publisher.publish("a", b"x", 2, 1)
+        self.settle()
+        self.assertEqual(self.rows(), [b"x"])
+        self.daemons.advance(6)
+        self.assertEqual(self.rows(), [])
+        self.one.bus.ear.deaf = False
+        self.daemons.advance(12)
+        self.assertFalse(self.owes_the_dead())
+        self.assertEqual(self.got(), [b"x"])
+
+    def test_who_may_not_know_what_the_heir_listens_to_goes_on_owing_it_to_the_dead(self) -> None:
+        self.die()
+        self.one.bus.ear.losing = True
+        self.successResultOf(self.inherit())
+        self.settle()
+        self.one.cluster.peers[3].asked = True
+        self.one.bus.ear.losing = False
+        self.one.cluster.frame(3, encode(Inherited(2), 1))
+        self.one.cluster.frame(3, encode(Mark(7, (2,)), 1))
+        self.assertTrue(self.owes_the_dead())
+
+    def test_rows_that_cannot_be_read_are_read_later(self) -> None:
+        self.die()
+        self.publisher.publish("a", b"x", 2, 1)
+        self.settle()
+        self.shares[3].failing = True
+        self.successResultOf(self.inherit())
+        self.settle()
+        self.assertIn("What other daemons owe to our Sessions is late: the database is away", self.lines)
+        self.shares[3].failing = False
+        self.daemons.advance(2)
+        self.assertEqual(self.got(), [b"x"])
+
+    def test_who_has_forgotten_everything_reads_no_more(self) -> None:
+        self.die()
+        self.publisher.publish("a", b"x", 2, 1)
+        self.settle()
+        self.shares[3].slow = True
+        self.successResultOf(self.inherit())
+        self.settle()
+        self.daemons.members.fence(3)
+        self.shares[3].answer()
+        self.daemons.advance(2)
+        self.assertEqual(self.rows(), [b"x"])
+
+    def test_rows_that_nobody_listens_to_are_deleted(self) -> None:
+        self.die()
+        self.table.write(Queued("b", b"x", 0.0, {link(1, 2): (1, 1)}), 1)
+        self.successResultOf(self.inherit())
+        self.settle()
+        self.assertEqual(self.rows(), [])
+
+    def test_who_has_none_of_the_sessions_leaves_the_rows_alone(self) -> None:
+        self.die()
+        self.publisher.publish("a", b"x", 2, 1)
+        self.settle()
+        self.successResultOf(self.three.cluster.inheriting.inherit(2, succeed([])))
+        self.daemons.advance(1)
+        self.assertEqual(self.rows(), [b"x"])
+
+    def test_what_is_owed_to_nobody_any_more_is_forgotten(self) -> None:
+        self.die()
+        self.successResultOf(self.inherit())
+        self.daemons.advance(1)
+        heirs = self.three.cluster.routing.heirs
+        self.assertEqual(heirs.of_row((link(1, 3), 1), ()), ((), ((link(1, 3), 1),)))
+
+
+class BackTests(Case):
+    """The dead daemon comes back while its heir has not taken everything."""
+
+    def come_back(self) -> Daemon:
+        self.shares[2] = Share(self.table, 2)
+        self.two = self.begin(2)
+        self.settle()
+        return self.two
+
+    def read(self) -> None:
+        """Have the heir read what it has asked for."""
+        self.shares[3].slow = False
+        self.shares[3].answer()
+        self.daemons.advance(2)
+
+    def inherit_slowly(self) -> None:
+        self.shares[3].slow = True
+        self.successResultOf(self.inherit())
+        self.settle()
+
+    def test_it_leaves_to_its_heir_what_it_was_owed(self) -> None:
+        self.die()
+        self.publisher.publish("a", b"x", 2, 1)
+        self.inherit_slowly()
+        self.come_back()
+        self.daemons.advance(20)
+        self.assertEqual(self.rows(), [b"x"])
+        self.read()
+        self.assertEqual(self.rows(), [])
+        self.assertEqual(self.got(), [b"x"])
+
+    def test_what_it_is_owed_from_now_on_is_its_own(self) -> None:
+        self.die()
+        self.publisher.publish("a", b"x", 2, 1)
+        self.inherit_slowly()
+        self.come_back()
+        self.two.listening("new", "a", 2, clean_session=False).lose()
+        self.shares[2].held = True
+        self.publisher.publish("a", b"y", 2, 2)
+        self.settle()
+        self.assertEqual(self.rows(), [b"x", b"y"])
+        self.read()
+        self.assertEqual(self.rows(), [b"y"])
+        self.shares[2].resume()
+        self.settle()
+        self.assertEqual(self.got(self.two, "new"), [b"y"])
+        self.assertEqual(self.got(), [b"x", b"y"])
+
+    def test_while_it_hears_nobody_it_reads_nothing(self) -> None:
+        self.die()
+        self.publisher.publish("a", b"x", 2, 1)
+        self.inherit_slowly()
+        self.shares[2] = Share(self.table, 2)
+        self.two = self.daemons.begin(2, sessions=self.shares[2])
+        self.two.bus.ear.deaf = True
+        self.two.cluster.lost(1)
+        self.daemons.advance(20)
+        self.assertEqual(self.rows(), [b"x"])
+        self.two.bus.ear.deaf = False
+        self.daemons.advance(2)
+        self.read()
+        self.assertEqual(self.got(), [b"x"])
+
+    def test_what_a_daemon_has_left_that_is_dead_too_is_its_heirs(self) -> None:
+        self.die()
+        self.publisher.publish("a", b"x", 2, 1)
+        self.settle()
+        self.shares[1].kill()
+        self.daemons.members.leave(1, dead=True)
+        self.inherit_slowly()
+        self.come_back()
+        self.read()
+        self.assertEqual(self.rows(), [])
+        self.assertEqual(self.got(), [b"x"])
+
+    def test_what_it_says_counts_if_nothing_of_it_is_lost(self) -> None:
+        self.die()
+        self.publisher.publish("a", b"x", 2, 1)
+        self.inherit_slowly()
+        self.three.bus.ear.deaf = True
+        self.come_back()
+        for frame in (Past(1, 1 << 60), Past(0, 2)):
+            self.three.cluster.frame(2, encode(frame, 2))
+        self.read()
+        self.assertEqual(self.rows(), [b"x"])
+        for frame in (Past(1, 1 << 60), Past(3, 1 << 60), Past(0, 2)):
+            self.three.cluster.frame(2, encode(frame, 2))
+        self.daemons.advance(2)
+        self.assertEqual(self.rows(), [])
+        self.three.bus.ear.deaf = False
+        self.daemons.advance(6)
+        self.three.cluster.frame(2, encode(Past(1, 1 << 60), 2))  # of whom nothing is ours any more
+
+
+class HeirsTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.heirs = Heirs(lambda: 3)
+        harness = BrokerHarness(sessions=MemorySessionStore())
+        for name in ("own", "inherited"):
+            harness.connect(name, clean_session=False).subscribe("a", 2)
+        harness.connect("clean").subscribe("a", 2)
+        self.all = harness.broker.subscriptions.match("a")
+
+    def names(self, receivers: "Match[Session]") -> list[str]:
+        return sorted(session.client_id for session, _ in receivers)
+
+    def number(self, name: str) -> int:
+        return next(session.number for session, _ in self.all if session.client_id == name)
+
+    def test_sessions_that_are_not_all_there_get_nothing_that_is_owed_to_us(self) -> None:
+        self.heirs.expect(2, [self.number("own")])
+        self.heirs.take(2, [self.number("own"), self.number("inherited")])
+        receivers, rows = self.heirs.of_row((link(1, 3), 7), self.all)
+        self.assertEqual((self.names(receivers), rows), (["clean", "own"], ((link(1, 3), 7),)))
+        self.assertEqual(self.names(self.heirs.of_message(self.all, 9)), ["clean", "own"])
+        self.heirs.complete(2, 5)
+        receivers, rows = self.heirs.of_row((link(1, 3), 7), self.all)
+        self.assertEqual(self.names(receivers), ["clean", "inherited", "own"])
+        self.assertEqual(rows, ((link(1, 3), 7), (link(1, 2), 7)))
+        self.assertEqual(self.names(self.heirs.of_message(self.all, 4)), ["clean", "own"])
+        self.assertEqual(self.names(self.heirs.of_message(self.all, 5)), ["clean", "inherited", "own"])
+
+    def test_who_begins_again_to_take_over_knows_what_was_there_before(self) -> None:
+        self.heirs.expect(2, [self.number("own")])
+        self.heirs.expect(2, [self.number("own"), self.number("inherited")])
+        self.heirs.take(2, [self.number("inherited")])
+        receivers, _ = self.heirs.of_row((link(1, 2), 7), self.all)
+        self.assertEqual(self.names(receivers), ["inherited"])
+
+    def test_what_is_left_of_a_daemon_that_is_forgotten_is_for_nobody(self) -> None:
+        self.heirs.expect(2, [])
+        self.heirs.take(4, [1])
+        self.heirs.complete(4, 1)
+        receivers, rows = self.heirs.of_row((link(1, 4), 7), self.all)
+        self.assertEqual((receivers, rows), ((), ((link(1, 4), 7),)))
+
+
+class Ledger(test_links.Ledger):
+    """The same, of which one dies now and then, and another one inherits; it comes back later."""
+
+    def __init__(self) -> None:
+        self.dead = 0
+        self.taken: Deferred[Sequence[int]] | None = None
+        super().__init__()
+
+    @property
+    def living(self) -> list[int]:
+        return [number for number in (1, 2, 3) if number != self.dead]
+
+    @property
+    def heirs_are_busy(self) -> bool:
+        """Whether something of a daemon that was dead may be left to take; then its heir does not die."""
+        linkings = [self.all[number].cluster.linking for number in self.living]
+        if not all(self.all[number].started.called for number in self.living):
+            return True
+        return any(one.legacies.daemons for one in linkings if one is not None)
+
+    def home(self, number: int) -> int:
+        """The daemon that has the Session of client ``number``."""
+        return self.table.owners[number]
+
+    @rule(number=st.sampled_from([1, 2, 3]), qos=st.sampled_from([1, 2]), count=st.integers(1, 4))
+    def publish(self, number: int, qos: int, count: int) -> None:
+        if number != self.dead:
+            super().publish(number, qos, count)
+
+    @rule(number=st.sampled_from([1, 2, 3]))
+    def come_or_go(self, number: int) -> None:
+        client, home = self.clients[number], self.home(number)
+        if client is not None:
+            client.lose()
+            self.clients[number] = None
+        elif home != self.dead:
+            self.clients[number] = self.all[home].connect(f"d{number}", clean_session=False)
+
+    @rule(number=st.sampled_from([1, 2, 3]))
+    def kill(self, number: int) -> None:
+        """Kill a daemon, which begins anew at once: it is not the only one that others have left."""
+        if not self.dead and not self.heirs_are_busy:
+            self.leave(number)
+            self.begin(number)
+
+    def leave(self, number: int) -> None:
+        self.take()
+        self.shares[number].kill()
+        self.daemons.members.leave(number, dead=True)
+        del self.daemons.hub.receivers[number]
+        self.all[number].cluster.stop()
+        self.daemons.turn()
+        for one in (1, 2, 3):
+            if self.home(one) == number:
+                self.clients[one] = None
+
+    @rule(number=st.sampled_from([1, 2, 3]), late=st.booleans())
+    def die(self, number: int, late: bool) -> None:
+        """Kill a daemon, of which another one has the Sessions."""
+        if self.dead or self.heirs_are_busy:
+            return
+        self.leave(number)
+        self.dead = number
+        heir = self.living[0]
+        mine = [one for one, owner in self.table.owners.items() if owner == number]
+        self.table.owners.update(dict.fromkeys(mine, heir))
+        taken: Deferred[Sequence[int]] = Deferred()
+        self.all[heir].cluster.inheriting.inherit(number, taken)
+        if late:
+            self.taken, self.numbers = taken, mine
+        else:
+            taken.callback(mine)
+
+    @rule()
+    def inherit(self) -> None:
+        """The heir hears that the Sessions are its own."""
+        if self.taken is not None:
+            taken, self.taken = self.taken, None
+            taken.callback(self.numbers)
+
+    def settle(self) -> None:
+        self.inherit()
+        for number in self.living:
+            self.all[number].bus.ear.losing = False
+            self.shares[number].resume()
+        for number in self.living:
+            self.publishers[number].publish("a", b"", 1, 65_000)
+            self.sent[number, 65_000] = b"", 1
+        self.daemons.advance(20)
+        self.take()
+
+    @rule(late=st.booleans())
+    def come_back(self, late: bool) -> None:
+        if self.dead:
+            self.inherit()
+            if late:
+                self.settle()
+            back, self.dead = self.dead, 0
+            self.begin(back)
+
+    def teardown(self) -> None:
+        self.come_back(True)
+        super().teardown()
+
+
+TestLedger = Ledger.TestCase
+TestLedger.settings = settings(deadline=None, max_examples=25, stateful_step_count=30)
