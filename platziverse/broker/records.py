@@ -246,21 +246,26 @@ class Ended:
 
 @frozen
 class Kept:
-    """The Retained Message of a Topic Name, with the login that has published it."""
+    """The Retained Message of a Topic Name, with the login that has published it.
+
+    :ivar version: nothing is written where the store has one with a higher version; 0: this is the newest.
+    """
 
     topic: str
     payload: bytes
     qos: int
     client_id: str
     username: str | None
+    version: int = 0
     properties: bytes = b""
 
 
 @frozen
 class Cleared:
-    """There is no Retained Message of this Topic Name any more."""
+    """There is no Retained Message of this Topic Name any more; ``version`` as of :class:`Kept`."""
 
     topic: str
+    version: int = 0
 
 
 @frozen
@@ -381,17 +386,7 @@ class StoredInterest:
     filters: tuple[str, ...]
 
 
-@frozen
-class StoredRetained:
-    """A Retained Message as it was committed."""
-
-    topic: str
-    payload: bytes
-    qos: int
-    client_id: str
-    username: str | None
-    properties: bytes = b""
-
-
+#: A Retained Message as it was committed; without a version 0, or the one of the store, below 0.
+StoredRetained: TypeAlias = Kept
 #: A Will as it was committed.
 StoredWill: TypeAlias = WillLeft

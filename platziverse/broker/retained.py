@@ -54,25 +54,25 @@ class RetainedMessages:
 
     def set(self, message: Publish, publisher: Client) -> Answer:
         """Keep ``message`` as the only one of its topic, unless a limit forbids; an empty one clears."""
+        self.take(message, publisher)
+        return None
+
+    def take(self, message: Publish, publisher: Client) -> None:
+        """Keep ``message`` as :meth:`set` does."""
         if not message.payload:
             self.clear(message.topic)  # [MQTT-3.3.1-10]
-            return None  # and an empty message is never stored [MQTT-3.3.1-11]
+            return  # and an empty message is never stored [MQTT-3.3.1-11]
         old = self._by_topic.get(message.topic)
         size = self.bytes + _size(message) - (_size(old) if old is not None else 0)
         if size > self._max_bytes or (old is None and not self._has_room(message.topic)):
             self.clear(message.topic)  # what it would have replaced is no longer true [MQTT-3.3.1-7]
             self.refused += 1
-            return None
+            return
         kept = Publish(message.topic, message.payload, message.qos, True, properties=message.properties)
         self.bytes = size
         self._by_topic[message.topic] = kept  # [MQTT-3.3.1-5] [MQTT-3.3.1-7]
         self._publishers[message.topic] = publisher
         self._put(kept)
-        return None
-
-    def take(self, message: Publish, publisher: Client) -> None:
-        """Keep ``message`` as :meth:`set` does."""
-        self.set(message, publisher)
 
     def _has_room(self, topic: str) -> bool:
         levels = self._levels + topic.count("/") + 1

@@ -1,6 +1,6 @@
 """Retaining: Retained Messages that outlive the process, in memory and in the store."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -20,10 +20,14 @@ class DurableRetained:
     """DurableRetained is a RetainedStore that answers from memory, and saves each change.
 
     :param memory: has the messages, within its limits.
+    :ivar version_of: returns the version with which the message of a topic is saved; 0: it is the newest.
+    :ivar is_newer: returns whether a stored message, of a topic and a version, is newer than what is known.
     """
 
     def __init__(self, memory: RetainedMessages, store: SessionStore) -> None:
         self._memory, self._store = memory, store
+        self.version_of: Callable[[str], int] = lambda topic: 0
+        self.is_newer: Callable[[str, int], bool] = lambda topic, version: True
         self.get, self.publisher = memory.get, memory.publisher
         self.match, self.may_match, self.take = memory.match, memory.may_match, memory.take
 
@@ -52,10 +56,12 @@ class DurableRetained:
         if topic.startswith(OF_THE_PROCESS):
             return None
         kept = memory.get(topic)
-        record: Kept | Cleared = Cleared(topic)
+        version = self.version_of(topic)
+        record: Kept | Cleared = Cleared(topic, version)
         if kept is not None:
+            who, user = publisher.client_id, publisher.username
             properties = store_properties(kept.properties)
-            record = Kept(topic, kept.payload, kept.qos, publisher.client_id, publisher.username, properties)
+            record = Kept(topic, kept.payload, kept.qos, who, user, version, properties)
         saved: Deferred[Any] = self._store.save(record)
         return saved
 
@@ -67,7 +73,9 @@ class DurableRetained:
             yield
 
     def restore(self, stored: StoredRetained) -> None:
-        """Keep a message that the store has."""
+        """Keep a message that the store has, unless other daemons have sent a newer one meanwhile."""
+        if not self.is_newer(stored.topic, stored.version):
+            return
         client_id, username = stored.client_id, stored.username
         publisher = Client(client_id, 0, username=username) if client_id else SERVER
         properties = restored(stored.properties)

@@ -9,6 +9,7 @@ from twisted.internet.task import Cooperator, LoopingCall
 from twisted.logger import Logger
 
 from platziverse.broker.broker import Broker
+from platziverse.broker.interfaces import Answer
 from platziverse.broker.ports import Membership, MessageBus
 from platziverse.broker.turn import Turn
 from platziverse.cluster.announcing import Announcing
@@ -21,6 +22,7 @@ from platziverse.cluster.frames import (
     Message,
     Mine,
     NotYours,
+    Owed,
     Ready,
     Said,
     Several,
@@ -83,7 +85,7 @@ class Cluster:
         durable = broker.durable is not None
         self.announcing = Announcing(peers, durable, clock, self._later, self._complain)
         self.retaining = Retaining(broker.retained, lambda: peers.number, wall_clock)
-        self.linking = self._links(broker)
+        self.linking = Linking.of(broker.durable, peers, clock, self._cross, self._complain)
         self.routing = Routing(broker, self.interest, peers, self.retaining, self.linking)
         self.identifiers = Identifiers(broker, peers)
         broker.share(self.routing, self.announcing)
@@ -98,13 +100,8 @@ class Cluster:
         self._is_on_bus = self._is_loaded = self._is_knowing = False
         self._missed_since, self._until = 0, 0.0
 
-    def _links(self, broker: Broker) -> Linking | None:
-        durable = broker.durable
-        if durable is None:
-            return None
-        return Linking(
-            durable, self.peers, self._clock, lambda *owed: self.routing.cross(*owed), self._complain
-        )
+    def _cross(self, frame: Owed, row: tuple[int, int]) -> Answer:
+        return self.routing.cross(frame, row)
 
     # -- begin and end ---------------------------------------------------------------------------
 
@@ -201,7 +198,7 @@ class Cluster:
         if peer.asked and not self.interest.is_coming(peer.number):
             self.peers.tell(peer.number, Wanted())
         if peer.missing:
-            self.peers.tell(peer.number, Since(peer.gaps, peer.heard))
+            self.peers.tell(peer.number, Since(peer.gaps, self.retaining.missed_after(peer.heard)))
 
     def _complain(self, cause: str, text: str, number: int) -> None:
         self._broker.complaints.warn(cause, text, address="", number=number)
@@ -346,7 +343,8 @@ class Cluster:
         self.routing.came_again(frame)
 
     def _since(self, peer: Peer, frame: Since) -> None:
-        self._later(self.routing.say_again(peer.number, frame))
+        if self._is_loaded:  # or nobody else may know what we are about to read; it asks again
+            self._later(self.routing.say_again(peer.number, frame))
 
     def _said(self, peer: Peer, frame: Said) -> None:
         if frame.number == peer.gaps:  # and not an earlier question, of whose answers some may be lost

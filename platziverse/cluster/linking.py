@@ -75,6 +75,18 @@ class Linking:
         self._marks = 0
         self._marked: dict[int, dict[int, Deferred[tuple[int, int] | None]]] = {}
 
+    @classmethod
+    def of(
+        cls,
+        durable: Durable | None,
+        peers: Peers,
+        clock: IReactorTime,
+        route: Callable[[Owed, tuple[int, int]], Answer],
+        complain: Callable[[str, str, int], None],
+    ) -> "Linking | None":
+        """Return those of a broker; ``None``: it has no durable Sessions."""
+        return cls(durable, peers, clock, route, complain) if durable is not None else None
+
     # -- to the others ---------------------------------------------------------------------------
 
     def owed(self, mask: int, qos: int) -> Sequence[tuple[Link, int]]:

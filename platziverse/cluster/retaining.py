@@ -6,8 +6,12 @@ from typing import Any, Final
 
 from platziverse.broker.interfaces import SERVER, Answer, Client
 from platziverse.broker.ports import RetainedStore
+from platziverse.broker.retaining import DurableRetained
+from platziverse.cluster.interest import SYS
 from platziverse.mqtt.packets import Publish
 
+#: Seconds in which a message is sent to the others after it was published.
+LATE: Final = 10.0
 #: Topics whose version is remembered.
 LOGGED: Final = 100_000
 #: Bits of a version for the number of its daemon, and below a millisecond.
@@ -21,8 +25,8 @@ class Retaining:
     A version is the time in 128ths of a millisecond, or one more than the highest that was ever heard of, and
     the number of the daemon: a hybrid clock. So what is published after something was seen is above it, also
     when clocks differ; two daemons never give the same one; and nobody waits for the database to give it.
-    The database keeps what was written last: where two were under way at once, the one that counts is written
-    again. Decided in ADR 0137.
+    The database keeps the highest version too, and does not know what was cleared: where two were under way
+    at once, the one that counts is written again. Decided in ADR 0137.
 
     :param retained: of the broker; its ``set`` is watched from now on.
     :param daemon: returns our number.
@@ -40,8 +44,15 @@ class Retaining:
         self._set = retained.set
         # Stands before the method of that name, as Loading.publish does. ADR 0116.
         retained.set = self._watched  # type: ignore[method-assign]
+        if isinstance(retained, DurableRetained):
+            retained.version_of, retained.is_newer = self.version_of, self._is_newer
 
     def _watched(self, message: Publish, publisher: Client) -> Answer:
+        if not message.topic.startswith(SYS):
+            self._kept(message.topic)
+        return self._save(message, publisher)
+
+    def _save(self, message: Publish, publisher: Client) -> Answer:
         answer = self._set(message, publisher)
         if answer is not None:
             self._unsaved[message.topic] = self._unsaved.get(message.topic, 0) + 1
@@ -58,12 +69,33 @@ class Retaining:
         """Return the lowest version of a time in seconds since the epoch."""
         return max(0, int(seconds * 1000)) << _COUNT_BITS + _DAEMON_BITS
 
-    def kept(self, topic: str) -> int:
-        """Return the version of a message that was published here."""
+    def missed_after(self, heard: int) -> int:
+        """Return behind which version something may be missing of a daemon up to whose ``heard`` all came.
+
+        What was delayed for a Session on its way is sent behind what is newer.
+        """
+        return max(0, heard - self.version_at(LATE))
+
+    def _kept(self, topic: str) -> None:
+        """Give a message that is published here the next version."""
         now = self.version_at(self._wall_clock()) >> _DAEMON_BITS
-        version = max(now, (self._highest >> _DAEMON_BITS) + 1) << _DAEMON_BITS | self._daemon()
-        self._note(topic, version)
-        return version
+        self._note(topic, max(now, (self._highest >> _DAEMON_BITS) + 1) << _DAEMON_BITS | self._daemon())
+
+    def version_of(self, topic: str) -> int:
+        """Return the version of what was published last, as far as we know; 0: nobody has said."""
+        return self._versions.get(topic, 0)
+
+    def _is_newer(self, topic: str, version: int) -> bool:
+        """Return whether a stored message is newer than what we have heard of, and so counts.
+
+        Its daemon may have died before anybody else heard of it, and so has to be able to say it again.
+        """
+        known = self._versions.get(topic)
+        if known is not None and (version < known or (version == known and self._retained.get(topic))):
+            return False
+        if version > 0:
+            self._note(topic, version)
+        return True
 
     def _note(self, topic: str, version: int) -> None:
         self._highest = max(self._highest, version)
@@ -96,7 +128,7 @@ class Retaining:
             self._write(kept, self._retained.publisher(topic))
 
     def _write(self, message: Publish, publisher: Client) -> None:
-        if (answer := self._retained.set(message, publisher)) is not None:
+        if (answer := self._save(message, publisher)) is not None:
             answer.addErrback(lambda _: None)  # whoever has published it is answered by its own daemon
 
     def since(self, version: int) -> list[tuple[str, int]]:

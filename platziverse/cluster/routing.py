@@ -114,7 +114,7 @@ class Routing:
         router = self._broker.router
         if message.topic.startswith(SYS):
             return router.route_retained(message, receivers, client)
-        said = message_of(message, client, version=self._retaining.kept(message.topic))
+        said = message_of(message, client, version=self._retaining.version_of(message.topic))
         if message.qos and self._is_delayed(receivers):
             late = partial(self._route_retained_late, message, client, said)
             return self.delaying.keep(message.topic, late)

@@ -31,6 +31,8 @@ from platziverse.broker.records import (
 from platziverse.postgres.literals import Column, array, nullable_text_array, text_array
 
 #: In ``flags``, above the two bits of the QoS.
+#: Of a version, as the table has it.
+_HIGHEST: Final = (1 << 63) - 1
 RETAIN: Final = 4
 PUBREC: Final = 8
 #: Before the payload stand the Properties of MQTT 5. ADR 0181.
@@ -67,7 +69,7 @@ class SessionColumns:
     :ivar states: what changes in the rows of Sessions, by their numbers.
     :ivar filters: QoS of each Topic Filter, and if its Retained Messages are owed, by Session; ``None``: the
         Subscription is gone.
-    :ivar retained: the Retained Message of each Topic Name, ``None`` when it is gone.
+    :ivar retained: what becomes of the Retained Message of each Topic Name.
     :ivar wills: the Will of each client; ``None``: whichever it has is gone.
     :ivar over: connections whose Will is gone, by client.
     """
@@ -87,7 +89,7 @@ class SessionColumns:
         self.taken: list[Taken] = []
         self.states: dict[int, _State] = {}
         self.filters: dict[int, dict[str, tuple[int, bool] | None]] = {}
-        self.retained: dict[str, Kept | None] = {}
+        self.retained: dict[str, Kept | Cleared] = {}
         self.wills: dict[str, WillLeft | None] = {}
         self.over: dict[str, set[int]] = {}
         self.releases: list[Release] = []
@@ -176,7 +178,7 @@ class SessionColumns:
 
     def add_cleared(self, record: Cleared) -> None:
         """Add a Topic Name that has no Retained Message any more."""
-        self.retained[record.topic] = None
+        self.retained[record.topic] = record
 
     def add_will_left(self, record: WillLeft) -> None:
         """Add a Will, which takes the place of any other of its client."""
@@ -338,14 +340,17 @@ class SessionColumns:
 
     def of_retained(self) -> dict[str, Column]:
         """Return the Retained Messages to write, and the Topic Names that have none any more."""
-        kept = [record for record in self.retained.values() if record is not None]
+        kept = [record for record in self.retained.values() if isinstance(record, Kept)]
+        cleared = [record for record in self.retained.values() if isinstance(record, Cleared)]
         return {
             **_packed("k_", [record.properties + record.payload for record in kept]),
             "k_topic": (text_array, [record.topic for record in kept]),
             "k_flags": (array, [record.qos | _flags(False, record.properties) for record in kept]),
             "k_client": (text_array, [record.client_id for record in kept]),
             "k_username": (nullable_text_array, [record.username for record in kept]),
-            "cleared": (text_array, [topic for topic, record in self.retained.items() if record is None]),
+            "k_version": (array, [min(record.version, _HIGHEST) for record in kept]),
+            "cleared": (text_array, [record.topic for record in cleared]),
+            "c_version": (array, [min(record.version, _HIGHEST) for record in cleared]),
         }
 
     def of_wills(self) -> dict[str, Column]:

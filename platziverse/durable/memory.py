@@ -258,11 +258,7 @@ class MemorySessionStore:
         )
 
     def _retained_after(self, after: str) -> list[StoredRetained]:
-        return [
-            StoredRetained(kept.topic, kept.payload, kept.qos, kept.client_id, kept.username, kept.properties)
-            for topic, kept in sorted(self._retained.items())
-            if topic > after
-        ]
+        return [kept for topic, kept in sorted(self._retained.items()) if topic > after]
 
     # -- what is committed -----------------------------------------------------------------------
 
@@ -353,10 +349,16 @@ class MemorySessionStore:
         self._forget(Forget(record.client_id))
 
     def _keep(self, record: Kept) -> None:
-        self._retained[record.topic] = record
+        if self._may_replace(record):
+            self._retained[record.topic] = record
 
     def _cleared(self, record: Cleared) -> None:
-        self._retained.pop(record.topic, None)
+        if self._may_replace(record):
+            self._retained.pop(record.topic, None)
+
+    def _may_replace(self, record: Kept | Cleared) -> bool:
+        there = self._retained.get(record.topic)
+        return there is None or not record.version or there.version <= record.version
 
     def _will_left(self, record: WillLeft) -> None:
         self._wills[record.client_id] = record

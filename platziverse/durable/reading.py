@@ -95,8 +95,8 @@ _HEADS_OF: Final = """SELECT mqtt_sessions.id, min(seq), max(seq), count(*),
     FROM mqtt_sessions JOIN mqtt_queue AS queue ON session = mqtt_sessions.id AND seq > head
     LEFT JOIN mqtt_messages ON mqtt_messages.id = queue.message
     WHERE mqtt_sessions.id = ANY(%s) GROUP BY 1"""
-_RETAINED: Final = """SELECT topic, payload, flags, coalesce("clientId", ''), username FROM mqtt_retained
-    WHERE topic > %s ORDER BY topic LIMIT %s"""
+_RETAINED: Final = """SELECT topic, payload, flags, coalesce("clientId", ''), username, version
+    FROM mqtt_retained WHERE topic > %s ORDER BY topic LIMIT %s"""
 _WILLS: Final = """SELECT "clientId", username, connection, topic, payload, flags FROM mqtt_wills
     WHERE daemon = ANY(%s) ORDER BY connection"""
 # From one link to the next in the index; there are as many as pairs of daemons.
@@ -247,8 +247,8 @@ class SessionReader:
         """Return the Retained Messages whose Topic Name is behind ``after``, in order of the code points."""
         rows = yield self._ask(_RETAINED, after, limit)
         return [
-            StoredRetained(topic, content, flags & _QOS, client_id, username, properties)
-            for topic, payload, flags, client_id, username in rows
+            StoredRetained(topic, content, flags & _QOS, client_id, username, version, properties)
+            for topic, payload, flags, client_id, username, version in rows
             for content, properties in (_taken_apart(payload, flags),)
         ]
 

@@ -165,18 +165,25 @@ unsubscribed AS (
     USING unnest(%(n_session)s::integer[], %(n_filter)s::text[]) AS gone_filter (of, name)
     WHERE session = of AND filter = name AND {_IF})"""
 
+# Daemons that share their clients give versions, so it does not matter whose transaction is the last; without
+# one a message is the newest, and gets a number of its own, below 0 where nothing was. ADR 0137.
 _RETAINED: Final = f"""{_PACKED.format(name="kept", prefix="k_")},
 kept AS (
-    INSERT INTO mqtt_retained (topic, payload, flags, "clientId", username)
-    SELECT topic, {_PIECE.format(name="kept")}, flags, client, username
+    INSERT INTO mqtt_retained AS there (topic, payload, flags, "clientId", username, version)
+    SELECT topic, {_PIECE.format(name="kept")}, flags, client, username,
+        CASE version WHEN 0 THEN -nextval('mqtt_retained_version') ELSE version END
     FROM unnest(%(k_topic)s::text[], %(k_at)s::integer[], %(k_size)s::integer[], %(k_flags)s::smallint[],
-        %(k_client)s::text[], %(k_username)s::text[]) AS kept (topic, at, size, flags, client, username)
+        %(k_client)s::text[], %(k_username)s::text[], %(k_version)s::bigint[])
+        AS kept (topic, at, size, flags, client, username, version)
     WHERE {_IF} ORDER BY topic
     ON CONFLICT (topic) DO UPDATE SET payload = excluded.payload, flags = excluded.flags,
-        "clientId" = excluded."clientId", username = excluded.username, version = excluded.version,
-        "updatedAt" = now()),
+        "clientId" = excluded."clientId", username = excluded.username, "updatedAt" = now(),
+        version = CASE WHEN excluded.version < 0 THEN abs(there.version) + 1 ELSE excluded.version END
+        WHERE excluded.version < 0 OR there.version <= excluded.version),
 cleared AS (
-    DELETE FROM mqtt_retained WHERE topic = ANY(%(cleared)s::text[]) AND {_IF})"""
+    DELETE FROM mqtt_retained AS there
+    USING unnest(%(cleared)s::text[], %(c_version)s::bigint[]) AS clear (name, version)
+    WHERE topic = name AND (clear.version = 0 OR there.version <= clear.version) AND {_IF})"""
 
 _WILLS: Final = f"""{_PACKED.format(name="wills", prefix="w_")},
 wills_left AS (

@@ -9,9 +9,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.broker.interfaces import SERVER, Client
 from platziverse.broker.limits import Limits
+from platziverse.broker.records import Kept
 from platziverse.broker.retained import RetainedMessages
 from platziverse.broker.retaining import DurableRetained
 from platziverse.cluster.codec import encode
+from platziverse.cluster.frames import Kept as KeptFrame
 from platziverse.cluster.frames import Message
 from platziverse.cluster.retaining import LOGGED, Retaining
 from platziverse.cluster.routing import MOST_WAITING
@@ -24,6 +26,12 @@ from tests.logs import observe_lines
 
 def kept(daemon: Daemon) -> dict[str, bytes]:
     return {message.topic: message.payload for message in daemon.broker.retained.match("#")}
+
+
+def publish(messages: RetainedMessages, retaining: Retaining, topic: str = "a") -> int:
+    """Keep a message that is published here; return its version."""
+    messages.set(Publish(topic, b"x", 0, True), SERVER)
+    return retaining.version_of(topic)
 
 
 def stored(store: MemorySessionStore) -> dict[str, bytes]:
@@ -61,11 +69,12 @@ class RetainedTests(Case):
 
     def test_a_clock_that_is_behind_changes_nothing(self) -> None:
         """Row 392: daemons whose clocks differ by an hour."""
-        behind = Retaining(RetainedMessages(10, 1000), lambda: 5, lambda: 0.0)
+        messages = RetainedMessages(10, 1000)
+        behind = Retaining(messages, lambda: 5, lambda: 0.0)
         self.one.connect("publisher").publish("a", b"1", retain=True)
         version = self.one.cluster.retaining.since(0)[0][1]
         behind.came(Publish("a", b"1", 0, True), SERVER, version, live=True)
-        self.assertGreater(behind.kept("a"), version)
+        self.assertGreater(publish(messages, behind), version)
 
     def test_a_daemon_that_comes_without_a_store_gets_all(self) -> None:
         self.one.connect("publisher").publish("a", b"x", retain=True)
@@ -155,6 +164,42 @@ class StoredTests(SynchronousTestCase):
         self.daemons.turn()
         self.assertEqual(kept(three), {"a": b"x", "b": b"x"})
 
+    def test_what_is_read_is_no_newer_than_what_was_heard_meanwhile(self) -> None:
+        """The database is read while a daemon begins, and others say what is not committed yet."""
+        store = MemorySessionStore()
+        store.save(Kept("a", b"old", 1, "c", None, 7))
+        store.save(Kept("b", b"old", 1, "c", None))
+        store.hold(reads=True)
+        three = self.daemons.begin(3, sessions=store)
+        for topic in ("a", "b"):
+            three.cluster.frame(1, encode(KeptFrame(Message(topic, b"new", 1, 8)), 1))
+        store.resume()
+        self.daemons.turn()
+        self.assertEqual(kept(three), {"a": b"new", "b": b"new"})
+
+    def test_what_nobody_has_heard_of_before_its_daemon_died_is_said_when_it_is_back(self) -> None:
+        self.clients[1].publish("a", b"old", 1, 1, retain=True)
+        self.daemons.turn()
+        self.both[1].bus.ear.deaf = True
+        self.clients[0].publish("a", b"new", 1, 1, retain=True)
+        self.daemons.turn()
+        self.assertEqual([kept(daemon) for daemon in self.both], [{"a": b"new"}, {"a": b"old"}])
+        self.daemons.members.leave(1, dead=True)
+        del self.daemons.hub.receivers[1]
+        self.both[0].cluster.stop()
+        self.both[1].bus.ear.deaf = False
+        self.stores[0].hold(reads=True)
+        one = self.daemons.begin(1, sessions=self.stores[0])
+        self.stores[0].resume()
+        self.daemons.advance(3)
+        self.assertEqual([kept(one), kept(self.both[1])], [{"a": b"new"}] * 2)
+
+    def test_who_begins_anew_reads_what_it_has_forgotten(self) -> None:
+        self.clients[0].publish("a", b"x", 1, 1, retain=True)
+        self.daemons.turn()
+        self.successResultOf(self.both[0].broker.begin_anew())
+        self.assertEqual(kept(self.both[0]), {"a": b"x"})
+
     def test_only_so_many_wait(self) -> None:
         """While the database is away and Sessions are not loaded."""
         store = MemorySessionStore()
@@ -182,17 +227,16 @@ class VersionTests(SynchronousTestCase):
     ) -> None:
         """Two clocks, which jump, and messages that arrive or are lost."""
         times = [0.0, 0.0]
+        messages = [RetainedMessages(10, 1000) for _ in times]
         both = [
-            Retaining(
-                RetainedMessages(10, 1000), partial(int, number + 1), partial(times.__getitem__, number)
-            )
+            Retaining(messages[number], partial(int, number + 1), partial(times.__getitem__, number))
             for number in (0, 1)
         ]
         highest = [0, 0]
         versions: set[int] = set()
         for which, time, arrives in steps:
             times[which] = time
-            version = both[which].kept("a")
+            version = publish(messages[which], both[which])
             self.assertGreater(version, highest[which])
             self.assertNotIn(version, versions)
             versions.add(version)
@@ -202,9 +246,10 @@ class VersionTests(SynchronousTestCase):
                 highest[1 - which] = max(highest)
 
     def test_only_so_many_topics_are_remembered(self) -> None:
-        retaining = Retaining(RetainedMessages(10, 1000), lambda: 1, lambda: 1.0)
+        messages = RetainedMessages(10, 1000)
+        retaining = Retaining(messages, lambda: 1, lambda: 1.0)
         for number in range(LOGGED + 5):
-            retaining.kept(str(number))
+            publish(messages, retaining, str(number))
         self.assertEqual(len(retaining.since(0)), LOGGED)
         self.assertEqual(retaining.since(retaining.since(0)[-1][1]), [])
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator
 from typing import Any
 
+from attrs import evolve
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks, maybeDeferred, succeed
 from twisted.internet.task import deferLater
@@ -275,7 +276,7 @@ class SessionStoreContract:
             [(each.payload, each.properties, each.retain) for each in page],
             [(b"p", properties, False), (b"q", b"", False), (b"", properties, True)],
         )
-        yield self.save(Received(one, 2), Kept("t", b"k", 1, "c", None, properties))
+        yield self.save(Received(one, 2), Kept("t", b"k", 1, "c", None, 0, properties))
         (kept,) = yield self.store.retained("", 10)
         self.assertEqual((kept.payload, kept.properties), (b"k", properties))
         yield self.save(WillLeft("c", None, 1, "w", b"x", 2, True, properties))
@@ -461,11 +462,40 @@ class SessionStoreContract:
     # -- Retained Messages -----------------------------------------------------------------------
 
     @inlineCallbacks
+    def test_of_several_versions_the_highest_one_stays_whoever_is_written_last(self) -> Steps:
+        high, low = 1_700_000_000_000 << 22, 1_600_000_000_000 << 22
+        yield self.save(Kept("t", b"new", 1, "c", None, high))
+        yield self.save(Kept("t", b"old", 1, "c", None, low))
+        yield self.save(Cleared("t", low))
+        self.assertEqual((yield self.retained_versions()), [("t", b"new", high)])
+        yield self.save(Kept("t", b"same", 1, "c", None, high))
+        self.assertEqual((yield self.retained_versions()), [("t", b"same", high)])
+        yield self.save(Cleared("t", high))
+        self.assertEqual((yield self.retained_versions()), [])
+
+    @inlineCallbacks
+    def test_what_has_no_version_is_the_newest(self) -> Steps:
+        """A daemon that was one of several, and is alone."""
+        high = 1_700_000_000_000 << 22
+        yield self.save(Kept("t", b"1", 1, "c", None, high), Kept("u", b"1", 1, "c", None))
+        yield self.save(Kept("t", b"2", 1, "c", None))
+        yield self.save(Kept("u", b"2", 1, "c", None, 1))
+        found = yield self.retained_versions()
+        self.assertEqual([one[:2] for one in found], [("t", b"2"), ("u", b"2")])
+        yield self.save(Cleared("t"))
+        self.assertEqual(len((yield self.retained_versions())), 1)
+
+    def retained_versions(self) -> "Deferred[list[tuple[str, bytes, int]]]":
+        found = self.store.retained("", 10)
+        return found.addCallback(lambda all_: [(one.topic, one.payload, one.version) for one in all_])
+
+    @inlineCallbacks
     def test_the_last_message_of_a_topic_is_kept(self) -> Steps:
         first, last = Kept("t", b"1", 1, "a", None), Kept("t", b"\x00\xff", 2, "b", "login")
         yield self.save(first, last)
         stored = StoredRetained("t", b"\x00\xff", 2, "b", "login")
-        self.assertEqual((yield self.store.retained("", 10)), [stored])
+        found = yield self.store.retained("", 10)
+        self.assertEqual([evolve(one, version=0) for one in found], [stored])
         yield self.save(Cleared("t"), Kept("u", b"3", 0, "c", None))
         self.assertEqual([one.topic for one in (yield self.store.retained("", 10))], ["u"])
         yield self.save(Kept("u", b"4", 0, "c", None), Cleared("u"), Cleared("never"))
