@@ -262,7 +262,7 @@ class Recorder:
         return self._sessions.save(who, rejection).addCallback(lambda _: refused)
 
     def describe_again(self) -> None:
-        """Write the series of all types again when they come next: rules, and units, have changed."""
+        """Write the series of all types again when they come next: units have changed, or the table has."""
         self._vocabulary = Vocabulary(self.limits.max_types)
 
     def _hear(self, agent: Agent, client: Client) -> None:
