@@ -93,7 +93,9 @@ class Parts:
     def _recorder(self) -> Recorder:
         database, may_speak = self.database, cast(Any, self.authority.may_speak_for)
         limits, warn = self._config.agents, self.complaints.warn
-        return Recorder(database.writer, self._publish, database.clock, limits, may_speak, warn)
+        recorder = Recorder(database.writer, self._publish, database.clock, limits, may_speak, warn)
+        database.prepared_again = recorder.describe_again
+        return recorder
 
     def _tables(self) -> Tables:
         room, deadline = self.limits.handler_room, self.limits.handler_deadline
