@@ -112,7 +112,7 @@ class Delaying:
     @property
     def bit(self) -> int:
         """Our bit in the masks of daemons with durable Sessions, which are there if something is delayed."""
-        return 1 << self._peers.number if self._delays or self._free else 0
+        return 1 << self._peers.number if self._delays or self._over else 0
 
     @property
     def is_full(self) -> bool:
