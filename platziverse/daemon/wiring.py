@@ -198,7 +198,7 @@ class Parts:
         site = make_site(
             self._reactor,
             config.web,
-            self._trouble,
+            self.trouble,
             self.pages.resources,
             WebSocketResource(mqtt),
             home=self.pages.home,
@@ -212,7 +212,7 @@ class Parts:
         self.shared.counted.append(lambda: site.unread.total)
         return Front(mqtt, site, config.tls, self.arrivals)
 
-    def _trouble(self) -> str:
+    def trouble(self) -> str:
         """Return why what is sent now is not stored now, in one line; empty when it is."""
         return self.database.trouble or str(self.broker.loading or "")
 
