@@ -1,4 +1,4 @@
-"""platziverse: an MQTT 3.1.1 broker and the recorder behind it."""
+"""platziverse: an MQTT broker, for 3.1.1 and 5, and the recorder behind it."""
 
 from typing import Final
 

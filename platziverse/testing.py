@@ -13,7 +13,7 @@ With ``harness.reports.hold()`` nothing is committed, so nothing is acknowledged
 ``harness.stop()`` is the end of the daemon.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from twisted.internet.address import IPv4Address
@@ -39,6 +39,7 @@ from platziverse.door.crowd import Crowd
 from platziverse.durable.memory import MemorySessionStore
 from platziverse.ingest.memory import MemoryStore
 from platziverse.mqtt.codec import encode
+from platziverse.mqtt.codec5 import encode5
 from platziverse.mqtt.decoder import PacketDecoder
 from platziverse.mqtt.packets import Connect, Packet, Publish, Subscribe, Subscription
 from platziverse.net.deadlines import TICK
@@ -58,13 +59,14 @@ class FakeClient:
     :ivar protocol: the broker's side of the connection.
     """
 
-    def __init__(self, factory: MQTTFactory, address: IPv4Address) -> None:
+    def __init__(self, factory: MQTTFactory, address: IPv4Address, protocol_level: int = 4) -> None:
         self._factory = factory
+        self._encode: Callable[[Packet], bytes] = encode5 if protocol_level == 5 else encode
         self.protocol = factory.buildProtocol(address)
         self.transport = StringTransportWithDisconnection(peerAddress=address)
         self.transport.protocol = self.protocol
         self._decoder = PacketDecoder(_ANY_SIZE)
-        self._decoder.connected(_ANY_SIZE, 4)
+        self._decoder.connected(_ANY_SIZE, protocol_level)
         self.connack: list[Packet] = []
         self.protocol.makeConnection(self.transport)  # type: ignore[no-untyped-call]
 
@@ -80,7 +82,7 @@ class FakeClient:
 
     def send(self, *packets: Packet) -> None:
         """Send packets in one segment."""
-        self.send_bytes(b"".join(encode(packet) for packet in packets))
+        self.send_bytes(b"".join(self._encode(packet) for packet in packets))
 
     def send_bytes(self, data: bytes) -> None:
         """Send raw bytes in one segment."""
@@ -221,14 +223,14 @@ class BrokerHarness:
         """Call what the handlers want to be called when the daemon stops."""
         return self.tables.stop()
 
-    def open(self) -> FakeClient:
-        """A Network Connection on which nothing has been sent."""
+    def open(self, protocol_level: int = 4) -> FakeClient:
+        """A Network Connection on which nothing has been sent; its client speaks 5 or 4."""
         self._port += 1
-        return FakeClient(self.factory, IPv4Address("TCP", "127.0.0.1", self._port))
+        return FakeClient(self.factory, IPv4Address("TCP", "127.0.0.1", self._port), protocol_level)
 
     def connect(self, client_id: str = "client", **fields: Any) -> FakeClient:
         """A connected client; ``fields`` are those of CONNECT. Its CONNACK is already taken."""
-        client = self.open()
+        client = self.open(fields.get("protocol_level", 4))
         client.send(Connect(client_id, **fields))
         client.connack = client.received()
         return client

@@ -36,6 +36,7 @@ FRAGMENTS = {
     "command.cli": "the entry point of the program",
     "command.rollup": "a command of its own",
     "daemon.background": "the pipe of a twistd that waits, which the services know nothing of",
+    "daemon.starting": "what a terminal shows while a start goes on, which the service only begins and ends",
     "door.reactor": "imports a reactor of Twisted, which nothing else may do",
     "durable.trial": "certainly good records, made up; statements.py makes statements of real ones",
     "embedded.log": "a file that grows, beside a process that runs",

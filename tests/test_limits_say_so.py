@@ -19,7 +19,7 @@ from platziverse.broker.limits import Limits
 from platziverse.broker.traffic import Traffic
 from platziverse.door.crowd import origin
 from platziverse.door.sniff import SniffingFactory
-from platziverse.mqtt.packets import Connect, Publish, Subscribe, Subscription
+from platziverse.mqtt.packets import Connect, Publish, PublishProperties, Subscribe, Subscription
 from platziverse.testing import BrokerHarness, MemoryStore
 from platziverse.web.settings import WebSettings
 from platziverse.web.site import make_site
@@ -180,6 +180,12 @@ def never_release(harness: BrokerHarness, number: int) -> None:
         harness.advance(2)
 
 
+def use_a_second_alias(harness: BrokerHarness, number: int) -> None:
+    """A client of MQTT 5 uses a Topic Alias more than it may."""
+    client = harness.connect(str(number), protocol_level=5)
+    client.send(Publish("t", b"", properties=PublishProperties(topic_alias=2)))
+
+
 def keep_the_handler_busy(harness: BrokerHarness, number: int) -> None:
     """Two messages for a handler that does not finish."""
     client = harness.connect(str(number))
@@ -279,6 +285,7 @@ MEETINGS: Final[Mapping[str, Meeting]] = {
     "max_unfinished_total": Meeting({"max_unfinished_total": 1}, overfill, refused_connects, STORING),
     "max_unfinished_bytes": Meeting({"max_unfinished_bytes": 8}, overfill, refused_connects, STORING),
     "max_awaiting_pubrel": Meeting({"max_awaiting_pubrel": 1}, publish("a", "b", qos=2), protocol_errors),
+    "topic_alias_maximum": Meeting({"topic_alias_maximum": 1}, use_a_second_alias, protocol_errors),
     "max_subscriptions": Meeting({"max_subscriptions": 1}, subscribe("a", "b"), refused_subscriptions),
     "max_filters_per_subscribe": Meeting(
         {"max_filters_per_subscribe": 1}, subscribe("a", "b"), refused_subscriptions

@@ -24,6 +24,7 @@ from platziverse.agents.model import (
 from platziverse.agents.pending import EndedSessions
 from platziverse.agents.presence import Presence, Spoken
 from platziverse.agents.vocabulary import Vocabulary
+from platziverse.broker.reasons import Reason, Refused
 from platziverse.broker.records import Delivery, Release
 from platziverse.mqtt.packets import Publish
 
@@ -33,6 +34,13 @@ log = Logger("platziverse.agents.handlers")  # the name that users may have in l
 CONNECTED: Final = "agent/connected"
 DISCONNECTED: Final = "agent/disconnected"
 ANNOUNCEMENTS: Final = frozenset({CONNECTED, DISCONNECTED})
+#: Why a message becomes a Rejection, by kind; any other is a fault of its payload.
+REASONS: Final = {
+    "binding": Reason.NOT_AUTHORIZED,
+    "login": Reason.NOT_AUTHORIZED,
+    "agents": Reason.QUOTA,
+    "types": Reason.QUOTA,
+}
 
 
 class Recorder:
@@ -244,16 +252,17 @@ class Recorder:
 
     def reject(
         self, message: Publish, client: Client, error: InvalidReport, arrived: float
-    ) -> "Deferred[None]":
-        """Keep a message that can never become rows; the Deferred fires when that is committed."""
+    ) -> "Deferred[Any]":
+        """Keep a message that can never become rows; the Deferred fires when that is committed, with why."""
         self.rejected[error.kind] += 1
         self._complain(client, message.topic, error.reason)
         who, reason = client.client_id, error.reason
         rejection = Rejection(message.topic, who, message.payload, reason, arrived, client.address)
-        return self._sessions.save(who, rejection)
+        refused = Refused(REASONS.get(error.kind, Reason.PAYLOAD_INVALID), reason)
+        return self._sessions.save(who, rejection).addCallback(lambda _: refused)
 
     def describe_again(self) -> None:
-        """Write the series of all types again when they come next: rules, and units, have changed."""
+        """Write the series of all types again when they come next: units have changed, or the table has."""
         self._vocabulary = Vocabulary(self.limits.max_types)
 
     def _hear(self, agent: Agent, client: Client) -> None:

@@ -104,6 +104,18 @@ class Backpressure:
                 client_id=receiver.client_id,
             )
 
+    def too_large(self, receiver: Session) -> None:
+        """Count a message that is larger than ``receiver``, of MQTT 5, takes packets."""
+        self._traffic.publish_too_large += 1
+        self._complaints.warn(
+            "larger than a client takes",
+            "A message is larger than {address} {client_id!r} takes packets, {most} bytes, and dropped for it"
+            " (Maximum Packet Size)",
+            address=receiver.client.address if receiver.client is not None else "",
+            client_id=receiver.client_id,
+            most=receiver.terms.largest,
+        )
+
     def dropped(self, receiver: Session) -> None:
         """Count a message for ``receiver`` that found no room in its queue, or the older ones it made go."""
         # One line for each absence: whoever is absent may miss many.

@@ -1,6 +1,6 @@
 """Broker: who gets which message, and who may be connected as whom."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -40,6 +40,7 @@ from platziverse.broker.traffic import Traffic
 from platziverse.broker.turn import Turn
 from platziverse.mqtt.memo import Memo
 from platziverse.mqtt.packets import Connect, Publish, Subscription
+from platziverse.mqtt.properties import arrived
 
 log = Logger()
 
@@ -90,7 +91,7 @@ class Broker:
             self.subscriptions, self.retained, authority, limits, traffic, complaints, turn, sent
         )
         backpressure = Backpressure(limits, sessions, traffic, complaints, clock)
-        self.router = router = Router(authority, traffic, backpressure, self.durable)
+        self.router = router = Router(authority, traffic, backpressure, self.durable, self.clients.plain)
         self._route, self._route_retained = router.route, cast("Callable[..., Answer]", router.route_retained)
         self._dispatcher, self._clock, self._match = dispatcher, clock, self.subscriptions.match
         self._load, self._reads = succeed(0), DeferredLock()
@@ -240,16 +241,14 @@ class Broker:
     def publish(self, message: Publish, client: Client) -> Answer:
         """Keep, route and dispatch a client's message.
 
-        A message that the client may not publish is ignored, counted, and answered as if it had been
-        published [MQTT-3.3.5-2].
+        A message that the client may not publish goes nowhere [MQTT-3.3.5-2]; see :meth:`Clients.deny`.
 
         :return: ``None``, or a Deferred that the acknowledgement waits for.
         """
         topic = message.topic
         handlers = self._destinations[topic]
         if handlers is None or (self.authority.restricts and not self.authority.may_publish(client, topic)):
-            self.clients.deny(message, client)
-            return None
+            return self.clients.deny(message, client)
         if message.retain:  # [MQTT-3.3.1-12] [MQTT-3.1.2-16] [MQTT-3.1.2-17]
             return self._publish_retained(message, client, handlers)
         if receivers := self._match(topic):  # [MQTT-3.3.2-3]
@@ -299,6 +298,7 @@ class Broker:
         self.complaints.warn(cause, text, address=client.address, client_id=client.client_id, **fields)
 
     def _publish_will(self, will: Publish, client: Client) -> Answer:
+        will = arrived(will, will.topic, self.clients.now())
         if self.durable is None:
             return self.publish(will, client)
         # The next connection of this client overwrites what is stored of its Will.
@@ -356,16 +356,16 @@ class Broker:
     # -- subscriptions ---------------------------------------------------------------------------
 
     def subscribe(
-        self, session: Session, subscriptions: Sequence[Subscription]
+        self, session: Session, subscriptions: Sequence[Subscription], silent: Collection[str] = ()
     ) -> "list[int] | Deferred[list[int]]":
-        """Return the return codes for SUBACK; see :meth:`Subscribing.subscribe`.
+        """Return the codes for SUBACK when they are committed, and other daemons know of the Subscriptions.
 
-        Of a durable Session they come when the Subscriptions are committed; and when other daemons know them.
+        :param silent: Topic Filters whose Retained Messages are not wanted.
         """
         codes = self._subscribing.subscribe(session, subscriptions)
         answer: Answer = None
         if session.number and self._records is not None and (granted := granted_of(subscriptions, codes)):
-            answer = self._records.subscribed(session, granted, self._subscribing.owed(granted))
+            answer = self._records.subscribed(session, granted, self._subscribing.owed(granted, silent))
         if self._listening is not None:
             answer = joined(answer, self._listening.told())
         return codes if answer is None else answer.addCallback(lambda _: codes)

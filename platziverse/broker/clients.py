@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any, Final, TypeVar, cast
 from uuid import uuid4
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -14,16 +14,18 @@ from platziverse.broker.complaints import Complaints
 from platziverse.broker.interfaces import Answer, Authority, Client, ClientObserver, NetworkConnection
 from platziverse.broker.limits import Limits
 from platziverse.broker.ports import Opened
-from platziverse.broker.reasons import Reason
+from platziverse.broker.reasons import Reason, Refused
 from platziverse.broker.session import Session
 from platziverse.broker.sessionrecords import SessionRecords, unavailable
-from platziverse.broker.sessions import Sessions
+from platziverse.broker.sessions import Sessions, is_persistent
+from platziverse.broker.terms import Terms, terms_of
 from platziverse.broker.traffic import Traffic
 from platziverse.broker.turn import Turn
 from platziverse.broker.users import UserCounts
 from platziverse.broker.wills import DueWills, UnfinishedWills, WillRecords
 from platziverse.mqtt.errors import ConnectRefused
 from platziverse.mqtt.packets import Connect, ConnectReturnCode, Publish
+from platziverse.mqtt.wire import Wires
 
 log = Logger()
 
@@ -68,8 +70,14 @@ class Clients:
         self.observers = list(observers)
         self._sessions, self._authority, self.traffic = sessions, authority, traffic
         self._publish, self._complaints = publish, complaints
+        #: How clients are written to.
+        self.wires = Wires(wall_clock)
+        self.plain = self.wires.of(4)
         self._clock, self._wall_clock = clock, wall_clock
+        #: Seconds since the epoch.
+        self.now = wall_clock
         self._connections, self._most_denied = 0, limits.max_denied_publishes
+        self._most_inflight = limits.max_inflight
         # Client Identifier → fires when the Session of the last CONNECT under way is there, or is not.
         self._opening: dict[str, Deferred[None]] = {}
 
@@ -86,15 +94,17 @@ class Clients:
         """
         self._connections += 1
         client_id = packet.client_id or f"auto-{uuid4()}"  # [MQTT-3.1.3-6]
-        persistent, now = not packet.clean_session, self._wall_clock()
-        client = Client(client_id, self._connections, address, username, persistent, now, packet.bridge)
+        persistent, now, level = is_persistent(packet), self._wall_clock(), packet.protocol_level
+        client = Client(
+            client_id, self._connections, address, username, persistent, now, packet.bridge, level
+        )
         will = packet.will
         if will is not None and not self._may_leave(will, client):
             reason = f"its Will may not be published to {will.topic!r:.100}"
             raise ConnectRefused(ConnectReturnCode.NOT_AUTHORIZED, reason, "3.1.2.5")
         if persistent and self._records is not None and not self._records.available:
             self._check_known(client_id)
-        return self.in_turn(client_id, partial(self._open, client, connection, will))
+        return self.in_turn(client_id, partial(self._open, packet, client, connection))
 
     def in_turn(self, client_id: str, function: "Callable[[], T | Deferred[T]]") -> "T | Deferred[T]":
         """Call what opens, or gives up, the Session of a client, after all that was called for it before."""
@@ -120,15 +130,23 @@ class Clients:
         return authority.reserved(topic) or authority.may_publish(client, topic)
 
     def _open(
-        self, client: Client, connection: NetworkConnection, will: Publish | None
+        self, packet: Connect, client: Client, connection: NetworkConnection
     ) -> "Opened | Deferred[Opened]":
         self._make_room(client)
         if self.due_wills.waiting:
             self.due_wills.publish_now(client.client_id)
-        opened = self._sessions.open(client.client_id, not client.persistent, client.username, client.since)
+        clean, kept = packet.clean_session, client.persistent
+        terms = self._terms_of(packet)
+        opened = self._sessions.open(client.client_id, clean, client.username, client.since, kept, terms)
         if not isinstance(opened, Deferred):
-            return self._begin(opened, client, connection, will)
-        return opened.addCallbacks(self._begin, self._not_opened, (client, connection, will), {}, (client,))
+            return self._begin(opened, packet, client, connection)
+        return opened.addCallbacks(self._begin, self._not_opened, (packet, client, connection), {}, (client,))
+
+    def _terms_of(self, packet: Connect) -> Terms:
+        terms = terms_of(packet, self.wires.of(packet.protocol_level), self._most_inflight)
+        if packet.protocol_level == 5:
+            terms.expiry = self._sessions.expiry_of(packet)
+        return terms
 
     def _not_opened(self, failure: Failure, client: Client) -> Failure:
         self.users.leave(client.username)
@@ -180,10 +198,11 @@ class Clients:
             raise ConnectRefused(rejected, f"its Client Identifier is that of another login, {owner!r}")
 
     def _begin(
-        self, opened: Opened, client: Client, connection: NetworkConnection, will: Publish | None
+        self, opened: Opened, packet: Connect, client: Client, connection: NetworkConnection
     ) -> Opened:
-        session = opened[0]
+        session, will = opened[0], packet.will
         session.owner = client.username
+        session.terms, session.persistent = self._terms_of(packet), client.persistent
         session.client, session.connection, session.will = client, connection, will  # [MQTT-3.1.2-9]
         session.denied = 0
         if self._records is not None and (opened[1] or will is not None):
@@ -290,11 +309,20 @@ class Clients:
         text = "Bug: a handler, with a message of {address} {client_id!r}"
         log.failure(text, address=client.address, client_id=client.client_id)
 
-    def deny(self, message: Publish, client: Client) -> None:
-        """Ignore and count a message that its client may not publish; too many of them end the connection."""
+    def deny(self, message: Publish, client: Client) -> Answer:
+        """Ignore and count a message that its client may not publish; too many of them end the connection.
+
+        :return: that it is refused; ``None``: the client's protocol cannot say so.
+        """
         if message.topic.startswith(BRIDGES):
             self.traffic.bridge_notifications += 1
-            return
+            return None
+        self._count_denied(message, client)
+        if client.protocol_level < 5:
+            return None
+        return succeed(Refused(Reason.NOT_AUTHORIZED, "not allowed to publish there"))
+
+    def _count_denied(self, message: Publish, client: Client) -> None:
         self.traffic.publish_denied += 1
         text = "Ignored what {address} {client_id!r}, user {username!r}, published to {topic!r}: not allowed"
         fields = {"username": client.username, "topic": message.topic[:200]}

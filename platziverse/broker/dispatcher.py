@@ -7,6 +7,7 @@ from twisted.internet.defer import Deferred, DeferredList, FirstError
 from twisted.python.failure import Failure
 
 from platziverse.broker.interfaces import Answer, Client, Handler, Recognising
+from platziverse.broker.reasons import Refused
 from platziverse.broker.subscriptions import SubscriptionTree
 from platziverse.mqtt.packets import Publish
 from platziverse.mqtt.topics import check_topic_filter
@@ -73,7 +74,12 @@ def joined(*answers: Answer) -> Answer:
     if len(waited) == 1:
         return waited[0]
     together = DeferredList(waited, fireOnOneErrback=True, consumeErrors=True)
-    return cast("Deferred[object]", together.addErrback(_first_failure))
+    return cast("Deferred[object]", together.addCallbacks(_one_refused, _first_failure))
+
+
+def _one_refused(results: "list[tuple[bool, object]]") -> object:
+    """Return the first of the answers that says that the message is refused, or nothing."""
+    return next((result for _, result in results if isinstance(result, Refused)), None)
 
 
 def _first_failure(failure: Failure) -> Failure:

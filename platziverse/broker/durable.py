@@ -87,7 +87,7 @@ class Durable:
 
         :param stored: the Session as it was committed, unless it is new.
         """
-        session.window = Window(number, stored, self, session.pump)
+        session.window = Window(number, stored, self, session)
 
     def detach(self, session: Session) -> None:
         """Owe a Session nothing any more: it has ended."""
@@ -299,11 +299,6 @@ class Durable:
             record=kind.__name__,
             reason=failure.getErrorMessage(),
         )
-
-    def may_receive(self, client: Client | None, topic: str) -> bool:
-        """Return whether a client may still get what has waited for it: the rules may have changed."""
-        authority = self.authority
-        return not authority.restricts or client is None or authority.may_receive(client, topic)
 
     def ask_again(self, client: Client, failure: Failure, again: Callable[[], None]) -> None:
         """Say that the messages that wait for a client could not be read, and read them a little later."""

@@ -15,6 +15,7 @@ __all__ = [
     "OWED",
     "SERVER",
     "TAKEN",
+    "TOO_LARGE",
     "WAITING",
     "Answer",
     "Authority",
@@ -34,6 +35,7 @@ class Client:
     :ivar address: peer address for logs, e.g. ``"127.0.0.1:51234"``.
     :ivar persistent: the Session outlives the connection (Clean Session 0).
     :ivar since: seconds since the epoch, wall clock.
+    :ivar protocol_level: 5, 4 or 3.
     :ivar bridge: another broker: none of its own messages come back to it, and RETAIN is as published.
     """
 
@@ -44,16 +46,18 @@ class Client:
     persistent: bool = field(default=False, eq=False)
     since: float = field(default=0.0, eq=False)
     bridge: bool = field(default=False, eq=False)
+    protocol_level: int = field(default=4, eq=False)
 
 
 #: What becomes of a message for one receiver: it is sent or queued; it is queued, and the queue is full;
-#: there is no room for it; it is the first that is queued. The usual case is false. ``OWED`` is added for a
-#: durable Session that gets it.
+#: there is no room for it; it is the first that is queued; it is larger than the client takes. The usual case
+#: is false. ``OWED`` is added for a durable Session that gets it.
 TAKEN: Final = 0
 FULL: Final = 1
 DROPPED: Final = 2
 WAITING: Final = 3
 OWED: Final = 4
+TOO_LARGE: Final = -1
 
 #: The broker itself, as the origin of messages of its own.
 SERVER: Final = Client("", 0, "server")

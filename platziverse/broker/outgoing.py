@@ -1,11 +1,13 @@
 """Outgoing: the messages that were sent to one client and that it has not acknowledged."""
 
+from collections import deque
 from collections.abc import Sequence
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from platziverse.broker.interfaces import NetworkConnection
 from platziverse.mqtt.codec import EncodedPublish, encode_pubrel
 from platziverse.mqtt.errors import ProtocolViolation
+from platziverse.mqtt.wire import UNUSED, Wire
 
 #: A message with the QoS that it is delivered at.
 Entry: TypeAlias = "tuple[EncodedPublish, int]"
@@ -15,6 +17,9 @@ SHARED: Final = 16 * 1024
 
 #: In place of a QoS 2 message once PUBREC has come: only its PUBREL is outstanding.
 _RELEASED: Final = None
+
+#: In place of a message that is not in flight.
+UNKNOWN: Final[Any] = object()
 
 #: How many Packet Identifiers there are.
 IDENTIFIERS: Final = 65_535
@@ -31,13 +36,17 @@ class Outgoing:
     :ivar inflight: Packet Identifier → message, in the order of sending, which is the order of sending
         again [MQTT-4.6.0-1]; ``None`` once PUBREC has come.
     :ivar last: the Packet Identifier, or the position, that was sent last.
+    :ivar wire: how the client is written to.
     """
 
-    __slots__ = ("inflight", "last")
+    __slots__ = ("inflight", "last", "unsent", "wire")
 
-    def __init__(self) -> None:
+    def __init__(self, wire: Wire = UNUSED) -> None:
         self.inflight: dict[int, Entry | None] = {}
         self.last = 0
+        self.wire = wire
+        #: Of these, Packet Identifiers that are still to be sent again, in order.
+        self.unsent: deque[int] = deque()
 
     @property
     def size(self) -> int:
@@ -53,9 +62,9 @@ class Outgoing:
         self.last = packet_id
         inflight[packet_id] = (message, qos)
         if message.size > SHARED:
-            connection.send_shared(message.head(qos, packet_id), message.payload)
+            connection.send_shared(self.wire.head(message, qos, packet_id), message.payload)
         else:
-            connection.send(message.with_id(qos, packet_id))
+            connection.send(self.wire.with_id(message, qos, packet_id))
 
     def send_at(self, connection: NetworkConnection, position: int, entry: "Entry | None", dup: bool) -> None:
         """Send a message of a durable Session under the Packet Identifier of its position, which is free.
@@ -65,9 +74,9 @@ class Outgoing:
         self.last, packet_id = position, identifier(position)
         self.inflight[packet_id] = entry
         if entry is None or dup or entry[0].size > SHARED:
-            _send(connection, packet_id, entry, dup)
+            self._send(connection, packet_id, entry, dup)
         else:
-            connection.send(entry[0].with_id(entry[1], packet_id))
+            connection.send(self.wire.with_id(entry[0], entry[1], packet_id))
 
     def position(self, packet_id: int) -> int:
         """Return the position of the message in flight under this Packet Identifier.
@@ -83,10 +92,36 @@ class Outgoing:
             if packet_id not in self.inflight:  # [MQTT-2.3.1-2] [MQTT-2.3.1-4]
                 return packet_id
 
-    def send_again(self, connection: NetworkConnection) -> None:
-        """Send everything in flight again, in its order, after a reconnect. [MQTT-4.4.0-1]"""
-        for packet_id, entry in self.inflight.items():
-            _send(connection, packet_id, entry, dup=True)  # [MQTT-3.3.1-1]
+    def send_again(self, connection: NetworkConnection, most: int) -> None:
+        """Send what is in flight again, in its order, after a reconnect. [MQTT-4.4.0-1]
+
+        :param most: that may be in flight now; the rest is sent by :meth:`go_on`.
+        """
+        self.unsent = deque(self.inflight)
+        self.go_on(connection, most)
+
+    def go_on(self, connection: NetworkConnection, most: int) -> None:
+        """Send what was in flight before a reconnect while there is room. [MQTT5-3.3.4-9]"""
+        unsent, inflight = self.unsent, self.inflight
+        while unsent and len(inflight) - len(unsent) < most:
+            packet_id = unsent.popleft()
+            if packet_id in inflight:
+                self._send(connection, packet_id, inflight[packet_id], dup=True)  # [MQTT-3.3.1-1]
+
+    def _send(self, connection: NetworkConnection, packet_id: int, entry: "Entry | None", dup: bool) -> None:
+        """Send PUBREL, or a message that is large or comes again: all of a window may at once."""
+        if entry is _RELEASED:
+            connection.send(encode_pubrel(packet_id))
+        else:
+            message, qos = entry
+            connection.send_shared(self.wire.head(message, qos, packet_id, dup), message.payload)
+
+    def refused(self, packet_ids: Sequence[int]) -> int:
+        """Forget messages that the client does not want: no PUBREL follows. [MQTT5-4.3.3-4]
+
+        :return: how many of the Packet Identifiers were not in flight.
+        """
+        return sum([self.inflight.pop(packet_id, UNKNOWN) is UNKNOWN for packet_id in packet_ids])
 
     def puback(self, packet_ids: Sequence[int]) -> int:
         """Forget these QoS 1 messages, which the client owns now.
@@ -137,12 +172,3 @@ class Outgoing:
                 raise ProtocolViolation(f"PUBCOMP before PUBREC, packet id {packet_id}", "MQTT-4.3.3-1")
             del inflight[packet_id]
         return unknown
-
-
-def _send(connection: NetworkConnection, packet_id: int, entry: "Entry | None", dup: bool) -> None:
-    """Send PUBREL, or a message that is large or comes again: all of a window may at once."""
-    if entry is _RELEASED:
-        connection.send(encode_pubrel(packet_id))
-    else:
-        message, qos = entry
-        connection.send_shared(message.head(qos, packet_id, dup), message.payload)

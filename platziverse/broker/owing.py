@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 from platziverse.broker.pace import LONGEST, PATIENCE, Pace
 from platziverse.broker.records import Delivery, Queued
 from platziverse.mqtt.codec import EncodedPublish
+from platziverse.mqtt.properties import store_properties
 
 T = TypeVar("T")
 
@@ -47,9 +48,8 @@ class Debtor(Protocol):
     def take(self, owing: "Owing", message: EncodedPublish, qos: int) -> bool:
         """Give a message the next position; return whether it is likely to be acknowledged soon."""
 
-    @property
-    def sends(self) -> bool:
-        """Return whether a small message at QoS 1 would be sent at once."""
+    def sends(self, size: int) -> bool:
+        """Return whether a small message of this size at QoS 1 would be sent at once."""
 
     def offer(self, owing: "Owing", messages: Sequence[EncodedPublish]) -> int:
         """Give small messages at QoS 1 the next positions, while each is sent at once; return how many."""
@@ -190,7 +190,7 @@ class Owing:
         """Owe them one by one, as the first receiver without room would be the last to get one."""
         for count, message in enumerate(messages):
             for window, _ in self.receivers:
-                if not window.sends:
+                if not window.sends(message.size):
                     return count
             for window, _ in self.receivers:
                 window.offer(self, (message,))
@@ -258,7 +258,10 @@ class Owing:
             return None
         message = self.messages[place]
         delivery, crossed = self.delivery, self.crossed
-        return Queued(message.topic, message.payload, published, rows, delivery, message.retain, crossed)
+        publish = message.message
+        queued = Queued(publish.topic, publish.payload, published, rows, delivery, message.retain, crossed)
+        queued.properties = store_properties(publish.properties)
+        return queued
 
     def _unsettled(self, place: int) -> "list[tuple[Debtor, int, int]]":
         """Return the receivers of a message that is not settled there, each with its position and QoS."""

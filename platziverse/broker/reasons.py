@@ -39,3 +39,20 @@ class Reason(Enum):
     TOO_SLOW = "too slow"
     #: Whoever runs the daemon has ended the connection.
     ADMINISTRATIVE = "administrative"
+
+
+class Refused(Exception):
+    """A Refused says that a message will never be taken, and why; it need not come again.
+
+    What a handler returns may fire with one: the message is done with, and a publisher of MQTT 5 is told. Or
+    fail with one: then it is not, and a connection of MQTT 3.1.1 is closed.
+
+    :param text: one line, for the publisher and the log.
+    """
+
+    def __init__(self, reason: Reason, text: str) -> None:
+        super().__init__(reason, text)
+        self.reason, self.text = reason, text
+
+    def __str__(self) -> str:
+        return self.text

@@ -7,6 +7,7 @@ from twisted.internet.defer import Deferred
 
 from platziverse.broker.limits import Limits
 from platziverse.mqtt.errors import ProtocolViolation
+from platziverse.mqtt.reasoncodes import ReasonCode
 
 #: Called when a QoS 2 message that came twice has been stored (true) or could not be (false).
 Waiter: TypeAlias = Callable[[bool], None]
@@ -62,7 +63,7 @@ class Receiving:
                 missed(expired)
             if len(awaiting) >= self._limits.max_awaiting_pubrel:
                 text = f"{len(awaiting)} QoS 2 messages await their PUBREL (max_awaiting_pubrel)"
-                raise ProtocolViolation(text, "4.3.3")
+                raise ProtocolViolation(text, "4.3.3", ReasonCode.RECEIVE_MAXIMUM_EXCEEDED)
         awaiting[packet_id] = []
         return NEW
 
@@ -99,6 +100,10 @@ class Receiving:
             state.append(waiter)
         else:
             waiter(True)
+
+    def awaits(self, packet_id: int) -> bool:
+        """Return whether a message has come with this Packet Identifier, and its PUBREL has not."""
+        return self._awaiting_pubrel is not None and packet_id in self._awaiting_pubrel
 
     @property
     def identifiers(self) -> tuple[int, ...]:

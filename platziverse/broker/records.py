@@ -85,6 +85,7 @@ class Queued:
         whose Sessions are ours; these rows take the place of all of them, in one transaction.
     :ivar number: of the message that several rows refer to; 0: its only row has it. Given by the store.
     :ivar taken: the store writes these rows, or has written them.
+    :ivar properties: of MQTT 5, as ``store_properties`` writes them.
     """
 
     topic: str
@@ -96,6 +97,7 @@ class Queued:
     crossed: "tuple[tuple[int, int], ...]" = ()
     number: int = 0
     taken: bool = False
+    properties: bytes = b""
 
     def withdraw(self, session: int) -> bool:
         """Leave this receiver out; return ``False`` when it is too late, and the row has to be deleted."""
@@ -144,7 +146,8 @@ ELSEWHERE: Final = -1
 class Begun:
     """A durable Session begins.
 
-    :ivar expiry: seconds that it is kept while its client is absent; 0 is for ever.
+    :ivar expiry: seconds that it is kept while its client is absent; 0 is for ever. Below 0 it is what its
+        client has asked for, with MQTT 5, and no setting.
     :ivar session: its number, given on commit; or ``ELSEWHERE``: a daemon that shares our clients has a
         Session of this client, which stays as it is.
     """
@@ -157,18 +160,26 @@ class Begun:
 
 @frozen
 class Present:
-    """The client of a durable Session has come back, with this login."""
+    """The client of a durable Session has come back, with this login.
+
+    :ivar expiry: as of :class:`Begun`; ``None``: as it was.
+    """
 
     session: int
     username: str | None
+    expiry: int | None = None
 
 
 @frozen
 class Absent:
-    """The client of a durable Session has gone; nothing waits for it at or below ``head``."""
+    """The client of a durable Session has gone; nothing waits for it at or below ``head``.
+
+    :ivar expiry: as of :class:`Present`.
+    """
 
     session: int
     head: int
+    expiry: int | None = None
 
 
 @frozen
@@ -204,7 +215,7 @@ class Taken:
 
 @frozen
 class Subscribed:
-    """Subscriptions of a durable Session: Topic Filters, each with its QoS.
+    """Subscriptions of a durable Session: Topic Filters, each with what was granted; see ``granted_of``.
 
     :ivar owed: those of them whose Retained Messages are still to be sent. ADR 0128.
     """
@@ -246,6 +257,7 @@ class Kept:
     client_id: str
     username: str | None
     version: int = 0
+    properties: bytes = b""
 
 
 @frozen
@@ -267,6 +279,7 @@ class WillLeft:
     payload: bytes
     qos: int
     retain: bool
+    properties: bytes = b""
 
 
 @frozen
@@ -318,6 +331,7 @@ class StoredMessage:
     retain: bool
     received: bool
     number: int
+    properties: bytes = b""
 
 
 @frozen
@@ -372,17 +386,7 @@ class StoredInterest:
     filters: tuple[str, ...]
 
 
-@frozen
-class StoredRetained:
-    """A Retained Message as it was committed; without a version 0, or the store's own, below 0."""
-
-    topic: str
-    payload: bytes
-    qos: int
-    client_id: str
-    username: str | None
-    version: int = 0
-
-
+#: A Retained Message as it was committed; without a version 0, or the one of the store, below 0.
+StoredRetained: TypeAlias = Kept
 #: A Will as it was committed.
 StoredWill: TypeAlias = WillLeft

@@ -17,7 +17,9 @@ from platziverse.broker.session import Session
 from platziverse.broker.sessionrecords import SessionRecords
 from platziverse.broker.sessions import Sessions
 from platziverse.broker.subscribing import Subscribing
+from platziverse.broker.terms import Terms
 from platziverse.mqtt.packets import Publish
+from platziverse.mqtt.properties import arrived, restored
 
 log = Logger()
 
@@ -100,6 +102,10 @@ class Restoring:
     def _restore(self, session: Session, stored: StoredSession) -> Generator[None, None, bool]:
         client_id, username = stored.client_id, stored.username
         session.owner = username
+        if stored.expiry < 0:
+            session.terms = Terms(session.terms.wire, session.terms.most_inflight)
+            session.terms.expiry = -float(stored.expiry)
+        session.stored_expiry = stored.expiry
         # Whoever publishes to it meanwhile asks the rules of access about this client.
         session.client = Client(client_id, 0, username=username, persistent=True)
         if stored.identifiers:
@@ -166,7 +172,9 @@ class Restoring:
         :param publish: does it at once: before a Will of the same client is saved, which overwrites it.
         """
         for will in stored:
-            message = Publish(will.topic, will.payload, will.qos, will.retain)
+            properties = restored(will.properties, timed=False)
+            message = Publish(will.topic, will.payload, will.qos, will.retain, properties=properties)
+            message = arrived(message, will.topic, self._wall_clock())
             gone = partial(self._records.save, WillGone(will.client_id, will.connection))
             self._clients.end_will(message, Client(will.client_id, 0, username=will.username), publish, gone)
             yield

@@ -7,6 +7,7 @@ from typing import Final
 from platziverse.broker.interfaces import Answer, Client
 from platziverse.broker.limits import USUAL_LEVELS
 from platziverse.mqtt.packets import Publish
+from platziverse.mqtt.properties import weigh
 
 #: Characters from which on it matters how many bytes each of them takes, and how often a Topic Name is kept.
 LONG: Final = 256
@@ -67,7 +68,7 @@ class RetainedMessages:
             self.clear(message.topic)  # what it would have replaced is no longer true [MQTT-3.3.1-7]
             self.refused += 1
             return
-        kept = Publish(message.topic, message.payload, message.qos, True)
+        kept = Publish(message.topic, message.payload, message.qos, True, properties=message.properties)
         self.bytes = size
         self._by_topic[message.topic] = kept  # [MQTT-3.3.1-5] [MQTT-3.3.1-7]
         self._publishers[message.topic] = publisher
@@ -169,5 +170,6 @@ def _below(level: _Level, first: bool) -> Iterator[_Level]:
 
 def _size(message: Publish) -> int:
     """Return the bytes of a message; a long Topic Name counts as often as it is kept, and as wide."""
-    topic = message.topic
-    return (len(topic) if len(topic) <= LONG else 2 * getsizeof(topic)) + len(message.payload)
+    topic, properties = message.topic, message.properties
+    size = (len(topic) if len(topic) <= LONG else 2 * getsizeof(topic)) + len(message.payload)
+    return size if properties is None else size + weigh(properties)

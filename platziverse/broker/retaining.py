@@ -10,6 +10,7 @@ from platziverse.broker.ports import SessionStore
 from platziverse.broker.records import Cleared, Kept, StoredRetained
 from platziverse.broker.retained import RetainedMessages
 from platziverse.mqtt.packets import Publish
+from platziverse.mqtt.properties import restored, store_properties
 
 #: Topic Names that begin so are figures of this process.
 OF_THE_PROCESS: Final = "$SYS/"
@@ -58,7 +59,9 @@ class DurableRetained:
         version = self.version_of(topic)
         record: Kept | Cleared = Cleared(topic, version)
         if kept is not None:
-            record = Kept(topic, kept.payload, kept.qos, publisher.client_id, publisher.username, version)
+            who, user = publisher.client_id, publisher.username
+            properties = store_properties(kept.properties)
+            record = Kept(topic, kept.payload, kept.qos, who, user, version, properties)
         saved: Deferred[Any] = self._store.save(record)
         return saved
 
@@ -75,4 +78,5 @@ class DurableRetained:
             return
         client_id, username = stored.client_id, stored.username
         publisher = Client(client_id, 0, username=username) if client_id else SERVER
-        self.take(Publish(stored.topic, stored.payload, stored.qos, True), publisher)
+        properties = restored(stored.properties)
+        self.take(Publish(stored.topic, stored.payload, stored.qos, True, properties=properties), publisher)

@@ -5,14 +5,15 @@ from collections.abc import Sequence
 from platziverse.broker.backpressure import Backpressure
 from platziverse.broker.dispatcher import joined
 from platziverse.broker.durable import Durable
-from platziverse.broker.interfaces import DROPPED, FULL, OWED, WAITING, Answer, Authority, Client
+from platziverse.broker.interfaces import DROPPED, FULL, OWED, TOO_LARGE, WAITING, Answer, Authority, Client
 from platziverse.broker.outgoing import SHARED
 from platziverse.broker.owing import Debtor, Owing
 from platziverse.broker.session import Session
-from platziverse.broker.subscriptions import Match
+from platziverse.broker.subscriptions import AS_PUBLISHED, LOCAL, Match
 from platziverse.broker.traffic import Traffic
 from platziverse.mqtt.codec import EncodedPublish, encode_at_qos0
 from platziverse.mqtt.packets import Publish
+from platziverse.mqtt.wire import UNUSED, Wire
 
 
 class Router:
@@ -22,6 +23,7 @@ class Router:
     :param traffic: counts deliveries.
     :param backpressure: decides what a full receiver means for the publisher.
     :param durable: what durable Sessions are owed; ``None``: there are none.
+    :param plain: of most clients: they are written to first, at QoS 0.
     """
 
     def __init__(
@@ -30,8 +32,9 @@ class Router:
         traffic: Traffic,
         backpressure: Backpressure,
         durable: Durable | None = None,
+        plain: Wire = UNUSED,
     ) -> None:
-        self._authority = authority
+        self._authority, self._plain = authority, plain
         self._traffic = traffic
         self._backpressure = backpressure
         self._durable = durable
@@ -59,7 +62,7 @@ class Router:
                 if answer is not None:
                     return answer
             return self._deliver(encoded, message, receivers, client)
-        self._offer(encode_at_qos0(message), len(message.payload), receivers, client)
+        self._offer(encode_at_qos0(message), message, receivers, client)
         return None
 
     def _join(self, encoded: EncodedPublish, receivers: "Match[Session]") -> Answer:
@@ -121,11 +124,13 @@ class Router:
     ) -> Answer:
         """Hand on a message with RETAIN as :meth:`route` does; to bridges as it was published. ADR 0102.
 
+        And to Subscriptions of MQTT 5 with Retain As Published. [MQTT5-3.3.1-13]
+
         :param links: to other daemons, as in :meth:`route_owed`. They are owed it together with our own
             Sessions: at QoS 2 a Packet Identifier that is committed says that all of them are.
         """
-        bridges = tuple(receiver for receiver in receivers if _is_bridge(receiver[0]))
-        others = tuple(each for each in receivers if not _is_bridge(each[0])) if bridges else receivers
+        bridges = tuple(receiver for receiver in receivers if _as_published(*receiver))
+        others = tuple(each for each in receivers if not _as_published(*each)) if bridges else receivers
         if links:
             owed = self.route_owed(message, others, client, links)
         else:
@@ -134,11 +139,12 @@ class Router:
             return owed
         if self._authority.restricts:
             bridges = self._permitted(bridges, message.topic)
-        bridges = _without(client, bridges)
+        if client.bridge:
+            bridges = _without(client, bridges)
         encoded = EncodedPublish(message, retain=True)
         if message.qos:
             return joined(owed, self._deliver(encoded, message, bridges, client))
-        self._offer(encoded.qos0, len(message.payload), bridges, client)
+        self._offer(encoded.qos0, message, bridges, client, retain=True)
         return owed
 
     def route_owed(
@@ -173,11 +179,12 @@ class Router:
         without: list[tuple[Session, int]] = []
         owed: list[tuple[Debtor, int]] | None = list(links) if links else None
         for session, granted in receivers:
-            if not granted:
-                without.append((session, granted))
-                continue
             if granted > qos:
-                granted = qos
+                granted = qos if granted < LOCAL else _optional(granted, qos, session, client)
+            if granted < 1:
+                if not granted:
+                    without.append((session, granted))
+                continue
             strained = session.deliver(encoded, granted)
             if strained:
                 if strained >= OWED and session.window is not None:
@@ -188,7 +195,7 @@ class Router:
             traffic.publish_sent[granted] += 1  # [MQTT-4.5.0-1]
             traffic.publish_bytes_sent[granted] += size
         if without:
-            self._offer(encoded.qos0, size, without, client)
+            self._offer(encoded.qos0, message, without, client, encoded.retain)
         return self._owe(encoded, message, owed, receivers, client, crossed) if owed is not None else None
 
     def _owe(
@@ -208,24 +215,45 @@ class Router:
         return answer
 
     def _offer(
-        self, data: bytes, size: int, receivers: "Sequence[tuple[Session, int]]", client: Client
+        self,
+        data: bytes,
+        message: Publish,
+        receivers: "Sequence[tuple[Session, int]]",
+        client: Client,
+        retain: bool = False,
     ) -> None:
-        """Send ``data``, a whole PUBLISH at QoS 0. RETAIN is 0, but for bridges: the Subscriptions are old.
+        """Send ``data``, a whole PUBLISH at QoS 0, to those of MQTT 3.1.1, and to others what it is for them.
 
-        [MQTT-3.3.1-9]
-
-        :param size: bytes of its payload.
+        RETAIN is 0, but for bridges: the Subscriptions are old. [MQTT-3.3.1-9]
         """
-        count = len(receivers)
-        for session, _ in receivers:
+        count, size = len(receivers), len(message.payload)
+        others: dict[Wire, list[tuple[Session, int]]] | None = None
+        for session, granted in receivers:
             connection = session.connection
             if connection is None:
                 count -= 1
+            elif session.terms.wire is not self._plain:
+                others = others or {}
+                others.setdefault(session.terms.wire, []).append((session, granted))
+                count -= 1
             elif strained := connection.offer(data):
                 count -= self._strain(strained, session, client) == DROPPED  # [MQTT-4.3.1-1]
+        for wire, of_wire in others.items() if others is not None else ():
+            count += self._offer_by(wire.qos0(EncodedPublish(message, retain)), of_wire, client)
         traffic = self._traffic
         traffic.publish_sent[0] += count
         traffic.publish_bytes_sent[0] += count * size
+
+    def _offer_by(self, data: bytes, receivers: "list[tuple[Session, int]]", client: Client) -> int:
+        """Send ``data`` to clients whose Subscriptions may have options; return how many have got it."""
+        count, size = 0, len(data)
+        for session, granted in receivers:
+            connection = session.connection
+            if connection is None or (granted & LOCAL and session.client_id == client.client_id):
+                continue  # [MQTT5-3.8.3-3]
+            strained = connection.offer(data) if size <= session.terms.largest else TOO_LARGE
+            count += not strained or self._strain(strained, session, client) != DROPPED
+        return count
 
     def _strain(self, strained: int, session: Session, client: Client) -> int:
         if strained == FULL:
@@ -234,6 +262,9 @@ class Router:
             self._backpressure.waiting(session)
         elif strained == DROPPED:
             self._backpressure.dropped(session)
+        elif strained == TOO_LARGE:  # [MQTT5-3.1.2-25]
+            self._backpressure.too_large(session)
+            return DROPPED
         return strained
 
     def _allowed(self, receivers: "Match[Session]", topic: str, client: Client) -> "Match[Session]":
@@ -249,6 +280,15 @@ class Router:
             for session, granted in receivers
             if session.client is not None and may_receive(session.client, topic)
         )
+
+
+def _optional(granted: int, qos: int, session: Session, client: Client) -> int:
+    """Return the QoS for a Subscription with options; below 0: it gets nothing of its own. [MQTT5-3.8.3-3]"""
+    return -1 if granted & LOCAL and session.client_id == client.client_id else min(granted & 3, qos)
+
+
+def _as_published(session: Session, granted: int) -> bool:
+    return granted & AS_PUBLISHED > 0 or _is_bridge(session)
 
 
 def _is_bridge(session: Session) -> bool:

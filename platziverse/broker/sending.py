@@ -11,6 +11,8 @@ from platziverse.mqtt.packets import Publish
 
 #: Whether the Session may get the Retained Message of this Topic Name now.
 MayGet: TypeAlias = Callable[[str], bool]
+#: The bytes of a message at QoS 0.
+Write: TypeAlias = Callable[[EncodedPublish], bytes]
 #: Sends a message at its QoS.
 Send: TypeAlias = Callable[[NetworkConnection, EncodedPublish, int], Answer]
 
@@ -38,12 +40,15 @@ class RetainedSending:
     :param sent: called with the Topic Filters whose messages were all sent, and need no more to be done to
         survive the end of the process.
     :param may_get: whether the Session may get the message of a Topic Name now.
+    :param fits: whether a packet is as small as the client takes them.
+    :param write: writes a message at QoS 0 as the client's version has it.
     :param turn: shared by all clients that have subscribed.
     """
 
     __slots__ = (
         "_filter",
         "_filters",
+        "_fits",
         "_may_get",
         "_names",
         "_owed",
@@ -55,6 +60,7 @@ class RetainedSending:
         "_traffic",
         "_turn",
         "_unsettled",
+        "_write",
     )
 
     def __init__(
@@ -64,7 +70,10 @@ class RetainedSending:
         turn: Turn,
         sent: Callable[[Iterable[str]], None],
         may_get: MayGet,
+        fits: Callable[[EncodedPublish], bool],
+        write: Write,
     ) -> None:
+        self._fits, self._write = fits, write
         self._retained, self._sent = retained, sent
         self._turn = turn
         self._traffic = traffic
@@ -157,11 +166,14 @@ class RetainedSending:
     ) -> None:
         qos = min(self._qos, message.qos)
         encoded = EncodedPublish(message, retain=True)  # [MQTT-3.3.1-8]
+        if not self._fits(encoded):
+            self._traffic.publish_too_large += 1
+            return
         if qos:
             if (answer := send(connection, encoded, qos)) is not None:
                 self._unsettled += 1
                 answer.addBoth(self._settled)
-        elif connection.offer(encoded.qos0) == DROPPED:
+        elif connection.offer(self._write(encoded)) == DROPPED:
             self._traffic.publish_dropped += 1
             return
         self._traffic.publish_sent[qos] += 1

@@ -1,7 +1,7 @@
 """Session: what the broker remembers of a client, on both sides of a lost connection."""
 
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from sys import getsizeof
 from typing import Final
 
@@ -9,6 +9,7 @@ from platziverse.broker.interfaces import (
     DROPPED,
     FULL,
     TAKEN,
+    TOO_LARGE,
     WAITING,
     Answer,
     Authority,
@@ -20,34 +21,17 @@ from platziverse.broker.outgoing import Entry, Outgoing
 from platziverse.broker.receiving import Receiving
 from platziverse.broker.sending import RetainedSending
 from platziverse.broker.slow import Slow
+from platziverse.broker.terms import unused
+from platziverse.broker.weights import LEVEL, weigh, weigh_all
 from platziverse.broker.window import Window
 from platziverse.mqtt.codec import EncodedPublish
 from platziverse.mqtt.packets import Publish
 
-#: Bytes that a Session takes, and each Subscription, each level of its Topic Filter, Packet Identifier and
-#: waiting message, roughly.
+#: Bytes that a Session takes, and each Subscription, Packet Identifier and waiting message, roughly.
 _OWN: Final = 2048
 _SUBSCRIPTION: Final = 256
-LEVEL: Final = 512
-#: Characters of a Topic Filter that takes less than one level's bytes, whatever characters they are.
-SHORT: Final = 100
 _IDENTIFIER: Final = 128
 _ENTRY: Final = 256
-
-
-def weigh(topic_filter: str) -> int:
-    """Return how many usual levels a Topic Filter takes in memory: one that is long counts for several.
-
-    A character takes up to four bytes, all of them if one does, in the Session as in the tree.
-    """
-    return max(topic_filter.count("/") + 1, 2 * getsizeof(topic_filter) // LEVEL)
-
-
-def weigh_all(topic_filters: Collection[str]) -> int:
-    """Return what several Topic Filters weigh together; in one piece when they are as short as most are."""
-    if max(map(len, topic_filters), default=0) > SHORT:
-        return sum(map(weigh, topic_filters))
-    return "/".join(topic_filters).count("/") + bool(topic_filters)
 
 
 class Session(Receiving):
@@ -75,14 +59,16 @@ class Session(Receiving):
         "owner",
         "persistent",
         "slow",
+        "stored_expiry",
         "subscriptions",
+        "terms",
         "will",
         "window",
     )
 
     def __init__(self, client_id: str, persistent: bool, limits: Limits, authority: Authority) -> None:
         super().__init__(limits)
-        self.client_id, self.persistent = client_id, persistent
+        self.client_id, self.persistent, self._authority = client_id, persistent, authority
         #: Of a durable Session, as the store has given it, 0: it is none; PUBLISHes that were not allowed.
         self.number = self.denied = 0
         self.client: Client | None = None
@@ -97,7 +83,8 @@ class Session(Receiving):
         self.dropped = self.dropped_before = self.excess = self._queued_bytes = 0
         #: From a full queue on until the client has caught up.
         self.slow: Slow | None = None
-        self._authority = authority
+        #: What its client has asked for; and what the store has of its expiry, see :class:`Begun`.
+        self.terms, self.stored_expiry = unused(limits.max_inflight), 0
         #: Sends instead of this Session, and has its messages, if it is durable.
         self.window: Window | None = None
         # Made when first needed: an idle client costs as little as possible.
@@ -187,14 +174,16 @@ class Session(Receiving):
             Session only says whether it may be owed the message; see :meth:`Window.admit`.
         """
         connection, outgoing = self.connection, self._outgoing
+        if message.size >= self.terms.near and not self.terms.fits(message):
+            return TOO_LARGE
         if outgoing is None:
             if self.window is not None:
                 return self.window.admit(message.size, self.slow is not None and self.slow.too_slow)
-            outgoing = self._outgoing = Outgoing()
+            outgoing = self._outgoing = Outgoing(self.terms.wire)
         if (
             connection is not None
             and not self._queue
-            and len(outgoing.inflight) < self._limits.max_inflight
+            and len(outgoing.inflight) < self.terms.most_inflight
             and not connection.congested
         ):
             outgoing.send(connection, message, qos)
@@ -213,7 +202,7 @@ class Session(Receiving):
         if self.window is not None:
             return self.window.replay(message, qos)
         if self._outgoing is None:
-            self._outgoing = Outgoing()
+            self._outgoing = Outgoing(self.terms.wire)
         self._outgoing.send(connection, message, qos)
         return None
 
@@ -258,6 +247,14 @@ class Session(Receiving):
             self.excess = before - len(queue) - 1
         return DROPPED
 
+    def refused(self, packet_id: int) -> None:
+        """Owe a message no more that the client has refused with a PUBREC. [MQTT5-4.3.3-4]"""
+        if self.window is not None:
+            self.window.refused(packet_id)
+        elif self._outgoing is not None:
+            self._outgoing.refused((packet_id,))
+        self.pump()
+
     def take_excess(self) -> int:
         """Return, once, how many messages besides the first one had to go for the last that came."""
         queue = self if self.window is None else self.window.queue
@@ -270,10 +267,12 @@ class Session(Receiving):
         queue = self._queue
         if self.window is not None:
             self.window.pump()
+        elif self._outgoing is not None and self._outgoing.unsent and connection is not None:
+            self._outgoing.go_on(connection, self.terms.most_inflight)
         while queue and connection is not None and self._has_room(connection):
             message, qos = queue.popleft()
             self._queued_bytes -= message.size
-            if self._may_get(message):
+            if self.may_get(message):
                 self._send(connection, message, qos)
         if self._sending is not None and connection is not None:
             self._sending.pump(connection, self._has_room, self._send, self._rested)
@@ -294,8 +293,10 @@ class Session(Receiving):
             self._sending.rest()
             self.pump()
 
-    def _may_get(self, message: EncodedPublish) -> bool:
+    def may_get(self, message: EncodedPublish) -> bool:
         """Return whether the client may still get it: the rules may have changed while it waited."""
+        if self.terms.wire.is_over(message.message) or not self.terms.fits(message):
+            return False
         authority, client = self._authority, self.client
         if not authority.restricts or client is None:
             return True
@@ -304,14 +305,14 @@ class Session(Receiving):
     def _has_room(self, connection: NetworkConnection) -> bool:
         if self.window is not None:
             return self.window.is_open
-        return self.inflight < self._limits.max_inflight and not connection.congested
+        return self.inflight < self.terms.most_inflight and not connection.congested
 
     def puback(self, packet_ids: Sequence[int]) -> int:
         """Take note that the client owns these QoS 1 messages; see :meth:`Outgoing.puback`."""
         if self._outgoing is None:
             return self._answered(self.window.puback, packet_ids) if self.window else len(packet_ids)
         unknown = self._outgoing.puback(packet_ids)
-        if self._queue or self._sending:
+        if self._queue or self._sending or self._outgoing.unsent:
             self.pump()
         return unknown
 
@@ -334,7 +335,7 @@ class Session(Receiving):
         if self._outgoing is None:
             return self._answered(self.window.pubcomp, packet_ids) if self.window else len(packet_ids)
         unknown = self._outgoing.pubcomp(packet_ids)
-        if self._queue or self._sending:
+        if self._queue or self._sending or self._outgoing.unsent:
             self.pump()
         return unknown
 
@@ -345,7 +346,8 @@ class Session(Receiving):
         if self.window is not None:
             self.window.resume(connection, self.client)
         if self._outgoing is not None:
-            self._outgoing.send_again(connection)
+            self._outgoing.wire = self.terms.wire
+            self._outgoing.send_again(connection, self.terms.most_inflight)
         self.pump()
 
     def pause(self) -> None:

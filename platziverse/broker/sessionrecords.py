@@ -56,11 +56,12 @@ class SessionRecords:
         It errbacks with :class:`ConnectRefused` when the record is never saved, or the other daemon keeps it.
         """
         client_id = session.client_id
-        begun = Begun(client_id, username, self._expiry)
+        begun = Begun(client_id, username, self._expiry_of(session))
 
         def attach(_: object) -> "Opened | Deferred[Opened]":
             if begun.session == ELSEWHERE:
                 return self.elsewhere(client_id, username, since).addCallback(moved)
+            session.stored_expiry = begun.expiry
             self.attach(session, begun.session, None)
             return session, False
 
@@ -79,13 +80,25 @@ class SessionRecords:
 
     def present(self, session: Session) -> None:
         """Save that the client of the Session has come back."""
-        self._attend(session, Present(session.number, session.owner))
+        self._attend(session, Present(session.number, session.owner, self._changed(session)))
 
     def absent(self, session: Session) -> None:
         """Save that the client of the Session has gone."""
-        self._attend(
-            session, Absent(session.number, session.window.head if session.window is not None else 0)
-        )
+        head = session.window.head if session.window is not None else 0
+        self._attend(session, Absent(session.number, head, self._changed(session)))
+
+    def _changed(self, session: Session) -> int | None:
+        """Return the time that a Session is kept if it is another one than the store has."""
+        expiry = self._expiry_of(session)
+        if expiry == session.stored_expiry or min(expiry, session.stored_expiry) >= 0:
+            return None
+        session.stored_expiry = expiry
+        return expiry
+
+    def _expiry_of(self, session: Session) -> int:
+        """Return what the store is told; a time of its own is below 0, so that no setting is taken for it."""
+        own = session.terms.expiry
+        return self._expiry if own is None else -int(own)
 
     def _attend(self, session: Session, record: Present | Absent) -> None:
         if session in self._attendance:

@@ -1,6 +1,7 @@
 """Sessions: every Session by Client Identifier, those of absent clients until they expire."""
 
 from collections.abc import Callable, Iterator
+from heapq import heappop, heappush
 from typing import Final, TypeAlias
 
 from twisted.internet.defer import Deferred
@@ -8,7 +9,9 @@ from twisted.internet.defer import Deferred
 from platziverse.broker.interfaces import Authority
 from platziverse.broker.limits import Limits
 from platziverse.broker.session import Session
+from platziverse.broker.terms import Terms
 from platziverse.mqtt.memo import Recent
+from platziverse.mqtt.packets import Connect
 
 #: Sessions that end in one turn of the reactor, a few milliseconds.
 MANY: Final = 500
@@ -18,6 +21,17 @@ Opened: TypeAlias = tuple[Session, bool]
 #: Makes a new Session durable for the login with this user name, which has connected at this time; or returns
 #: the one that another daemon has had until now.
 Begin: TypeAlias = "Callable[[Session, str | None, float], Deferred[Opened]]"
+
+
+#: A Session Expiry Interval that never is over.
+FOR_EVER: Final = 0xFFFF_FFFF
+
+
+def is_persistent(packet: Connect) -> bool:
+    """Return whether the Session of a CONNECT outlives its connection."""
+    if packet.protocol_level < 5:
+        return not packet.clean_session
+    return packet.properties is not None and bool(packet.properties.session_expiry_interval)
 
 
 class Sessions:
@@ -39,6 +53,8 @@ class Sessions:
         self._by_id: dict[str, Session] = {}
         # Client Identifier → when its connection ended, the longest ago first.
         self._absent: Recent[str, float] = Recent(limits.max_absent_sessions)
+        # When those end that have a time of their own, the first that is due first; some are gone by now.
+        self._due: list[tuple[float, str]] = []
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -63,15 +79,39 @@ class Sessions:
         oldest = self._absent.oldest() if self.begin is None else None
         return self._by_id[oldest[0]] if oldest is not None else None
 
+    def expiry_of(self, packet: Connect) -> float | None:
+        """Return how many seconds the Session of a client is kept; see :class:`Terms`.
+
+        What the client asks for is at most what the setting says. [MQTT5-3.1.2-23]
+        """
+        if packet.protocol_level < 5 or not is_persistent(packet):
+            return None
+        assert packet.properties is not None
+        return self.expiry_within(packet.properties.session_expiry_interval or 0)
+
+    def expiry_within(self, asked: int) -> float | None:
+        """Return so many seconds, within the setting; ``None``: as long as that says."""
+        most = self._limits.session_expiry
+        return None if asked == FOR_EVER or (most and asked >= most) else float(asked)
+
     def open(
-        self, client_id: str, clean: bool, username: str | None = None, since: float = 0.0
+        self,
+        client_id: str,
+        clean: bool,
+        username: str | None = None,
+        since: float = 0.0,
+        persistent: bool | None = None,
+        terms: Terms | None = None,
     ) -> "Opened | Deferred[Opened]":
         """Return the Session to go on with; one that has to become durable first comes later.
 
         :param clean: a Session that is there is ended first.
         :param username: of the login that a new Session belongs to.
         :param since: when it has connected, in seconds since the epoch.
+        :param persistent: a new one outlives its connection; ``None``: if it is not clean.
+        :param terms: of the client, which a new one begins with.
         """
+        persistent = not clean if persistent is None else persistent
         session = self._by_id.get(client_id)
         if session is not None and (clean or not session.persistent):  # [MQTT-3.1.4-3]
             self.end(session)  # [MQTT-3.1.2-6]
@@ -79,8 +119,10 @@ class Sessions:
         self._absent.forget(client_id)
         if session is not None:
             return session, True  # [MQTT-3.1.2-4]
-        session = self.make(client_id, not clean)
-        if self.begin is not None and not clean:
+        session = self.make(client_id, persistent)
+        if terms is not None:
+            session.terms = terms
+        if self.begin is not None and persistent:
             return self.begin(session, username, since).addCallback(self._begun)
         self.add(session)
         return session, False  # [MQTT-3.2.2-1] [MQTT-3.2.2-3]
@@ -108,6 +150,8 @@ class Sessions:
             self.end(session)
             return 0
         gone = self._absent.put(session.client_id, now)  # [MQTT-3.1.2-5]
+        if session.terms.expiry is not None:
+            heappush(self._due, (now + session.terms.expiry, session.client_id))
         for client_id in gone:
             self.end(self._by_id[client_id])
         return len(gone)
@@ -128,7 +172,7 @@ class Sessions:
         :param now: seconds of the clock that ``leave`` is told.
         """
         expiry = self._limits.session_expiry
-        count = 0
+        count = self._expire_due(now)
         while (
             expiry
             and count < MANY
@@ -137,4 +181,17 @@ class Sessions:
         ):
             self.end(self._by_id[oldest[0]])
             count += 1
+        return count
+
+    def _expire_due(self, now: float) -> int:
+        """End Sessions whose own time is over, at most ``MANY``; return how many. [MQTT5-4.1.0-2]"""
+        due, count = self._due, 0
+        while due and due[0][0] <= now and count < MANY:
+            at, client_id = heappop(due)
+            since, session = self._absent.get(client_id), self._by_id.get(client_id)
+            # It may have come and gone, or another have its name.
+            own = session.terms.expiry if session is not None else None
+            if session is not None and since is not None and own is not None and since + own <= at:
+                self.end(session)
+                count += 1
         return count

@@ -1,7 +1,7 @@
 """Subscribing: which Subscriptions a Session may have, and the Retained Messages that they bring."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Final
@@ -11,19 +11,28 @@ from platziverse.broker.interfaces import SERVER, Authority
 from platziverse.broker.limits import Limits
 from platziverse.broker.ports import Listening, RetainedStore
 from platziverse.broker.sending import RetainedSending
-from platziverse.broker.session import LEVEL, Session
-from platziverse.broker.subscriptions import SubscriptionTree
+from platziverse.broker.session import Session
+from platziverse.broker.subscriptions import AS_PUBLISHED, LOCAL, SubscriptionTree
 from platziverse.broker.traffic import Traffic
 from platziverse.broker.turn import Turn
+from platziverse.broker.weights import LEVEL
+from platziverse.mqtt.codec import EncodedPublish
 from platziverse.mqtt.packets import SUBSCRIPTION_REFUSED, Subscription
+from platziverse.mqtt.reasoncodes import ReasonCode
 
 #: Subscriptions that are restored in one step.
 FEW: Final = 200
 #: Share of ``max_memory`` that the levels of all Topic Filters may take.
 SHARE: Final = 0.25
 #: Reasons that are no limits.
-SHARED: Final = "there are no shared Subscriptions in MQTT 3.1.1"
+SHARED: Final = "there are no Shared Subscriptions"
 NOT_ALLOWED: Final = "not allowed"
+#: Why a Subscription is refused → the code for it; of any limit it is another one.
+CODES: Final = {
+    SHARED: ReasonCode.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED,
+    NOT_ALLOWED: ReasonCode.NOT_AUTHORIZED,
+    "max_topic_levels": ReasonCode.TOPIC_FILTER_INVALID,
+}
 
 
 class Subscribing:
@@ -67,16 +76,16 @@ class Subscribing:
         return listening
 
     def subscribe(self, session: Session, subscriptions: Sequence[Subscription]) -> list[int]:
-        """Return the return codes for SUBACK, in order: the QoS granted, or 0x80. [MQTT-3.8.4-5]"""
+        """Return the codes for SUBACK, in order: the QoS granted, or a ``ReasonCode``. [MQTT-3.8.4-5]"""
         codes: list[int] = []
         for number, subscription in enumerate(subscriptions):  # [MQTT-3.8.4-4]
             topic_filter = subscription.topic_filter
             if reason := self._refusal(session, topic_filter, number):
                 self._refuse(session, topic_filter, reason)
-                codes.append(SUBSCRIPTION_REFUSED)
+                codes.append(CODES.get(reason, ReasonCode.QUOTA_EXCEEDED))
                 continue
-            self._add(session, topic_filter, subscription.qos)
-            codes.append(subscription.qos)  # [MQTT-3.9.3-1]
+            self._add(session, topic_filter, granted(subscription, subscription.qos))
+            codes.append(subscription.qos)  # [MQTT-3.9.3-1] [MQTT5-3.8.4-7]
         return codes
 
     def _add(self, session: Session, topic_filter: str, qos: int) -> None:
@@ -98,7 +107,7 @@ class Subscribing:
             return limit
         if self._levels > self._most_levels and topic_filter not in session.subscriptions:
             return "max_memory"
-        if topic_filter.startswith("$share/"):  # no shared Subscriptions in MQTT 3.1.1: say so
+        if topic_filter.startswith("$share/"):  # say so
             return SHARED
         assert session.client is not None
         return "" if self._authority.may_subscribe(session.client, topic_filter) else NOT_ALLOWED
@@ -162,17 +171,21 @@ class Subscribing:
         if wanted := [name for name in granted if may_match(name)]:
             self.owe_retained(session, wanted)
 
-    def owed(self, granted: Mapping[str, int]) -> tuple[str, ...]:
-        """Return the Subscriptions, of Topic Filter → QoS, that may bring Retained Messages at QoS 1 or 2."""
-        may_match = self._retained.may_match
-        return tuple(name for name, qos in granted.items() if qos and may_match(name))
+    def owed(self, granted: Mapping[str, int], silent: Collection[str] = ()) -> tuple[str, ...]:
+        """Return the Subscriptions, of Topic Filter → QoS, that may bring Retained Messages at QoS 1 or 2.
+
+        :param silent: those that shall bring none.
+        """
+        loud = [name for name, options in granted.items() if options & 3 and name not in silent]
+        return tuple(filter(self._retained.may_match, loud))
 
     def owe_retained(self, session: Session, topic_filters: Iterable[str]) -> None:
         """Send the Retained Messages of these Subscriptions as soon as the client takes them."""
         there = session.subscriptions
-        wanted = [(name, there[name]) for name in topic_filters if name in there]
+        wanted = [(name, there[name] & 3) for name in topic_filters if name in there]
         sent, may_get = partial(self._sent, session), partial(self._may_get_retained, session)
-        session.send_retained(wanted, partial(self._make, sent, may_get))
+        fits, write = partial(_fits, session), partial(_at_qos0, session)
+        session.send_retained(wanted, partial(self._make, sent, may_get, fits, write))
 
     def _may_get_retained(self, session: Session, topic: str) -> bool:
         """Return whether ``session`` may get the message kept for ``topic`` now.
@@ -180,6 +193,8 @@ class Subscribing:
         The rules may have changed since: for the receiver, and for whoever published it. A bridge gets none
         of its own.
         """
+        if (message := self._retained.get(topic)) is not None and session.terms.wire.is_over(message):
+            return False  # [MQTT5-3.3.2-5]
         publisher, client = self._retained.publisher(topic), session.client
         if client is not None and client.bridge and publisher.client_id == client.client_id:
             return False
@@ -189,13 +204,27 @@ class Subscribing:
         return may_stay and client is not None and self._authority.may_receive(client, topic)
 
 
-def granted_of(subscriptions: Sequence[Subscription], codes: Sequence[int]) -> dict[str, int]:
-    """Return the Subscriptions that were granted, Topic Filter → QoS.
+def _fits(session: Session, message: EncodedPublish) -> bool:
+    return session.terms.fits(message)  # another connection of it has others
 
-    A Topic Filter that is there twice is one Subscription, with the last QoS.
+
+def _at_qos0(session: Session, message: EncodedPublish) -> bytes:
+    return session.terms.wire.qos0(message)
+
+
+def granted(subscription: Subscription, qos: int) -> int:
+    """Return what a Subscription grants: its QoS with the bits ``LOCAL`` and ``AS_PUBLISHED``."""
+    options = LOCAL if subscription.no_local else 0
+    return qos | options | (AS_PUBLISHED if subscription.retain_as_published else 0)
+
+
+def granted_of(subscriptions: Sequence[Subscription], codes: Sequence[int]) -> dict[str, int]:
+    """Return the Subscriptions that were granted, Topic Filter → what is granted.
+
+    A Topic Filter that is there twice is one Subscription, with the last options.
     """
     return {
-        subscription.topic_filter: code
+        subscription.topic_filter: granted(subscription, code)
         for subscription, code in zip(subscriptions, codes, strict=True)
-        if code != SUBSCRIPTION_REFUSED
+        if code < SUBSCRIPTION_REFUSED
     }

@@ -31,6 +31,19 @@ SHARDS: Final = 256
 MANY_STEPS: Final = 2000
 
 
+#: What is granted is the QoS, and these bits of the options of MQTT 5: No Local, and Retain As Published.
+LOCAL: Final = 4
+AS_PUBLISHED: Final = 8
+
+
+def merged(one: int, other: int) -> int:
+    """Return what several Subscriptions of a client grant together, as one copy is sent. [MQTT5-3.3.4-2]
+
+    What is local is left out only if all of them say so; RETAIN is as published if one does.
+    """
+    return max(one & 3, other & 3) | one & other & LOCAL | (one | other) & AS_PUBLISHED
+
+
 class _Level(Generic[H]):
     """A _Level is one level of wildcard filters: the levels below, and who holds the filter up to here."""
 
@@ -169,8 +182,10 @@ class SubscriptionTree(Generic[H]):
         for holders in self._wildcard_holders(topic):
             steps += len(holders) + 1
             for holder, qos in holders.items():
-                if best.get(holder, -1) < qos:  # [MQTT-3.3.5-1]
-                    best[holder] = qos
+                if (before := best.get(holder, -1)) < qos:  # [MQTT-3.3.5-1]
+                    best[holder] = qos if before < 0 or qos < LOCAL else merged(before, qos)
+                elif before >= LOCAL:
+                    best[holder] = merged(before, qos)
         if steps > MANY_STEPS:
             self._strained()
         return tuple(best.items())

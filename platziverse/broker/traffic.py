@@ -19,6 +19,8 @@ class Traffic:
     publish_bytes_sent: list[int] = field(factory=lambda: [0, 0, 0])
     #: Deliveries that did not happen because a queue was full.
     publish_dropped: int = 0
+    #: Deliveries that did not happen because the packet is larger than its receiver takes.
+    publish_too_large: int = 0
     #: QoS 0 publishes of connections that ended before they were handled, while no more could wait.
     leftovers_dropped: int = 0
     #: Subscriptions answered with 0x80, by limit or reason.

@@ -10,6 +10,7 @@ from platziverse.broker.interfaces import Answer, Client
 from platziverse.broker.records import WillGone, WillLeft
 from platziverse.broker.turn import Turn
 from platziverse.mqtt.packets import Publish
+from platziverse.mqtt.properties import encode_properties
 
 #: Connections of one process in one millisecond, at most: as numbers they are those of this process alone.
 _PER_MILLISECOND: Final = 1 << 20
@@ -118,7 +119,8 @@ class WillRecords:
         if self.ready:
             number = self._first + client.number
             name, user, qos, retain = client.client_id, client.username, will.qos, will.retain
-            self._save(WillLeft(name, user, number, will.topic, will.payload, qos, retain))
+            properties = encode_properties("PUBLISH", will.properties) if will.properties is not None else b""
+            self._save(WillLeft(name, user, number, will.topic, will.payload, qos, retain, properties))
 
     def gone(self, client: Client) -> Answer:
         """Save that the Will of ``client`` was published, or discarded."""

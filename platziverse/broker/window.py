@@ -19,9 +19,11 @@ from platziverse.broker.records import StoredMessage, StoredSession, Trimmed
 from platziverse.broker.rows import Rows
 from platziverse.mqtt.codec import EncodedPublish
 from platziverse.mqtt.packets import Publish
+from platziverse.mqtt.properties import restored
 
 if TYPE_CHECKING:
     from platziverse.broker.durable import Durable
+    from platziverse.broker.session import Session
 
 #: Messages of one Session in memory, in flight or waiting, unless ``max_inflight`` is more.
 MOST: Final = 100
@@ -34,13 +36,10 @@ _ENTRY: Final = 256
 
 
 class Window:
-    """A Window sends the messages of one durable Session, and knows which of them are still owed.
+    """A Window sends what one Session is owed; while its client is absent nothing is in memory. ADR 0114.
 
-    While the client is absent nothing is in memory. Decided in ADR 0114.
-
-    :param number: of the Session.
     :param stored: the Session as it was committed before this process began.
-    :param changed: called when something can be sent that could not be sent before.
+    :param session: is pumped when something can be sent that could not be sent before.
     :ivar last: the highest position that was given.
     :ivar loaded: the highest position that is in memory, or was; above it messages are in the store alone.
     :ivar queue: how much is owed to the client.
@@ -50,13 +49,13 @@ class Window:
 
     __slots__ = (
         "_again",
-        "_changed",
         "_durable",
         "_most",
         "_outgoing",
         "_pumping",
         "_reading",
         "_rows",
+        "_session",
         "_waiting",
         "_waiting_bytes",
         "client",
@@ -70,16 +69,15 @@ class Window:
     )
 
     def __init__(
-        self, number: int, stored: StoredSession | None, durable: "Durable", changed: Callable[[], None]
+        self, number: int, stored: StoredSession | None, durable: "Durable", session: "Session"
     ) -> None:
-        self.number = number
+        self.number, self._session = number, session
         self.last = stored.last if stored is not None else 0
         self.loaded = stored.first - 1 if stored is not None and stored.first else self.last
         self.queue = QueueSize(durable.limits, stored)
         self.client: Client | None = None
         self.connection: NetworkConnection | None = None
-        self._durable, self._changed = durable, changed
-        self._most = durable.limits.max_inflight
+        self._durable, self._most = durable, durable.limits.max_inflight
         # Waiting in memory to be sent, in the order of positions; ``None``: only PUBREL is due.
         self._waiting: dict[int, tuple[EncodedPublish | None, int]] = {}
         self._outgoing = Outgoing()
@@ -87,9 +85,8 @@ class Window:
         self._rows, self.pace = Rows(number, durable), Pace(durable.clock)
         # Up to which position everything was sent before this connection, perhaps: with DUP.
         self._again = self.last
-        self._waiting_bytes = 0
+        self._waiting_bytes, self._pumping = 0, False
         self._reading: NetworkConnection | None = None
-        self._pumping = False
 
     # -- what others ask -------------------------------------------------------------------------
 
@@ -124,12 +121,10 @@ class Window:
             and not connection.congested
         )
 
-    @property
-    def sends(self) -> bool:
-        """Return whether a small message at QoS 1 would be sent at once."""
-        return (
-            self.is_open and not self._waiting and self.last % IDENTIFIERS + 1 not in self._outgoing.inflight
-        )
+    def sends(self, size: int) -> bool:
+        """Return whether a small message of this size at QoS 1 would be sent at once."""
+        is_free = not self._waiting and self.last % IDENTIFIERS + 1 not in self._outgoing.inflight
+        return is_free and self.is_open and size < self._session.terms.near
 
     def admit(self, size: int, too_slow: bool) -> int:
         """Return whether one message more may be owed to the client, as bits.
@@ -173,17 +168,18 @@ class Window:
         connection, outgoing, position = self.connection, self._outgoing, self.last
         if connection is None or self._waiting or self.loaded != position:
             return 0
-        inflight, room = outgoing.inflight, self._most - len(outgoing.inflight)
+        inflight, near, with_id = outgoing.inflight, self._session.terms.near, outgoing.wire.with_id
+        room = self._most - len(inflight)
         for count, message in enumerate(messages):
             packet_id = position % IDENTIFIERS + 1
-            if count >= room or connection.congested or packet_id in inflight:
+            if count >= room or connection.congested or packet_id in inflight or message.size >= near:
                 return count
             self.last = self.loaded = outgoing.last = position = position + 1
             self.unsettled[position] = owing
             inflight[packet_id] = message, 1
             if not self.pace.quick:
                 self.pace.sent(position, len(inflight))
-            connection.send(message.with_id(1, packet_id))
+            connection.send(with_id(message, 1, packet_id))
         return len(messages)
 
     def committed(self, position: int, number: int) -> None:
@@ -195,7 +191,7 @@ class Window:
     def go_on(self) -> None:
         """Send what has waited for a commit, or for room."""
         if self.connection is not None and (self._waiting or self.loaded < self.last):
-            self._changed()
+            self._session.pump()
 
     def failed(self, position: int, size: int) -> None:
         """Send this message of ``size`` bytes no more: its row will never be committed."""
@@ -205,7 +201,7 @@ class Window:
             self._waiting_bytes -= size
         self.queue.remove(size)
         if self.connection is not None:
-            self._changed()
+            self._session.pump()
 
     def _is_in_flight(self, position: int) -> bool:
         packet_id = identifier(position)
@@ -252,7 +248,7 @@ class Window:
             size = message.size if message is not None else 0
             self._waiting_bytes -= size
             self.queue.remove(size)
-            if message is None or self._durable.may_receive(self.client, message.topic):
+            if message is None or self._session.may_get(message):
                 self._send(connection, position, message, qos)
             else:
                 self._owned(position)
@@ -298,14 +294,13 @@ class Window:
                 self._restore(row)
         # A short page is no sign of the end: large messages make it short.
         self.loaded = rows[-1].position if rows else through
-        self._changed()
+        self._session.pump()
 
     def _restore(self, row: StoredMessage) -> None:
         if self._rows.is_received(row):
-            self._keep(row.position, None, 2)
-        else:
-            message = Publish(row.topic, row.payload, row.qos)
-            self._keep(row.position, EncodedPublish(message, row.retain), row.qos)
+            return self._keep(row.position, None, 2)
+        message = Publish(row.topic, row.payload, row.qos, properties=restored(row.properties))
+        return self._keep(row.position, EncodedPublish(message, row.retain), row.qos)
 
     def _page_failed(self, failure: Failure, connection: NetworkConnection) -> None:
         if self.connection is connection and self.client is not None:
@@ -347,6 +342,10 @@ class Window:
         """Take note that the client owns a QoS 2 message; see :meth:`Outgoing.pubrec`."""
         return self._outgoing.pubrec(packet_id)
 
+    def refused(self, packet_id: int) -> None:
+        """Owe a message no more that the client has refused with a PUBREC."""
+        self._answered(self._outgoing.refused, packet_id)
+
     def received(self, packet_id: int) -> Answer:
         """Save that PUBREC came for a message in flight. PUBREL waits for the Deferred, if there is one."""
         position = self._outgoing.position(packet_id)
@@ -377,7 +376,8 @@ class Window:
 
     def resume(self, connection: NetworkConnection, client: Client | None) -> None:
         """Send everything again that the client has not acknowledged, then the rest. [MQTT-4.4.0-1]"""
-        self.connection, self.client = connection, client
+        self.connection, self.client, terms = connection, client, self._session.terms
+        self._most, self._outgoing.wire = terms.most_inflight, terms.wire
         self.pace.begin()
         self.pump()
 

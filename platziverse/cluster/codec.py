@@ -62,6 +62,7 @@ _TIME: Final = Layout(">d")
 _RETAIN: Final = 0x04
 _BRIDGE: Final = 0x08
 _NAMED: Final = 0x10
+_PROPERTIES: Final = 0x20
 
 
 def _text(text: str) -> bytes:
@@ -112,7 +113,7 @@ def _encode_message(frame: Message) -> bytes:
 
 def _encode_head(frame: Message) -> bytes:
     """Return everything of a message but its payload."""
-    flags, names = frame.qos, _TEXTS[frame.client_id]
+    flags, names = frame.qos | (_PROPERTIES if frame.properties else 0), _TEXTS[frame.client_id]
     if frame.bridge:
         flags |= _BRIDGE
     if frame.username is not None:
@@ -121,7 +122,7 @@ def _encode_head(frame: Message) -> bytes:
     if frame.version:
         flags |= _RETAIN
         names = _NUMBER.pack(frame.version) + names
-    return b"%c%b%b" % (flags, _TEXTS[frame.topic], names)
+    return b"%c%b%b%b" % (flags, _TEXTS[frame.topic], names, frame.properties)
 
 
 def _decode_message(reader: Reader) -> Message:
@@ -129,14 +130,14 @@ def _decode_message(reader: Reader) -> Message:
 
 
 def _decode_head(reader: Reader, payload: Callable[[], bytes]) -> Message:
-    flags, topic = reader.byte(0x1F), _TOPICS[reader.text()]
+    flags, topic = reader.byte(0x3F), _TOPICS[reader.text()]
     version = reader.take(_NUMBER) if flags & _RETAIN else 0
     if flags & _RETAIN and not version:
         raise ValueError("a Retained Message without a version")
     client_id = reader.text()
     username = reader.text() if flags & _NAMED else None
-    bridge = bool(flags & _BRIDGE)
-    return Message(topic, payload(), _qos(flags), version, client_id, username, bridge)
+    bridge, properties = bool(flags & _BRIDGE), reader.properties() if flags & _PROPERTIES else b""
+    return Message(topic, payload(), _qos(flags), version, client_id, username, bridge, properties)
 
 
 def _encode_several(frame: Several) -> bytes:
@@ -295,14 +296,17 @@ def _decode_not_yours(reader: Reader) -> NotYours:
 
 def _encode_owed(frame: Owed) -> bytes:
     positions = _PAIR.pack(frame.position, frame.previous)
-    return b"%b%c%b%b" % (positions, frame.qos, _TEXTS[frame.topic], frame.payload)
+    flags = frame.qos | _PROPERTIES if frame.properties else frame.qos
+    return b"%b%c%b%b%b" % (positions, flags, _TEXTS[frame.topic], frame.properties, frame.payload)
 
 
 def _decode_owed(reader: Reader) -> Owed:
-    (position, previous), qos, topic = reader.take(_PAIR), reader.byte(2), _TOPICS[reader.text()]
-    if not qos:
+    (position, previous), flags = reader.take(_PAIR), reader.byte(_PROPERTIES | 2)
+    topic, qos = _TOPICS[reader.text()], _qos(flags)
+    if flags & ~_PROPERTIES not in (1, 2):
         raise ValueError("a message at QoS 0 that is owed")
-    return Owed(position, topic, reader.rest(reader.left), qos, previous)
+    properties = reader.properties() if flags & _PROPERTIES else b""
+    return Owed(position, topic, reader.rest(reader.left), qos, previous, properties)
 
 
 def _encode_align(frame: Align) -> bytes:

@@ -209,7 +209,7 @@ class Crossing:
                 self._crossed(None, position)
             return None
         self.last = position
-        frame = Owed(position, row.topic, row.payload, row.qos)
+        frame = Owed(position, row.topic, row.payload, row.qos, properties=row.properties)
         answer = self._route(frame, (self.number, position))
         if answer is None:
             self._crossed(None, position)

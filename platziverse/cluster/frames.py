@@ -15,6 +15,7 @@ class Message(Struct, gc=False, frozen=True):
     :ivar version: with RETAIN, see :class:`Kept`; without it 0.
     :ivar client_id: of the publisher; ``""``: the sender itself.
     :ivar bridge: the publisher is another broker.
+    :ivar properties: of MQTT 5, as ``store_properties`` writes them.
     """
 
     topic: str
@@ -24,6 +25,7 @@ class Message(Struct, gc=False, frozen=True):
     client_id: str = ""
     username: str | None = None
     bridge: bool = False
+    properties: bytes = b""
 
     @property
     def retain(self) -> bool:
@@ -113,6 +115,7 @@ class Owed(Struct, gc=False, frozen=True):
     payload: bytes
     qos: int
     previous: int = 0
+    properties: bytes = b""
 
 
 class Done(Struct, gc=False, frozen=True):

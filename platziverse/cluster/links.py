@@ -18,6 +18,7 @@ from platziverse.broker.pace import Pace
 from platziverse.broker.records import Acknowledged
 from platziverse.cluster.frames import Align, Aligned, Frame, Owed, Stored
 from platziverse.mqtt.codec import EncodedPublish
+from platziverse.mqtt.properties import store_properties
 
 #: Positions of one incarnation: those of the next are above them.
 POSITIONS: Final = 1 << 40
@@ -117,8 +118,7 @@ class Link:
         self._send(position, message, qos)
         return self.pace.quick
 
-    @property
-    def sends(self) -> bool:
+    def sends(self, size: int) -> bool:
         """Return ``False``: no message joins others without a look at it."""
         return False
 
@@ -128,7 +128,8 @@ class Link:
 
     def _send(self, position: int, message: EncodedPublish, qos: int) -> None:
         self.pace.sent(position, len(self.unsettled))
-        self._tell(Owed(position, message.topic, message.payload, qos, self._sent))
+        properties = store_properties(message.message.properties)
+        self._tell(Owed(position, message.topic, message.payload, qos, self._sent, properties))
         self._sent = position
 
     def committed(self, position: int, number: int) -> None:

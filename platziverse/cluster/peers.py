@@ -11,6 +11,7 @@ from platziverse.broker.ports import MessageBus
 from platziverse.cluster.codec import encode
 from platziverse.cluster.frames import Frame, Message, Several
 from platziverse.mqtt.packets import Publish
+from platziverse.mqtt.properties import store_properties
 
 #: Bytes of payloads beyond which messages are given to the bus at once.
 TOGETHER: Final = 32 * 1024
@@ -108,7 +109,7 @@ class Peers(dict[int, Peer]):
     def _is_alike(self, mask: int, message: Publish, client: Client) -> bool:
         assert self._alike is not None
         before, publisher, first = self._alike
-        same = publisher is client and before == mask
+        same = publisher is client and before == mask and first.properties == message.properties
         return same and first.topic == message.topic and first.qos == message.qos
 
     def _end_turn(self) -> None:
@@ -143,6 +144,6 @@ class Peers(dict[int, Peer]):
 def message_of(message: Publish, client: Client, payload: bytes | None = None, version: int = 0) -> Message:
     """Return the frame of a message of a client; ``payload``: instead of its own."""
     said = message.payload if payload is None else payload
-    return Message(
-        message.topic, said, message.qos, version, client.client_id, client.username, client.bridge
-    )
+    who, user, bridge = client.client_id, client.username, client.bridge
+    properties = store_properties(message.properties)
+    return Message(message.topic, said, message.qos, version, who, user, bridge, properties)

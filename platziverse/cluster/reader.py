@@ -4,6 +4,9 @@ from struct import Struct as Layout
 from struct import error as StructError
 from typing import Any, Final
 
+from platziverse.mqtt.errors import MQTTError
+from platziverse.mqtt.properties import restored, store_properties
+
 _LENGTH: Final = Layout(">H")
 
 
@@ -59,6 +62,21 @@ class Reader:
             raise ValueError("it is too short")
         self._at += size
         return found
+
+    def properties(self) -> bytes:
+        """Return the next bytes that are Properties of a message, as ``store_properties`` writes them."""
+        begins, size, shift = self._at, 0, 0
+        while (byte := self.rest(1)[0]) > 127 and shift < 21:
+            size, shift = size | (byte & 127) << shift, shift + 7
+        self.rest(size | byte << shift)
+        data = self._data[begins : self._at]
+        try:
+            known = len(data) > 1 and store_properties(restored(data)) == data
+        except MQTTError as error:
+            raise ValueError(str(error)) from None
+        if not known:
+            raise ValueError("Properties that are none")
+        return data
 
     @property
     def left(self) -> int:

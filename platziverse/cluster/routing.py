@@ -23,6 +23,7 @@ from platziverse.cluster.peers import Peer, Peers, message_of
 from platziverse.cluster.retaining import Retaining
 from platziverse.mqtt.memo import Memo
 from platziverse.mqtt.packets import Publish
+from platziverse.mqtt.properties import restored
 
 #: Publishers of other daemons that are remembered.
 PUBLISHERS: Final = 16_384
@@ -189,7 +190,8 @@ class Routing:
 
     def _deliver(self, frame: Message, client: Client, ready: int) -> Answer:
         broker = self._broker
-        message = Publish(frame.topic, frame.payload, frame.qos, frame.retain)
+        properties = restored(frame.properties)
+        message = Publish(frame.topic, frame.payload, frame.qos, frame.retain, properties=properties)
         receivers = self._ours(frame.topic)
         if frame.qos:
             receivers = self.heirs.of_message(receivers, ready)
@@ -215,7 +217,7 @@ class Routing:
         return self._cross(frame, row, self._ours(frame.topic))
 
     def _cross(self, frame: Owed, row: Place, receivers: "Match[Session]") -> Answer:
-        message = Publish(frame.topic, frame.payload, frame.qos)
+        message = Publish(frame.topic, frame.payload, frame.qos, properties=restored(frame.properties))
         receivers, rows = self.heirs.of_row(row, receivers)
         answer = self._broker.router.route_owed(message, receivers, SERVER, (), rows)
         if answer is None and frame.qos == 2:
@@ -234,7 +236,8 @@ class Routing:
     def came_again(self, frame: Kept) -> None:
         """Keep a Retained Message that we may have missed."""
         message = frame.message
-        kept = Publish(message.topic, message.payload, message.qos, True)
+        properties = restored(message.properties)
+        kept = Publish(message.topic, message.payload, message.qos, True, properties=properties)
         self._retaining.came(kept, self._publisher(message), message.version, live=False)
 
     def _publisher(self, frame: Message) -> Client:

@@ -70,6 +70,10 @@ _OWNED: Final = (
 )
 _DAEMONS: Final = f"""SELECT instance::text, id, coalesce(name, ''), coalesce(bus, '') FROM mqtt_daemons
     WHERE "seenAt" > now() - interval '{DEAD} s' AND heir IS NULL AND "leftAt" IS NULL ORDER BY id"""
+# What is marked for all agents was new when it came: only such a mark says for how long it has waited.
+_LATE: Final = """SELECT count(DISTINCT bucket),
+        to_char(min(bucket) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI"Z"')
+    FROM metrics_marks WHERE bucket < now() - interval '30 min' AND "agentId" IS NULL"""
 _READERS: Final = """SELECT CASE acl.grantee WHEN 0 THEN 'everyone' ELSE acl.grantee::regrole::text END
     FROM pg_class, aclexplode(relacl) acl WHERE pg_class.oid = to_regclass('mqtt_users')
     AND acl.privilege_type = 'SELECT' AND acl.grantee NOT IN (relowner, current_user::regrole) ORDER BY 1"""
@@ -131,6 +135,7 @@ def _tables(cursor: Any, config: Config) -> Iterator[Finding]:
     if version == known and not made_again:
         yield from _rights(cursor, wanted)
         yield _objects(cursor, [step.sql for step in steps])
+        yield from _roll_ups(cursor)
         yield _daemons(cursor, config)
 
 
@@ -163,6 +168,20 @@ def _objects(cursor: Any, steps: list[str]) -> Finding:
     if not found:
         return Finding(name, OK, "as this platziverse makes them")
     return Finding(name, ERROR, "; ".join(found))
+
+
+def _roll_ups(cursor: Any) -> Iterator[Finding]:
+    """Say how many buckets wait for the job that makes roll-ups, if we may know."""
+    if _rows(cursor, _MAY_NOT, ["metrics_marks"], ["SELECT"]):
+        return
+    ((waiting, oldest),) = _rows(cursor, _LATE)
+    if not waiting:
+        yield Finding("roll-ups", OK, "none is late")
+        return
+    text = (
+        f"{waiting} buckets of 5 minutes are late, the oldest of {oldest}; a daemon makes them while it has"
+    )
+    yield Finding("roll-ups", WARNING, f"{text} time, 'platziverse roll-up' at once")
 
 
 def _rights(cursor: Any, wanted: dict[str, tuple[str, ...]]) -> Iterator[Finding]:

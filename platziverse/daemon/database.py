@@ -95,10 +95,8 @@ class Database:
         self.instance = Instance(config.state_dir)
         self._embedded = None if config.database else embedded(config, reactor)
         self._prepares, self._met = DeferredLock(), LimitsMet(reactor.seconds)
-        self.store, most = self._report_connections(), config.ingest.batch
-        self.writer = BatchWriter(
-            self.store, reactor, KINDS, max_entries=most, met=self._met, observe=observe
-        )
+        self.store = self._report_connections()
+        self.writer = self._make_writer(observe)
         self.sessions = self._session_store() if config.sessions.durable else None
         # Whoever looks at a chart waits for no export, and whoever logs in for neither.
         self.reader, self.exports = Reader(reactor, Unavailable), Reader(reactor, Unavailable, 1)
@@ -113,8 +111,14 @@ class Database:
         self.inherit: Callable[[int, Deferred[Sequence[int]]], object] = lambda daemon, taken: None
         #: Called when others have taken over our Sessions and Wills; what was not committed never will be.
         self.fenced: Callable[[], object] = lambda: None
+        #: Called when the tables were looked at once more: what only we remember may not be in them any more.
+        self.prepared_again: Callable[[], object] = lambda: None
         self._was_prepared = self.leaves = False
         self._maintenance: Maintenance | None = None
+
+    def _make_writer(self, observe: Callable[[int, float], None]) -> BatchWriter:
+        most, met = self._config.ingest.batch, self._met
+        return BatchWriter(self.store, self._reactor, KINDS, max_entries=most, met=met, observe=observe)
 
     def _make_lease(self, asked: Callable[[str, str], None]) -> Lease:
         def cloned(host: str) -> None:
@@ -214,6 +218,8 @@ class Database:
                 left = yield reset_presence(dsn, self._reactor, self.instance.id)
                 if left:
                     log.info("{count} agents were still marked connected; corrected", count=len(left))
+            else:
+                self.prepared_again()
         except psycopg2.OperationalError as error:
             reason = one_line(error)
             if not self._was_prepared and HOPELESS.search(reason):

@@ -35,6 +35,8 @@ PRIORITIES: Final = {"debug": 7, "info": 6, "warn": 4, "error": 3, "critical": 2
 _LEVEL_COLOURS: Final = {"debug": "2", "warn": "33", "error": "31", "critical": "1;31"}
 _ROOM_COLOURS: Final = ("36", "32", "34", "35", "96", "92", "94", "95")
 
+#: Takes away what stands in the last line of a terminal.
+CLEAR: Final = b"\r\x1b[K"
 #: A file that twistd was told to log to is rotated at this size, and so many old ones are kept.
 ROTATE: Final = 10_000_000
 KEPT: Final = 10
@@ -80,6 +82,7 @@ class LineLog:
     :param levels: see ``use``.
     :param journal: systemd's journal reads it: a priority in front of every line, and no time in texts.
     :param worker: number of this daemon among those of the machine, which every line tells; 0: it is alone.
+    :param colours: it is a terminal that has them.
     :ivar lost: events that could not be written since the last that could.
     """
 
@@ -97,6 +100,7 @@ class LineLog:
         self._json = form == "json"
         self._journal = journal
         self._colours = colours and not journal
+        self._shown = False
         self.use(levels)
 
     def use(self, levels: Mapping[str, LogLevel]) -> None:
@@ -141,12 +145,21 @@ class LineLog:
         if self.lost:
             told = self._lines(_of_ours(f"{self.lost} events before this could not be written"))
             lines = f"{told[0]}\n".encode() + lines
+        if self._shown:
+            lines, self._shown = CLEAR + lines, False
         try:
             self.sink.write(lines)
         except (OSError, ValueError):  # the disk is full, the terminal has gone, the file is closed
             self.lost += 1
         else:
             self.lost = 0
+
+    def show(self, text: str) -> None:
+        """Show a line below the log until the next one, in a terminal alone; an empty one takes it away."""
+        if self._colours and not self._json and (text or self._shown):
+            self._shown = bool(text)
+            with suppress(OSError, ValueError):
+                self.sink.write(CLEAR + escaped(text).encode("utf-8", "backslashreplace"))
 
     def _is_of_a_client(self, event: LogEvent) -> bool:
         """Return whether the event is about a client that has a level, and reaches it."""

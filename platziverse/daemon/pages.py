@@ -15,6 +15,7 @@ from platziverse.config import Config
 from platziverse.daemon.database import Database
 from platziverse.daemon.feed import Feed
 from platziverse.daemon.hands import Hands
+from platziverse.daemon.replays import Replays
 from platziverse.daemon.sockets import sibling_socket
 from platziverse.door.arrivals import Arrivals
 from platziverse.door.crowd import Crowd
@@ -28,6 +29,7 @@ from platziverse.web.exports import Exports
 from platziverse.web.files import PageFiles
 from platziverse.web.metrics import BusCollector, DaemonCollector, MetricsPage, Observations
 from platziverse.web.overview import Overview
+from platziverse.web.rejections import Rejections
 from platziverse.web.siblings import Siblings, UnixFetch
 from platziverse.web.totals import TotalsPage
 from platziverse.web.traces import Traces
@@ -67,7 +69,7 @@ class Pages:
         self._config, self._reactor, self._database = config, reactor, database
         self._broker, self._shared, self._recorder = broker, shared, recorder
         self._observations, self._cluster, self._hands = observations, cluster, hands
-        self._siblings, self._tables = self._workers(), tables
+        self._siblings, self._tables, self._rules = self._workers(), tables, rules
         self.turns = Turns(reactor)
         self.overview = self._overview()
         self.broker = BrokerPage(self.overview.page, self._siblings)
@@ -124,7 +126,11 @@ class Pages:
         more = {"broker": self.broker.answer, "events": self.events.answer, "export": exports.answer}
         clients = Clients(database.reader, self._broker.sessions, self._hands, self._siblings)
         actions = {("clients", "trace"): Action(self.traces.answer, METHODS)}
-        return Api(database.reader, database.clock, clients, more, actions)
+        replays = Replays(
+            self._reactor, self._config.agents, lambda: self._rules.rules, lambda: database.reader.dsn
+        )
+        rejections = Rejections(database.reader, replays)
+        return Api(database.reader, database.clock, clients, rejections, more, actions)
 
     def _traces(self) -> Traces:
         clock, now, web = self._reactor, self._database.clock, self._config.web

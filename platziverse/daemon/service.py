@@ -32,6 +32,7 @@ from platziverse.daemon.process import (
 )
 from platziverse.daemon.reload import Reload
 from platziverse.daemon.sockets import operator_socket
+from platziverse.daemon.starting import StartLine
 from platziverse.daemon.supervisor import Supervisor
 from platziverse.daemon.wiring import Parts
 from platziverse.daemon.workers import Workers
@@ -106,6 +107,7 @@ class Daemon(Service):
         use = self._use_levels, parts.use_rules, parts.look_for_gone
         self._reload = Reload(config, reread, parts.authority, parts.front, *use)
         self._log: LineLog | None = None
+        self._start_line = StartLine(reactor, lambda: self._log, parts.trouble)
         self._drains = False
         # Fires when the start is over, well or not.
         self._started: Deferred[Any] = succeed(None)
@@ -179,6 +181,7 @@ class Daemon(Service):
         say_rules(len(parts.rules.rules.rules))
         self._supervisor.ready()
         self._reactor.callLater(PATIENCE, self._background.started)
+        self._start_line.start()
         started = parts.database.start().addCallback(lambda _: parts.join())
         self._started = started.addCallback(self._load).addErrback(self._unusable)
 
@@ -186,6 +189,7 @@ class Daemon(Service):
         return self._parts.load().addCallback(self._ready)
 
     def _ready(self, _: object) -> None:
+        self._start_line.stop()
         self._background.started()
         if self.config.workers.number > 1:
             return  # the first one says it for all
@@ -212,6 +216,7 @@ class Daemon(Service):
             self._log.reopen()
 
     def _unusable(self, failure: Failure) -> None:
+        self._start_line.stop()
         if failure.check(Stopped, CancelledError):
             return
         if not failure.check(Unusable):
@@ -269,6 +274,7 @@ class Daemon(Service):
 
     def _stop_timers(self) -> None:
         parts = self._parts
+        self._start_line.stop()
         parts.sys_topics.stop()
         parts.pages.stop()
         parts.front.stop()

@@ -93,7 +93,9 @@ class Parts:
     def _recorder(self) -> Recorder:
         database, may_speak = self.database, cast(Any, self.authority.may_speak_for)
         limits, warn = self._config.agents, self.complaints.warn
-        return Recorder(database.writer, self._publish, database.clock, limits, may_speak, warn)
+        recorder = Recorder(database.writer, self._publish, database.clock, limits, may_speak, warn)
+        database.prepared_again = recorder.describe_again
+        return recorder
 
     def _tables(self) -> Tables:
         room, deadline = self.limits.handler_room, self.limits.handler_deadline
@@ -196,7 +198,7 @@ class Parts:
         site = make_site(
             self._reactor,
             config.web,
-            self._trouble,
+            self.trouble,
             self.pages.resources,
             WebSocketResource(mqtt),
             home=self.pages.home,
@@ -210,7 +212,7 @@ class Parts:
         self.shared.counted.append(lambda: site.unread.total)
         return Front(mqtt, site, config.tls, self.arrivals)
 
-    def _trouble(self) -> str:
+    def trouble(self) -> str:
         """Return why what is sent now is not stored now, in one line; empty when it is."""
         return self.database.trouble or str(self.broker.loading or "")
 

@@ -35,6 +35,10 @@ from platziverse.postgres.literals import Column, array, nullable_text_array, te
 _HIGHEST: Final = (1 << 63) - 1
 RETAIN: Final = 4
 PUBREC: Final = 8
+#: Before the payload stand the Properties of MQTT 5. ADR 0181.
+PROPERTIES: Final = 16
+#: In ``expiry`` of what has changed in a Session: nothing.
+UNCHANGED: Final = -(2**62)
 #: Values of ``absence``.
 AS_IT_IS, HERE, AWAY = range(3)
 
@@ -47,6 +51,7 @@ class _State:
     absence: int = AS_IT_IS
     login: bool = False
     username: str | None = None
+    expiry: int = UNCHANGED
 
 
 class SessionColumns:
@@ -130,11 +135,15 @@ class SessionColumns:
         """Add the client of a Session, that is back."""
         state = self._state(record.session)
         state.absence, state.login, state.username = HERE, True, record.username
+        if record.expiry is not None:
+            state.expiry = record.expiry
 
     def add_absent(self, record: Absent) -> None:
         """Add the client of a Session, that has gone."""
         state = self._state(record.session)
         state.absence, state.head = AWAY, record.head
+        if record.expiry is not None:
+            state.expiry = record.expiry
 
     def add_freed(self, record: Freed) -> None:
         """Add a Session that is nobody's any more."""
@@ -214,13 +223,13 @@ class SessionColumns:
         """Return the messages and, for each receiver, a row with the number of its message from 1 on."""
         messages = self.messages
         rows = [
-            (session, position, qos | RETAIN if message.retain else qos, n)
+            (session, position, qos | _flags(message.retain, message.properties), n)
             for n, message in enumerate(messages, 1)
             for session, (position, qos) in message.rows.items()
         ]
         session, seq, flags, reference = zip(*rows, strict=True)
         return {
-            **_packed("", [message.payload for message in messages]),
+            **_packed("", [message.properties + message.payload for message in messages]),
             "id": (array, [message.number for message in messages]),
             "topic": (text_array, [message.topic for message in messages]),
             "published": (array, [message.published for message in messages]),
@@ -288,6 +297,7 @@ class SessionColumns:
             "s_absence": (array, [state.absence for state in states]),
             "s_login": (array, [state.login for state in states]),
             "s_username": (nullable_text_array, [state.username for state in states]),
+            "s_expiry": (array, [state.expiry for state in states]),
         }
 
     def of_freed(self) -> dict[str, Column]:
@@ -333,9 +343,9 @@ class SessionColumns:
         kept = [record for record in self.retained.values() if isinstance(record, Kept)]
         cleared = [record for record in self.retained.values() if isinstance(record, Cleared)]
         return {
-            **_packed("k_", [record.payload for record in kept]),
+            **_packed("k_", [record.properties + record.payload for record in kept]),
             "k_topic": (text_array, [record.topic for record in kept]),
-            "k_flags": (array, [record.qos for record in kept]),
+            "k_flags": (array, [record.qos | _flags(False, record.properties) for record in kept]),
             "k_client": (text_array, [record.client_id for record in kept]),
             "k_username": (nullable_text_array, [record.username for record in kept]),
             "k_version": (array, [min(record.version, _HIGHEST) for record in kept]),
@@ -348,16 +358,20 @@ class SessionColumns:
         left = [record for record in self.wills.values() if record is not None]
         over = [(client, connection) for client, all_ in self.over.items() for connection in all_]
         return {
-            **_packed("w_", [record.payload for record in left]),
+            **_packed("w_", [record.properties + record.payload for record in left]),
             "w_client": (text_array, [record.client_id for record in left]),
             "w_username": (nullable_text_array, [record.username for record in left]),
             "w_connection": (array, [record.connection for record in left]),
             "w_topic": (text_array, [record.topic for record in left]),
-            "w_flags": (array, [record.qos | RETAIN if record.retain else record.qos for record in left]),
+            "w_flags": (array, [one.qos | _flags(one.retain, one.properties) for one in left]),
             "x_client": (text_array, [client for client, record in self.wills.items() if record is None]),
             "y_client": (text_array, [client for client, _ in over]),
             "y_connection": (array, [connection for _, connection in over]),
         }
+
+
+def _flags(retain: bool, properties: bytes) -> int:
+    return (RETAIN if retain else 0) | (PROPERTIES if properties else 0)
 
 
 def _packed(prefix: str, payloads: Sequence[bytes]) -> dict[str, Column]:

@@ -72,6 +72,11 @@ class _Kept:
     subscriptions: dict[str, int] = field(factory=dict)
     owed: set[str] = field(factory=set)
 
+    def expires(self, expiry: int | None) -> None:
+        """Note for how long it is kept, if that has changed."""
+        if expiry is not None:
+            self.begun = evolve(self.begun, expiry=expiry)
+
 
 class MemorySessionStore:
     """A MemorySessionStore keeps records in memory, by the rules of a ``SessionStore``.
@@ -253,11 +258,7 @@ class MemorySessionStore:
         )
 
     def _retained_after(self, after: str) -> list[StoredRetained]:
-        return [
-            StoredRetained(kept.topic, kept.payload, kept.qos, kept.client_id, kept.username, kept.version)
-            for topic, kept in sorted(self._retained.items())
-            if topic > after
-        ]
+        return [kept for topic, kept in sorted(self._retained.items()) if topic > after]
 
     # -- what is committed -----------------------------------------------------------------------
 
@@ -278,13 +279,11 @@ class MemorySessionStore:
             self.identifiers[record.delivery.client_id, record.delivery.packet_id] = record.delivery.digest
         if record.number:
             self.messages.add(record.number)
+        before, behind = (record.topic, record.payload), (record.number, record.properties)
         for session, (position, qos) in record.rows.items():
             if session < 0 or session in self._sessions:
-                self._queues[session].put(
-                    StoredMessage(
-                        position, record.topic, record.payload, qos, record.retain, False, record.number
-                    )
-                )
+                stored = StoredMessage(position, *before, qos, record.retain, False, *behind)
+                self._queues[session].put(stored)
         for link, position in record.crossed:
             self._queues[link].delete(position)
 
@@ -295,7 +294,7 @@ class MemorySessionStore:
     def _received(self, record: Received) -> None:
         message = self._queues[record.session].messages.get(record.position)
         if message is not None:
-            received = evolve(message, topic="", payload=b"", received=True)
+            received = evolve(message, topic="", payload=b"", received=True, properties=b"")
             self._queues[record.session].put(received)
 
     def _trimmed(self, record: Trimmed) -> None:
@@ -317,11 +316,13 @@ class MemorySessionStore:
         if record.session in self._sessions:
             kept = self._sessions[record.session]
             kept.username, kept.absent_since = record.username, None
+            kept.expires(record.expiry)
 
     def _absent(self, record: Absent) -> None:
         if record.session in self._sessions:
             kept = self._sessions[record.session]
             kept.absent_since, kept.head = self._now(), record.head
+            kept.expires(record.expiry)
 
     def _freed(self, record: Freed) -> None:
         self._absent(Absent(record.session, record.head))

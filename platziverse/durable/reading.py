@@ -18,9 +18,10 @@ from platziverse.broker.records import (
     WillLeft,
     ends_of,
 )
-from platziverse.durable.columns import PUBREC, RETAIN
+from platziverse.durable.columns import PROPERTIES, PUBREC, RETAIN
 from platziverse.ingest.errors import StoreStopped
 from platziverse.ingest.recovery import Backoff
+from platziverse.mqtt.properties import without_properties
 from platziverse.postgres.reader import Reader
 
 log = Logger("platziverse.store")
@@ -35,7 +36,9 @@ PART_BYTES: Final = 1 << 20
 TOGETHER: Final = 12
 _HIGHEST: Final = (1 << 63) - 1
 _QOS: Final = 3
-_OURS: Final = _QOS | RETAIN | PUBREC
+_OURS: Final = _QOS | RETAIN | PUBREC | PROPERTIES
+#: Of a Subscription: QoS, No Local and Retain As Published, as one hexadecimal digit.
+_OPTIONS: Final = 15
 #: Of the protocol, as Sessions have it.
 _VERSION: Final = 4
 
@@ -79,7 +82,7 @@ _SESSION: Final = f"""SELECT id, "clientId", username, expiry, extract(epoch FRO
     version
 FROM ({{page}}) AS page
 LEFT JOIN LATERAL (
-    SELECT string_agg((options & {_QOS}) || filter, '{_BETWEEN}') AS filters,
+    SELECT string_agg(to_hex(options & {_OPTIONS}) || filter, '{_BETWEEN}') AS filters,
         string_agg(filter, '{_BETWEEN}') FILTER (WHERE replay) AS owed
     FROM mqtt_subscriptions WHERE session = page.id) AS subscriptions ON true ORDER BY page.id"""
 _SESSIONS: Final = _SESSION.format(
@@ -124,6 +127,12 @@ _Steps = Generator["Deferred[Any]", Any, Any]
 
 class Unread(Exception):
     """A question was not answered; the text says why in one line."""
+
+
+def _taken_apart(payload: Any, flags: int) -> tuple[bytes, bytes]:
+    """Return the payload of a row, and the Properties that stand before it."""
+    data = bytes(payload)
+    return without_properties(data) if flags & PROPERTIES else (data, b"")
 
 
 def _pairs(texts: Iterable[str]) -> Iterator[tuple[int, int]]:
@@ -238,8 +247,9 @@ class SessionReader:
         """Return the Retained Messages whose Topic Name is behind ``after``, in order of the code points."""
         rows = yield self._ask(_RETAINED, after, limit)
         return [
-            StoredRetained(topic, bytes(payload), flags & _QOS, client_id, username, version)
+            StoredRetained(topic, content, flags & _QOS, client_id, username, version, properties)
             for topic, payload, flags, client_id, username, version in rows
+            for content, properties in (_taken_apart(payload, flags),)
         ]
 
     @inlineCallbacks
@@ -260,10 +270,10 @@ class SessionReader:
         daemon = self._daemon()
         rows = yield self._ask(_WILLS, [-daemon] if inherited else [daemon, -daemon])
         wills: list[StoredWill] = [
-            WillLeft(
-                client_id, username, connection, topic, bytes(payload), flags & _QOS, bool(flags & RETAIN)
-            )
+            WillLeft(client_id, username, connection, topic, content, flags & _QOS, retain, properties)
             for client_id, username, connection, topic, payload, flags in rows
+            for content, properties in (_taken_apart(payload, flags),)
+            for retain in (bool(flags & RETAIN),)
         ]
         return wills
 
@@ -307,9 +317,10 @@ class SessionReader:
             self._skip("a message that waits for Session {session} is missing; its row is deleted", session)
             self._lost(session, position)
             return None
-        content = b"" if payload is None else bytes(payload)
+        content, properties = (b"", b"") if payload is None else _taken_apart(payload, flags)
+        retain = bool(flags & RETAIN)
         return StoredMessage(
-            position, topic or "", content, flags & _QOS, bool(flags & RETAIN), received, number
+            position, topic or "", content, flags & _QOS, retain, received, number, properties
         )
 
     def _session(self, queue: Sequence[int], session: int, *row: Any) -> StoredSession | None:
@@ -324,7 +335,7 @@ class SessionReader:
             username,
             expiry,
             absent,
-            {item[1:]: int(item[0]) for item in filters.split(_BETWEEN)} if filters else {},
+            {item[1:]: int(item[0], 16) for item in filters.split(_BETWEEN)} if filters else {},
             first,
             max(head, last),
             messages,

@@ -7,7 +7,7 @@ with a lower number of the batch. Without it nothing else happens. No part sees 
 from operator import attrgetter
 from typing import Final
 
-from platziverse.durable.columns import AWAY, HERE, PUBREC, SessionColumns
+from platziverse.durable.columns import AWAY, HERE, PUBREC, UNCHANGED, SessionColumns
 from platziverse.ingest.kinds import Part, always
 
 #: Rows of an ended Session, and of all that end in one batch, that go with it; maintenance deletes the rest.
@@ -115,9 +115,11 @@ _NUMBERS: Final = """(SELECT array_agg(coalesce(begun.id, 0) ORDER BY n)
 _STATES: Final = f"""states AS (
     UPDATE mqtt_sessions SET head = greatest(mqtt_sessions.head, state.head),
         "absentSince" = CASE absence WHEN {HERE} THEN NULL WHEN {AWAY} THEN now() ELSE "absentSince" END,
-        username = CASE WHEN login THEN state.username ELSE mqtt_sessions.username END
+        username = CASE WHEN login THEN state.username ELSE mqtt_sessions.username END,
+        expiry = CASE state.expiry WHEN {UNCHANGED} THEN mqtt_sessions.expiry ELSE state.expiry END
     FROM unnest(%(s_session)s::integer[], %(s_head)s::bigint[], %(s_absence)s::integer[],
-        %(s_login)s::boolean[], %(s_username)s::text[]) AS state (session, head, absence, login, username)
+        %(s_login)s::boolean[], %(s_username)s::text[], %(s_expiry)s::bigint[])
+        AS state (session, head, absence, login, username, expiry)
     WHERE id = session AND daemon = %(daemon)s AND {_IF})"""
 
 # From one daemon to another: in between the number of its owner is negative. ADR 0153.

@@ -1,12 +1,14 @@
 """Errors: the ones that a store raises on its own account."""
 
+from platziverse.errors import ComesAgain, NotStorable
 
-class StoreStopped(Exception):
+
+class StoreStopped(ComesAgain):
     """The store was stopped before an entry was committed, so its message must not be acknowledged."""
 
     def __init__(self) -> None:
         super().__init__("the daemon is stopping, and this was not committed")
 
 
-class EntryRefused(Exception):
+class EntryRefused(NotStorable):
     """The database takes other entries, but not this one, for the data that is in it."""

@@ -24,6 +24,7 @@ from platziverse.mqtt.packets import (
     Unsuback,
     Unsubscribe,
 )
+from platziverse.mqtt.properties import weigh
 from platziverse.mqtt.topics import CACHED_TOPIC_LENGTH
 
 #: Answers that never change.
@@ -70,12 +71,12 @@ def _text(text: str | bytes) -> bytes:
 
 
 #: Topic Name → its bytes behind their length.
-_TOPICS: Final = Memo(_text)
+TOPICS: Final = Memo(_text)
 
 
 def encode_at_qos0(message: Publish) -> bytes:
     """Return the PUBLISH at QoS 0, without RETAIN and DUP, in whole."""
-    topic = _TOPICS[message.topic]
+    topic = TOPICS[message.topic]
     payload = message.payload
     size = len(topic) + len(payload)
     if size < 128:
@@ -89,17 +90,23 @@ class EncodedPublish:
     What differs between them, that is QoS, DUP and Packet Identifier, is added for each.
 
     :param retain: whether RETAIN is set in every copy.
-    :ivar size: bytes of Topic Name and payload, for the limits of queues; a Topic Name that is not remembered
-        counts as often as it is kept here, as text and as bytes.
+    :ivar message: the Application Message.
+    :ivar first: the first byte of the packet at QoS 0.
+    :ivar size: bytes of Topic Name, payload and Properties, for the limits of queues; a Topic Name that is
+        not remembered counts as often as it is kept here, as text and as bytes.
     """
 
-    __slots__ = ("_first", "_head", "_message", "size")
+    __slots__ = ("_head", "first", "five", "message", "size")
 
     def __init__(self, message: Publish, retain: bool = False) -> None:
-        topic = _TOPICS[message.topic]
-        self._message = message
-        self._first = 0x31 if retain else 0x30
+        topic = TOPICS[message.topic]
+        self.message = message
+        self.first = 0x31 if retain else 0x30
+        #: Of MQTT 5, once a client of that version gets it; see :class:`Encoding5`.
+        self.five: tuple[bytes, bytes] | None = None
         self.size = size = len(topic) + len(message.payload)
+        if message.properties is not None:
+            self.size += weigh(message.properties)
         # Behind the first byte and before the Packet Identifier, of two bytes.
         if size < 126:
             self._head = LENGTHS[size + 2] + topic
@@ -111,32 +118,32 @@ class EncodedPublish:
     @property
     def qos0(self) -> bytes:
         """The bytes of the packet at QoS 0."""
-        data = encode_at_qos0(self._message)
-        return data if self._first == 0x30 else b"\x31" + data[1:]
+        data = encode_at_qos0(self.message)
+        return data if self.first == 0x30 else b"\x31" + data[1:]
 
     @property
     def topic(self) -> str:
         """The Topic Name of the message."""
-        return self._message.topic
+        return self.message.topic
 
     @property
     def payload(self) -> bytes:
         """The payload of the message."""
-        return self._message.payload
+        return self.message.payload
 
     @property
     def retain(self) -> bool:
         """Return whether RETAIN is set in every copy."""
-        return self._first == 0x31
+        return self.first == 0x31
 
     def head(self, qos: int, packet_id: int, dup: bool = False) -> bytes:
         """Return the bytes of the packet at QoS 1 or 2 up to its payload."""
-        return _FIRST[self._first | qos << 1 | dup << 3] + self._head + _UINT16(packet_id)
+        return _FIRST[self.first | qos << 1 | dup << 3] + self._head + _UINT16(packet_id)
 
     def with_id(self, qos: int, packet_id: int, dup: bool = False) -> bytes:
         """Return the bytes of the packet at QoS 1 or 2."""
-        first = self._first | qos << 1 | dup << 3
-        return _FIRST[first] + self._head + _UINT16(packet_id) + self._message.payload
+        first = self.first | qos << 1 | dup << 3
+        return _FIRST[first] + self._head + _UINT16(packet_id) + self.message.payload
 
 
 def _packet(first: int, body: bytes) -> bytes:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Final, TypeAlias
 
+from platziverse.mqtt.decoding5 import MQTT_5
+from platziverse.mqtt.decoding5 import decode_connect as decode_connect5
 from platziverse.mqtt.errors import ConnectRefused, MalformedPacket
 from platziverse.mqtt.packets import (
     Connack,
@@ -54,6 +56,8 @@ def decode_connect(flags: int, data: bytes, max_levels: int) -> Connect:
     """
     _flags_are(0, flags)
     version, bridge = 4, False
+    if data.startswith(MQTT_5):
+        return decode_connect5(flags, data, max_levels)
     if data.startswith(_MQTT_3_1_1) and len(data) >= _BEGINNING.size:  # the usual one, in one call: ADR 0122
         _, connect_flags, keep_alive = _BEGINNING.unpack_from(data)
         body = Body(data, _BEGINNING.size)
@@ -97,7 +101,9 @@ def _other_version(name: bytes, level: int, body: Body) -> ConnectRefused:
         client_id = body.text()
     except MalformedPacket:
         pass
-    reason = f"Protocol Level {level} of {name!r}, client {client_id[:100]!r}; set the client to MQTT 3.1.1"
+    reason = (
+        f"Protocol Level {level} of {name!r}, client {client_id[:100]!r}; set the client to MQTT 5 or 3.1.1"
+    )
     return ConnectRefused(ConnectReturnCode.UNACCEPTABLE_PROTOCOL_VERSION, reason, "MQTT-3.1.2-2")
 
 

@@ -64,7 +64,7 @@ def decode_publish_properties(body: Body) -> PublishProperties:
 def _code(code: int, kind: type) -> int:
     if code not in REASON_CODES[kind]:
         name = kind.__name__.upper()
-        raise ProtocolViolation(f"Reason Code {code:#04x} in {name}", "MQTT5-2.4")
+        raise ProtocolViolation(f"Reason Code {code:#04x} in {name}", "2.4")
     return code
 
 

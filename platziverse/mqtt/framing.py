@@ -3,6 +3,7 @@
 from typing import Final
 
 from platziverse.mqtt.errors import MalformedPacket
+from platziverse.mqtt.reasoncodes import ReasonCode
 
 #: Remaining Lengths of one byte.
 LENGTHS: Final = tuple(bytes((length,)) for length in range(128))
@@ -90,7 +91,8 @@ class Framing:
 
     def _too_long(self, length: int) -> MalformedPacket:
         allowed = f"{self._limit} are allowed ({self._setting})"
-        return MalformedPacket(f"a packet of {length} bytes; {allowed}", "4.8")
+        reason = f"a packet of {length} bytes; {allowed}"
+        return MalformedPacket(reason, "4.8", ReasonCode.PACKET_TOO_LARGE)
 
     def _collect(self, stop: int) -> None:
         """Set the beginning of a packet aside until all of it, up to ``stop``, has come."""

@@ -63,6 +63,7 @@ class PublishProperties(Struct, gc=False, frozen=True):
     :ivar message_expiry_interval: seconds from its arrival on.
     :ivar topic_alias: of one connection; never with a message that is kept.
     :ivar subscription_identifiers: of the receiver.
+    :ivar expires: seconds since the epoch, when the message is over; set when it comes, never sent.
     """
 
     payload_format_indicator: int | None = None
@@ -73,6 +74,7 @@ class PublishProperties(Struct, gc=False, frozen=True):
     subscription_identifiers: tuple[int, ...] = ()
     topic_alias: int | None = None
     user_properties: UserProperties = ()
+    expires: float | None = None
 
 
 class Properties(Struct, gc=False, frozen=True):

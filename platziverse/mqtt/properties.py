@@ -3,10 +3,14 @@
 from collections.abc import Callable
 from enum import Enum
 from struct import Struct
+from sys import getsizeof
 from typing import Any, Final, NamedTuple
+
+from msgspec.structs import replace
 
 from platziverse.mqtt.errors import MalformedPacket, ProtocolViolation
 from platziverse.mqtt.framing import encode_length
+from platziverse.mqtt.packets import Publish, PublishProperties
 from platziverse.mqtt.readers import Body
 from platziverse.mqtt.reasoncodes import ReasonCode
 from platziverse.mqtt.topics import check_topic_name
@@ -14,6 +18,10 @@ from platziverse.mqtt.topics import check_topic_name
 #: User Properties of one packet; reading more would hold everybody up.
 MAX_USER_PROPERTIES: Final = 1000
 
+#: Bytes of memory that the Properties of a message take, and each User Property.
+_OWN: Final = 120
+_PAIR: Final = 64
+_NONE: Final = PublishProperties()
 _UINT16: Final = Struct(">H").pack
 _UINT32: Final = Struct(">I").pack
 
@@ -58,7 +66,7 @@ def _row(identifier: int, name: str, kind: Kind, packets: str, **bounds: Any) ->
     return Property(identifier, name, kind, frozenset(packets.split()), **bounds)
 
 
-#: Every Property. [MQTT5-3.1.2-28] [MQTT5-3.1.2-29]
+#: Every Property.
 PROPERTIES: Final = (
     _row(0x01, "payload_format_indicator", Kind.BYTE, "PUBLISH WILL", most=1),
     _row(0x02, "message_expiry_interval", Kind.FOUR_BYTES, "PUBLISH WILL"),
@@ -137,16 +145,16 @@ def decode_properties(body: Body, packet: str) -> dict[str, Any]:
         identifier = part.variable_number()
         row = allowed.get(identifier)
         if row is None:
-            raise MalformedPacket(f"property {identifier:#04x} in {packet}", "MQTT5-2.2.2-2")
+            raise MalformedPacket(f"property {identifier:#04x} in {packet}", "2.2.2.2")
         value = _READ[row.kind](part)
         if row.repeatable:
             _add(found.setdefault(row.name, []), value, row)
         elif row.name in found:
-            raise ProtocolViolation(f"property {identifier:#04x} twice in {packet}", "MQTT5-2.2.2-2")
+            raise ProtocolViolation(f"property {identifier:#04x} twice in {packet}", "2.2.2.2")
         else:
             found[row.name] = value
         if not isinstance(value, (str, bytes, tuple)) and not row.least <= value <= row.most:
-            raise ProtocolViolation(f"{row.name} is {value}", "MQTT5-2.2.2-2")
+            raise ProtocolViolation(f"{row.name} is {value}", "2.2.2.2")
     return {name: tuple(value) if type(value) is list else value for name, value in found.items()}
 
 
@@ -154,7 +162,7 @@ def _add(values: list[Any], value: Any, row: Property) -> None:
     values.append(value)
     if len(values) > MAX_USER_PROPERTIES:
         text = f"more than {MAX_USER_PROPERTIES} {row.name} in one packet"
-        raise ProtocolViolation(text, "MQTT5-4.13", ReasonCode.QUOTA_EXCEEDED)
+        raise ProtocolViolation(text, "4.13", ReasonCode.QUOTA_EXCEEDED)
 
 
 def check_response_topic(found: dict[str, Any]) -> None:
@@ -164,6 +172,80 @@ def check_response_topic(found: dict[str, Any]) -> None:
     """
     if (topic := found.get("response_topic")) is not None:
         check_topic_name(topic)
+
+
+def weigh(properties: PublishProperties) -> int:
+    """Return how many bytes Properties take while their message waits, roughly."""
+    texts = properties.content_type, properties.response_topic, properties.correlation_data
+    size = _OWN + sum(getsizeof(text) for text in texts if text is not None)
+    return size + sum(
+        getsizeof(name) + getsizeof(value) + _PAIR for name, value in properties.user_properties
+    )
+
+
+def is_as_it_says(message: Publish) -> bool:
+    """Return whether a payload is UTF-8 if its Payload Format Indicator says so."""
+    properties = message.properties
+    if properties is None or properties.payload_format_indicator != 1:
+        return True
+    try:
+        message.payload.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def store_properties(properties: PublishProperties | None) -> bytes:
+    """Return the Properties of a message for a store, or another daemon; nothing: it has none.
+
+    In the place of the Message Expiry Interval stands the second at which the message is over.
+    """
+    if properties is None:
+        return b""
+    if properties.expires is None:
+        return encode_properties("PUBLISH", properties)
+    end = min(int(properties.expires), 0xFFFF_FFFF)  # of the epoch, in the year 2106
+    return encode_properties("PUBLISH", properties, message_expiry_interval=end)
+
+
+def restored(data: bytes, timed: bool = True) -> PublishProperties | None:
+    """Return the Properties that :func:`store_properties` has written; ``None``: there are none.
+
+    :param timed: in the place of the Message Expiry Interval stands when it is over.
+    :raises MQTTError: they are no Properties.
+    """
+    if not data:
+        return None
+    found = decode_properties(Body(data), "PUBLISH")
+    return PublishProperties(**found, expires=found.get("message_expiry_interval") if timed else None)
+
+
+def without_properties(data: bytes) -> tuple[bytes, bytes]:
+    """Return the payload that stands behind Properties, and these.
+
+    :raises MQTTError: they are cut short.
+    """
+    body = Body(data)
+    body.skip(body.variable_number())
+    payload = body.rest()
+    return payload, data[: len(data) - len(payload)]
+
+
+def arrived(message: Publish, topic: str, now: float) -> Publish:
+    """Return a message without what belongs to the connection that it came by, and with its end.
+
+    :param topic: that its Topic Alias stands for.
+    :param now: seconds since the epoch.
+    """
+    properties = message.properties
+    if properties is None:
+        return message
+    expires: float | None = None
+    interval = properties.message_expiry_interval
+    if interval is not None:
+        expires = now + interval
+    kept = replace(properties, topic_alias=None, expires=expires)
+    return replace(message, topic=topic, properties=kept if kept != _NONE else None)
 
 
 def encode_properties(packet: str, properties: object, **more: object) -> bytes:

@@ -10,6 +10,8 @@ from twisted.python.failure import Failure
 from platziverse.broker.session import Session
 from platziverse.mqtt.errors import ConnectRefused
 from platziverse.mqtt.packets import Connect, ConnectReturnCode
+from platziverse.mqtt.properties import is_as_it_says, weigh
+from platziverse.mqtt.reasoncodes import ReasonCode
 from platziverse.net.flow import LOGIN
 from platziverse.net.outbox import Outbox
 from platziverse.net.peer import certificate_user, is_near
@@ -55,6 +57,7 @@ class Admission:
         connect, size = self.connect, getsizeof(self.connect.client_id) + getsizeof(self.connect.username)
         if (will := connect.will) is not None:
             size += getsizeof(will.topic) + len(will.payload)
+            size += weigh(will.properties) if will.properties is not None else 0
         return size + len(connect.password or b"")
 
     def begin(self) -> None:
@@ -69,6 +72,8 @@ class Admission:
             raise ConnectRefused(
                 rejected, "its Client Identifier is too long (max_client_id_bytes)", "3.1.3.1"
             )
+        if connect.properties is not None or connect.will is not None:
+            _check_properties(connect)
         if refusal := shared.pressure.refusal(connect.client_id):
             raise ConnectRefused(ConnectReturnCode.SERVER_UNAVAILABLE, refusal)
         transport = connection.transport
@@ -141,3 +146,18 @@ class Admission:
             connection.shared.broker.disconnect(session, connection.outbox, graceful=True)
         else:
             connection.admit(session, present, self.connect)
+
+
+def _check_properties(connect: Connect) -> None:
+    """Check what a CONNECT of MQTT 5 asks for.
+
+    :raises ConnectRefused: there is no such Authentication Method, or the Will is not the UTF-8 that it says.
+    """
+    asked, will = connect.properties, connect.will
+    if asked is not None and (method := asked.authentication_method) is not None:  # [MQTT5-4.12.0-1]
+        text = f"there is no Authentication Method {method!r:.100}"
+        code = ReasonCode.BAD_AUTHENTICATION_METHOD
+        raise ConnectRefused(ConnectReturnCode.NOT_AUTHORIZED, text, "MQTT5-4.12.0-1", code)
+    if will is not None and not is_as_it_says(will):
+        text, code = "its Will is not UTF-8, as it says", ReasonCode.PAYLOAD_FORMAT_INVALID
+        raise ConnectRefused(ConnectReturnCode.NOT_AUTHORIZED, text, "3.1.3.2.3", code)

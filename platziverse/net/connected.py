@@ -1,6 +1,6 @@
 """Connected: the packets of a client from its CONNACK on."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, TypeAlias, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
@@ -9,7 +9,7 @@ from twisted.python.failure import Failure
 from platziverse.broker.interfaces import Answer
 from platziverse.broker.reasons import Reason
 from platziverse.broker.session import Session
-from platziverse.mqtt.codec import PINGRESP, encode, encode_pubcomp, encode_pubrec, encode_pubrel
+from platziverse.mqtt.codec import PINGRESP, encode_pubcomp, encode_pubrec, encode_pubrel
 from platziverse.mqtt.packets import (
     Disconnect,
     Pingreq,
@@ -18,9 +18,8 @@ from platziverse.mqtt.packets import (
     Publish,
     Pubrec,
     Pubrel,
-    Suback,
     Subscribe,
-    Unsuback,
+    Subscription,
     Unsubscribe,
 )
 from platziverse.net.acks import AckQueue
@@ -74,10 +73,7 @@ class Connected:
 
     def publish(self, run: list[Publish]) -> int:
         """Publish a run of messages; see :class:`Publications`."""
-        publications = self._publications
-        if publications is None:
-            publications = Publications(self.session, self.outbox, self.reading, self._dialect)
-            self._publications = publications
+        publications = self._publications or self._published()
         if self.outbox.shared.was_strained and not self.outbox.closed:
             run = self.outbox.shared.before_search(self.reading, run)
             if not run:
@@ -85,6 +81,12 @@ class Connected:
         if self.session.subscriptions:
             return publications.handle_own(run)
         return publications.handle(run)
+
+    def _published(self) -> Publications:
+        """Return what hands on the messages of this connection; it is made for the first of them."""
+        if self._publications is None:
+            self._publications = Publications(self.session, self.outbox, self.reading, self._dialect)
+        return self._publications
 
     def puback(self, run: list[Puback]) -> int:
         """Take a run of PUBACKs together: each makes room for a message that waits."""
@@ -131,27 +133,41 @@ class Connected:
         packet = run[0]
         if len(packet.subscriptions) >= MANY_FILTERS and not self.outbox.shared.may_strain(self.reading):
             return 0
-        codes = self.outbox.shared.broker.subscribe(self.session, packet.subscriptions)
+        silent = self._silent(packet.subscriptions)
+        codes = self.outbox.shared.broker.subscribe(self.session, packet.subscriptions, silent)
         if isinstance(codes, Deferred):
-            self._wait(codes, lambda codes: self._subscribed(packet, codes), "not subscribed")
+            self._wait(codes, lambda codes: self._subscribed(packet, codes, silent), "not subscribed")
         else:
-            self._subscribed(packet, codes)
+            self._subscribed(packet, codes, silent)
         return 1
 
-    def _subscribed(self, packet: Subscribe, codes: list[int]) -> None:
-        suback = Suback(packet.packet_id, codes)
-        self.outbox.send(encode(suback))  # [MQTT-3.8.4-1] [MQTT-3.8.4-2] [MQTT-2.3.1-7]
-        self.outbox.shared.broker.send_retained(self.session, packet.subscriptions, codes)
+    def _silent(self, subscriptions: list[Subscription]) -> Collection[str]:
+        """Return the Topic Filters without Retained Messages: none."""
+        return ()
+
+    def _subscribed(self, packet: Subscribe, codes: list[int], silent: Collection[str]) -> None:
+        # [MQTT-3.8.4-1] [MQTT-3.8.4-2] [MQTT-2.3.1-7]
+        self.outbox.send(self._dialect.suback(packet.packet_id, codes))
+        subscriptions = packet.subscriptions
+        if silent:
+            both = zip(subscriptions, codes, strict=True)
+            loud = [(one, code) for one, code in both if one.topic_filter not in silent]
+            subscriptions, codes = [one for one, _ in loud], [code for _, code in loud]
+        self.outbox.shared.broker.send_retained(self.session, subscriptions, codes)
 
     def unsubscribe(self, run: list[Unsubscribe]) -> int:
         """Answer with UNSUBACK. [MQTT-3.10.4-4] [MQTT-3.10.4-5]"""
-        unsuback = encode(Unsuback(run[0].packet_id))
+        unsuback = self._dialect.unsuback(run[0].packet_id, self._codes_of(run[0].topic_filters))
         answer = self.outbox.shared.broker.unsubscribe(self.session, run[0].topic_filters)
         if answer is None:
             self.outbox.send(unsuback)
         else:
             self._wait(answer, lambda _: self.outbox.send(unsuback), "not unsubscribed")
         return 1
+
+    def _codes_of(self, topic_filters: list[str]) -> list[int]:
+        """Return the codes of an UNSUBACK: none."""
+        return []
 
     def pingreq(self, run: list[Pingreq]) -> int:
         """Answer with PINGRESP. [MQTT-3.12.4-1]"""

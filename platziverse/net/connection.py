@@ -12,10 +12,12 @@ from platziverse.broker.session import Session
 from platziverse.mqtt.decoder import PacketDecoder
 from platziverse.mqtt.errors import ConnectRefused, MalformedPacket, MQTTError, ProtocolViolation
 from platziverse.mqtt.packets import Connect, Disconnect, Puback, Pubcomp, Publish
+from platziverse.mqtt.reasoncodes import ReasonCode
 from platziverse.net.admission import Admission
 from platziverse.net.connected import CONNECTED, Connected, PacketTable
+from platziverse.net.connected5 import CONNECTED5, Connected5
 from platziverse.net.deadlines import LINGER
-from platziverse.net.dialect import MQTT_3_1_1, Dialect
+from platziverse.net.dialect import MQTT5, MQTT_3_1_1, Dialect
 from platziverse.net.flow import CLOSED, LOGIN
 from platziverse.net.outbox import Outbox
 from platziverse.net.peer import format_peer
@@ -31,6 +33,7 @@ class Tables(NamedTuple):
 
     before_connect: PacketTable
     connected: PacketTable
+    connected5: PacketTable
 
 
 class Connection(Protocol):
@@ -195,6 +198,8 @@ class Connection(Protocol):
         """Begin the :class:`Admission` of a client: CONNECT has come."""
         if self._admission is not None:
             raise _out_of_place(run[0])
+        if run[0].protocol_level == 5:
+            self.dialect = MQTT5(run[0], self.shared.limits)
         self._admission = Admission(self, run[0])
         self._admission.begin()
         if self._admission is not None and not self.outbox.closed:
@@ -210,16 +215,21 @@ class Connection(Protocol):
     def admit(self, session: Session, present: bool, connect: Connect) -> None:
         """Answer CONNECT with CONNACK; from now on the client is connected."""
         self._decoder.connected(self.shared.limits.max_packet_size, connect.protocol_level)
-        self.state = Connected(session, self.outbox, self.reading, self.dialect)
-        self._table = self._tables.connected
+        if connect.protocol_level == 5:
+            self.state, self._table = Connected5(*self._parts(session)), self._tables.connected5
+        else:
+            self.state, self._table = Connected(*self._parts(session)), self._tables.connected
         self._admission = None
         self.reading.start_keep_alive(connect.keep_alive)
         self._look_again(self.shared.deadlines.now)
-        self.outbox.send(self.dialect.accept(present))
+        self.outbox.send(self.dialect.accept(present, session))
         self.outbox.serve(session)
         if session.persistent:  # or it has just begun, and has nothing for its client
             session.resume()
         self.reading.resume_reading(LOGIN)
+
+    def _parts(self, session: Session) -> tuple[Session, Outbox, Reading, Dialect]:
+        return session, self.outbox, self.reading, self.dialect
 
     def _take_leftovers(self, state: Connected) -> None:
         """Publish the messages that came before the peer went, while reading was held, if there is room."""
@@ -229,7 +239,7 @@ class Connection(Protocol):
                     # It comes again, as it was not acknowledged; at QoS 0 it is lost.
                     self.shared.traffic.leftovers_dropped += packet.qos == 0
                 elif type(packet) is Publish or type(packet) is Disconnect:
-                    CONNECTED[type(packet)](state, [packet])
+                    TABLES[1 if type(state) is Connected else 2][type(packet)](state, [packet])
         except Exception:
             self.fail(Failure())
 
@@ -255,15 +265,22 @@ class Connection(Protocol):
             self._complain(error.statement, str(error))
             malformed = isinstance(error, MalformedPacket)
             # [MQTT-4.8.0-1] [MQTT-3.1.4-1] [MQTT-3.2.2-6]
-            self.close(Reason.MALFORMED if malformed else Reason.PROTOCOL_ERROR, str(error))
+            reason = Reason.MALFORMED if malformed else Reason.PROTOCOL_ERROR
+            if self.state is None and error.protocol_level == 5:
+                self.outbox.send(MQTT5(None, self.shared.limits).refuse(error))
+            self.close(reason, str(error), error.code)
 
-    def close(self, reason: Reason, text: str) -> None:
-        """Write the queued packets, if the client takes them, and close. Harmless when repeated."""
+    def close(self, reason: Reason, text: str, code: ReasonCode | None = None) -> None:
+        """Write the queued packets, if the client takes them, and close. Harmless when repeated.
+
+        :param code: what MQTT 5 says, more exactly than ``reason``.
+        """
         if self.state is not None:
             self.state.settle()
         if self.outbox.closed:
             return
-        if not self.outbox.congested and (farewell := self.dialect.goodbye(reason, text)):
+        admitted = self.state is not None and not self.outbox.congested  # [MQTT5-3.14.0-1]
+        if admitted and (farewell := self.dialect.goodbye(reason, text, code)):
             self.outbox.send(farewell)
         taken = self.outbox.shut(text)
         self.reading.end()
@@ -330,4 +347,4 @@ def _out_of_place(packet: object) -> ProtocolViolation:
     return ProtocolViolation(f"a client does not send {type(packet).__name__.upper()}", "2.2.1")
 
 
-TABLES: Final = Tables({Connect: Connection.begin}, CONNECTED)
+TABLES: Final = Tables({Connect: Connection.begin}, CONNECTED, CONNECTED5)

@@ -3,28 +3,53 @@
 The broker speaks in Reasons. A dialect turns one into a packet, or says that its version has none.
 """
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
-from platziverse.broker.reasons import Reason
+from platziverse.broker.limits import Limits
+from platziverse.broker.reasons import Reason, Refused
+from platziverse.broker.session import Session
+from platziverse.broker.sessions import FOR_EVER
 from platziverse.mqtt.codec import encode
-from platziverse.mqtt.errors import ConnectRefused
-from platziverse.mqtt.packets import Connack, ConnectReturnCode, Publish
+from platziverse.mqtt.codec5 import encode5, encode_acknowledgement
+from platziverse.mqtt.errors import ConnectRefused, MQTTError
+from platziverse.mqtt.packets import (
+    SUBSCRIPTION_REFUSED,
+    Connack,
+    Connect,
+    ConnectReturnCode,
+    Disconnect,
+    Properties,
+    Publish,
+    Suback,
+    Unsuback,
+)
+from platziverse.mqtt.reasoncodes import REASON_CODES, ReasonCode
 
 
 class Dialect(Protocol):
-    """A Dialect is made for each version of the protocol; it holds nothing of any connection."""
+    """A Dialect is chosen for each connection when its CONNECT has come."""
 
-    def accept(self, session_present: bool) -> bytes:
+    def accept(self, present: bool, session: Session) -> bytes:
         """Return the CONNACK for a client that is connected."""
 
-    def refuse(self, error: ConnectRefused) -> bytes:
+    def refuse(self, error: MQTTError) -> bytes:
         """Return the CONNACK for a client that is refused; the connection is closed after it."""
 
-    def negative(self, packet: Publish, reason: Reason, text: str) -> bytes | None:
-        """Return the answer to a PUBLISH that was not handled; ``None``: the connection is closed instead."""
+    def negative(self, packet: Publish, refused: Refused) -> bytes | None:
+        """Return the answer to a PUBLISH that is refused; ``None``: there is none in this version."""
 
-    def goodbye(self, reason: Reason, text: str) -> bytes:
-        """Return the last packet of a connection that we close; empty: it is closed without one."""
+    def suback(self, packet_id: int, codes: list[int]) -> bytes:
+        """Return the SUBACK; from 0x80 on a code is a ``ReasonCode``."""
+
+    def unsuback(self, packet_id: int, codes: list[int]) -> bytes:
+        """Return the UNSUBACK."""
+
+    def goodbye(self, reason: Reason, text: str, code: ReasonCode | None) -> bytes:
+        """Return the last packet of a connection that we close; empty: it is closed without one.
+
+        :param code: more exactly than ``reason`` says it.
+        """
 
 
 #: CONNACK with return code 0, without and with Session Present.
@@ -36,21 +61,134 @@ class MQTT311:
 
     __slots__ = ()
 
-    def accept(self, session_present: bool) -> bytes:
+    def accept(self, present: bool, session: Session) -> bytes:
         """Return CONNACK with return code 0. [MQTT-3.2.0-1] [MQTT-3.1.4-4] [MQTT-3.2.2-2]"""
-        return _ACCEPTED[session_present]
+        return _ACCEPTED[present]
 
-    def refuse(self, error: ConnectRefused) -> bytes:
+    def refuse(self, error: MQTTError) -> bytes:
         """Return CONNACK with the return code of the error. [MQTT-3.2.2-4]"""
+        assert isinstance(error, ConnectRefused)
         return encode(Connack(False, error.return_code))
 
-    def negative(self, packet: Publish, reason: Reason, text: str) -> bytes | None:
+    def negative(self, packet: Publish, refused: Refused) -> bytes | None:
         """Return ``None``: PUBACK and PUBREC have no return code."""
         return None
 
-    def goodbye(self, reason: Reason, text: str) -> bytes:
+    def suback(self, packet_id: int, codes: list[int]) -> bytes:
+        """Return the SUBACK; there is one code for all refusals."""
+        return encode(Suback(packet_id, [min(code, SUBSCRIPTION_REFUSED) for code in codes]))
+
+    def unsuback(self, packet_id: int, codes: list[int]) -> bytes:
+        """Return the UNSUBACK, which has no codes."""
+        return encode(Unsuback(packet_id))
+
+    def goodbye(self, reason: Reason, text: str, code: ReasonCode | None) -> bytes:
         """Return nothing: only a client sends DISCONNECT."""
         return b""
 
 
 MQTT_3_1_1: Final[Dialect] = MQTT311()
+
+#: What MQTT 5 says for a Reason; of those that are not here, nothing.
+CODES: Final = {
+    Reason.MALFORMED: ReasonCode.MALFORMED_PACKET,
+    Reason.PROTOCOL_ERROR: ReasonCode.PROTOCOL_ERROR,
+    Reason.NOT_AUTHORIZED: ReasonCode.NOT_AUTHORIZED,
+    Reason.PAYLOAD_INVALID: ReasonCode.PAYLOAD_FORMAT_INVALID,
+    Reason.QUOTA: ReasonCode.QUOTA_EXCEEDED,
+    Reason.NOT_HANDLED: ReasonCode.UNSPECIFIED_ERROR,
+    Reason.INTERNAL_ERROR: ReasonCode.UNSPECIFIED_ERROR,
+    Reason.TAKEN_OVER: ReasonCode.SESSION_TAKEN_OVER,
+    Reason.SHUTTING_DOWN: ReasonCode.SERVER_SHUTTING_DOWN,
+    Reason.KEEP_ALIVE: ReasonCode.KEEP_ALIVE_TIMEOUT,
+    Reason.TOO_SLOW: ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR,
+    Reason.ADMINISTRATIVE: ReasonCode.ADMINISTRATIVE_ACTION,
+}
+#: Characters of a Reason String.
+MAX_REASON: Final = 500
+
+
+class MQTT5:
+    """MQTT5 is the dialect of one client of MQTT 5.
+
+    :param connect: what it wants; ``None``: nobody knows, as something is wrong with it.
+    :param limits: what it is told of ours.
+    """
+
+    __slots__ = ("_client_id", "_expiry", "_largest", "_limits", "_wants_reasons")
+
+    def __init__(self, connect: Connect | None, limits: Limits) -> None:
+        asked = connect.properties if connect is not None else None
+        asked = asked or Properties()
+        self._limits = limits
+        self._client_id = connect.client_id if connect is not None else ""
+        self._expiry = asked.session_expiry_interval or 0
+        self._largest = asked.maximum_packet_size or 1 << 30
+        self._wants_reasons = asked.request_problem_information != 0
+
+    def accept(self, present: bool, session: Session) -> bytes:
+        """Return CONNACK with what differs from what the client asked for, and what it has to keep to.
+
+        [MQTT5-3.2.0-1] [MQTT5-3.1.4-5] [MQTT5-3.2.2-2] [MQTT5-3.2.2-3] [MQTT5-3.2.2-16]
+        """
+        limits, expiry = self._limits, self._expiry_of(session)
+        properties = Properties(
+            session_expiry_interval=expiry if expiry != self._expiry else None,
+            assigned_client_identifier=None if self._client_id else session.client_id,
+            receive_maximum=min(limits.max_unfinished, 0xFFFF),
+            topic_alias_maximum=limits.topic_alias_maximum or None,
+            maximum_packet_size=limits.max_packet_size,
+            subscription_identifier_available=0,
+            shared_subscription_available=0,
+        )
+        return encode5(Connack(present, ReasonCode.SUCCESS, properties))
+
+    def _expiry_of(self, session: Session) -> int:
+        if not session.persistent:
+            return 0
+        if session.terms.expiry is not None:
+            return int(session.terms.expiry)
+        return int(self._limits.session_expiry) or FOR_EVER
+
+    def refuse(self, error: MQTTError) -> bytes:
+        """Return CONNACK with the Reason Code of the error. [MQTT5-3.2.2-6]"""
+        allowed = error.code in REASON_CODES[Connack]
+        code = error.code if allowed else ReasonCode.UNSPECIFIED_ERROR
+        return self._reasoned(str(error), lambda why: encode5(Connack(False, code, why)))
+
+    def negative(self, packet: Publish, refused: Refused) -> bytes | None:
+        """Return PUBACK or PUBREC with a Reason Code; nothing at QoS 0."""
+        if not packet.qos or packet.packet_id is None:
+            return b""
+        code, packet_id = CODES.get(refused.reason, ReasonCode.UNSPECIFIED_ERROR), packet.packet_id
+        first, name = (0x50, "PUBREC") if packet.qos == 2 else (0x40, "PUBACK")
+        answer = refused.text
+        return self._reasoned(answer, lambda why: encode_acknowledgement(first, packet_id, code, name, why))
+
+    def suback(self, packet_id: int, codes: list[int]) -> bytes:
+        """Return the SUBACK. [MQTT5-3.9.3-1]"""
+        return encode5(Suback(packet_id, codes))
+
+    def unsuback(self, packet_id: int, codes: list[int]) -> bytes:
+        """Return the UNSUBACK. [MQTT5-3.11.3-1]"""
+        return encode5(Unsuback(packet_id, codes))
+
+    def goodbye(self, reason: Reason, text: str, code: ReasonCode | None) -> bytes:
+        """Return DISCONNECT, unless the client has sent one. [MQTT5-3.14.4-3]"""
+        code = CODES.get(reason) if code is None else code
+        if code is None:
+            return b""
+        if code not in REASON_CODES[Disconnect]:
+            code = ReasonCode.UNSPECIFIED_ERROR
+        return self._reasoned(text, lambda why: encode5(Disconnect(code, why)))
+
+    def _reasoned(self, text: str, make: Callable[[Properties | None], bytes]) -> bytes:
+        """Return a packet with a Reason String, if the client wants some and it fits.
+
+        [MQTT5-3.1.2-29] [MQTT5-3.2.2-19] [MQTT5-3.4.2-2] [MQTT5-3.14.2-3]
+        """
+        if self._wants_reasons and text:
+            data = make(Properties(reason_string=text[:MAX_REASON]))
+            if len(data) <= self._largest:
+                return data
+        return make(None)

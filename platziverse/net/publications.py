@@ -6,14 +6,15 @@ from itertools import islice
 from operator import length_hint
 from typing import cast
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
 from platziverse.broker.interfaces import Answer
 from platziverse.broker.owing import Owing
-from platziverse.broker.reasons import Reason
+from platziverse.broker.reasons import Reason, Refused
 from platziverse.broker.receiving import NEW, REPEATED
 from platziverse.broker.session import Session
+from platziverse.errors import ComesAgain, NotStorable
 from platziverse.mqtt.codec import encode_puback, encode_pubacks, encode_pubrec
 from platziverse.mqtt.packets import Publish
 from platziverse.net.acks import AckQueue, Pending
@@ -305,13 +306,37 @@ class Publications:
 
     def _stored(self, result: object, pending: Pending, packet: Publish, waits: bool, began: float) -> None:
         shared = self._shared
-        if packet.qos == 2 and packet.packet_id is not None:
+        if isinstance(result, Refused):
+            self._answer_no(result, pending, packet)
+        elif packet.qos == 2 and packet.packet_id is not None:
             self._session.stored(packet.packet_id, shared.deadlines.now)
         pending.done()
         if shared.observe_ack is not None:
             shared.observe_ack(shared.clock.seconds() - began, 1)
         if waits:
             shared.flow.finished(self._reading, len(packet.payload))
+
+    def _answer_no(self, refused: Refused, pending: Pending, packet: Publish) -> None:
+        """Let the answer say that a message is refused, where the protocol can; it is done with."""
+        data, packet_id, session = self._dialect.negative(packet, refused), packet.packet_id, self._session
+        if data is not None:
+            pending.data = data
+        if packet.qos == 2 and packet_id is not None:
+            if data is None:
+                session.stored(packet_id, self._shared.deadlines.now)
+            else:  # no PUBREL comes [MQTT5-4.3.3-9]
+                session.failed(packet_id)
+                self._shared.broker.released(session, packet_id)
+
+    def refuse(self, packet: Publish, refused: Refused) -> None:
+        """Refuse a message that nobody is handed."""
+        if not self._outbox.closed:
+            client = self._client
+            text = "Refused what {address} {client_id!r} published to {topic!r}: {reason}"
+            more = {"topic": packet.topic[:200], "reason": refused.text}
+            warn, address, name = self._shared.complaints.warn, client.address, client.client_id
+            warn("refused to publish", text, address=address, client_id=name, **more)
+        self._answer(packet, succeed(refused))
 
     def all_stored(self, bundle: Bundle) -> None:
         """Acknowledge messages of one run together."""
@@ -339,15 +364,24 @@ class Publications:
         self._refuse(failure, pending, [packet])
 
     def _refuse(self, failure: Failure, pending: Pending, messages: list[Publish]) -> None:
-        text = "its message was not handled"
-        refusals = [self._dialect.negative(packet, Reason.NOT_HANDLED, text) for packet in messages]
-        refused = [refusal for refusal in refusals if refusal is not None]
-        if refused:
-            pending.data = b"".join(refused)
+        text, error = "its message was not handled", failure.value
+        refused = error if isinstance(error, Refused) else Refused(Reason.NOT_HANDLED, text)
+        if isinstance(error, NotStorable):
+            refused = Refused(Reason.PAYLOAD_INVALID, str(error))
+        answers = [self._dialect.negative(packet, refused) for packet in messages]
+        if None not in answers and not failure.check(ComesAgain):
+            pending.data = b"".join([answer for answer in answers if answer is not None])
             pending.done()
+            self._mention(failure)
             return
         self._complain(failure, text)
         self._outbox.close(Reason.NOT_HANDLED, text)
+
+    def _mention(self, failure: Failure) -> None:
+        """Log what the client is told, as it goes on."""
+        client, warn = self._client, self._shared.complaints.warn
+        text, reason = "Refused a message of {address} {client_id!r}: {reason}", failure.getErrorMessage()
+        warn("not stored", text, address=client.address, client_id=client.client_id, reason=reason)
 
     def _complain(self, failure: Failure, text: str) -> None:
         if not self._outbox.closed:

@@ -115,7 +115,7 @@ def _details(packet: Packet) -> tuple[str, dict[str, object]]:
     return "", {}
 
 
-_TABLES: Final = Tables(_traced(TABLES.before_connect), _traced(TABLES.connected))
+_TABLES: Final = Tables(*map(_traced, TABLES))
 
 
 def traced(shared: Shared) -> Connection:
@@ -130,7 +130,7 @@ def _begin(connection: Connection, run: list[Connect]) -> int:
     return _TABLES.before_connect[Connect](connection, run)
 
 
-_BY_CLIENT: Final = Tables({Connect: _begin}, TABLES.connected)
+_BY_CLIENT: Final = Tables({Connect: _begin}, *TABLES[1:])
 
 
 def traced_by_client(shared: Shared) -> Connection:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from importlib.resources import files
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from attrs import frozen
 from msgspec import Raw
@@ -16,6 +16,7 @@ from platziverse.web.charts import Charts
 from platziverse.web.clients import Clients
 from platziverse.web.interfaces import ReadStore, Row
 from platziverse.web.query import DEFAULT_LIMIT, LONGEST, Query
+from platziverse.web.readers import reader_of
 from platziverse.web.rejections import Rejections
 
 #: What has pages: its address, and the column of a row that ``after`` takes.
@@ -50,8 +51,9 @@ class Api(Answer):
     :param store: the tables.
     :param now: seconds since the epoch.
     :param clients: who is connected.
+    :param rejections: messages that could not be stored.
     :param more: further paths of one segment, and what answers them.
-    :param actions: by first and last segment; one that ends connections is there already.
+    :param actions: further ones, by first and last segment.
     """
 
     has_parts = True
@@ -61,13 +63,14 @@ class Api(Answer):
         store: ReadStore,
         now: Callable[[], float],
         clients: Clients,
+        rejections: Rejections,
         more: Mapping[str, Route],
         actions: Mapping[tuple[str, str], Action] = NONE,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._store = store
         self._document = Raw((files("platziverse.web") / _DOCUMENT).read_bytes())
-        charts, rejections = Charts(store, now), Rejections(store)
+        charts = Charts(store, now)
         self._routes: dict[tuple[str, int], Route] = {
             ("agents", 1): self._agents,
             ("agent", 2): self._agent,
@@ -81,10 +84,12 @@ class Api(Answer):
             ("clients", 2): clients.one,
             ("sessions", 1): clients.sessions,
             ("daemons", 1): self._daemons,
+            ("reader", 1): _reader,
             (_DOCUMENT, 1): self._openapi,
             **{(name, 1): route for name, route in more.items()},
         }
-        self._actions = {("clients", "kick"): Action(clients.kick), **actions}
+        own = {("clients", "kick"): Action(clients.kick), ("rejected", "replay"): Action(rejections.replay)}
+        self._actions = own | dict(actions)
 
     @property
     def paths(self) -> Collection[tuple[str, int | str]]:
@@ -158,6 +163,14 @@ class Api(Answer):
     def _openapi(self, query: Query) -> Raw:
         query.only()
         return self._document
+
+
+def _reader(query: Query) -> Row:
+    """Say who has sent the request, and whether a login could do more."""
+    query.only()
+    reader, site = reader_of(query.request), cast(Any, query.request).site
+    admins = site.logins is not None and site.logins.has_admins
+    return {"user": reader.username, "mayChange": reader.may_change, "admins": admins}
 
 
 def _page_of_daemons(after: int, limit: int, rows: list[Row]) -> list[Row]:

@@ -165,7 +165,7 @@ class _Place:
         except ValueError:
             found = None
         if found is None or "\0" in found[2]:
-            raise HTTPError(404, "after must be the next of the page before")
+            raise HTTPError(400, "after must be the next of the page before")
         return cls(int(found[1]), found[2])
 
     def __str__(self) -> str:

@@ -192,7 +192,7 @@ def _shown(page: Sized) -> int:
 def _subscriptions(session: Session, shown: int) -> Row:
     filters = islice(session.subscriptions.items(), shown)
     return {
-        "subscriptions": [{"filter": topic_filter, "qos": qos} for topic_filter, qos in filters],
+        "subscriptions": [{"filter": topic_filter, "qos": options & 3} for topic_filter, options in filters],
         "subscriptionCount": len(session.subscriptions),
     }
 

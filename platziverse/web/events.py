@@ -6,8 +6,8 @@ an open stream costs a message next to nothing, and a chart gets no more points 
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from attrs import field, frozen
 from msgspec import DecodeError, Raw, Struct
@@ -21,7 +21,7 @@ from platziverse.broker.turn import Turn
 from platziverse.web.interfaces import Complaints, ReadStore, Row, Unavailable
 from platziverse.web.query import Query
 from platziverse.web.readers import Reader, reader_of
-from platziverse.web.streams import Places, Writing
+from platziverse.web.streams import Feed, Places, Writing
 
 #: Seconds between two writes, two looks at the broker and at rejected messages, and two signs of life.
 INTERVAL: Final = 0.25
@@ -32,6 +32,8 @@ ALIVE: Final = 15.0
 #: Values, and agents that come or go, of one write; what is beyond is dropped and counted.
 MAX_VALUES: Final = 5000
 MAX_PRESENCE: Final = 5000
+#: Characters of the values of one write, of who comes or goes, and of names of what was rejected.
+MAX_SIZE: Final = 1024 * 1024
 #: Rejected messages that are told of at a time.
 MAX_REJECTED: Final = 100
 
@@ -41,24 +43,6 @@ SIGN_OF_LIFE: Final = b":\n\n"
 #: A number in JSON's own notation, and in that of agents.
 _PLAIN: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,16})(?:\.[0-9]{1,12})?", re.ASCII).fullmatch
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", re.ASCII).fullmatch
-
-
-class Feed(Protocol):
-    """A Feed knows what agents say while it is open; who comes and goes it tells :class:`Events` at once."""
-
-    def open(self) -> None: ...
-    def close(self) -> None: ...
-    def take(self) -> "Iterable[tuple[str, float, Sequence[Metric]]]":
-        """Return what agents have measured since the last call, and when, in seconds since the epoch."""
-
-
-class Metric(Protocol):
-    """A Metric is one reading, as text."""
-
-    @property
-    def type(self) -> str: ...
-    @property
-    def value(self) -> str: ...
 
 
 @frozen
@@ -147,6 +131,16 @@ def _shown(value: str) -> Any:
     return value
 
 
+def _newest(rows: list[Row]) -> list[Row]:
+    """Return the last rows of messages that were rejected, as many as one write may have."""
+    size = first = 0
+    for first in range(len(rows), max(0, len(rows) - MAX_REJECTED), -1):
+        size += len(rows[first - 1]["topic"]) + len(rows[first - 1]["client"])
+        if size > MAX_SIZE:
+            return rows[first:]
+    return rows[-MAX_REJECTED:]
+
+
 class EventStream:
     """An EventStream is one open answer; what its client is too slow for is dropped, and it is told."""
 
@@ -215,6 +209,7 @@ class Events:
         # Those that want the same, together.
         self._streams: dict[Wanted, dict[EventStream, None]] = {}
         self._presence: list[tuple[str, str, bytes]] = []
+        self._presence_size = 0
         self._rejected: list[Row] = []
         self._said: list[bytes] = []
         self._calls: list[Any] = []
@@ -296,7 +291,7 @@ class Events:
         for call in self._calls:
             if call.active():
                 call.cancel()
-        self._presence, self._rejected, self._said = [], [], []
+        self._presence, self._presence_size, self._rejected, self._said = [], 0, [], []
 
     # -- what happens ----------------------------------------------------------------------------
 
@@ -310,7 +305,8 @@ class Events:
             uuid = _PRESENCE.decode(payload).agent.uuid
         except (DecodeError, UnicodeDecodeError, RecursionError):  # of another daemon, or a handler
             return
-        if len(self._presence) < MAX_PRESENCE:
+        if len(self._presence) < MAX_PRESENCE and self._presence_size < MAX_SIZE:
+            self._presence_size += len(payload)
             self._presence.append((event, uuid, payload.translate(_ONE_LINE)))
         else:
             self._drop(1, "")
@@ -318,15 +314,16 @@ class Events:
     def _sort(self) -> dict[str, tuple[int, dict[str, str]]]:
         """Return what was measured, by agent; of each type the newest value stays."""
         values: dict[str, tuple[int, dict[str, str]]] = {}
-        count = dropped = 0
+        count = size = dropped = 0
         for uuid, moment, metrics in self._feed.take() if self._feed is not None else ():
             known = values.get(uuid)
             types = known[1] if known is not None else {}
-            if count >= MAX_VALUES:
+            if count >= MAX_VALUES or size >= MAX_SIZE:
                 dropped += len(metrics)
                 continue
             count -= len(types)
             for metric in metrics:
+                size += len(metric.value) - len(types.get(metric.type, ""))
                 types[metric.type] = metric.value
             count += len(types)
             values[uuid] = int(moment * 1000), types
@@ -345,7 +342,7 @@ class Events:
 
     def _write(self) -> None:
         gathered = _Gathered(self._presence, self._sort(), self._rejected, self._said)
-        self._presence, self._rejected, self._said = [], [], []
+        self._presence, self._presence_size, self._rejected, self._said = [], 0, [], []
         self._go_on(iter(list(self._streams)), gathered)
 
     def _go_on(self, groups: Iterator[Wanted], gathered: _Gathered) -> None:
@@ -382,7 +379,7 @@ class Events:
             return
         self._last_rejected = rows[-1]["id"] if rows else since or 0
         if since is not None:
-            self._rejected = (self._rejected + rows)[-MAX_REJECTED:]
+            self._rejected = _newest(self._rejected + rows)
 
     def _not_told(self, failure: Failure) -> None:
         """Tell nothing of rejected messages while the database is away; anything else is a bug of ours."""

@@ -166,6 +166,8 @@ class DaemonCollector:
         left = traffic.leftovers_dropped
         yield _counter("leftovers_dropped", "QoS 0 of ended connections, while all queues were full.", left)
         yield _counter("messages_denied", "Publishes that their clients may not.", traffic.publish_denied)
+        too_large = "Deliveries of packets larger than their receiver takes."
+        yield _counter("messages_too_large", too_large, traffic.publish_too_large)
         notices = traffic.bridge_notifications
         yield _counter("bridge_notifications", "What bridges say of themselves; ignored.", notices)
         refused = {(reason,): count for reason, count in traffic.subscriptions_refused.items()}

@@ -1,7 +1,7 @@
-"""Streams: answers that are written bit by bit, how many at a time, and how slow their clients may be."""
+"""Streams: answers that are written bit by bit, how many at a time, how slow clients may be, their feed."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from twisted.python.failure import Failure
@@ -130,3 +130,21 @@ class Writing:
         self.over = True
         self._rest()
         self._ended()
+
+
+class Metric(Protocol):
+    """A Metric is one reading, as text."""
+
+    @property
+    def type(self) -> str: ...
+    @property
+    def value(self) -> str: ...
+
+
+class Feed(Protocol):
+    """A Feed knows what agents say while it is open; who comes and goes it tells ``Events`` at once."""
+
+    def open(self) -> None: ...
+    def close(self) -> None: ...
+    def take(self) -> Iterable[tuple[str, float, Sequence[Metric]]]:
+        """Return what agents have measured since the last call, and when, in seconds since the epoch."""

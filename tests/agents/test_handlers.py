@@ -11,6 +11,7 @@ from platziverse.agents.handlers import AgentHandlers
 from platziverse.agents.limits import AgentLimits
 from platziverse.agents.model import Agent, Departure, InvalidReport, Metric, Rejection, Report, Series
 from platziverse.agents.recorder import Recorder
+from platziverse.broker.reasons import Reason
 from platziverse.broker.records import Delivery, Forget, Release
 from platziverse.mqtt.packets import Puback, Publish, Pubrec, Pubrel
 from platziverse.testing import BrokerHarness
@@ -133,7 +134,8 @@ class MessageTests(HandlersCase):
         self.assertEqual(self.recorder.rejected["syntax"], 1)
         self.assertNoResult(answer)
         self.store.commit()
-        self.assertIsNone(self.successResultOf(answer))
+        refused: Any = self.successResultOf(answer)
+        self.assertEqual((refused.reason, refused.text), (Reason.PAYLOAD_INVALID, reason))
 
     def test_a_rejected_message_makes_no_agent(self) -> None:
         client = self.connected()

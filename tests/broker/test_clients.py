@@ -145,7 +145,7 @@ class LateSessions(Sessions):
         self.asked: list[Callable[[], None]] = []
         self.asking: list[Deferred[Opened]] = []
 
-    def open(self, client_id: str, clean: bool, username: str | None = None, since: float = 0.0) -> Any:
+    def open(self, client_id: str, clean: bool, username: str | None = None, *more: Any) -> Any:
         answer: Deferred[Opened] = Deferred()
         self.asking.append(answer)
         opened: Any = partial(super().open, client_id, clean, username)

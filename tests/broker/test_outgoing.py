@@ -82,7 +82,7 @@ class Sending(SynchronousTestCase):
                     unknown = self.outgoing.puback([packet_id])
                     del model[packet_id]
                 self.assertFalse(unknown)
-        self.outgoing.send_again(self.connection)
+        self.outgoing.send_again(self.connection, 65_535)
         self.assertEqual(self.sent(), list(model.values()))
         self.assertEqual(list(self.outgoing.inflight), list(model))
 

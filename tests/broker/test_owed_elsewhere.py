@@ -34,7 +34,8 @@ class Link:
         self.unsettled[self.last] = owing
         return True
 
-    sends = False
+    def sends(self, size: int) -> bool:
+        return False
 
     def offer(self, owing: Owing, messages: Sequence[EncodedPublish]) -> int:
         raise AssertionError("nothing joins what links are owed")

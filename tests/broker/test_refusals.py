@@ -41,7 +41,7 @@ class Refusals(SynchronousTestCase):
             ("max_topic_levels", ("a", "a/b/c"), {"max_topic_levels": 1}),
             ("max_filters_per_subscribe", ("a", "b"), {"max_filters_per_subscribe": 1}),
             ("not allowed", ("a", "secret/#"), {}),
-            ("there are no shared Subscriptions in MQTT 3.1.1", ("a", "$share/g/t"), {}),
+            ("there are no Shared Subscriptions", ("a", "$share/g/t"), {}),
         ):
             self.lines.clear()
             self.assertEqual(self.refused(*filters, **limits), [0, 0x80], reason)

@@ -37,6 +37,8 @@ from platziverse.cluster.frames import (
     Unsure,
     Wanted,
 )
+from platziverse.mqtt.properties import store_properties
+from tests.mqtt.strategies5 import properties
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 NAMES = st.none() | TEXTS
@@ -48,9 +50,13 @@ VERSIONS = st.integers(1, 2**64 - 1)
 QOS = st.integers(0, 2)
 
 
+#: Of MQTT 5.
+PROPERTIES = properties("PUBLISH").map(store_properties)
+
+
 def messages(versions: st.SearchStrategy[int]) -> st.SearchStrategy[Message]:
     payloads = st.binary(max_size=40)
-    return st.builds(Message, LEVELS, payloads, QOS, versions, TEXTS, NAMES, st.booleans())
+    return st.builds(Message, LEVELS, payloads, QOS, versions, TEXTS, NAMES, st.booleans(), PROPERTIES)
 
 
 def interests(least: int) -> st.SearchStrategy[tuple[tuple[str, int], ...]]:
@@ -77,7 +83,7 @@ FRAMES: st.SearchStrategy[Frame] = st.one_of(
     st.builds(Said, NUMBERS),
     st.builds(Mine, TEXTS, NAMES, TIMES, st.booleans()),
     st.builds(NotYours, TEXTS, TEXTS, TIMES),
-    st.builds(Owed, NUMBERS, LEVELS, st.binary(max_size=40), st.integers(1, 2), NUMBERS),
+    st.builds(Owed, NUMBERS, LEVELS, st.binary(max_size=40), st.integers(1, 2), NUMBERS, PROPERTIES),
     st.builds(Done, NUMBERS),
     st.builds(Align, NUMBERS, NUMBERS, st.lists(NUMBERS, max_size=4).map(tuple)),
     st.builds(Aligned, NUMBERS, NUMBERS),
@@ -154,6 +160,8 @@ class FrameTests(SynchronousTestCase):
             "a byte of 0x04, at most 0x03 is defined": encode(Changes(1, (("a", 4),)), 1),
             "Retained Messages come one by one": encode(Several(Message("a", b"", 0, 1), (b"x",)), 1),
             "a message at QoS 0 that is owed": encode(Owed(1, "a", b"", 0), 1),
+            "Properties that are none": encode(Message("a", b"", 0, properties=b"\0"), 1),
+            "property 0x7f in PUBLISH [2.2.2.2]": encode(Owed(1, "a", b"", 1, 0, b"\1\x7f"), 1),
             "a time that is none": encode(Mine("a", None, float("nan")), 1),
             "1 bytes too many": encode(Wanted(), 1) + b"\0",
             "it is too short": encode(Ready(1), 1)[:-1],

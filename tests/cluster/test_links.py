@@ -226,7 +226,7 @@ class OwedTests(Case):
         assert durable is not None
         messages = [EncodedPublish(Publish("a", payload, 1)) for payload in (b"1", b"2")]
         links = linking.owed(1 << 2, 1)
-        self.assertFalse(links[0][0].sends)
+        self.assertFalse(links[0][0].sends(1))
         owing = durable.expect(messages[0], links)
         self.assertEqual(owing.extend(messages[1:]), 0)
         owing.add(messages[1])

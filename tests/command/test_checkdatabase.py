@@ -121,6 +121,17 @@ class OurDatabaseTests(DatabaseCheckCase):
         self.assertEqual(level, WARNING)
         self.assertIn("the start converts them", text)
 
+    def test_roll_ups_that_are_late_are_told(self) -> None:
+        self.assertEqual(self.found()["roll-ups"], (OK, "none is late"))
+        mark = "INSERT INTO metrics_marks SELECT platziverse_bucket(now() - interval '{}'), {}"
+        for ago, agent in ("10 min", "NULL"), ("1 day", "7"):  # not yet due, and a reading that came late
+            self.execute(mark.format(ago, agent))
+        self.assertEqual(self.found()["roll-ups"], (OK, "none is late"))
+        self.execute(mark.format("1 day", "NULL"))
+        level, text = self.found()["roll-ups"]
+        self.assertEqual((level, text[:30]), (WARNING, "1 buckets of 5 minutes are lat"))
+        self.assertIn("platziverse roll-up", text)
+
     def test_what_somebody_adds_for_reading_is_no_difference(self) -> None:
         self.execute("CREATE INDEX mine ON metrics (type); ALTER TABLE agents ADD COLUMN room text")
         self.assertEqual(self.found()["tables"], (OK, "as this platziverse makes them"))

@@ -37,6 +37,8 @@ from platziverse.broker.records import (
 from platziverse.durable.memory import MemorySessionStore
 from platziverse.durable.store import PostgresSessionStore
 from platziverse.ingest.errors import EntryRefused, StoreStopped
+from platziverse.mqtt.packets import PublishProperties
+from platziverse.mqtt.properties import store_properties
 from tests.servers import MISSING, cluster, execute, holding, lone_lease
 
 Steps = Generator["Deferred[Any]", Any, None]
@@ -261,6 +263,48 @@ class SessionStoreContract:
         found = yield self.session()
         size = len(payload) + len("t/\u00e9\U0001f600".encode())
         self.assertEqual((found.first, found.last, found.messages, found.size), (9, 9, 1, size))
+
+    @inlineCallbacks
+    def test_properties_come_back_beside_the_payload(self) -> Steps:
+        one, two = yield self.begin("one", "two")
+        properties = store_properties(PublishProperties(content_type="t", user_properties=(("a", "b"),)))
+        given = {"properties": properties}
+        yield self.save(queued("t", {one: (1, 1)}, b"p", **given), queued("t", {one: (2, 2)}, b"q"))
+        yield self.save(queued("t", {one: (3, 1), two: (1, 1)}, b"", retain=True, **given))
+        page = yield self.store.page(one, 0, 9, 10)
+        self.assertEqual(
+            [(each.payload, each.properties, each.retain) for each in page],
+            [(b"p", properties, False), (b"q", b"", False), (b"", properties, True)],
+        )
+        yield self.save(Received(one, 2), Kept("t", b"k", 1, "c", None, 0, properties))
+        (kept,) = yield self.store.retained("", 10)
+        self.assertEqual((kept.payload, kept.properties), (b"k", properties))
+        yield self.save(WillLeft("c", None, 1, "w", b"x", 2, True, properties))
+        (left,) = yield self.store.wills()
+        self.assertEqual((left.payload, left.properties, left.retain), (b"x", properties, True))
+
+    @inlineCallbacks
+    def test_the_expiry_of_a_session_changes_when_it_is_said(self) -> Steps:
+        (number,) = yield self.begin("c")
+        found = yield self.session()
+        before = found.expiry
+        for record, expiry in (
+            (Present(number, None), before),
+            (Present(number, None, -7), -7),
+            (Absent(number, 0), -7),
+            (Absent(number, 0, 60), 60),
+        ):
+            yield self.save(record)
+            found = yield self.session()
+            self.assertEqual(found.expiry, expiry)
+
+    @inlineCallbacks
+    def test_options_of_a_subscription_come_back(self) -> Steps:
+        (number,) = yield self.begin("c")
+        filters = tuple((f"f{options}", options) for options in range(16) if options & 3 < 3)
+        yield self.save(Subscribed(number, filters))
+        found = yield self.session()
+        self.assertEqual(found.subscriptions, dict(filters))
 
     @inlineCallbacks
     def test_a_message_for_several_is_one_message(self) -> Steps:

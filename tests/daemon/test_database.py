@@ -18,6 +18,7 @@ from platziverse.daemon.database import Database
 from platziverse.errors import Unusable
 from tests.agents.doubles import FakeClient, message, of_agent
 from tests.postgres.scratch import open_dir, scratch_server
+from tests.postgres.test_migrate import ORIGINAL
 
 REFUSE = """CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
     BEGIN RAISE EXCEPTION 'not today' USING ERRCODE = '53100'; END $$;
@@ -110,6 +111,29 @@ class DatabaseTests(TestCase):
         self.assertLess(stored, 60)
         self.assertLess(measured, 60)
         self.assertEqual(count, 4)
+
+    @inlineCallbacks
+    def test_the_series_are_written_again_after_the_tables_were_remade(
+        self,
+    ) -> Generator["Deferred[Any]", Any, None]:
+        """Row 156."""
+        server = scratch_server()
+        name = server.create()
+        database = self.database(server.dsn(name))
+        yield database.start()
+        recorder = Recorder(database.writer, lambda topic, payload: None, database.clock)
+        database.prepared_again = recorder.describe_again
+        client = FakeClient("client")
+        recorder.client_connected(client)
+        types = "SELECT type FROM series ORDER BY 1"
+        yield AgentHandlers(recorder)(message(of_agent("yyy")), client)
+        known = server.execute(name, types)
+        self.assertTrue(known)
+        server.execute(name, f"DROP TABLE agents CASCADE; DROP TABLE metrics CASCADE; {ORIGINAL}")
+        yield AgentHandlers(recorder)(message(of_agent("yyy")), client)  # finds out, and is stored
+        self.assertEqual(server.execute(name, types), [])
+        yield AgentHandlers(recorder)(message(of_agent("yyy")), client)
+        self.assertEqual(server.execute(name, types), known)
 
     def test_two_daemons_do_not_share_a_state_directory(self) -> None:
         self.database("host=a")

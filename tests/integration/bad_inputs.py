@@ -61,7 +61,7 @@ INPUTS = [
     BadInput("CONNECT with the reserved bit", connect("r", 3), connect=False),
     BadInput("CONNECT with Will QoS 3", connect("w", 0x1E, text("w"), text("m")), connect=False),
     BadInput("CONNECT with a password alone", connect("p", 0x42, text("secret")), connect=False),
-    BadInput("CONNECT of MQTT 5", V5, connect=False, mosquitto_closed=False),
+    BadInput("CONNECT of MQTT 5", V5, closed=False, connect=False),
     BadInput("CONNECT of MQTT 3.1", connect("old", name="MQIsdp", level=3), closed=False, connect=False),
     BadInput("CONNECT with protocol MQTX", connect("x", name="MQTX"), connect=False),
     BadInput("CONNECT with an empty id and clean 0", connect("", 0), connect=False),

@@ -345,8 +345,10 @@ class ReachTests(PageCase):
         folder = Path(tempfile.mkdtemp(prefix="platziverse-test-"))
         self.addCleanup(shutil.rmtree, folder)
         set_password(str(folder / "passwords"), "ana", b"secret")
+        (folder / "acl").write_text("user ana\ntopic readwrite #\nrole admin\n")
         environ = {
             "PLATZIVERSE_WEB_READERS": "users",
+            "PLATZIVERSE_ACCESS_ACL_FILE": str(folder / "acl"),
             "PLATZIVERSE_ACCESS_PASSWORD_FILE": str(folder / "passwords"),
             "PLATZIVERSE_ACCESS_ANONYMOUS": "never",
         }
@@ -355,6 +357,36 @@ class ReachTests(PageCase):
         self.browser.sees("No readings yet")
         self.browser.sees("live", "#state")
         self.is_well()
+        self.replay()
+
+    def replay(self) -> None:
+        """An admin stores again what is valid by now; what is not says why."""
+        agent = {"uuid": "yyy", "name": "platzi", "username": "u", "pid": 1, "hostname": "h"}
+        valid = json.dumps({"agent": agent, "metrics": [{"type": "temp", "value": "33"}]})
+        for payload in ("Hello", valid):
+            scratch_server().execute(
+                self.database,
+                """INSERT INTO rejected_messages (topic, "clientId", payload, reason, "createdAt")
+                VALUES ('agent/message', 'c', %s, 'of then', now()) RETURNING id""",
+                payload.encode(),
+            )
+        page = self.browser
+        page.do("click", selector="nav a[data-view=rejected]")
+        for number, told in ((1, "stored again: 1 metric added"), (2, "not stored: ")):
+            page.do("click", selector=f".rejections li:nth-child({number}) summary")
+            page.do("click", selector=f".rejections li:nth-child({number}) button")
+            page.sees(told, f".rejections li:nth-child({number})")
+        page.sees("JSON is malformed", ".rejections li:nth-child(2)")
+        self.is_well_after_a_refusal()
+        stored = scratch_server().execute(self.database, "SELECT type, value FROM metrics")
+        self.assertEqual(stored, [("temp", "33")])
+        self.running.wait_for("User 'ana' of .* has replayed the rejected message 2: 1 metrics were added")
+
+    def is_well_after_a_refusal(self) -> None:
+        """Chromium writes each answer of an error to its console."""
+        self.assertEqual(self.browser.do("axe"), [])
+        complaints = self.browser.do("complaints")
+        self.assertEqual([text for text in complaints if "409" not in str(text)], [])
 
     def test_behind_nginx_below_a_prefix(self) -> None:
         nginx = self.program("nginx")

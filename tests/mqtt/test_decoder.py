@@ -141,7 +141,7 @@ class Refusing(SynchronousTestCase):
 
     def test_refusals_carry_their_return_code(self) -> None:
         for data, code in (
-            (b"\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x01a", 1),
+            (b"\x00\x04MQTT\x06\x02\x00\x00\x00\x00\x01a", 1),
             (b"\x00\x04MQTT\x04\x00\x00\x00\x00\x00", 2),
         ):
             decoder = PacketDecoder(1000)

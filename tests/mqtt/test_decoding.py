@@ -131,7 +131,7 @@ class EveryFirstByte(SynchronousTestCase):
             (b"\2\0", ""),
         ):
             decoder = PacketDecoder(1000)
-            content = b"\0\4MQTT\5" + rest
+            content = b"\0\4MQTT\6" + rest
             decoder.feed(bytes((0x10, len(content))) + content)
             refused = self.assertRaises(ConnectRefused, decoder.next_packet)
             self.assertIn(f"client {client_id!r}", str(refused))

@@ -179,14 +179,14 @@ class Told(SynchronousTestCase):
     def test_a_version_that_is_not_ours_is_named_with_its_client_and_what_to_do(self) -> None:
         four, six, rest = b"\0\4MQTT", b"\0\6MQIsdp", b"\2\0\x3c"
         for body, client_id in (
-            (four + b"\5" + rest + b"\0" + b"\0\3new", "new"),
-            (four + b"\5" + rest + b"\5\x11\0\0\x0e\x10" + b"\0\3new", "new"),
+            (four + b"\6" + rest + b"\0" + b"\0\3new", "new"),
+            (four + b"\6" + rest + b"\5\x11\0\0\x0e\x10" + b"\0\3new", "new"),
             (four + b"\6" + rest + b"\0" + b"\0\2v6", "v6"),
             (six + b"\4" + rest + b"\0\3old", "old"),
             (six + b"\4" + rest + b"\0", ""),
-            (four + b"\5", ""),
-            (four + b"\5" + rest + b"\xff\xff\xff\xff\xff", ""),
-            (four + b"\5" + rest + b"\x7f", ""),
+            (four + b"\6", ""),
+            (four + b"\6" + rest + b"\xff\xff\xff\xff\xff", ""),
+            (four + b"\6" + rest + b"\x7f", ""),
         ):
             self.events.clear()
             self.harness = BrokerHarness()
@@ -195,7 +195,7 @@ class Told(SynchronousTestCase):
             refused = ConnectReturnCode.UNACCEPTABLE_PROTOCOL_VERSION
             self.assertEqual(client.received(), [Connack(False, refused)], body)
             [line] = self.lines()
-            self.assertIn(f"client {client_id!r}; set the client to MQTT 3.1.1", line)
+            self.assertIn(f"client {client_id!r}; set the client to MQTT 5 or 3.1.1", line)
             self.assertRegex(line, r"^Closing 127\.0\.0\.1:\d+ ")
             refusals = self.harness.broker.traffic.connects_refused
             self.assertEqual(refusals, {"unacceptable_protocol_version": 1})

@@ -6,8 +6,9 @@ from twisted.internet.defer import Deferred, fail
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.broker.interfaces import Client
-from platziverse.broker.reasons import Reason
-from platziverse.mqtt.errors import ConnectRefused
+from platziverse.broker.reasons import Reason, Refused
+from platziverse.broker.session import Session
+from platziverse.mqtt.errors import ConnectRefused, MQTTError
 from platziverse.mqtt.packets import (
     Connack,
     Connect,
@@ -18,6 +19,7 @@ from platziverse.mqtt.packets import (
     Publish,
     Pubrec,
 )
+from platziverse.mqtt.reasoncodes import ReasonCode
 from platziverse.net.dialect import MQTT_3_1_1
 from platziverse.testing import BrokerHarness, FakeClient
 from tests.net.doubles import Store
@@ -26,16 +28,22 @@ from tests.net.doubles import Store
 class Eloquent:
     """A dialect that has bytes for everything: a text in place of a packet."""
 
-    def accept(self, session_present: bool) -> bytes:
+    def accept(self, present: bool, session: Session) -> bytes:
         return b"welcome;"
 
-    def refuse(self, error: ConnectRefused) -> bytes:
+    def refuse(self, error: MQTTError) -> bytes:
         return b"no entry;"
 
-    def negative(self, packet: Publish, reason: Reason, text: str) -> bytes | None:
-        return f"{reason.value} {packet.packet_id};".encode() if packet.qos else b""
+    def negative(self, packet: Publish, refused: Refused) -> bytes | None:
+        return f"{refused.reason.value} {packet.packet_id};".encode() if packet.qos else b""
 
-    def goodbye(self, reason: Reason, text: str) -> bytes:
+    def suback(self, packet_id: int, codes: list[int]) -> bytes:
+        return b"subscribed;"
+
+    def unsuback(self, packet_id: int, codes: list[int]) -> bytes:
+        return b"unsubscribed;"
+
+    def goodbye(self, reason: Reason, text: str, code: ReasonCode | None) -> bytes:
         return f"{reason.value}: {text};".encode()
 
 
@@ -82,7 +90,7 @@ class Refusing(DialectCase):
         client = BrokerHarness().open()
         client.protocol.dialect = Eloquent()
         client.send(Connect("x" * 2000))
-        self.assertIn(b"no entry;refused: its Client Identifier", client.received_bytes())
+        self.assertEqual(client.received_bytes(), b"no entry;")
         self.assertTrue(client.closed)
 
 
@@ -134,10 +142,13 @@ class ThreeOneOne(SynchronousTestCase):
     def test_it_has_return_codes_in_connack_and_nothing_else(self) -> None:
         refused = ConnectRefused(ConnectReturnCode.NOT_AUTHORIZED, "no")
         self.assertEqual(MQTT_3_1_1.refuse(refused), b"\x20\2\0\5")
-        self.assertEqual((MQTT_3_1_1.accept(True), MQTT_3_1_1.accept(False)), (b"\x20\2\1\0", b"\x20\2\0\0"))
+        session = BrokerHarness().broker.sessions.make("one", False)
+        accepted = [MQTT_3_1_1.accept(present, session) for present in (True, False)]
+        self.assertEqual(accepted, [b"\x20\2\1\0", b"\x20\2\0\0"])
         for reason in Reason:
-            self.assertEqual(MQTT_3_1_1.goodbye(reason, "text"), b"")
-            self.assertIsNone(MQTT_3_1_1.negative(Publish("t", b"", 1, packet_id=1), reason, "text"))
+            self.assertEqual(MQTT_3_1_1.goodbye(reason, "text", None), b"")
+            refusal = Refused(reason, "text")
+            self.assertIsNone(MQTT_3_1_1.negative(Publish("t", b"", 1, packet_id=1), refusal))
 
     def test_whoever_runs_the_daemon_ends_a_connection_without_a_word(self) -> None:
         client = BrokerHarness().connect()

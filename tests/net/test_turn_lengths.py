@@ -20,6 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from platziverse.mqtt.packets import Packet, Pingreq, Pingresp, Puback, Publish, Subscribe, Subscription
 from platziverse.testing import BrokerHarness, FakeClient
 from platziverse.web.api import Api
+from platziverse.web.rejections import Rejections
 from platziverse.web.settings import WebSettings
 from platziverse.web.site import make_site
 from tests.net.test_turns import run_turn
@@ -163,7 +164,7 @@ class Http(TurnLengths):
         for number in range(1000):
             self.subscribe(self.harness.connect(f"client-{number}"), [f"{number}/{n}" for n in range(100)])
         store = TableStore()
-        api: Any = Api(store, self.clock.seconds, clients_of(self.harness, store), {})
+        api: Any = Api(store, self.clock.seconds, clients_of(self.harness, store), Rejections(store), {})
         site = make_site(self.clock, WebSettings(), lambda: "", [("api", api)])
         # One is answered in a turn, so the others would show nothing more.
         self.pipeline(Connection(site), "/api/clients", 40)
@@ -227,7 +228,8 @@ class Agents(ReaderCase):
             SELECT 'agent-' || n, 'u', 'n', 'h', 1, true, now(), now() FROM generate_series(1, 100000) n
             RETURNING 1"""
         )
-        api: Any = Api(self.reader, time.time, clients_of(BrokerHarness(), TableStore()), {})
+        clients = clients_of(BrokerHarness(), TableStore())
+        api: Any = Api(self.reader, time.time, clients, Rejections(self.reader), {})
         site = make_site(reactor, WebSettings(), lambda: "", [("api", api)])
         leave_out_the_past(self)
         turns: list[float] = []

@@ -98,15 +98,11 @@ def _flags() -> Vectors:
 def _protocols() -> Vectors:
     rest = bytes((2, 0, 60)) + text("level")
     refused = expect(b"\x20\x02\x00\x01")
-    for level in (0, 1, 2, 3, 5, 6, 127, 128, 131, 133, 255):
+    for level in (0, 1, 2, 3, 6, 127, 128, 131, 133, 255):
         data = send(packet(0x10, text("MQTT"), bytes((level,)), rest))
         name = f"Protocol Level {level}"
         statements = "MQTT-3.1.2-2 MQTT-3.2.2-4 MQTT-3.2.2-5"
         yield vector(name, statements, data, refused, closed=True, connected=False, rows=(15,))
-    version_5 = packet(0x10, text("MQTT"), b"\x05\x02\x00\x3c\x03\x21\x00\x14", text("five"))
-    yield vector(
-        "a real MQTT 5 CONNECT", "MQTT-3.1.2-2", send(version_5), refused, closed=True, connected=False
-    )
     old = send(packet(0x10, text("MQIsdp"), b"\x03", rest))
     yield vector("MQTT 3.1", "MQTT-3.1.2-2", old, expect(CONNECTED), connected=False)
     for name, level in (("MQTT", 0x84), ("MQIsdp", 0x83)):

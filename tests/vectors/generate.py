@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.vectors.acknowledgements import acknowledgements, empty_packets
 from tests.vectors.connecting import connect_vectors, first_packets
+from tests.vectors.five import five
 from tests.vectors.framing import framing
 from tests.vectors.matching import matching
 from tests.vectors.publishing import publish_vectors
@@ -26,6 +27,7 @@ FILES = {
     "UNSUBSCRIBE": unsubscribe_vectors,
     "MATCHING": matching,
     "EMPTY": empty_packets,
+    "FIVE": five,
 }
 
 

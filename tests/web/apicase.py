@@ -20,6 +20,7 @@ from platziverse.web.events import Events
 from platziverse.web.exports import Exports
 from platziverse.web.metrics import Observations
 from platziverse.web.overview import Overview
+from platziverse.web.rejections import Rejections
 from platziverse.web.settings import WebSettings
 from platziverse.web.siblings import Siblings
 from platziverse.web.site import make_site
@@ -75,7 +76,8 @@ class ApiCase(SynchronousTestCase):
             *counted,
         )
         actions = {("clients", "trace"): Action(self.traces.answer, METHODS)}
-        self.api = Api(self.store, self.harness.now, self.clients, more, actions)
+        rejections = Rejections(self.store, self.store)
+        self.api = Api(self.store, self.harness.now, self.clients, rejections, more, actions)
         self.site = make_site(
             self.clock,
             self.settings,

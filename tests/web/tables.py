@@ -10,6 +10,7 @@ from platziverse.daemon.hands import Hands
 from platziverse.testing import BrokerHarness
 from platziverse.web.clients import Clients
 from platziverse.web.interfaces import Export, Range, Row, Unavailable
+from platziverse.web.rejections import NotReplayed
 from platziverse.web.siblings import Siblings
 
 AGENT: Row = {"id": 1, "uuid": "yyy", "username": "platzi", "connected": True}
@@ -55,9 +56,11 @@ class TableStore:
 
     :ivar asked: the questions.
     :ivar others: names of other daemons.
+    :ivar in_vain: messages cannot be stored.
     """
 
     others: Sequence[str] = ()
+    in_vain = False
 
     def __init__(self) -> None:
         self.away = False
@@ -65,6 +68,10 @@ class TableStore:
         self.payload = b"{}"
         self.lines = 3
         self.asked: list[tuple[Any, ...]] = []
+
+    def replay(self, number: int, by: str) -> "Deferred[int]":
+        self.asked.append(("replay", number, by))
+        return fail(NotReplayed("JSON is malformed")) if self.in_vain else succeed(2)
 
     def ask_others(self, request: str, argument: str) -> "Deferred[Sequence[str]]":
         return self._answer((request, argument), self.others)

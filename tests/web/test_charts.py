@@ -175,7 +175,7 @@ class LatestTests(ApiCase):
     def test_what_is_no_next_is_an_error(self) -> None:
         for after in ("", "x", "MQ==", "MS8A", "////", "%C3%B1", "OTk5OTk5OTk5OTk5L3g="):
             status, error = self.error(f"/api/latest?after={after}")
-            self.assertEqual((status, error), (404, "after must be the next of the page before"), after)
+            self.assertEqual((status, error), (400, "after must be the next of the page before"), after)
         self.assertEqual(self.error("/api/latest?connected=maybe")[0], 400)
         self.assertEqual(self.error("/api/latest?agent=" + "x" * 256)[0], 404)
 

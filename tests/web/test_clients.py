@@ -17,6 +17,7 @@ from platziverse.web.traces import MAX_LINES
 from platziverse.web.workers import BrokerPage
 from tests.web.apicase import ApiCase
 from tests.web.browser import REMOTE, Connection, Response
+from tests.web.tables import REJECTED
 from tests.web.test_streams import Client
 
 KICK = "/api/clients/plug/kick"
@@ -83,6 +84,31 @@ class OneDaemonTests(ClientCase):
         self.assertIsNone(self.site.for_operator(REMOTE))
         kept[0].transport.loseConnection()
         self.assertIsNotNone(self.site.for_operator(REMOTE))
+
+
+class ReplayTests(ClientCase):
+    def test_an_operator_stores_a_rejected_message_again(self) -> None:
+        response = self.operator("/api/rejected/8/replay", "POST")
+        self.assertEqual((response.status, response.json), (200, {"id": 8, "metricsAdded": 2}))
+        self.assertEqual(self.store.asked[-1], ("replay", 8, "An operator"))
+        self.assertEqual(Connection(self.site).request("/api/rejected/8/replay", "POST").status, 403)
+
+    def test_what_cannot_be_stored_says_why(self) -> None:
+        """Row 495: once more, of a number there is not, or that is none."""
+        self.store.in_vain = True
+        response = self.operator("/api/rejected/8/replay", "POST")
+        self.assertEqual((response.status, response.json), (409, {"error": "JSON is malformed"}))
+        for number in ("7", "x", "9" * 20):
+            self.assertEqual(self.operator(f"/api/rejected/{number}/replay", "POST").status, 404)
+        with mock.patch.dict(REJECTED[0], replayed=1):
+            response = self.operator("/api/rejected/9/replay", "POST")
+        self.assertEqual((response.status, response.json["error"]), (409, "it was replayed before"))
+        self.store.away = True
+        self.assertEqual(self.operator("/api/rejected/8/replay", "POST").status, 503)
+
+    def test_a_reader_is_told_what_it_may(self) -> None:
+        self.assertEqual(self.get("/api/reader").json, {"user": None, "mayChange": False, "admins": False})
+        self.assertTrue(self.operator("/api/reader").json["mayChange"])
 
 
 class TraceTests(ClientCase):

@@ -21,6 +21,7 @@ from platziverse.web.api import Api
 from platziverse.web.events import SLOWLY, Events
 from platziverse.web.guard import Guard
 from platziverse.web.readers import credentials
+from platziverse.web.rejections import Rejections
 from platziverse.web.settings import WebSettings
 from platziverse.web.site import make_site
 from tests.access.test_passwords import HASHED, SECRET, Threads, make_checker
@@ -63,7 +64,9 @@ class ReadersCase(SynchronousTestCase):
         self.events = Events(self.clock, self.store, dict, 10, 30.0, self.traffic, complaints)
         more = {"events": self.events.answer}
         self.harness = BrokerHarness()
-        api = Api(self.store, self.clock.seconds, clients_of(self.harness, self.store), more)
+        rejections = Rejections(self.store, self.store)
+        clients = clients_of(self.harness, self.store)
+        api = Api(self.store, self.clock.seconds, clients, rejections, more)
         self.logins = MQTTLogins(self.authority)
         self.site = make_site(
             self.clock,
@@ -286,6 +289,12 @@ class AdminTests(ReadersCase):
         self.assertEqual(self.post(ANA), 200)
         self.assertTrue(client.closed)
         self.assertIn("User 'ana' of 127.0.0.1:50000 ends the connection of", self.said[-1])
+
+    def test_each_is_told_what_it_may(self) -> None:
+        for header, user, may in ((ANA, "ana", True), (EVE, "eve", False)):
+            response = self.ask("/api/reader", Authorization=header)
+            assert response is not None
+            self.assertEqual(response.json, {"user": user, "mayChange": may, "admins": True})
 
     def test_others_may_not(self) -> None:
         """Row 489"""

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
-from platziverse.web.events import ALIVE, INTERVAL, MAX_PRESENCE, MAX_VALUES, SLOWLY
+from platziverse.web.events import ALIVE, INTERVAL, MAX_PRESENCE, MAX_SIZE, MAX_VALUES, SLOWLY
 from platziverse.web.interfaces import Export, Row, Unavailable
 from platziverse.web.settings import WebSettings
 from tests.web.apicase import NOW, ApiCase
@@ -284,6 +284,45 @@ class EventTests(StreamCase):
         self.assertEqual(len(self.told(client)), MAX_VALUES // 1000)
         self.assertEqual(self.traffic.events_dropped, 2000)
         self.assertTrue(self.lines("there are too many at a time"))
+
+    def test_the_bytes_of_one_write_have_an_end(self) -> None:
+        """Row 443: 5,000 values of 4 KiB are 20 MB of each stream, four times a second."""
+        client = self.client("/api/events")
+        sender = self.harness.connect("gateway")
+        most = MAX_SIZE // 4096 // 10
+        for number in range(most + 12):
+            self.report(f"a{number}", sender, **{f"t{n}": "x" * 4096 for n in range(10)})
+        self.clock.advance(INTERVAL)
+        self.assertEqual(len(self.told(client)), most + 1)
+        self.assertEqual(self.traffic.events_dropped, 110)
+        self.assertTrue(self.lines("there are too many at a time"))
+        self.report("a", sender, t="more")  # the next write has room again
+        self.clock.advance(INTERVAL)
+        self.assertEqual(len(self.told(client)), 1)
+
+    def test_a_value_that_another_takes_the_place_of_takes_no_room(self) -> None:
+        client = self.client("/api/events")
+        sender = self.harness.connect("gateway")
+        for number in range(MAX_SIZE // 4096 + 10):
+            self.report("a", sender, t="x" * 4000 + str(number))
+        self.clock.advance(INTERVAL)
+        self.assertEqual((len(self.told(client)), self.traffic.events_dropped), (1, 0))
+
+    def test_long_names_of_agents_that_come_and_of_what_was_rejected_have_an_end(self) -> None:
+        """Row 443."""
+        client = self.client("/api/events")
+        for number in range(20):
+            name = str(number) + "x" * (MAX_SIZE // 10)
+            self.events.announced("connected", b'{"agent": {"uuid": "%s"}}' % name.encode())
+        self.clock.advance(INTERVAL)
+        self.assertEqual(len(self.told(client, "connected")), 10)
+        self.assertEqual(self.traffic.events_dropped, 10)
+        long = [{**REJECTED[1], "id": number, "topic": "x" * (MAX_SIZE // 10)} for number in range(20)]
+        self.patch(self.store, "rejected_since", lambda after, limit: succeed(long))
+        self.clock.pump([SLOWLY, INTERVAL])
+        rejected = [data["id"] for _, data in self.told(client, "rejected")]
+        self.assertTrue(rejected)
+        self.assertLess(len(rejected), 11)
 
     def test_many_messages_are_sorted_as_they_come(self) -> None:
         client = self.client("/api/events")

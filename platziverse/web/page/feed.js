@@ -12,9 +12,9 @@ const SILENCE = 15000;
 /** Milliseconds until it is tried again: the first time, and at most. */
 const [SOON, LATE] = [1000, 15000];
 
-/** Fetch JSON; throws an Error with the daemon's own words. */
-export async function ask(address) {
-  const answer = await fetch(address, { cache: "no-store", headers: { Accept: "application/json" } });
+/** Fetch JSON; throws an Error with the daemon's own words. With POST something changes, which takes a login. */
+export async function ask(address, method = "GET") {
+  const answer = await fetch(address, { method, cache: "no-store", headers: { Accept: "application/json" } });
   const text = await answer.text();
   let found = null;
   try {

@@ -1,6 +1,6 @@
 // Rejected messages: why they could not become rows, and what they were.
 
-import { bytes, el, moment, write } from "./elements.js";
+import { bytes, el, moment, plural, say, write } from "./elements.js";
 import { address, ask } from "./feed.js";
 
 const LIMIT = 50;
@@ -35,7 +35,7 @@ export class RejectedView {
     this.more = el("button", { type: "button", class: "more", hidden: true, click: () => this.#page() }, "Show older ones");
     main.append(
       el("h1", {}, "Rejected messages"),
-      el("p", { class: "quiet" }, "What could not be stored, the newest first. A row opens the payload. When the cause is mended, ", el("code", {}, "platziverse rejected replay"), " stores what is valid by then."),
+      el("p", { class: "quiet" }, "What could not be stored, the newest first. A row opens the payload. When the cause is mended, whoever has the role admin stores a message again here; ", el("code", {}, "platziverse rejected replay"), " stores all that is valid by then."),
       this.none,
       this.list,
       this.more,
@@ -92,6 +92,36 @@ export class RejectedView {
     else this.list.append(element);
   }
 
+  /** Return whether the visitor may store messages again, or a login may that the browser would ask for. */
+  async #mayReplay() {
+    this.reader ??= ask(address("reader"));
+    try {
+      const { user, mayChange, admins } = await this.reader;
+      return mayChange || (user === null && admins);
+    } catch {
+      this.reader = undefined;
+      return false;
+    }
+  }
+
+  /** Return a button that stores a message again, and what came of it. */
+  #replay(id) {
+    const told = el("span", { class: "quiet" });
+    const press = async () => {
+      button.disabled = true;
+      try {
+        const { metricsAdded } = await ask(address(`rejected/${id}/replay`), "POST");
+        write(told, ` stored again: ${plural(metricsAdded, "metric")} added`);
+      } catch (error) {
+        button.disabled = false;
+        write(told, ` not stored: ${error.message}`);
+      }
+      say(told.textContent);
+    };
+    const button = el("button", { type: "button", class: "replay", click: press }, "Store again");
+    return el("p", {}, button, told);
+  }
+
   async #open(row, place) {
     if (place.firstChild) return;
     try {
@@ -102,6 +132,7 @@ export class RejectedView {
         el("p", { class: "quiet" }, `message ${found.id} · ${bytes(found.size)}${cut} · ${found.text === null ? "no text" : "text"}${replayed}`),
         el("pre", { tabindex: "0", role: "region", "aria-label": `Payload of message ${found.id}` }, payload(found)),
       );
+      if (found.replayed === null && (await this.#mayReplay())) place.append(this.#replay(found.id));
     } catch (error) {
       place.replaceChildren(el("p", { class: "notice" }, error.message));
     }

@@ -1,0 +1,58 @@
+"""Terms: what a client has asked for in CONNECT about what it is sent, and how long it is remembered."""
+
+from functools import lru_cache
+from typing import Final
+
+from platziverse.mqtt.codec import EncodedPublish
+from platziverse.mqtt.packets import Connect, Properties
+from platziverse.mqtt.wire import UNUSED, Wire
+
+#: More than any packet has.
+ANY_SIZE: Final = 1 << 30
+#: And more than one has besides Topic Name, Properties and payload.
+HEADER: Final = 16
+_NOTHING: Final = Properties()
+
+
+class Terms:
+    """Terms are those of one connection; all clients of MQTT 3.1.1 share theirs.
+
+    :ivar wire: how the client is written to.
+    :ivar most_inflight: messages that were sent to it and that it has not acknowledged.
+    :ivar largest: bytes of a packet.
+    :ivar near: below this, of Topic Name, Properties and payload, a packet is not too large for certain.
+    :ivar expiry: seconds that its Session is kept when it has gone; ``None``: as the setting says.
+    """
+
+    __slots__ = ("expiry", "largest", "most_inflight", "near", "wire")
+
+    def __init__(self, wire: Wire, most_inflight: int, asked: Properties = _NOTHING) -> None:
+        self.wire = wire
+        self.most_inflight = min(asked.receive_maximum or ANY_SIZE, most_inflight)  # [MQTT5-3.3.4-9]
+        self.largest = asked.maximum_packet_size or ANY_SIZE
+        self.near = self.largest - HEADER
+        self.expiry: float | None = None
+
+    def fits(self, message: EncodedPublish) -> bool:
+        """Return whether a message is no larger than the client takes packets. [MQTT5-3.1.2-24]"""
+        if message.size < self.near:
+            return True
+        return len(self.wire.head(message, 1, 1)) + len(message.payload) <= self.largest
+
+
+@lru_cache(maxsize=16)
+def usual(wire: Wire, most_inflight: int) -> Terms:
+    """Return the Terms of all clients that have none of their own."""
+    return Terms(wire, most_inflight)
+
+
+def terms_of(packet: Connect, wire: Wire, most_inflight: int) -> Terms:
+    """Return the Terms of the client that has sent this CONNECT."""
+    if packet.protocol_level < 5:
+        return usual(wire, most_inflight)
+    return Terms(wire, most_inflight, packet.properties or _NOTHING)
+
+
+def unused(most_inflight: int) -> Terms:
+    """Return the Terms of a Session whose client has not come yet."""
+    return usual(UNUSED, most_inflight)

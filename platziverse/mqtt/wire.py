@@ -1,0 +1,132 @@
+"""Wire: how messages are written for the clients of one version of the protocol."""
+
+from collections.abc import Callable
+from math import ceil
+from struct import Struct
+from typing import Final, Protocol
+
+from platziverse.mqtt.codec import TOPICS, EncodedPublish
+from platziverse.mqtt.framing import encode_length
+from platziverse.mqtt.packets import Publish
+from platziverse.mqtt.properties import encode_properties
+
+#: Seconds that a sum of seconds since the epoch is inexact by.
+MOMENT: Final = 1e-3
+_UINT16: Final = Struct(">H").pack
+_FIRST: Final = tuple(bytes((first,)) for first in range(256))
+
+
+class Wire(Protocol):
+    """A Wire is chosen when a client connects; nobody asks for its version after that."""
+
+    def __hash__(self) -> int: ...
+
+    def with_id(self, message: EncodedPublish, qos: int, packet_id: int, dup: bool = False, /) -> bytes:
+        """Return the bytes of the packet at QoS 1 or 2."""
+
+    def head(self, message: EncodedPublish, qos: int, packet_id: int, dup: bool = False, /) -> bytes:
+        """Return the bytes of the packet at QoS 1 or 2 up to its payload."""
+
+    def qos0(self, message: EncodedPublish, /) -> bytes:
+        """Return the bytes of the packet at QoS 0."""
+
+    def is_over(self, message: Publish, /) -> bool:
+        """Return whether the message has expired."""
+
+
+def _is_over(message: Publish, now: float) -> bool:
+    properties = message.properties
+    return properties is not None and properties.expires is not None and properties.expires <= now
+
+
+class Wire311:
+    """A Wire311 writes as MQTT 3.1.1 does: what a message has beyond that is left out, but for its end.
+
+    :param now: seconds since the epoch.
+    """
+
+    __slots__ = ("_now",)
+
+    with_id = staticmethod(EncodedPublish.with_id)
+    head = staticmethod(EncodedPublish.head)
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+
+    def qos0(self, message: EncodedPublish) -> bytes:
+        """Return the bytes of the packet at QoS 0."""
+        return message.qos0
+
+    def is_over(self, message: Publish) -> bool:
+        """Return whether the message has expired. [MQTT5-3.3.2-5]"""
+        return _is_over(message, self._now())
+
+
+class Wire5:
+    """A Wire5 writes as MQTT 5 does: once for all receivers, but what is left until the message expires.
+
+    :param now: seconds since the epoch.
+    """
+
+    __slots__ = ("_now",)
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+
+    def with_id(self, message: EncodedPublish, qos: int, packet_id: int, dup: bool = False) -> bytes:
+        """Return the bytes of the packet at QoS 1 or 2."""
+        return self.head(message, qos, packet_id, dup) + message.message.payload
+
+    def head(self, message: EncodedPublish, qos: int, packet_id: int, dup: bool = False) -> bytes:
+        """Return the bytes of the packet at QoS 1 or 2 up to its payload."""
+        five = message.five
+        if five is None:
+            five = message.five = self._encode(message.message)
+        first = message.first | qos << 1 | dup << 3
+        return _FIRST[first] + five[0] + _UINT16(packet_id) + (five[1] or self._properties(message.message))
+
+    def _encode(self, message: Publish) -> tuple[bytes, bytes]:
+        """Return what stands before the Packet Identifier, and its Properties; empty: they change."""
+        topic, properties = TOPICS[message.topic], self._properties(message)
+        head = encode_length(len(topic) + 2 + len(properties) + len(message.payload)) + topic
+        expires = message.properties is not None and message.properties.expires is not None
+        return head, b"" if expires else properties
+
+    def _properties(self, message: Publish) -> bytes:
+        """Return the Properties with the seconds that are left of a Message Expiry. [MQTT5-3.3.2-6]"""
+        properties = message.properties
+        if properties is None or properties.expires is None:
+            return encode_properties("PUBLISH", properties)
+        left = max(0, ceil(properties.expires - self._now() - MOMENT))
+        return encode_properties("PUBLISH", properties, message_expiry_interval=left)
+
+    def qos0(self, message: EncodedPublish) -> bytes:
+        """Return the bytes of the packet at QoS 0."""
+        publish = message.message
+        topic, properties = TOPICS[publish.topic], self._properties(publish)
+        length = encode_length(len(topic) + len(properties) + len(publish.payload))
+        return _FIRST[message.first] + length + topic + properties + publish.payload
+
+    def is_over(self, message: Publish) -> bool:
+        """Return whether the message has expired. [MQTT5-3.3.2-5]"""
+        return _is_over(message, self._now())
+
+
+class Wires:
+    """Wires are the ways to write, by Protocol Level.
+
+    :param now: seconds since the epoch.
+    """
+
+    __slots__ = ("_five", "_older")
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._older, self._five = Wire311(now), Wire5(now)
+
+    def of(self, protocol_level: int) -> Wire:
+        """Return the wire of a Protocol Level."""
+        return self._five if protocol_level == 5 else self._older
+
+
+#: Of a Session whose client has never come.
+UNUSED: Final[Wire] = Wire311(lambda: 0.0)

@@ -1,0 +1,169 @@
+"""Connected5: the packets of a client of MQTT 5 from its CONNACK on."""
+
+from collections.abc import Collection
+from typing import Final
+
+from platziverse.broker.reasons import Reason, Refused
+from platziverse.broker.session import Session
+from platziverse.mqtt.codec5 import encode_acknowledgement
+from platziverse.mqtt.errors import ProtocolViolation
+from platziverse.mqtt.packets import (
+    Auth,
+    Disconnect,
+    Pingreq,
+    Puback,
+    Pubcomp,
+    Publish,
+    Pubrec,
+    Pubrel,
+    Subscribe,
+    Subscription,
+    Unsubscribe,
+)
+from platziverse.mqtt.properties import arrived, is_as_it_says
+from platziverse.mqtt.reasoncodes import ReasonCode
+from platziverse.net.connected import Connected, PacketTable
+from platziverse.net.dialect import Dialect
+from platziverse.net.outbox import Outbox
+from platziverse.net.reading import Reading
+
+_NOT_UTF8: Final = Refused(Reason.PAYLOAD_INVALID, "its payload is not UTF-8, as it says")
+
+
+class Connected5(Connected):
+    """A Connected5 knows Properties, Topic Aliases and Reason Codes beyond what a Connected does."""
+
+    __slots__ = ("_aliases",)
+
+    def __init__(self, session: Session, outbox: Outbox, reading: Reading, dialect: Dialect) -> None:
+        super().__init__(session, outbox, reading, dialect)
+        # Of this connection: Topic Alias → Topic Name. [MQTT5-3.3.2-7]
+        self._aliases: dict[int, str] = {}
+
+    def publish(self, run: list[Publish]) -> int:
+        """Publish a run of messages; those with Properties one by one."""
+        for packet in run:
+            if packet.properties is not None:
+                break
+        else:
+            return super().publish(run)
+        for handled, packet in enumerate(run):
+            if not self._publish_one(packet):
+                return handled
+            if self.reading.holds:
+                return handled + 1
+        return len(run)
+
+    def _publish_one(self, packet: Publish) -> bool:
+        """Publish a message; return ``False`` if it has to come again, as others have their turn."""
+        message = arrived(packet, self._topic_of(packet), self.outbox.shared.broker.clients.now())
+        if is_as_it_says(message):
+            return super().publish([message]) == 1
+        self._published().refuse(message, _NOT_UTF8)
+        return True
+
+    def _topic_of(self, packet: Publish) -> str:
+        """Return the Topic Name of a message, and remember it if it has a Topic Alias.
+
+        :raises ProtocolViolation: there is no such alias, or a Property that only a Server sends.
+        """
+        properties, topic = packet.properties, packet.topic
+        if properties is None:
+            return topic
+        if properties.subscription_identifiers:
+            raise ProtocolViolation("a Subscription Identifier in a client's PUBLISH", "MQTT5-3.3.4-6")
+        alias = properties.topic_alias
+        if alias is None:
+            return topic
+        most = self.outbox.shared.limits.topic_alias_maximum
+        if alias > most:  # [MQTT5-3.3.2-9]
+            text = f"Topic Alias {alias}, at most {most} (topic_alias_maximum)"
+            raise ProtocolViolation(text, "MQTT5-3.3.2-9", ReasonCode.TOPIC_ALIAS_INVALID)
+        if topic:
+            self._aliases[alias] = topic
+        elif alias not in self._aliases:  # section 3.3.4
+            raise ProtocolViolation(f"Topic Alias {alias} before its Topic Name", "MQTT5-3.3.2-7")
+        return self._aliases[alias]
+
+    def pubrec(self, run: list[Pubrec]) -> int:
+        """Answer each PUBREC with PUBREL, unless the client refuses the message. [MQTT5-4.3.3-4]"""
+        for handled, packet in enumerate(run, 1):
+            if packet.reason_code < ReasonCode.UNSPECIFIED_ERROR:
+                super().pubrec([packet])
+            else:
+                self.session.refused(packet.packet_id)
+            if self.reading.holds:
+                return handled
+        return len(run)
+
+    def pubrel(self, run: list[Pubrel]) -> int:
+        """Answer each PUBREL with PUBCOMP, which says so if there is no such message. [MQTT5-4.3.3-11]"""
+        for handled, packet in enumerate(run, 1):
+            packet_id = packet.packet_id
+            if self.session.awaits(packet_id):
+                super().pubrel([packet])
+            else:
+                unknown = ReasonCode.PACKET_IDENTIFIER_NOT_FOUND
+                answer = self.outbox.shared.broker.released(self.session, packet_id)
+                self._answer(encode_acknowledgement(0x70, packet_id, unknown), answer)
+            if self.reading.holds:
+                return handled
+        return len(run)
+
+    def subscribe(self, run: list[Subscribe]) -> int:
+        """Answer with SUBACK, unless there is a Subscription Identifier, which we have said not to know."""
+        properties = run[0].properties
+        if properties is not None and properties.subscription_identifier is not None:
+            code = ReasonCode.SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED
+            raise ProtocolViolation("a Subscription Identifier", "3.2.2.3.12", code)
+        return super().subscribe(run)
+
+    def _silent(self, subscriptions: list[Subscription]) -> Collection[str]:
+        """Return the Topic Filters without Retained Messages. [MQTT5-3.3.1-10] [MQTT5-3.3.1-11]"""
+        there = self.session.subscriptions
+        return {
+            one.topic_filter
+            for one in subscriptions
+            if one.retain_handling == 2 or (one.retain_handling and one.topic_filter in there)
+        }
+
+    def _codes_of(self, topic_filters: list[str]) -> list[int]:
+        """Return for each Topic Filter whether there is a Subscription to give up. [MQTT5-3.10.4-5]"""
+        left, codes = set(topic_filters) & self.session.subscriptions.keys(), []
+        for topic_filter in topic_filters:
+            there = topic_filter in left
+            codes.append(int(ReasonCode.SUCCESS if there else ReasonCode.NO_SUBSCRIPTION_EXISTED))
+            left.discard(topic_filter)
+        return codes
+
+    def disconnect(self, run: list[Disconnect]) -> int:
+        """Close: the client leaves, and says what becomes of its Will and its Session. [MQTT5-3.14.4-3]"""
+        packet, session = run[0], self.session
+        asked = packet.properties.session_expiry_interval if packet.properties is not None else None
+        if asked and not session.persistent:
+            raise ProtocolViolation("a Session Expiry Interval that was 0 in CONNECT", "3.14.2.2.2")
+        if asked is not None:
+            session.persistent = asked > 0
+            session.terms.expiry = self.outbox.shared.broker.sessions.expiry_within(asked)
+        self.graceful = packet.reason_code == ReasonCode.SUCCESS
+        code = ReasonCode(packet.reason_code).name.lower()
+        self.outbox.close(Reason.GRACEFUL, "it has disconnected" if self.graceful else f"it says {code}")
+        return 1
+
+    def auth(self, run: list[Auth]) -> int:
+        """Refuse AUTH: nobody has agreed on an Authentication Method. [MQTT5-4.12.0-7]"""
+        raise ProtocolViolation("AUTH without an Authentication Method in CONNECT", "MQTT5-4.12.0-7")
+
+
+CONNECTED5: Final[PacketTable] = {
+    Publish: Connected5.publish,
+    Puback: Connected5.puback,
+    Pubrec: Connected5.pubrec,
+    Pubrel: Connected5.pubrel,
+    Pubcomp: Connected5.pubcomp,
+    Subscribe: Connected5.subscribe,
+    Unsubscribe: Connected5.unsubscribe,
+    Pingreq: Connected5.pingreq,
+    Disconnect: Connected5.disconnect,
+    Auth: Connected5.auth,
+}

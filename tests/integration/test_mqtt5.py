@@ -1,0 +1,175 @@
+"""Clients of MQTT 5 that others have written, with the real daemon and its database."""
+
+import queue
+import subprocess
+from typing import Any
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from tests.integration.daemon import PATIENCE, DaemonTestCase
+
+REJECTED = "JSON is malformed: invalid character (byte 0)"
+
+
+def properties(packet: int, **values: Any) -> Properties:
+    found = Properties(packet)
+    for name, value in values.items():
+        setattr(found, name, value)
+    return found
+
+
+class Paho5:
+    """A paho-mqtt client of MQTT 5 whose events can be waited for."""
+
+    def __init__(self, port: int, client_id: str) -> None:
+        self.events: queue.Queue[tuple[str, Any]] = queue.Queue()
+        self.port, self.ended = port, False
+        self.client = client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id,
+            protocol=MQTTProtocolVersion.MQTTv5,
+            reconnect_on_failure=False,
+        )
+        client.on_message = lambda client, data, message: self.events.put(("message", message))
+        client.on_connect = lambda c, d, flags, code, props: self.events.put(
+            ("connect", (flags, code, props))
+        )
+        client.on_subscribe = lambda c, d, mid, codes, props: self.events.put(("subscribe", codes))
+        client.on_publish = lambda c, d, mid, code, props: self.events.put(("publish", (code, props)))
+        client.on_disconnect = lambda c, d, flags, code, props: self.events.put(("disconnect", (code, props)))
+
+    def start(self, clean: bool = True, **values: Any) -> Any:
+        asked = properties(PacketTypes.CONNECT, **values)
+        self.client.connect("127.0.0.1", self.port, clean_start=clean, properties=asked)
+        self.client.loop_start()
+        return self.event("connect")
+
+    def event(self, kind: str) -> Any:
+        while True:
+            name, value = self.events.get(timeout=PATIENCE)
+            self.ended = self.ended or name == "disconnect"
+            if name == kind:
+                return value
+
+    def publish(self, topic: str, payload: bytes, qos: int, **more: Any) -> Any:
+        """Publish at QoS 1 or 2; return code and Properties of the answer."""
+        self.client.publish(topic, payload, qos, **more)
+        return self.event("publish")
+
+    def subscribe(self, topic_filter: str, qos: int, **options: Any) -> int:
+        self.client.subscribe(topic_filter, options=SubscribeOptions(qos, **options))
+        code: int = self.event("subscribe")[0].value
+        return code
+
+    def stop(self) -> None:
+        if not self.ended:
+            self.client.disconnect()
+            self.event("disconnect")
+        self.client.loop_stop()
+
+
+class Clients(DaemonTestCase):
+    def setUp(self) -> None:
+        self.port = self.daemon().port()
+
+    def connect(self, client_id: str, clean: bool = True, **values: Any) -> tuple[Paho5, Any]:
+        client = Paho5(self.port, client_id)
+        connack = client.start(clean, **values)
+        self.addCleanup(client.stop)
+        return client, connack
+
+    def test_mosquitto_pub_shows_that_a_payload_is_refused(self) -> None:
+        arguments = ["-V", "5", "-q", "1", "-t", "agent/message", "-m", "Hello", "-d"]
+        command = [self.program("mosquitto_pub"), "-p", str(self.port), *arguments]
+        done = subprocess.run(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        self.assertIn("Payload format invalid", done.stdout)
+
+    def test_a_refusal_has_its_reason(self) -> None:
+        client, (_, _, told) = self.connect("five")
+        self.assertEqual((told.TopicAliasMaximum, told.ReceiveMaximum), (16, 256))
+        # Of PUBREC it looks at nothing but the Packet Identifier.
+        code, why = client.publish("agent/message", b"Hello", 1)
+        self.assertEqual((code.value, why.ReasonString), (0x99, REJECTED))
+        code, _ = client.publish("$SYS/x", b"", 1)
+        self.assertEqual(code.value, 0x87)
+        for qos in (1, 2):
+            code, _ = client.publish("other", b"", qos)
+            self.assertEqual(code.value, 0)
+
+    def test_what_waits_keeps_its_properties_and_its_time(self) -> None:
+        """Row 512: through the database."""
+        absent, _ = self.connect("absent", SessionExpiryInterval=1000)
+        self.assertEqual(absent.subscribe("t/#", 2, retainAsPublished=True), 2)
+        absent.stop()
+        sender, _ = self.connect("sender")
+        given: dict[str, Any] = {
+            "ContentType": "text/plain",
+            "ResponseTopic": "back",
+            "CorrelationData": b"\x00\xff",
+            "MessageExpiryInterval": 600,
+            "PayloadFormatIndicator": 1,
+            "UserProperty": [("b", "1"), ("a", "2")],
+        }
+        for qos in (1, 2):
+            sent = properties(PacketTypes.PUBLISH, **given)
+            sender.publish(f"t/{qos}", b"x", qos, retain=True, properties=sent)
+        back, (flags, _, _) = self.connect("absent", clean=False, SessionExpiryInterval=1000)
+        self.assertTrue(flags.session_present)
+        late, _ = self.connect("late")
+        late.subscribe("t/#", 2)
+        for client in (back, late):
+            for _ in range(2):
+                message = client.event("message")
+                found = message.properties
+                self.assertTrue(message.retain)
+                self.assertTrue(0 < found.MessageExpiryInterval <= 600)
+                for name in given.keys() - {"MessageExpiryInterval"}:
+                    self.assertEqual(getattr(found, name), given[name])
+
+    def test_no_local_and_the_end_by_another_connection(self) -> None:
+        client, _ = self.connect("twin")
+        client.subscribe("#", 1, noLocal=True)
+        other, _ = self.connect("other")
+        client.publish("own", b"1", 1)
+        other.publish("own", b"2", 1)
+        self.assertEqual(client.event("message").payload, b"2")
+        self.connect("twin")
+        code, _ = client.event("disconnect")
+        self.assertEqual(code.value, 0x8E)
+
+    def test_mosquitto_sub_and_pub(self) -> None:
+        port = str(self.port)
+        sub = self.start_program(
+            "mosquitto_sub", "-V", "5", "-p", port, "-t", "t", "-q", "1", "-F", "%p %P", "-d"
+        )
+        sub.wait_for("SUBACK")
+        pub = (
+            "-V",
+            "5",
+            "-p",
+            port,
+            "-t",
+            "t",
+            "-q",
+            "2",
+            "-m",
+            "x",
+            "-D",
+            "publish",
+            "user-property",
+            "a",
+            "b",
+        )
+        self.run_program("mosquitto_pub", *pub)
+        sub.wait_for("x a:b")

@@ -1,0 +1,96 @@
+"""Wires: a message as each version has it; and the Properties that wait with it."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from platziverse.mqtt.codec import EncodedPublish, encode
+from platziverse.mqtt.codec5 import encode5
+from platziverse.mqtt.packets import Publish, PublishProperties
+from platziverse.mqtt.properties import (
+    arrived,
+    is_as_it_says,
+    restored,
+    store_properties,
+    weigh,
+    without_properties,
+)
+from platziverse.mqtt.wire import UNUSED, Wires
+from tests.mqtt.strategies import BINARY, TOPIC_NAMES
+from tests.mqtt.strategies5 import properties
+
+NOW = 1_700_000_000.25
+
+
+class Writing(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.now = NOW
+        self.wires = Wires(lambda: self.now)
+
+    @given(TOPIC_NAMES, BINARY, properties("PUBLISH"), st.booleans(), st.integers(0, 2), st.booleans())
+    def test_each_version_gets_what_encoding_makes(
+        self, topic: str, payload: bytes, given: PublishProperties | None, retain: bool, qos: int, again: bool
+    ) -> None:
+        message = Publish(topic, payload, qos, retain, again and qos > 0, 7 if qos else None, given)
+        encoded = EncodedPublish(message, retain)
+        for level, expected in ((4, encode(message)), (5, encode5(message)), (5, encode5(message))):
+            wire = self.wires.of(level)
+            if qos:
+                self.assertEqual(wire.with_id(encoded, qos, 7, message.dup), expected)
+                self.assertEqual(wire.head(encoded, qos, 7, message.dup) + payload, expected)
+            else:
+                self.assertEqual(wire.qos0(encoded), expected)
+
+    def test_what_is_left_of_a_message_is_written_until_it_is_over(self) -> None:
+        """[MQTT5-3.3.2-5] [MQTT5-3.3.2-6]"""
+        message = arrived(
+            Publish("t", b"", properties=PublishProperties(message_expiry_interval=5)), "t", NOW
+        )
+        encoded, five, older = EncodedPublish(message), self.wires.of(5), self.wires.of(4)
+        for passed, left in ((0, 5), (0.5, 5), (1.5, 4), (4.9, 1), (9, 0)):
+            self.now = NOW + passed
+            expected = Publish(
+                "t", b"", 1, packet_id=7, properties=PublishProperties(message_expiry_interval=left)
+            )
+            self.assertEqual(five.with_id(encoded, 1, 7), encode5(expected))
+            self.assertEqual((five.is_over(message), older.is_over(message)), (passed >= 5, passed >= 5))
+        self.assertFalse(five.is_over(Publish("t", b"", properties=PublishProperties())))
+        self.assertFalse(UNUSED.is_over(Publish("t", b"")))
+
+
+class Keeping(SynchronousTestCase):
+    @given(properties("PUBLISH"), BINARY)
+    def test_properties_come_back_from_a_store(self, given: PublishProperties | None, payload: bytes) -> None:
+        message = arrived(Publish("t", payload, properties=given), "t", NOW)
+        data = store_properties(message.properties)
+        found = restored(data)
+        if message.properties is None:
+            self.assertEqual((data, found), (b"", None))
+            return
+        self.assertEqual(without_properties(data + payload), (payload, data))
+        assert found is not None
+        if message.properties.expires is None:
+            self.assertEqual(found, message.properties)
+        else:
+            end = min(int(message.properties.expires), 0xFFFFFFFF)
+            self.assertEqual((found.expires, found.message_expiry_interval), (end, end))
+            self.assertEqual(found.user_properties, message.properties.user_properties)
+        self.assertEqual(restored(store_properties(given) if given else b"", timed=False), given)
+
+    def test_what_belongs_to_a_connection_is_left_behind(self) -> None:
+        alone = Publish("", b"", properties=PublishProperties(topic_alias=3))
+        self.assertEqual(arrived(alone, "t", NOW), Publish("t", b""))
+        self.assertEqual(arrived(Publish("t", b""), "t", NOW), Publish("t", b""))
+
+    def test_a_payload_is_utf8_if_it_says_so(self) -> None:
+        for indicator, payload, expected in ((None, b"\xff", True), (0, b"\xff", True), (1, b"\xff", False)):
+            given = None if indicator is None else PublishProperties(indicator)
+            self.assertEqual(is_as_it_says(Publish("t", payload, properties=given)), expected)
+        self.assertTrue(is_as_it_says(Publish("t", "é".encode(), properties=PublishProperties(1))))
+
+    def test_they_weigh_more_than_they_are_written(self) -> None:
+        """Row 503: what waits with a message counts."""
+        many = PublishProperties(content_type="x" * 99, user_properties=(("é", ""),) * 9)
+        for one in (PublishProperties(1), many):
+            self.assertGreater(weigh(one), len(store_properties(one)))
+            self.assertGreater(EncodedPublish(Publish("t", b"", properties=one)).size, weigh(one))
