@@ -185,7 +185,7 @@ def check_values(document: Any, most: int) -> None:
         value = waiting.pop()
         left -= len(value)
         if left < 0:
-            raise InvalidReport("size", f"more than {most} values, ten times max_metrics")
+            raise InvalidReport("size", f"more than {most} values, six times max_metrics")
         inner = value.values() if value.__class__ is dict else value
         waiting += [one for one in inner if one.__class__ is dict or one.__class__ is list]
 

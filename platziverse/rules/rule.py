@@ -22,7 +22,7 @@ from platziverse.rules.templates import Template, Unfilled
 #: Characters of the texts of an agent.
 MAX_TEXT: Final = 255
 #: Values that a message may have for each metric that it may have: the others are names, times and the like.
-VALUES: Final = 10
+VALUES: Final = 6
 
 
 class Sender(Protocol):
@@ -274,6 +274,9 @@ class TopicRule:
         items = each.find(document, document)
         if items.__class__ is not list:
             raise InvalidReport("fields", "there is no array at each")
+        if len(items) * len(self.rule.named) > self._most:
+            many = f"{len(self.rule.named)} metrics of {len(items)} items"
+            raise InvalidReport("size", f"{many}, {VALUES} times max_metrics may be looked for")
         all_found, reports, count = Found(), _Reports(source, self.rule, self._use_time), 0
         for number, item in enumerate(items):
             found = Found()

@@ -23,7 +23,7 @@ except ImportError:
     cbor2 = None
 
 FORMATS = ["json", "value", "msgpack", "influx", *(["cbor"] if cbor2 is not None else [])]
-MANY = "more than 10000 values, ten times max_metrics"
+MANY = "more than 6000 values, six times max_metrics"
 #: What every writer of CBOR can write.
 TREES = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(-(2**200), 2**200), st.floats(), st.text(), st.binary()),
@@ -75,9 +75,18 @@ class JsonTests(SynchronousTestCase):
                 self.assertEqual((error.kind, error.reason), ("size", f"rules.toml#1: {MANY}"))
                 self.assertLess(time.process_time() - began, 0.5)
         few = AgentLimits(max_metrics=3)
-        self.assertIn("30 metrics, 3 are allowed (max_metrics)", refusal(HEAD, [0] * 30, limits=few).reason)
-        self.assertIn("more than 30 values", refusal(HEAD, [0] * 31, limits=few).reason)
-        self.assertEqual(len(read(HEAD, {"a": 1, "b": ["x"] * 20, "c": "x" * 100}, limits=few).ignored), 21)
+        self.assertIn("18 metrics, 3 are allowed (max_metrics)", refusal(HEAD, [0] * 18, limits=few).reason)
+        self.assertIn("more than 18 values", refusal(HEAD, [0] * 19, limits=few).reason)
+        self.assertEqual(len(read(HEAD, {"a": 1, "b": ["x"] * 9, "c": "x" * 100}, limits=few).ignored), 10)
+
+    def test_more_looking_for_metrics_than_could_be_found_is_refused(self) -> None:
+        """Row 444: each of 5,000 items was asked for each metric that has a name."""
+        toml = f'{HEAD}each = "$"\nmetrics = {{ a = "@.a", b = "@.b", c = "@.c" }}'
+        few = AgentLimits(max_metrics=3)
+        self.assertEqual(len(read(toml, [{"a": 1}] * 3 + [{}] * 2, limits=few).reports), 1)
+        error = refusal(toml, [{}] * 7, limits=few)
+        self.assertEqual(error.kind, "size")
+        self.assertIn("3 metrics of 7 items, 6 times max_metrics may be looked for", error.reason)
 
     def test_colons_in_texts_and_blanks_before_colons_are_no_fault(self) -> None:
         self.assertEqual(metrics(HEAD, b'{"a" : 1, "b":"\\":\\":"}'), {"a": "1"})

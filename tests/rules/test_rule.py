@@ -148,7 +148,7 @@ class ItemTests(SynchronousTestCase):
         )
 
     def test_all_items_together_have_at_most_as_many_metrics_as_a_message(self) -> None:
-        payload = {"values": [{"id": "a", "v": 1, "t": NOW + index} for index in range(5)]}
+        payload = {"values": [{"id": "a", "v": 1, "t": NOW + index} for index in range(4)]}
         error = refusal(LIST, payload, "plc/7", limits=AgentLimits(max_metrics=3))
         self.assertEqual(error.reason, "rules.toml#1: 4 metrics, 3 are allowed (max_metrics)")
 
