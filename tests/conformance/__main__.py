@@ -24,8 +24,7 @@ IDENTIFIERS = (
 SHARED = "Shared Subscriptions are not there: CONNACK says so, and SUBACK has 0x9E."
 LOGINS = "Enhanced authentication is not there: any Authentication Method is answered with 0x8C."
 UNMET = {
-    "3.1.2-8": "Met but for the Will Delay, which is not waited for.",
-    "3.1.3-9": "**Not met**: a Will is published at once, whatever its delay.",
+    "3.1.3-9": "Met while the daemon lives: at its start the Wills of before are published at once.",
     "3.3.4-3": IDENTIFIERS,
     "3.3.4-4": IDENTIFIERS,
     "3.3.4-5": IDENTIFIERS,
