@@ -32,6 +32,7 @@ FRAGMENTS = {
     "bus.redis": "one of several buses",
     "bus.sentinel": "one of several ways to find a server",
     "command.checkbus": "works without the extra that askredis.py needs",
+    "cluster.awaited": "an order by positions, which knows nothing of copies and rows",
     "cluster.figures": "what web/metrics.py asks for, which the cluster itself knows nothing of",
     "command.cli": "the entry point of the program",
     "command.rollup": "a command of its own",

@@ -22,7 +22,7 @@ from platziverse.broker.terms import Terms, terms_of
 from platziverse.broker.traffic import Traffic
 from platziverse.broker.turn import Turn
 from platziverse.broker.users import UserCounts
-from platziverse.broker.wills import DueWills, UnfinishedWills, WillRecords
+from platziverse.broker.wills import DelayedWills, DueWills, UnfinishedWills, WillRecords
 from platziverse.mqtt.errors import ConnectRefused
 from platziverse.mqtt.packets import Connect, ConnectReturnCode, Publish
 from platziverse.mqtt.wire import Wires
@@ -67,6 +67,7 @@ class Clients:
         self.users = UserCounts(limits.max_connections_per_user)
         self.unfinished_wills = UnfinishedWills()
         self.due_wills = DueWills(clock, turn, self.unfinished_wills)
+        self.delayed_wills = DelayedWills(clock)
         self.observers = list(observers)
         self._sessions, self._authority, self.traffic = sessions, authority, traffic
         self._publish, self._complaints = publish, complaints
@@ -201,6 +202,7 @@ class Clients:
         self, opened: Opened, packet: Connect, client: Client, connection: NetworkConnection
     ) -> Opened:
         session, will = opened[0], packet.will
+        self.delayed_wills.end(client.client_id, publish=not opened[1])
         session.owner = client.username
         session.terms, session.persistent = self._terms_of(packet), client.persistent
         session.client, session.connection, session.will = client, connection, will  # [MQTT-3.1.2-9]
@@ -252,7 +254,7 @@ class Clients:
         self.connected -= 1
         self.users.leave(client.username)
         if will is not None:
-            self._leave_will(will, client, graceful)
+            self._leave_will(will, session, client, graceful)
         for observer in self.observers:
             observer.client_disconnected(client, taken_over)
         if self._sessions.get(session.client_id) is session:
@@ -262,13 +264,32 @@ class Clients:
             if ended:
                 self._say_ended(ended, client)
 
-    def _leave_will(self, will: Publish, client: Client, graceful: bool) -> None:
+    def _leave_will(self, will: Publish, session: Session, client: Client, graceful: bool) -> None:
         forget = partial(self.wills.gone, client) if self.wills is not None else _saved
+        delay, expiry = session.terms.will_delay, session.terms.expiry
         if graceful:
             self.end_will(will, client, None, forget)
+        elif delay and session.persistent:
+            session.will = will  # it counts in the memory of the Session
+            end = partial(self._end_delayed, will, client, forget)
+            self.delayed_wills.add(client.client_id, delay if expiry is None else min(delay, expiry), end)
         else:
-            publish = partial(self.end_will, will, client, self._publish, forget)
-            self.due_wills.add(client.client_id, len(will.topic) + len(will.payload), publish)
+            self._publish_due(will, client, forget)
+
+    def _publish_due(self, will: Publish, client: Client, forget: "Callable[[], Answer]") -> None:
+        publish = partial(self.end_will, will, client, self._publish, forget)
+        self.due_wills.add(client.client_id, len(will.topic) + len(will.payload), publish)
+
+    def _end_delayed(
+        self, will: Publish, client: Client, forget: "Callable[[], Answer]", publish: bool
+    ) -> None:
+        session = self._sessions.get(client.client_id)
+        if session is not None and session.will is will:
+            session.will = None
+        if publish:
+            self._publish_due(will, client, forget)
+        else:
+            self.end_will(will, client, None, forget)
 
     def _say_ended(self, count: int, client: Client) -> None:
         self.traffic.sessions_ended_for_room += count
@@ -350,7 +371,8 @@ class Clients:
         return answer
 
     def session_ended(self, client_id: str) -> None:
-        """Tell the observers that a persistent Session is gone."""
+        """Tell the observers that a persistent Session is gone, and publish its Will if that has waited."""
+        self.delayed_wills.end(client_id, publish=True)
         for observer in self.observers:
             observer.session_ended(client_id)
 

@@ -36,6 +36,7 @@ class Moving:
         self._sessions, self._subscribing, self._durable = sessions, subscribing, records.durable
         self._records, self._restoring = records, restoring
         self.in_turn, self.part = clients.in_turn, clients.part
+        self._delayed_wills = clients.delayed_wills
         self.left, self.free = records.left, records.free
 
     def come_to(self, elsewhere: "Callable[[str, str | None, float], Deferred[Session | None]]") -> None:
@@ -51,7 +52,8 @@ class Moving:
         return DeferredList([self._durable.settle(session.window), *session.handled()])
 
     def let_go(self, session: Session) -> None:
-        """Have a Session no more: it is another daemon's, and nothing is saved of it."""
+        """Have a Session no more: it is another daemon's, and nothing is saved of it. Its client is back."""
+        self._delayed_wills.end(session.client_id, publish=False)
         self._subscribing.end(session)
         self._durable.abandon(session)
         session.number = 0

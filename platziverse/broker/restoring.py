@@ -95,6 +95,7 @@ class Restoring:
         for session in list(self._sessions):
             self._subscribing.end(session)  # as long as it counts as a durable one
             session.number, session.will, session.persistent = 0, None, False
+            self._clients.delayed_wills.forget(session.client_id)
             self._clients.drop(session, Reason.SHUTTING_DOWN, "other daemons have taken over from this one")
             yield
         yield from self._retained.forget()

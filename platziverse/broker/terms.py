@@ -24,7 +24,7 @@ class Terms:
     :ivar expiry: seconds that its Session is kept when it has gone; ``None``: as the setting says.
     """
 
-    __slots__ = ("expiry", "largest", "most_inflight", "near", "wire")
+    __slots__ = ("expiry", "largest", "most_inflight", "near", "will_delay", "wire")
 
     def __init__(self, wire: Wire, most_inflight: int, asked: Properties = _NOTHING) -> None:
         self.wire = wire
@@ -32,6 +32,8 @@ class Terms:
         self.largest = asked.maximum_packet_size or ANY_SIZE
         self.near = self.largest - HEADER
         self.expiry: float | None = None
+        #: Seconds that its Will waits for it to come back.
+        self.will_delay = 0
 
     def fits(self, message: EncodedPublish) -> bool:
         """Return whether a message is no larger than the client takes packets. [MQTT5-3.1.2-24]"""
@@ -50,7 +52,9 @@ def terms_of(packet: Connect, wire: Wire, most_inflight: int) -> Terms:
     """Return the Terms of the client that has sent this CONNECT."""
     if packet.protocol_level < 5:
         return usual(wire, most_inflight)
-    return Terms(wire, most_inflight, packet.properties or _NOTHING)
+    terms = Terms(wire, most_inflight, packet.properties or _NOTHING)
+    terms.will_delay = packet.will_delay
+    return terms
 
 
 def unused(most_inflight: int) -> Terms:

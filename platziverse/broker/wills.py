@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from platziverse.broker.interfaces import Answer, Client
 from platziverse.broker.records import WillGone, WillLeft
@@ -95,6 +95,33 @@ class DueWills:
             self._goes_on = False
             if self.waiting:
                 self._in_the_next_turn()
+
+
+class DelayedWills:
+    """DelayedWills keeps the Wills of clients of MQTT 5 that may come back in time. [MQTT5-3.1.3-9]"""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._waiting: dict[str, tuple[IDelayedCall, Callable[[bool], None]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, client_id: str, delay: float, end: Callable[[bool], None]) -> None:
+        """Call ``end`` with ``True`` after the delay, unless something is known before."""
+        self._waiting[client_id] = self._clock.callLater(delay, self.end, client_id, True), end
+
+    def end(self, client_id: str, publish: bool) -> None:
+        """Publish the Will of a client whose Session ends, or discard it: the client is back."""
+        if (end := self.forget(client_id)) is not None:
+            end(publish)
+
+    def forget(self, client_id: str) -> "Callable[[bool], None] | None":
+        """Do nothing with the Will of a client: it is somebody else's; return what would have been called."""
+        call, end = self._waiting.pop(client_id, (None, None))
+        if call is not None and call.active():
+            call.cancel()
+        return end
 
 
 class WillRecords:

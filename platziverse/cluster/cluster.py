@@ -86,7 +86,7 @@ class Cluster:
         self.announcing = Announcing(peers, durable, clock, self._later, self._complain)
         self.retaining = Retaining(broker.retained, lambda: peers.number, wall_clock)
         self.linking = Linking.of(broker.durable, peers, clock, self._cross, self._complain)
-        self.routing = Routing(broker, self.interest, peers, self.retaining, self.linking)
+        self.routing = Routing(broker, self.interest, peers, self.retaining, self.linking, clock)
         self.identifiers = Identifiers(broker, peers)
         broker.share(self.routing, self.announcing)
         delaying, told = self.routing.delaying, self.announcing

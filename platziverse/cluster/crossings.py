@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 from platziverse.broker.durable import RETRY, Durable
 from platziverse.broker.interfaces import Answer
 from platziverse.broker.records import Acknowledged, StoredMessage
+from platziverse.cluster.awaited import Awaited
 from platziverse.cluster.frames import Align, Aligned, Done, Frame, Owed, Stored
 from platziverse.cluster.links import ALL, POSITIONS
 
@@ -56,39 +57,35 @@ class Crossing:
         # Up to where rows are read, and where the next begin.
         self._state, self._through, self._at = ASKED, ALL, 0
         self._held: deque[Owed] = deque()
-        # What somebody waits for, and what fires then.
-        self._awaited: list[tuple[Callable[[], bool], Deferred[None]]] = []
+        # What waits until a position is taken, or done; and until rows are read.
+        self._takes, self._dones, self._reads = Awaited(), Awaited(), Awaited()
 
     # -- what others wait for --------------------------------------------------------------------
 
     def when_taken(self, position: int) -> "Deferred[None]":
         """Return a Deferred that fires when everything up to a position was taken."""
-        return self._when(lambda: self.last >= position)
+        return succeed(None) if self.last >= position else self._takes.at(position)
 
     def when_done(self, position: int) -> "Deferred[None]":
         """Return a Deferred that fires when nothing that was taken up to a position is pending."""
-        return self._when(lambda: all(one > position for one in self._pending))
+        return succeed(None) if self._lowest > position else self._dones.at(position)
+
+    @property
+    def _lowest(self) -> int:
+        """The lowest position that is pending; they are in order."""
+        return next(iter(self._pending), ALL)
 
     def when_read(self) -> "Deferred[None]":
         """Return a Deferred that fires when what the other daemon has left is read, if that is under way."""
-        return self._when(lambda: not (self._alone and self._state == READS))
-
-    def _when(self, is_so: Callable[[], bool]) -> "Deferred[None]":
-        if is_so():
-            return succeed(None)
-        # Whoever waits no longer cancels it.
-        awaited: Deferred[None] = Deferred(lambda one: self._forget(one))
-        self._awaited.append((is_so, awaited))
-        return awaited
-
-    def _forget(self, awaited: "Deferred[None]") -> None:
-        self._awaited = [one for one in self._awaited if one[1] is not awaited]
+        return self._reads.at(0) if self._alone and self._state == READS else succeed(None)
 
     def _has_changed(self) -> None:
-        due = [awaited for is_so, awaited in self._awaited if is_so()]
-        for awaited in due:
-            self._forget(awaited)
-            awaited.callback(None)
+        if self._takes:
+            self._takes.reach(self.last)
+        if self._dones:
+            self._dones.reach(self._lowest - 1)
+        if self._reads and not (self._alone and self._state == READS):
+            self._reads.reach(0)
 
     # -- over the bus ----------------------------------------------------------------------------
 
@@ -144,8 +141,7 @@ class Crossing:
             answer.addErrback(self._complain).addCallback(self._done, position)
         else:
             self._done(None, position)
-        if self._awaited:
-            self._has_changed()
+        self._has_changed()
 
     def _done(self, _: object, position: int) -> None:
         self._pending.pop(position, None)
@@ -153,8 +149,7 @@ class Crossing:
             self._durable.record(Acknowledged(self.number, position))
         else:
             self._tell(Done(position))
-        if self._awaited:
-            self._has_changed()
+        self._has_changed()
 
     # -- from the store --------------------------------------------------------------------------
 

@@ -1,17 +1,21 @@
 """Delaying: messages for a Session that is on its way wait until it has arrived, or has stayed. ADR 0153."""
 
-from collections import deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any, Final
 
 from attrs import define, field, frozen
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.interfaces import IReactorTime
 
 from platziverse.broker.interfaces import Answer
+from platziverse.broker.turn import Turn
 from platziverse.cluster.frames import DURABLE
 from platziverse.cluster.interest import SYS, Interest, key_of
 from platziverse.cluster.peers import Peers
 
+#: Seconds of one turn of the reactor.
+LENGTH: Final = 0.005
 #: Stands for the daemon whose messages are published here: all of them wait.
 OURS: Final = 0
 
@@ -32,9 +36,12 @@ class Delay:
 class _Waiting:
     """A message that waits, with what hands it to its receivers, and the answer for its publisher.
 
+    :ivar count: a later message has a higher one.
     :ivar keys: all whose Topic Filters may match it.
     """
 
+    count: int
+    topic: str
     keys: Set[str]
     origin: int
     position: int
@@ -49,29 +56,42 @@ class Delaying:
     stored for all in one transaction. What is kept is at QoS 1 or 2, so its publisher waits for an answer.
     The topic is what counts, so messages of one topic keep their order.
 
+    What nothing keeps any more is delivered in turns of the reactor, each as long as it may be; what comes
+    meanwhile for one of these topics goes behind. ADR 0174.
+
     The matches of Subscriptions name us as if we were one of the other daemons, if there is anything to be
     delayed; so nothing is looked at twice when there is not.
 
+    :param most: while so many messages wait, no Session more comes to us (``max_unfinished_total``).
     :ivar delayed: how many messages have waited so far.
     """
 
-    def __init__(self, interest: Interest, peers: Peers) -> None:
-        self.delayed = 0
-        self._interest, self._peers = interest, peers
+    def __init__(self, interest: Interest, peers: Peers, clock: IReactorTime, most: int) -> None:
+        self.delayed = self._count = 0
+        self._interest, self._peers, self._clock, self._most = interest, peers, clock, most
+        self._turn = Turn(clock, LENGTH)
         # By key: thousands of Sessions may be on their way, few of which a message is for.
         self._delays: dict[str, dict[Delay, None]] = {}
-        self._waiting: list[_Waiting] = []
-        # What nothing keeps any more, and is being delivered.
-        self._free: deque[_Waiting] = deque()
+        # Keys that nothing is delayed for any more, but we are still named as if it was.
+        self._over: dict[str, None] = {}
+        # By each of its keys; and how many of other daemons wait for a key.
+        self._waiting: dict[str, dict[_Waiting, None]] = {}
+        self._foreign: Counter[str] = Counter()
+        # What nothing keeps any more, and is being delivered; and how many of each topic.
+        self._free: OrderedDict[_Waiting, None] = OrderedDict()
+        self._topics: Counter[str] = Counter()
         self._delivers = False
-        # Keys, and what fires when nothing of another daemon waits for one of them.
-        self._awaited: list[tuple[frozenset[str], Deferred[None]]] = []
+        # What fires when nothing of another daemon waits for one of the keys; by each of them.
+        self._awaited: dict[str, dict[Deferred[None], frozenset[str]]] = {}
+
+    # -- which messages --------------------------------------------------------------------------
 
     def begin(self, topic_filters: Iterable[str]) -> Delay:
         """Keep messages from now on that may match these Topic Filters."""
         delay = Delay(_keys(topic_filters))
         for key in delay.keys:
             self._delays.setdefault(key, {})[delay] = None
+            self._over.pop(key, None)
         self._interest.change(self._peers.number, [(key, DURABLE) for key in delay.keys])
         return delay
 
@@ -82,41 +102,24 @@ class Delaying:
 
     def end(self, delay: Delay) -> None:
         """Keep nothing for this any more; that may be said again."""
-        over = []
         for key in delay.keys:
             others = self._delays.get(key, {})
             others.pop(delay, None)
             if not others and self._delays.pop(key, None) is not None:
-                over.append(key)
-        self._interest.change(self._peers.number, [(key, 0) for key in over])
+                self._over[key] = None
         self._let_go(delay.keys)
-
-    def when_clear(self, topic_filters: Iterable[str]) -> "Deferred[None]":
-        """Return a Deferred that fires when no message of another daemon waits that may match one of these.
-
-        What waits was taken, and is not with our Sessions.
-        """
-        keys = _keys(topic_filters)
-        awaited: Deferred[None] = Deferred()
-        if self._is_clear(keys):
-            awaited.callback(None)
-        else:
-            self._awaited.append((keys, awaited))
-        return awaited
-
-    def _is_clear(self, keys: frozenset[str]) -> bool:
-        return not any(one.origin and not keys.isdisjoint(one.keys) for one in self._waiting)
-
-    def begin_anew(self) -> None:
-        """Answer nobody who waits: others have taken over, and acknowledgements must not leave."""
-        waiting, self._waiting = self._waiting, []
-        for one in waiting:
-            one.answer.cancel()
 
     @property
     def bit(self) -> int:
         """Our bit in the masks of daemons with durable Sessions, which are there if something is delayed."""
-        return 1 << self._peers.number if self._delays else 0
+        return 1 << self._peers.number if self._delays or self._over else 0
+
+    @property
+    def is_full(self) -> bool:
+        """Return whether so many messages wait that no Session more may begin to move."""
+        return self._count >= self._most
+
+    # -- messages --------------------------------------------------------------------------------
 
     def keep(
         self, topic: str, deliver: Callable[[], Answer], origin: int = OURS, position: int = 0
@@ -126,12 +129,23 @@ class Delaying:
         :param origin: the daemon that the message was published to, with its position.
         """
         keys = keys_of_topic(topic)
-        if not self._is_kept(keys, origin, position):
+        kept = self._is_kept(keys, origin, position)
+        if not kept and topic not in self._topics:
             return deliver()
         self.delayed += 1
         answer: Deferred[object] = Deferred()
-        self._waiting.append(_Waiting(keys, origin, position, deliver, answer))
+        one = _Waiting(self.delayed, topic, keys, origin, position, deliver, answer)
+        self._add(one)
+        if not kept:
+            self._set_free(one)
         return answer
+
+    def _add(self, one: _Waiting) -> None:
+        self._count += 1
+        for key in one.keys:
+            self._waiting.setdefault(key, {})[one] = None
+        if one.origin:
+            self._foreign.update(one.keys)
 
     def _is_kept(self, keys: Set[str], origin: int, position: int) -> bool:
         delays = self._delays
@@ -139,32 +153,106 @@ class Delaying:
             position > delay.cuts.get(origin, -1) for key in keys if key in delays for delay in delays[key]
         )
 
+    def begin_anew(self) -> None:
+        """Answer nobody who waits: others have taken over, and acknowledgements must not leave."""
+        waiting = {one: None for there in self._waiting.values() for one in there}
+        self._waiting.clear()
+        self._foreign.clear()
+        self._free.clear()
+        self._topics.clear()
+        self._count = 0
+        for one in waiting:
+            one.answer.cancel()
+
+    # -- going on --------------------------------------------------------------------------------
+
     def _let_go(self, keys: frozenset[str]) -> None:
         """Deliver what nothing keeps any more, in its order, also when an answer ends another Delay.
 
         :param keys: of the Delay that has changed.
         """
-        waiting, self._waiting = self._waiting, []
-        for one in waiting:
-            kept = keys.isdisjoint(one.keys) or self._is_kept(one.keys, one.origin, one.position)
-            (self._waiting if kept else self._free).append(one)
-        if self._delivers:
-            return
-        self._delivers = True
+        found = {one: None for key in keys for one in self._waiting.get(key, ()) if one not in self._free}
+        for one in sorted(found, key=_count):
+            if not self._is_kept(one.keys, one.origin, one.position):
+                self._set_free(one)
+        if not self._delivers:
+            self._delivers = True
+            self._deliver()
+
+    def _set_free(self, one: _Waiting) -> None:
+        self._free[one] = None
+        self._topics[one.topic] += 1
+
+    def _deliver(self) -> None:
+        """Deliver as much as fits into this turn of the reactor, and go on in the next one."""
         gone: set[str] = set()
-        while self._free:
-            one = self._free.popleft()
+        while self._free and not self._turn.is_over:
+            one, _ = self._free.popitem(last=False)
+            self._remove(one)
+            if self._is_kept(one.keys, one.origin, one.position):  # for another Session, which goes by now
+                self._add(one)
+                continue
             gone |= one.keys
             maybeDeferred(one.deliver).chainDeferred(one.answer)
+        self._tell(gone)
+        if self._free:
+            self._clock.callLater(0, self._deliver)
+            return
         self._delivers = False
-        awaited, self._awaited = self._awaited, []
-        for of_session, waits in awaited:
-            if waits.called:  # nobody waits any more
-                continue
-            if not of_session.isdisjoint(gone) and self._is_clear(of_session):
-                waits.callback(None)
-            else:
-                self._awaited.append((of_session, waits))
+        over, self._over = self._over, {}
+        self._interest.change(self._peers.number, [(key, 0) for key in over])
+
+    def _remove(self, one: _Waiting) -> None:
+        self._count -= 1
+        self._topics[one.topic] -= 1
+        if not self._topics[one.topic]:
+            del self._topics[one.topic]
+        for key in one.keys:
+            there = self._waiting[key]
+            del there[one]
+            if not there:
+                del self._waiting[key]
+            if one.origin:
+                self._foreign[key] -= 1
+                if not self._foreign[key]:
+                    del self._foreign[key]
+
+    # -- what waits for that ---------------------------------------------------------------------
+
+    def when_clear(self, topic_filters: Iterable[str]) -> "Deferred[None]":
+        """Return a Deferred that fires when no message of another daemon waits that may match one of these.
+
+        What waits was taken, and is not with our Sessions. Whoever waits no longer cancels it.
+        """
+        keys = _keys(topic_filters)
+        if self._is_clear(keys):
+            return succeed(None)
+        awaited: Deferred[None] = Deferred(lambda one: self._forget(one, keys))
+        for key in keys:
+            self._awaited.setdefault(key, {})[awaited] = keys
+        return awaited
+
+    def _is_clear(self, keys: frozenset[str]) -> bool:
+        return keys.isdisjoint(self._foreign)
+
+    def _forget(self, awaited: "Deferred[None]", keys: frozenset[str]) -> None:
+        for key in keys:
+            there = self._awaited[key]
+            del there[awaited]
+            if not there:
+                del self._awaited[key]
+
+    def _tell(self, gone: set[str]) -> None:
+        """Fire what waits for one of these keys, of which messages are gone."""
+        found = {one: keys for key in gone for one, keys in self._awaited.get(key, {}).items()}
+        for awaited, keys in found.items():
+            if not awaited.called and self._is_clear(keys):
+                self._forget(awaited, keys)
+                awaited.callback(None)
+
+
+def _count(one: _Waiting) -> int:
+    return one.count
 
 
 def _keys(topic_filters: Iterable[str]) -> frozenset[str]:

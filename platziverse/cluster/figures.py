@@ -25,9 +25,12 @@ class Figures:
 
     @property
     def moved(self) -> dict[str, int]:
-        """How many durable Sessions have come with their clients, and how many have gone."""
+        """How many durable Sessions have come with their clients, have gone, and could not come."""
         moves = self._cluster.moves
-        return {} if moves is None else {"come": moves.taking.moved, "gone": moves.leaving.moved}
+        if moves is None:
+            return {}
+        taking = moves.taking
+        return {"come": taking.moved, "gone": moves.leaving.moved, "refused": taking.refused}
 
     @property
     def delayed(self) -> int:

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IReactorTime
 
 from platziverse.broker.broker import Broker
 from platziverse.broker.clients import log_failure
@@ -48,12 +49,14 @@ class Routing:
         peers: Peers,
         retaining: Retaining,
         linking: Linking | None,
+        clock: IReactorTime,
     ) -> None:
         self.dropped = self._waiting = 0
         self._linking = linking
         self._broker, self._interest = broker, interest
         self._peers, self._retaining = peers, retaining
-        self.delaying, self.heirs = Delaying(interest, peers), Heirs(lambda: peers.number)
+        self.delaying = Delaying(interest, peers, clock, broker.limits.max_unfinished_total)
+        self.heirs = Heirs(lambda: peers.number)
         self._marker, self._durable = (broker.sessions.make("", persistent) for persistent in (False, True))
         self._publishers: Memo[tuple[str, str | None, bool], Client] = Memo(
             _publisher, PUBLISHERS, lambda key, client: 1

@@ -24,6 +24,7 @@ log = Logger()
 #: Seconds until the owner of a Session is looked up again.
 AGAIN: Final = 0.1
 #: Why a client may not come now.
+FULL: Final = "too many messages wait for Sessions on their way (max_unfinished_total)"
 STAYS: Final = "its Session is at another daemon, which does not let it go now"
 
 _Steps = Generator["Deferred[Any]", Any, Any]
@@ -35,6 +36,7 @@ class Taking:
     :param later: is given steps that can wait; the Deferred fires after the last one.
     :param mine: see :meth:`Identifiers.came`.
     :ivar moved: how many have come.
+    :ivar refused: how many have not, as too many messages wait for others.
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class Taking:
         later: "Callable[[Iterator[None]], Deferred[Any]]",
         mine: "Callable[[Peer, Mine], None]",
     ) -> None:
-        self.moved = self._number = 0
+        self.moved = self.refused = self._number = 0
         self._way, self._clock, self._later, self._mine = way, way.clock, later, mine
         # Client Identifier → those who wait for its Session; and what others say meanwhile of its client.
         self._waiting: dict[str, list[Deferred[Session | None]]] = {}
@@ -109,13 +111,23 @@ class Taking:
                 if place is None or place.daemon == 0:
                     return None
                 try:
+                    if way.delaying.is_full:
+                        raise Elsewhere(FULL)
                     return (yield self._from(place, LetGo(0, client_id, username, since), until))
                 except Elsewhere as reason:
                     text = "The Session of {client_id!r} does not come yet: {reason}"
                     log.debug(text, client_id=client_id, reason=reason)
             if self._clock.seconds() + AGAIN >= until:
-                raise unavailable(STAYS)
+                raise self._refusal(client_id)
             yield deferLater(self._clock, AGAIN)
+
+    def _refusal(self, client_id: str) -> ConnectRefused:
+        if not self._way.delaying.is_full:
+            return unavailable(STAYS)
+        self.refused += 1
+        cause, text = "Sessions that do not come", "The Session of {client_id!r} does not come: " + FULL
+        self._way.broker.complaints.warn(cause, text, address="", client_id=client_id)
+        return unavailable(FULL)
 
     @inlineCallbacks
     def _from(self, place: StoredPlace, wanted: LetGo, until: float) -> _Steps:

@@ -157,6 +157,13 @@ class GuardedRequest(Request):
             self._close_after()
             if not isinstance(resource, Health | Readiness):
                 return Refusal(503, site.refuse(self))
+        if cast(Any, self.channel).operator:  # no page of a browser comes this way, whatever it is called
+            return Refusal(403, "MQTT is not spoken here") if resource is site.websocket else None
+        return self._guarded(resource)
+
+    def _guarded(self, resource: Any) -> Resource | None:
+        """Return what to answer instead of ``resource`` by where the request comes from."""
+        site: Any = self.site
         guard: Guard = site.guard
         if resource is site.websocket:
             return guard.check_websocket(self)

@@ -104,7 +104,7 @@ class DaemonCollector:
             gaps = {(str(daemon),): count for daemon, count in sharing.gaps.items()}
             yield _counter("bus_gaps", "Times that frames of a daemon were missing.", gaps, ("daemon",))
             moved = {(way,): count for way, count in sharing.moved.items()}
-            text = "Durable Sessions that came with their clients from other daemons, and that have gone."
+            text = "Durable Sessions that came with their clients from other daemons, or went, or could not."
             yield _counter("sessions_moved", text, moved, ("way",))
             yield _counter(
                 "messages_delayed", "Messages that waited for Sessions on their way.", sharing.delayed

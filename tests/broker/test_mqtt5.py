@@ -522,6 +522,60 @@ class Leaving(Case):
             self.assertEqual(len(watcher.received()), count, code)
             self.assertTrue(client.closed)
 
+    def test_a_will_waits_for_its_client_to_come_back(self) -> None:
+        """Row 516: not sent, sent once, or when the Session ends. [MQTT5-3.1.3-9] [MQTT5-3.1.2-8]"""
+        for sessions in (None, MemorySessionStore()):
+            self.harness = BrokerHarness(sessions=sessions)
+            watcher = self.harness.connect("four")
+            watcher.subscribe("w")
+            for expiry, clean, wait, early, late in (
+                (100, False, 5, 0, 0),  # back in time
+                (100, False, 15, 1, 0),  # too late: it was sent
+                (100, True, 5, 0, 1),  # back in time, with another Session
+                (6, False, 7, 1, 0),  # the Session ends first
+                (0, False, 0, 1, 0),
+            ):
+                kept = Properties(session_expiry_interval=expiry)
+                client = self.connect(will=Publish("w", b"x"), will_delay=10, properties=kept)
+                self.harness.advance(1)
+                client.lose()
+                self.harness.advance(wait)
+                self.assertEqual(len(watcher.received()), early, (expiry, clean, wait))
+                again = self.connect(clean_session=clean, properties=kept)
+                self.assertEqual(len(watcher.received()), late, (expiry, clean, wait))
+                self.harness.advance(20)
+                again.send(Disconnect(0, Properties(session_expiry_interval=0)))
+                self.assertEqual(watcher.received(), [])
+                self.assertEqual(len(self.harness.broker.clients.delayed_wills), 0)
+
+    def test_a_will_of_a_client_that_is_taken_over_waits_too(self) -> None:
+        """Row 516."""
+        watcher = self.harness.connect("four")
+        watcher.subscribe("w")
+        kept = Properties(session_expiry_interval=100)
+        for clean, count in ((False, 0), (True, 1)):
+            self.connect(will=Publish("w", b"x"), will_delay=10, properties=kept)
+            self.connect(clean_session=clean, properties=kept)
+            self.harness.advance(20)
+            self.assertEqual(len(watcher.received()), count)
+
+    def test_a_will_that_waits_is_the_others_when_they_have_taken_over(self) -> None:
+        """Row 516."""
+        store = MemorySessionStore()
+        harness = self.harness = BrokerHarness(sessions=store)
+        watcher = harness.connect("four")
+        watcher.subscribe("w")
+        kept = Properties(session_expiry_interval=100)
+        client = self.connect(will=Publish("w", b"x"), will_delay=10, properties=kept)
+        harness.advance(1)
+        client.lose()
+        harness.broker.begin_anew()
+        harness.advance(1)
+        again = harness.connect("again")
+        again.subscribe("w")
+        harness.advance(20)
+        self.assertEqual((len(harness.broker.clients.delayed_wills), again.received()), (0, []))
+
     def test_a_durable_session_keeps_its_time_and_its_messages_their_properties(self) -> None:
         """Row 512. [MQTT5-3.3.2-5]"""
         store = MemorySessionStore()

@@ -3,7 +3,9 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.broker.interfaces import SERVER, Answer
-from platziverse.broker.records import Queued
+from platziverse.broker.records import Kept, Queued
+from platziverse.broker.retained import RetainedMessages
+from platziverse.broker.retaining import DurableRetained
 from platziverse.mqtt.packets import Publish
 from platziverse.testing import BrokerHarness, MemorySessionStore
 from tests.broker.durability import payloads
@@ -84,3 +86,10 @@ class RetainedElsewhere(SynchronousTestCase):
         self.successResultOf(answer)
         self.assertEqual(client.received(), [])
         self.assertEqual(self.queued(), [(False, [(self.link.number, 2)])])
+
+    def test_one_that_others_have_replaced_is_not_restored(self) -> None:
+        retained = DurableRetained(RetainedMessages(10, 1000), self.store)
+        retained.is_newer = lambda topic, version: version > 4
+        for version in (5, 4):
+            retained.restore(Kept(f"v{version}", b"x", 0, "c", None, version))
+        self.assertEqual([message.topic for message in retained.match("#")], ["v5"])

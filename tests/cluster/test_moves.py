@@ -405,7 +405,7 @@ class LastStepsTests(Case):
         self.settle(1.5)
         self.assertIsNone(self.one.broker.sessions.get("m"))
         self.assertEqual(far.received()[0], Connack(True, ConnectReturnCode.ACCEPTED))
-        self.assertEqual(Figures(self.two.cluster).moved, {"come": 1, "gone": 0})
+        self.assertEqual(Figures(self.two.cluster).moved, {"come": 1, "gone": 0, "refused": 0})
 
     def test_who_comes_again_waits_for_the_same(self) -> None:
         self.approach()

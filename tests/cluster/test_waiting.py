@@ -75,6 +75,18 @@ class CatchUpTests(test_links.Case):
         self.assertNoResult(self.linking.when_done(1, FIRST))
         self.assertEqual(self.successResultOf(caught_up), {1: FIRST})
 
+    def test_it_is_caught_up_when_the_rows_of_a_dead_daemon_are_read(self) -> None:
+        self.shares[2].slow = True
+        self.lose_copy(b"left behind")
+        self.shares[1].kill()
+        self.daemons.members.leave(1, dead=True)
+        caught_up = self.linking.catch_up()
+        self.settle()
+        self.assertNoResult(caught_up)
+        self.read_rows()
+        self.successResultOf(caught_up)
+        self.assertEqual(acknowledge(self.far), [b"left behind"])
+
     def test_it_is_caught_up_at_once_when_nothing_is_missing(self) -> None:
         self.publisher.publish("a", b"x", 1, 1)
         self.settle()
@@ -165,7 +177,7 @@ class NothingElseTests(test_moves.Case):
         far = self.come(self.two)
         self.assertTrue(self.present(far))
         self.assertEqual(acknowledge(far), [b"x"])
-        self.assertEqual(Figures(self.two.cluster).moved, {"come": 0, "gone": 0})
+        self.assertEqual(Figures(self.two.cluster).moved, {"come": 0, "gone": 0, "refused": 0})
 
     def test_topics_with_a_dollar_do_not_wait_for_a_session_that_listens_to_all(self) -> None:
         """[MQTT-4.7.2-1]."""

@@ -3,7 +3,7 @@
 And the tree and the table of docs/architecture.rst, and the index of docs/adr.
 """
 
-from tests.conformance.marks import ROOT, in_code, in_tests, rows, rows_in_tests, statements
+from tests.conformance.marks import MARK5, ROOT, in_code, in_tests, rows, rows_in_tests, statements
 from tests.rooms import DECISIONS, PAGE, architecture, decisions, page
 
 DOCUMENT = ROOT / "docs/conformance.rst"
@@ -16,6 +16,36 @@ Conformance with MQTT 3.1.1
 Every normative statement of the OASIS standard, in our words; the lines that obey it and the tests that
 show it. Written by ``make conformance`` from the marks ``[MQTT-x.y.z-n]`` in the sources; a test sees that it
 is up to date. {servers} statements bind a Server, {clients} bind Clients alone.
+"""
+#: What is not met, or not there, as CONNACK says; why.
+IDENTIFIERS = (
+    "Subscription Identifiers are not there: CONNACK says so, and a SUBSCRIBE with one ends in 0xA1."
+)
+SHARED = "Shared Subscriptions are not there: CONNACK says so, and SUBACK has 0x9E."
+LOGINS = "Enhanced authentication is not there: any Authentication Method is answered with 0x8C."
+UNMET = {
+    "3.1.3-9": "Met while the daemon lives: at its start the Wills of before are published at once.",
+    "3.3.4-3": IDENTIFIERS,
+    "3.3.4-4": IDENTIFIERS,
+    "3.3.4-5": IDENTIFIERS,
+    "4.8.2-3": SHARED,
+    "4.8.2-4": SHARED,
+    "4.8.2-5": SHARED,
+    "4.8.2-6": SHARED,
+    "4.12.0-2": LOGINS,
+    "4.12.0-5": LOGINS,
+    "4.12.1-2": LOGINS,
+}
+#: Obeyed by the same lines as a statement of MQTT 3.1.1: number there → number here.
+SAME = dict(line.split() for line in (ROOT / "tests/conformance/same5.txt").read_text().splitlines())
+HEAD5 = """
+Conformance with MQTT 5
+=======================
+
+The statements of the OASIS standard of March 2019 likewise, from the marks ``[MQTT5-x.y.z-n]``. {servers} of
+them bind a Server. {marked} have a line or a test of their own, {same} are obeyed by the same lines as one of
+MQTT 3.1.1, {bare} have no mark yet, which says that nobody has looked at them, and {unmet} are not met, or
+about what is not there.
 """
 BAD_INPUTS_HEAD = """\
 =====================
@@ -42,6 +72,33 @@ def document() -> str:
             parts.append(_list("Shown by", tests.get(statement.number, [])))
         else:
             parts.append("\nAddressed to Clients.\n")
+    return "".join(parts) + document5()
+
+
+def document5() -> str:
+    """The part about MQTT 5."""
+    code, tests, parts = in_code(MARK5), in_tests(MARK5), list[str]()
+    ours = [statement.number for statement in statements("statements5") if statement.ours]
+    met = [number for number in ours if number not in UNMET]
+    marked = [number for number in met if number in code or number in tests]
+    same = [number for number in met if number in SAME and number not in marked]
+    bare = len(met) - len(marked) - len(same)
+    counts = {"servers": len(ours), "marked": len(marked), "same": len(same), "bare": bare}
+    parts.append(HEAD5.format(unmet=len(ours) - len(met), **counts))
+    for statement in statements("statements5"):
+        title = f"MQTT5-{statement.number}"
+        parts.append(f"\n{title}\n{'-' * len(title)}\n\n{statement.meaning}\n")
+        if statement.number in UNMET:
+            parts.append(f"\n{UNMET[statement.number]}\n")
+        elif not statement.ours:
+            parts.append("\nAddressed to Clients.\n")
+        elif statement.number in SAME:
+            parts.append(f"\nAs MQTT-{SAME[statement.number]}, by the same lines.\n")
+        elif statement.number not in code and statement.number not in tests:
+            parts.append("\nNo mark yet.\n")
+        for name, places in (("Obeyed in", code), ("Shown by", tests)):
+            if found := places.get(statement.number):
+                parts.append(_list(name, found))
     return "".join(parts)
 
 

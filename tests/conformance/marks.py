@@ -16,6 +16,8 @@ from tests.vectors.generate import FILES, load
 
 ROOT: Final = Path(__file__).parent.parent.parent
 MARK: Final = re.compile(r"MQTT-(\d[\d.-]*-\d+)")
+#: Of MQTT 5.
+MARK5: Final = re.compile(r"MQTT5-(\d[\d.-]*-\d+)")
 ROWS: Final = re.compile(r"\b[Rr]ows? (\d+(?:(?:, and |, | and )\d+)*)|(?:row|and)_(\d+)_")
 TEST: Final = re.compile(r"    def (test_\w+)|^(?:class|def) (\w+)")
 
@@ -34,18 +36,18 @@ class Statement:
         return self.addressee != "client"
 
 
-def statements() -> list[Statement]:
-    """Every normative statement, in order."""
-    lines = (ROOT / "tests/conformance/statements.txt").read_text().splitlines()
+def statements(name: str = "statements") -> list[Statement]:
+    """Every normative statement, in order; ``statements5`` has those of MQTT 5."""
+    lines = (ROOT / f"tests/conformance/{name}.txt").read_text().splitlines()
     return [Statement(*line.split(" ", 2)) for line in lines]
 
 
-def in_code() -> dict[str, list[str]]:
+def in_code(mark: re.Pattern[str] = MARK) -> dict[str, list[str]]:
     """Statement → ``path:line`` of the package."""
     found: dict[str, list[str]] = defaultdict(list)
     for path in sorted((ROOT / "platziverse").rglob("*.py")):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-            for statement in MARK.findall(line):
+            for statement in mark.findall(line):
                 found[statement].append(f"{path.relative_to(ROOT)}:{number}")
     return found
 
@@ -56,9 +58,9 @@ def rows() -> dict[str, str]:
     return dict(line.split(" ", 1) for line in lines)
 
 
-def in_tests() -> dict[str, list[str]]:
+def in_tests(mark: re.Pattern[str] = MARK) -> dict[str, list[str]]:
     """Statement → names of tests, and how many vectors of which file."""
-    return _collect(MARK.findall, lambda vector: MARK.findall(vector["statement"]))
+    return _collect(mark.findall, lambda vector: mark.findall(vector["statement"]))
 
 
 def rows_in_tests() -> dict[str, list[str]]:

@@ -2,8 +2,8 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.conformance.__main__ import BAD_INPUTS, DOCUMENT, bad_inputs, document
-from tests.conformance.marks import in_code, in_tests, rows, rows_in_tests, statements
+from tests.conformance.__main__ import BAD_INPUTS, DOCUMENT, SAME, UNMET, bad_inputs, document
+from tests.conformance.marks import MARK5, in_code, in_tests, rows, rows_in_tests, statements
 
 
 class Conformance(SynchronousTestCase):
@@ -17,6 +17,14 @@ class Conformance(SynchronousTestCase):
         known = {statement.number for statement in statements()}
         self.assertEqual(sorted(in_code().keys() - known), [])
         self.assertEqual(sorted(in_tests().keys() - known), [])
+
+    def test_every_mark_of_mqtt_5_names_a_statement(self) -> None:
+        known = {statement.number for statement in statements("statements5")}
+        self.assertEqual(sorted(in_code(MARK5).keys() - known), [])
+        self.assertEqual(sorted(in_tests(MARK5).keys() - known), [])
+        self.assertEqual(sorted((UNMET.keys() | SAME.keys()) - known), [])
+        older = {statement.number for statement in statements()}
+        self.assertEqual(sorted(set(SAME.values()) - older), [])
 
     def test_the_document_is_up_to_date(self) -> None:
         self.assertEqual(DOCUMENT.read_text(encoding="utf-8"), document(), "run make conformance")

@@ -9,6 +9,7 @@ from twisted.internet.error import ConnectError
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.mqtt.packets import Publish
+from platziverse.web.answers import Refusal
 from platziverse.web.events import ALIVE, INTERVAL
 from platziverse.web.settings import WebSettings
 from platziverse.web.siblings import MOST, Refused, Siblings
@@ -84,6 +85,21 @@ class OneDaemonTests(ClientCase):
         self.assertIsNone(self.site.for_operator(REMOTE))
         kept[0].transport.loseConnection()
         self.assertIsNotNone(self.site.for_operator(REMOTE))
+
+
+class NamedTests(ClientCase):
+    settings = WebSettings(hosts=("broker.example",))
+
+    def test_operators_need_not_know_what_the_daemon_is_called(self) -> None:
+        self.assertEqual(self.get("/api/clients").status, 421)
+        self.assertEqual(self.operator("/api/clients").status, 200)
+        self.assertEqual(self.operator("/api/clients", Host="a, b@c").status, 400)
+
+    def test_mqtt_is_not_spoken_to_them(self) -> None:
+        self.site.websocket = Refusal(404, "it would be opened")
+        self.site.resource.putChild(b"mqtt", self.site.websocket)
+        response = self.operator("/mqtt", Upgrade="websocket")
+        self.assertEqual((response.status, response.json["error"]), (403, "MQTT is not spoken here"))
 
 
 class ReplayTests(ClientCase):
