@@ -277,8 +277,10 @@ class Away(StoreCase):
     def test_idle_connections_are_made_anew(self) -> Steps:
         """Row 158: quietly."""
         pids = f"SELECT pid FROM pg_stat_activity WHERE {OTHERS}"
-        while len(before := self.execute(pids)) < 2:  # the other slot is connecting
+        looked = f"{pids} AND state = 'idle' AND query LIKE '%%fsync%%'"
+        while len(before := self.execute(looked)) < 2:  # a slot is connecting
             yield deferLater(reactor, 0.02)
+        yield deferLater(reactor, 0.5)  # and reads the answer
         self.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {OTHERS}")
         while len(after := self.execute(pids)) != 2 or set(after) & set(before):
             yield deferLater(reactor, 0.02)
