@@ -103,7 +103,8 @@ class Legacy:
 
     def _cross(self, number: int, row: StoredMessage) -> "Deferred[Any]":
         place = number, row.position
-        answer = self._route(Owed(row.position, row.topic, row.payload, row.qos), place)
+        owed = Owed(row.position, row.topic, row.payload, row.qos, properties=row.properties)
+        answer = self._route(owed, place)
         if answer is None:
             return self._durable.record(Acknowledged(*place))
         taken: Deferred[Any] = answer.addErrback(self._complain)

@@ -14,6 +14,8 @@ from platziverse.broker.subscriptions import Match
 from platziverse.cluster.codec import encode
 from platziverse.cluster.frames import Inherited, Mark, Message, Past
 from platziverse.cluster.heirs import Heirs
+from platziverse.mqtt.packets import PublishProperties
+from platziverse.mqtt.properties import store_properties
 from platziverse.testing import BrokerHarness, MemorySessionStore
 from tests.cluster import test_links
 from tests.cluster.daemons import Daemon
@@ -165,6 +167,15 @@ class AgainTests(Case):
         self.shares[3].answer()
         self.daemons.advance(2)
         self.assertEqual(self.rows(), [b"x"])
+
+    def test_properties_of_mqtt_5_come_with_a_message(self) -> None:
+        properties = store_properties(PublishProperties(content_type="text/plain"))
+        self.die()
+        self.table.write(Queued("a", b"x", 0.0, {link(1, 2): (1, 1)}, properties=properties), 1)
+        self.successResultOf(self.inherit())
+        self.settle()
+        self.assertEqual(self.committed()[-1].properties, properties)
+        self.assertEqual(self.got(), [b"x"])
 
     def test_rows_that_nobody_listens_to_are_deleted(self) -> None:
         self.die()
