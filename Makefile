@@ -12,6 +12,8 @@ RECORDER := bench/node-red/node_modules
 AMQTT := .venv-bench
 # Tells what it does the first time; later it has hardly anything to do.
 PIP = $(BIN)/pip --disable-pip-version-check $(if $(wildcard $(VENV)/installed),--quiet)
+# What npm fetches for the tests.
+FETCHED := $(addsuffix /.package-lock.json,$(PAGE) $(NODE) $(NODE_RED))
 # Ctrl-C reaches make and the program: it ends as it always does, and make, which dies of the signal, has no error to
 # report. The shell runs this when the program has ended.
 QUIETLY := trap 'exit 0' INT;
@@ -24,7 +26,7 @@ QUICK := $(addprefix tests/,$(PURE) net test_architecture.py)
 PARALLEL := -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: docs help run test quick test-all coverage lint format bench fuzz torture conformance install-systemd clean tools
+.PHONY: docs help run test before-test quick test-all coverage lint format bench fuzz torture conformance install-systemd clean tools
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -35,9 +37,13 @@ run: $(VENV)/installed $(PAGE)/.package-lock.json
 
 # make test ARGS=...         everything that has to pass; ARGS=-n0 in one process, ARGS='-k puback' some of it
 # All of it begins with the coverage of the pure rooms, whose tests have then run.
-test: tools lint $(if $(strip $(ARGS)),,coverage) $(PAGE)/.package-lock.json $(NODE)/.package-lock.json $(NODE_RED)/.package-lock.json
+# Before it, beside each other: what npm fetches waits for a network, and mypy keeps one processor busy.
+test: $(VENV)/installed-test
+	@$(MAKE) --no-print-directory --jobs=2 before-test
 	@echo "the tests: several minutes for all of them"
 	@$(QUIETLY) $(BIN)/python -m pytest $(PARALLEL) $(if $(strip $(ARGS)),$(ARGS),$(addprefix --ignore=tests/,$(PURE)))
+
+before-test: tools lint $(if $(strip $(ARGS)),,coverage) $(FETCHED)
 
 # make quick ARGS=...        what needs no database and no socket, in a few seconds
 quick: $(VENV)/installed-test
@@ -53,7 +59,7 @@ coverage: $(VENV)/installed-test
 	    || { cat $(VENV)/tests-ROOM.txt; exit 1; }'
 
 # make test-all ARGS=...     the tests on every Python from 3.10 to 3.14 that is here; the others are named
-test-all: tools $(PAGE)/.package-lock.json $(NODE)/.package-lock.json $(NODE_RED)/.package-lock.json
+test-all: tools $(FETCHED)
 	@failed=; for version in 3.10 3.11 3.12 3.13 3.14; do \
 	    for python in python$$version $$HOME/.pyenv/versions/$$version*/bin/python \
 	            $$HOME/.local/share/uv/python/cpython-$$version*/bin/python; do \
