@@ -1,7 +1,8 @@
 """Delaying: messages for a Session that is on its way wait until it has arrived, or has stayed. ADR 0153."""
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Set
+from heapq import heappop, heappush
 from typing import Any, Final
 
 from attrs import define, field, frozen
@@ -77,8 +78,10 @@ class Delaying:
         # By each of its keys; and how many of other daemons wait for a key.
         self._waiting: dict[str, dict[_Waiting, None]] = {}
         self._foreign: Counter[str] = Counter()
-        # What nothing keeps any more, and is being delivered; and how many of each topic.
-        self._free: OrderedDict[_Waiting, None] = OrderedDict()
+        # What nothing keeps any more, and is being delivered, the oldest first: what was put back and is free
+        # again goes in front of what is behind it. And how many of each topic.
+        self._free: list[tuple[int, _Waiting]] = []
+        self._is_free: set[int] = set()
         self._topics: Counter[str] = Counter()
         self._delivers = False
         # What fires when nothing of another daemon waits for one of the keys; by each of them.
@@ -159,6 +162,7 @@ class Delaying:
         self._waiting.clear()
         self._foreign.clear()
         self._free.clear()
+        self._is_free.clear()
         self._topics.clear()
         self._count = 0
         for one in waiting:
@@ -171,23 +175,24 @@ class Delaying:
 
         :param keys: of the Delay that has changed.
         """
-        found = {one: None for key in keys for one in self._waiting.get(key, ()) if one not in self._free}
-        for one in sorted(found, key=_count):
-            if not self._is_kept(one.keys, one.origin, one.position):
+        found = {one: None for key in keys for one in self._waiting.get(key, ())}
+        for one in found:
+            if one.count not in self._is_free and not self._is_kept(one.keys, one.origin, one.position):
                 self._set_free(one)
         if not self._delivers:
             self._delivers = True
             self._deliver()
 
     def _set_free(self, one: _Waiting) -> None:
-        self._free[one] = None
+        heappush(self._free, (one.count, one))
+        self._is_free.add(one.count)
         self._topics[one.topic] += 1
 
     def _deliver(self) -> None:
         """Deliver as much as fits into this turn of the reactor, and go on in the next one."""
         gone: set[str] = set()
         while self._free and not self._turn.is_over:
-            one, _ = self._free.popitem(last=False)
+            one = heappop(self._free)[1]
             self._remove(one)
             if self._is_kept(one.keys, one.origin, one.position):  # for another Session, which goes by now
                 self._add(one)
@@ -204,6 +209,7 @@ class Delaying:
 
     def _remove(self, one: _Waiting) -> None:
         self._count -= 1
+        self._is_free.discard(one.count)
         self._topics[one.topic] -= 1
         if not self._topics[one.topic]:
             del self._topics[one.topic]
@@ -249,10 +255,6 @@ class Delaying:
             if not awaited.called and self._is_clear(keys):
                 self._forget(awaited, keys)
                 awaited.callback(None)
-
-
-def _count(one: _Waiting) -> int:
-    return one.count
 
 
 def _keys(topic_filters: Iterable[str]) -> frozenset[str]:

@@ -14,9 +14,19 @@ from platziverse.cluster.peers import Peers
 from tests.cluster import test_moves
 
 
+class Passing(Clock):
+    """A Clock that goes on, by ``tick`` seconds, whenever somebody looks."""
+
+    tick = 0.0
+
+    def seconds(self) -> float:
+        self.rightNow += self.tick
+        return self.rightNow
+
+
 class DelayingTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.clock, self.got = Clock(), list[int]()
+        self.clock, self.got = Passing(), list[int]()
         peers = Peers(LocalBus(LocalHub(self.clock), 1), lambda: (1, 1), self.clock)
         peers.know_ourselves()
         self.interest = Interest(lambda keys: None, lambda steps: None)
@@ -61,6 +71,16 @@ class DelayingTests(SynchronousTestCase):
         self.clock.pump([0, 0, 0])
         self.assertEqual(self.got, list(range(15)))
         self.successResultOf(clear)
+
+    def test_what_was_put_back_is_not_overtaken(self) -> None:
+        delay = self.delaying.begin(["a"])
+        self.publish(*range(15))
+        self.delaying.end(delay)
+        again = self.delaying.begin(["a"])
+        self.clock.tick = LENGTH  # each turn has room for one
+        self.clock.callLater(0, self.delaying.end, again)
+        self.clock.pump([0, 0, 0])
+        self.assertEqual(self.got, list(range(15)))
 
     def test_who_waits_no_longer_is_forgotten(self) -> None:
         delay = self.delaying.begin(["a", "b"])

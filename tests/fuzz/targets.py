@@ -19,18 +19,20 @@ LIMIT: Final = 1 << 16
 
 def decoder(data: bytes) -> None:
     """Decode; what is decoded must be encoded and decoded to the same again."""
-    one = PacketDecoder(LIMIT)
+    one, level = PacketDecoder(LIMIT), 4
     if data and data[0] & 0xF0 != 0x10:
         one.connected(LIMIT, 4)
     one.feed(data)
     try:
         while (packet := one.next_packet()) is not None:
-            two = PacketDecoder(LIMIT)
+            two = PacketDecoder(LIMIT << 1)
             if type(packet) is not Connect:
-                two.connected(LIMIT, 4)
-            two.feed(encode(packet))
+                two.connected(LIMIT << 1, level)
+            elif packet.protocol_level == 5:
+                level = 5
+            two.feed((encode5 if level == 5 else encode)(packet))
             assert two.next_packet() == packet
-            one.connected(LIMIT, 4)
+            one.connected(LIMIT, level)
     except MQTTError:
         return
 
