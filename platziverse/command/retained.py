@@ -3,10 +3,10 @@
 import argparse
 from typing import Any, Final
 
+from platziverse.command.arguments import topic_filter
 from platziverse.command.database import connected, find_dsn
 from platziverse.config import Config
-from platziverse.mqtt.errors import MalformedPacket
-from platziverse.mqtt.topics import check_topic_filter, matches
+from platziverse.mqtt.topics import matches
 from platziverse.postgres.requests import CLEAR_RETAINED, carry_out
 from platziverse.settings import ConfigError
 
@@ -20,19 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the commands below ``platziverse retained``."""
     commands = parser.add_subparsers(required=True, metavar="command")
     listing = commands.add_parser("list", help="one line for each, by Topic Name")
-    listing.add_argument("topic_filter", metavar="FILTER", type=_filter, nargs="?", default="#")
+    listing.add_argument("topic_filter", metavar="FILTER", type=topic_filter, nargs="?", default="#")
     listing.set_defaults(run=list_retained)
     clear = commands.add_parser("clear", help="forget those whose Topic Name matches")
-    clear.add_argument("topic_filter", metavar="FILTER", type=_filter)
+    clear.add_argument("topic_filter", metavar="FILTER", type=topic_filter)
     clear.set_defaults(run=clear_retained)
-
-
-def _filter(text: str) -> str:
-    try:
-        check_topic_filter(text)
-    except MalformedPacket as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return text
 
 
 def list_retained(config: Config, options: argparse.Namespace) -> int:

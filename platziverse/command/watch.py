@@ -6,11 +6,11 @@ from datetime import datetime
 from typing import Any, Final
 from urllib.parse import quote
 
+from platziverse.command.arguments import topic_filter
 from platziverse.command.asking import Asked, events
 from platziverse.config import Config
 from platziverse.daemon.logs import escaped
-from platziverse.mqtt.errors import MalformedPacket
-from platziverse.mqtt.topics import check_topic_filter, matches
+from platziverse.mqtt.topics import matches
 from platziverse.settings import ConfigError
 
 #: Rows of a page of the newest values, and agents that are asked about at a time.
@@ -25,20 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "filter",
         metavar="FILTER",
-        type=_filter,
+        type=topic_filter,
         nargs="?",
         default="#",
         help="a Topic Filter over AGENT/TYPE, such as kitchen/# or +/temp; AGENT is a uuid or a name (#)",
     )
     parser.set_defaults(run=watch)
-
-
-def _filter(text: str) -> str:
-    try:
-        check_topic_filter(text)
-    except MalformedPacket as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return text
 
 
 def watch(config: Config, options: argparse.Namespace) -> int:
