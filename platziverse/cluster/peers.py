@@ -59,7 +59,7 @@ class Peers(dict[int, Peer]):
 
     :param daemon: returns our number and incarnation; ``None``: there are none yet.
     :ivar everybody: their mask on the bus.
-    :ivar sent: frames that were given to the bus.
+    :ivar sent: frames that were given to the bus, and messages of those that have several.
     """
 
     def __init__(
@@ -121,19 +121,18 @@ class Peers(dict[int, Peer]):
             return
         (mask, client, message), payloads = self._alike, self._payloads
         self._alike, self._payloads = None, []
-        self.sent += len(payloads) - 1
         if len(payloads) == 1:
             self.send(mask, message_of(message, client))
         else:
-            self.send(mask, Several(message_of(message, client, b""), tuple(payloads)))
+            self.send(mask, Several(message_of(message, client, b""), tuple(payloads)), len(payloads))
 
-    def send(self, mask: int, frame: Frame) -> None:
-        """Send a frame to those of the daemons in ``mask`` that are here."""
+    def send(self, mask: int, frame: Frame, count: int = 1) -> None:
+        """Send a frame to those of the daemons in ``mask`` that are here; it counts as so many."""
         if self._alike is not None:
             self._send_gathered()
         mask &= self.everybody
         if mask:
-            self.sent += 1
+            self.sent += count
             self._bus.send(mask, encode(frame, self.incarnation))
 
     def tell(self, number: int, frame: Frame) -> None:
