@@ -17,6 +17,9 @@ import argparse
 import resource
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
 
 from bench import documents, results
 from bench.bursts import Bursts
@@ -30,9 +33,23 @@ from bench.rollups import RollUpBench
 from bench.scenarios import ALL, CONNECTIONS, Scenario
 from tests.servers import MISSING, Cluster
 
-PARTS_OF_THEIR_OWN = "bursts, cluster, durable, flat, rollups, rules"
+#: Parts of their own: where the figures go, and what measures them.
+PARTS: Final[dict[str, tuple[Path, Callable[[argparse.Namespace, Cluster], results.Results]]]] = {
+    "bursts": (results.BURSTS, lambda given, cluster: Bursts(cluster, given.rounds).measure()),
+    "cluster": (results.CLUSTER, lambda given, cluster: timed(Several, given, cluster)),
+    "durable": (results.DURABLE, lambda given, cluster: timed(Durable, given, cluster)),
+    "flat": (results.FLAT, lambda given, cluster: timed(Flat, given, cluster, given.long)),
+    "rollups": (results.ROLLUPS, lambda given, cluster: timed(RollUpBench, given, cluster)),
+    "rules": (results.RULES, lambda given, cluster: timed(Rules, given, cluster)),
+}
 #: Durable, as it is by default.
 SERVER = {"fsync": "on", "full_page_writes": "on", "max_wal_size": "4GB"}
+
+
+def timed(part: Any, given: argparse.Namespace, cluster: Cluster, *more: Any) -> results.Results:
+    """The figures of a part whose runs have a length, which is told with them."""
+    outcome: results.Results = part(cluster, given.rounds, given.seconds, *more).measure()
+    return outcome | {"seconds": given.seconds}
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:
@@ -40,7 +57,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     names = ", ".join(f"{scenario.number} {scenario.key}" for scenario in ALL)
-    parser.add_argument("only", nargs="*", help=f"brokers, {PARTS_OF_THEIR_OWN}, or any of {names}")
+    parser.add_argument("only", nargs="*", help=f"brokers, {', '.join(PARTS)}, or any of {names}")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.2, help="of each run")
     parser.add_argument("--connections", type=int, default=CONNECTIONS, help="of scenario 7")
@@ -112,18 +129,9 @@ def main(argv: list[str]) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     cluster = Cluster(**SERVER)
     try:
-        if given.only == ["flat"]:
-            target, outcome = results.FLAT, measure_flat(given, cluster)
-        elif given.only == ["bursts"]:
-            target, outcome = results.BURSTS, measure_bursts(given, cluster)
-        elif given.only == ["rollups"]:
-            target, outcome = results.ROLLUPS, measure_rollups(given, cluster)
-        elif given.only == ["cluster"]:
-            target, outcome = results.CLUSTER, measure_cluster(given, cluster)
-        elif given.only == ["durable"]:
-            target, outcome = results.DURABLE, measure_durable(given, cluster)
-        elif given.only == ["rules"]:
-            target, outcome = results.RULES, measure_rules(given, cluster)
+        part = PARTS.get(given.only[0]) if len(given.only) == 1 else None
+        if part is not None:
+            target, outcome = part[0], results.heading(part[1](given, cluster) | {"rounds": given.rounds})
         else:
             target, outcome = results.PARTIAL if argv else results.COMPLETE, measure(given, cluster)
     finally:
@@ -131,35 +139,6 @@ def main(argv: list[str]) -> None:
     results.store(target, outcome)
     if target != results.PARTIAL:
         documents.write()
-
-
-def measure_flat(given: argparse.Namespace, cluster: Cluster) -> results.Results:
-    outcome = Flat(cluster, given.rounds, given.seconds, given.long).measure()
-    return results.heading(outcome | {"rounds": given.rounds, "seconds": given.seconds})
-
-
-def measure_durable(given: argparse.Namespace, cluster: Cluster) -> results.Results:
-    outcome = Durable(cluster, given.rounds, given.seconds).measure()
-    return results.heading(outcome | {"rounds": given.rounds, "seconds": given.seconds})
-
-
-def measure_cluster(given: argparse.Namespace, cluster: Cluster) -> results.Results:
-    outcome = Several(cluster, given.rounds, given.seconds).measure()
-    return results.heading(outcome | {"rounds": given.rounds, "seconds": given.seconds})
-
-
-def measure_rollups(given: argparse.Namespace, cluster: Cluster) -> results.Results:
-    outcome = RollUpBench(cluster, given.rounds, given.seconds).measure()
-    return results.heading(outcome | {"rounds": given.rounds, "seconds": given.seconds})
-
-
-def measure_rules(given: argparse.Namespace, cluster: Cluster) -> results.Results:
-    outcome = Rules(cluster, given.rounds, given.seconds).measure()
-    return results.heading(outcome | {"rounds": given.rounds, "seconds": given.seconds})
-
-
-def measure_bursts(given: argparse.Namespace, cluster: Cluster) -> results.Results:
-    return results.heading(Bursts(cluster, given.rounds).measure() | {"rounds": given.rounds})
 
 
 if __name__ == "__main__":
