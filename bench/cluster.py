@@ -7,7 +7,7 @@ daemon and through two.
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Final
 
@@ -49,6 +49,30 @@ class Trio:
     @property
     def pids(self) -> list[int]:
         return [broker.pid for broker in self.brokers]
+
+
+@frozen
+class Between:
+    """What may stand between brokers: a database with our tables, and a Redis."""
+
+    dsn: str
+    redis: int
+
+
+def ours(between: Between, url: str) -> Peer:
+    """A daemon with this bus."""
+    return Platziverse("platziverse", between.dsn, PLATZIVERSE_SETTINGS | {"PLATZIVERSE_BUS_URL": url})
+
+
+OVER_REDIS: Final = "platziverse, Redis"
+OVER_POSTGRESQL: Final = "platziverse, PostgreSQL"
+#: Each makes one of its brokers.
+SETS: Final[dict[str, Callable[[Between], Peer]]] = {
+    OVER_REDIS: lambda between: ours(between, f"redis://127.0.0.1:{between.redis}"),
+    OVER_POSTGRESQL: lambda between: ours(between, "postgresql:"),
+    "aedes, Redis": lambda between: Aedes("aedes", between.redis),
+    "mosca, Redis": lambda between: Mosca("mosca", between.redis),
+}
 
 
 class Pair:
@@ -101,46 +125,33 @@ class Several:
             raise SystemExit(MISSING_REDIS)
         passed: dict[str, Any] = {}
         versions: dict[str, str] = {}
-        for name, peer in self._sets():
+        for name, make in SETS.items():
+            peer = make(Between("", 0))
             if reason := peer.missing():
                 print(f"{name} is skipped: {reason}")
                 continue
-            versions[name.split(",")[0]] = peer.version()
-            passed[name] = self._passed(name, peer)
+            versions[peer.name] = peer.version()
+            passed[name] = self._passed(name)
             print(name, passed[name], flush=True)
         return {"versions": versions, "passed": passed, "rates": self._rates()}
 
-    def _sets(self) -> Iterator[tuple[str, Peer]]:
-        for name in "platziverse, Redis", "platziverse, PostgreSQL":
-            yield name, Platziverse("platziverse", "")
-        yield "aedes, Redis", Aedes("aedes")
-        yield "mosca, Redis", Mosca("mosca")
-
     @contextmanager
-    def _running(self, name: str, peer: Peer, brokers: int) -> Iterator[Trio]:
-        """So many of them, started, with the server between them."""
+    def _running(self, name: str, brokers: int) -> Iterator[Trio]:
+        """So many brokers of a set, started, with the server between them."""
         with ExitStack() as stack:
             redis = RedisServer()
             stack.callback(redis.remove)
-            dsn = self._cluster.database("template1")
-            over_redis = "Redis" in name
-            if isinstance(peer, Platziverse):
-                url = redis.url if over_redis else "postgresql:"
-                settings = PLATZIVERSE_SETTINGS | {"PLATZIVERSE_BUS_URL": url if brokers > 1 else ""}
-                peer = Platziverse(
-                    "platziverse", dsn, {key: value for key, value in settings.items() if value}
-                )
-            elif isinstance(peer, Aedes | Mosca):
-                peer = peer.over(redis.port)
+            peer = SETS[name](Between(self._cluster.database("template1"), redis.port))
             running = [stack.enter_context(peer.running()) for _ in range(brokers)]
             time.sleep(3)  # they have found each other
-            yield Trio(name, running, redis.pid if over_redis else self._cluster.pid)
+            server = self._cluster.pid if name == OVER_POSTGRESQL else redis.pid
+            yield Trio(name, running, server)
 
     # -- one message, and many in a turn -----------------------------------------------------------
 
-    def _passed(self, name: str, peer: Peer) -> dict[str, Outcome]:
+    def _passed(self, name: str) -> dict[str, Outcome]:
         """For each number of messages in a turn what one message takes, beside and across."""
-        with self._running(name, peer, BROKERS) as trio:
+        with self._running(name, BROKERS) as trio:
             return {
                 f"{where} {in_a_turn}": self._median(trio, far, in_a_turn)
                 for where, far in SPREADS.items()
@@ -177,8 +188,8 @@ class Several:
         """CPU of one daemon and of two for a message of twenty pairs, at QoS 0 and 1."""
         rates: dict[str, dict[str, list[Outcome]]] = {}
         with (
-            self._running("platziverse, Redis", Platziverse("platziverse", ""), 1) as one,
-            self._running("platziverse, Redis", Platziverse("platziverse", ""), 2) as two,
+            self._running(OVER_REDIS, 1) as one,
+            self._running(OVER_REDIS, 2) as two,
         ):
             kinds = [("one", one, 0)] + [(where, two, far) for where, far in SPREADS.items()]
             kinds.append(("half", two, -1))

@@ -193,10 +193,6 @@ class Aedes(Peer):
 
     redis: int = 0
 
-    def over(self, port: int) -> "Aedes":
-        """One of several."""
-        return Aedes(self.name, port)
-
     def missing(self) -> str:
         return "" if find_program("node") and AEDES.exists() else "npm ci in bench/aedes was not possible"
 
@@ -243,10 +239,6 @@ class Mosca(Peer):
     """
 
     redis: int = 0
-
-    def over(self, port: int) -> "Mosca":
-        """One of several."""
-        return Mosca(self.name, port)
 
     def missing(self) -> str:
         return "" if find_program("node") and MOSCA.exists() else "npm ci in bench/mosca was not possible"
