@@ -153,8 +153,8 @@ def _decode_several(reader: Reader) -> Several:
     count = reader.take(_SIZE)
     if not count or _SIZE.size * count > reader.left:
         raise ValueError("it is too short")
-    sizes = reader.several(_sizes(count))
-    return Several(message, reader.pieces(sizes))
+    sizes = reader.take(_sizes(count))
+    return Several(message, reader.pieces(sizes if count > 1 else (sizes,)))
 
 
 def _qos(flags: int) -> int:

@@ -27,12 +27,6 @@ class Reader:
         self._at += layout.size
         return found[0] if len(found) == 1 else found
 
-    def several(self, layout: Layout) -> tuple[int, ...]:
-        """Return the next numbers, even if that is one."""
-        found = layout.unpack_from(self._data, self._at)
-        self._at += layout.size
-        return found
-
     def byte(self, most: int) -> int:
         """Return the next byte, which is at most ``most``."""
         byte = self.rest(1)[0]
