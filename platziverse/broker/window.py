@@ -55,6 +55,7 @@ class Window:
         "_pumping",
         "_reading",
         "_rows",
+        "_sent",
         "_session",
         "_waiting",
         "_waiting_bytes",
@@ -85,6 +86,8 @@ class Window:
         self._rows, self.pace = Rows(number, durable), Pace(durable.clock)
         # Up to which position everything was sent before this connection, perhaps: with DUP.
         self._again = self.last
+        # And was sent for certain, by this process: that does not expire. [MQTT5-4.3.3-7]
+        self._sent = 0
         self._waiting_bytes, self._pumping = 0, False
         self._reading: NetworkConnection | None = None
 
@@ -248,7 +251,7 @@ class Window:
             size = message.size if message is not None else 0
             self._waiting_bytes -= size
             self.queue.remove(size)
-            if message is None or self._session.may_get(message):
+            if message is None or self._session.may_get(message, position <= self._sent):
                 self._send(connection, position, message, qos)
             else:
                 self._owned(position)
@@ -385,7 +388,8 @@ class Window:
         """Keep nothing in memory: the client has gone. What is not saved yet is saved now."""
         self.loaded, self.connection, self._reading = self.head, None, None
         self.queue.add(self._outgoing.size, self.inflight)
-        self._again = max(self._again, self._outgoing.last)
+        self._sent = max(self._sent, self._outgoing.last)
+        self._again = max(self._again, self._sent)
         self._outgoing.inflight.clear()
         self._waiting, self._waiting_bytes = {}, 0
         self._rows.forget_numbers()
