@@ -79,8 +79,7 @@ class Session(Receiving):
         self.subscriptions: dict[str, int] = {}
         #: What all its Topic Filters weigh together; see :func:`weigh`.
         self.levels = 0
-        #: Messages this client did not get: its queue was full, or it takes smaller packets than the last
-        #: time; and how many when it left.
+        #: Messages this client did not get: its queue was full, or it takes less now; how many when it left.
         self.dropped = self.dropped_before = self.excess = self._queued_bytes = 0
         #: From a full queue on until the client has caught up.
         self.slow: Slow | None = None

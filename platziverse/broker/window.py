@@ -84,10 +84,8 @@ class Window:
         self._outgoing = Outgoing()
         self.unsettled = Unsettled(self.last)
         self._rows, self.pace = Rows(number, durable), Pace(durable.clock)
-        # Up to which position everything was sent before this connection, perhaps: with DUP.
-        self._again = self.last
-        # And was sent for certain, by this process: that does not expire. [MQTT5-4.3.3-7]
-        self._sent = 0
+        # Sent before, up to here: perhaps, so with DUP; by this process, so it never expires. [MQTT5-4.3.3-7]
+        self._again, self._sent = self.last, 0
         self._waiting_bytes, self._pumping = 0, False
         self._reading: NetworkConnection | None = None
 
@@ -262,7 +260,7 @@ class Window:
         if qos == 1:
             self.pace.sent(position, self.inflight + 1)
         entry = (message, qos) if message is not None else None
-        self._outgoing.send_at(connection, position, entry, position <= self._again)
+        self._outgoing.send_at(connection, position, entry, position <= max(self._again, self._sent))
 
     def _load(self, connection: NetworkConnection) -> bool:
         """Bring messages into memory; return whether some have come at once."""
@@ -307,8 +305,7 @@ class Window:
 
     def _page_failed(self, failure: Failure, connection: NetworkConnection) -> None:
         if self.connection is connection and self.client is not None:
-            nothing: list[StoredMessage] = []
-            again = partial(self._page_came, nothing, connection, self.loaded, frozenset())
+            again = partial(self._page_came, [], connection, self.loaded, frozenset())
             self._durable.ask_again(self.client, failure, again)
 
     # -- the client answers ----------------------------------------------------------------------
@@ -389,7 +386,6 @@ class Window:
         self.loaded, self.connection, self._reading = self.head, None, None
         self.queue.add(self._outgoing.size, self.inflight)
         self._sent = max(self._sent, self._outgoing.last)
-        self._again = max(self._again, self._sent)
         self._outgoing.inflight.clear()
         self._waiting, self._waiting_bytes = {}, 0
         self._rows.forget_numbers()
