@@ -86,7 +86,7 @@ class OperatorTests(DaemonTestCase):
         """A client of MQTT 5 is shown with its Properties, and its trace has Reason Codes by name."""
         client = self.connect(port, "five", five=True)
         shown = self.command("clients", "show", "five")
-        for text in (" MQTT 5 since ", "  Receive maximum 20\n", "  User Property 'room' 'attic'\n"):
+        for text in (" MQTT 5 since ", "  Receive Maximum 20\n", "  User Property 'room' 'attic'\n"):
             self.assertIn(text, shown)
         trace = self.running("clients", "trace", "five")
         daemon.wait_for("An operator with uid .* traces 'five'")
