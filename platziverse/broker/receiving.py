@@ -106,6 +106,11 @@ class Receiving:
         return self._awaiting_pubrel is not None and packet_id in self._awaiting_pubrel
 
     @property
+    def unreleased(self) -> int:
+        """How many messages have come whose PUBREL has not."""
+        return len(self._awaiting_pubrel) if self._awaiting_pubrel is not None else 0
+
+    @property
     def identifiers(self) -> tuple[int, ...]:
         """Packet Identifiers of the messages whose PUBREL has not come."""
         return tuple(self._awaiting_pubrel or ())

@@ -34,15 +34,55 @@ _NOT_UTF8: Final = Refused(Reason.PAYLOAD_INVALID, "its payload is not UTF-8, as
 class Connected5(Connected):
     """A Connected5 knows Properties, Topic Aliases and Reason Codes beyond what a Connected does."""
 
-    __slots__ = ("_aliases",)
+    __slots__ = ("_aliases", "_before", "_most")
 
     def __init__(self, session: Session, outbox: Outbox, reading: Reading, dialect: Dialect) -> None:
         super().__init__(session, outbox, reading, dialect)
         # Of this connection: Topic Alias → Topic Name. [MQTT5-3.3.2-7]
         self._aliases: dict[int, str] = {}
+        # Messages at QoS 2 that came before this connection: they count in none but theirs.
+        self._before = set(session.identifiers)
+        # PUBLISHes that may be unacknowledged; see :meth:`pubrel`.
+        self._most = outbox.shared.limits.receive_maximum
 
     def publish(self, run: list[Publish]) -> int:
-        """Publish a run of messages; those with Properties one by one."""
+        """Publish a run of messages, all of one QoS, as long as no more are unacknowledged than may be."""
+        if not run[0].qos or self._has_room(len(run)):
+            return self._publish(run)
+        handled = 0
+        while handled < len(run):
+            part = run[handled : handled + self._room()]
+            done = self._publish(part)
+            handled += done
+            if done < len(part) or self.reading.holds:
+                break
+        if handled < len(run):  # these have come as well, whenever they are handled
+            self._room()
+        return handled
+
+    def _has_room(self, count: int) -> bool:
+        """Return whether so many PUBLISHes certainly are not too many: all that waits is counted, roughly."""
+        publications = self._publications
+        if publications is None:
+            return count <= self._most
+        owed = len(publications.acks) if publications.acks is not None else 0
+        return count + owed + self.reading.unfinished + self.session.unreleased <= self._most
+
+    def _room(self) -> int:
+        """Return how many PUBLISHes at QoS 1 and 2 may come before one of those that have is acknowledged.
+
+        :raises ProtocolViolation: there is no room for the one that has come. Section 3.3.4
+        """
+        unreleased = self.session.unreleased - len(self._before)
+        room = self._most - unreleased - (self._publications.unacknowledged if self._publications else 0)
+        if room < 1:
+            most = self.outbox.shared.limits.receive_maximum
+            text = f"more than {most} unacknowledged messages (max_unfinished)"
+            raise ProtocolViolation(text, "MQTT5-3.3.4-7", ReasonCode.RECEIVE_MAXIMUM_EXCEEDED)
+        return room
+
+    def _publish(self, run: list[Publish]) -> int:
+        """Publish messages for which there is room; those with Properties one by one."""
         for packet in run:
             if packet.properties is not None:
                 break
@@ -106,9 +146,16 @@ class Connected5(Connected):
         return len(run)
 
     def pubrel(self, run: list[Pubrel]) -> int:
-        """Answer each PUBREL with PUBCOMP, which says so if there is no such message. [MQTT5-4.3.3-11]"""
+        """Answer each PUBREL with PUBCOMP, which says so if there is no such message. [MQTT5-4.3.3-11]
+
+        For a client each PUBCOMP makes room for a PUBLISH, also for a message of an earlier connection, which
+        took none in this one. Section 4.9
+        """
         for handled, packet in enumerate(run, 1):
             packet_id = packet.packet_id
+            if packet_id in self._before or not self.session.awaits(packet_id):
+                self._before.discard(packet_id)
+                self._most += 1
             if self.session.awaits(packet_id):
                 super().pubrel([packet])
             else:

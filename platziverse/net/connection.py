@@ -224,7 +224,7 @@ class Connection(Protocol):
         else:
             self.state, self._table = Connected(*self._parts(session)), self._tables.connected
         self._admission = None
-        self.reading.start_keep_alive(connect.keep_alive)
+        self.reading.start_keep_alive(self.dialect.keep_alive(connect.keep_alive))
         self._look_again(self.shared.deadlines.now)
         self.outbox.send(self.dialect.accept(present, session))
         self.outbox.serve(session)
@@ -337,7 +337,11 @@ class Connection(Protocol):
             return Reason.TOO_SLOW, "it does not read", "write_deadline"
         if reading.is_partial(now):
             return Reason.TOO_SLOW, "an incomplete packet", "packet_deadline"
-        return (Reason.KEEP_ALIVE, "Keep Alive", "") if reading.is_silent(now) else None
+        if not reading.is_silent(now):
+            return None
+        most = self.shared.limits.max_keep_alive
+        capped = most == reading.keep_alive and self.dialect is not MQTT_3_1_1
+        return Reason.KEEP_ALIVE, "Keep Alive", "max_keep_alive" if capped else ""
 
     def _look_again(self, now: float) -> None:
         """Ask again when the first deadline may be due, or before a new one could be missed."""

@@ -31,6 +31,9 @@ from platziverse.mqtt.reasoncodes import REASON_CODES, ReasonCode
 class Dialect(Protocol):
     """A Dialect is chosen for each connection when its CONNECT has come."""
 
+    def keep_alive(self, asked: int) -> int:
+        """Return the Keep Alive that a client has to keep to which has asked for this one, in seconds."""
+
     def accept(self, present: bool, session: Session) -> bytes:
         """Return the CONNACK for a client that is connected."""
 
@@ -61,6 +64,10 @@ class MQTT311:
     """MQTT311 is the dialect of MQTT 3.1.1, and 3.1: it has a return code in CONNACK, and no other no."""
 
     __slots__ = ()
+
+    def keep_alive(self, asked: int) -> int:
+        """Return what was asked for: CONNACK has no place for another one."""
+        return asked
 
     def accept(self, present: bool, session: Session) -> bytes:
         """Return CONNACK with return code 0. [MQTT-3.2.0-1] [MQTT-3.1.4-4] [MQTT-3.2.2-2]"""
@@ -117,16 +124,22 @@ class MQTT5:
     :param traffic: counts the Reason Codes that say no.
     """
 
-    __slots__ = ("_client_id", "_expiry", "_largest", "_limits", "_traffic", "_wants_reasons")
+    __slots__ = ("_asked", "_client_id", "_expiry", "_largest", "_limits", "_traffic", "_wants_reasons")
 
     def __init__(self, connect: Connect | None, limits: Limits, traffic: Traffic) -> None:
         asked = connect.properties if connect is not None else None
         asked = asked or Properties()
         self._limits, self._traffic = limits, traffic
         self._client_id = connect.client_id if connect is not None else ""
+        self._asked = connect.keep_alive if connect is not None else 0
         self._expiry = asked.session_expiry_interval or 0
         self._largest = asked.maximum_packet_size or 1 << 30
         self._wants_reasons = asked.request_problem_information != 0
+
+    def keep_alive(self, asked: int) -> int:
+        """Return what was asked for, or less; 0, which is no Keep Alive at all, is more than any."""
+        most = self._limits.max_keep_alive
+        return most if most and not 0 < asked <= most else asked
 
     def accept(self, present: bool, session: Session) -> bytes:
         """Return CONNACK with what differs from what the client asked for, and what it has to keep to.
@@ -134,10 +147,12 @@ class MQTT5:
         [MQTT5-3.2.0-1] [MQTT5-3.1.4-5] [MQTT5-3.2.2-2] [MQTT5-3.2.2-3] [MQTT5-3.2.2-16]
         """
         limits, expiry = self._limits, self._expiry_of(session)
+        keep_alive = self.keep_alive(self._asked)  # [MQTT5-3.2.2-22]
         properties = Properties(
             session_expiry_interval=expiry if expiry != self._expiry else None,
             assigned_client_identifier=None if self._client_id else session.client_id,
-            receive_maximum=min(limits.max_unfinished, 0xFFFF),
+            server_keep_alive=keep_alive if keep_alive != self._asked else None,
+            receive_maximum=limits.receive_maximum,
             topic_alias_maximum=limits.topic_alias_maximum or None,
             maximum_packet_size=limits.max_packet_size,
             subscription_identifier_available=0,

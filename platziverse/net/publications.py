@@ -39,6 +39,11 @@ class Bundle(Pending):
         super().__init__(queue, b"")
         self._publications, self.owing, self.messages, self.size = publications, owing, [message], 0
 
+    @property
+    def pubacks(self) -> int:
+        """How many messages wait here."""
+        return len(self.messages)
+
     def stored(self) -> None:
         """Acknowledge the messages: they are ours."""
         self._publications.all_stored(self)
@@ -177,6 +182,11 @@ class Publications:
             messages.clear()
             # [MQTT-2.3.1-6] [MQTT-3.3.4-1]
             self._place = self._outbox.acknowledge(cast("list[int]", packet_ids), self._place)
+
+    @property
+    def unacknowledged(self) -> int:
+        """How many messages at QoS 1 have come whose PUBACK has not left."""
+        return sum([pending.pubacks for pending in self.acks or ()])
 
     def _count(self, bundle: Bundle) -> None:
         """Count messages that wait together: no further one joins them."""
