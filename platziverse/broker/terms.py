@@ -31,7 +31,8 @@ class Terms:
 
     def __init__(self, wire: Wire, most_inflight: int, asked: Properties = _NOTHING) -> None:
         self.wire, self.asked, self.size = wire, asked, 0
-        self.most_inflight = min(asked.receive_maximum or ANY_SIZE, most_inflight)  # [MQTT5-3.3.4-9]
+        # [MQTT5-3.3.4-9] [MQTT5-4.9.0-1]
+        self.most_inflight = min(asked.receive_maximum or ANY_SIZE, most_inflight)
         self.largest = asked.maximum_packet_size or ANY_SIZE
         self.near = self.largest - HEADER
         self.expiry: float | None = None

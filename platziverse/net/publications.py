@@ -213,7 +213,7 @@ class Publications:
         if answer is not None:
             self._wait(answer, packet)
         elif packet.packet_id is not None:
-            puback = encode_puback(packet.packet_id)  # [MQTT-4.3.2-2]
+            puback = encode_puback(packet.packet_id)  # [MQTT-4.3.2-2] [MQTT5-4.3.2-5]
             if self.acks:
                 self._acknowledge_behind(self.acks, puback)
             elif self._place is None:
