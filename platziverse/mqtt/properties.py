@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from platziverse.mqtt.errors import MalformedPacket, ProtocolViolation
 from platziverse.mqtt.framing import encode_length
-from platziverse.mqtt.packets import Publish, PublishProperties
+from platziverse.mqtt.packets import Properties, Publish, PublishProperties, UserProperties
 from platziverse.mqtt.readers import Body
 from platziverse.mqtt.reasoncodes import ReasonCode
 from platziverse.mqtt.topics import check_topic_name
@@ -109,8 +109,8 @@ _READ: Final[dict[Kind, Callable[[Body], Any]]] = {
     Kind.FOUR_BYTES: Body.large_number,
     Kind.VARIABLE: Body.variable_number,
     Kind.BINARY: Body.binary,
-    Kind.TEXT: Body.text,
-    Kind.PAIR: lambda body: (body.text(), body.text()),
+    Kind.TEXT: Body.text,  # [MQTT5-3.3.2-13] [MQTT5-3.3.2-19]
+    Kind.PAIR: lambda body: (body.text(), body.text()),  # [MQTT5-1.5.7-1]
 }
 
 
@@ -178,9 +178,18 @@ def weigh(properties: PublishProperties) -> int:
     """Return how many bytes Properties take while their message waits, roughly."""
     texts = properties.content_type, properties.response_topic, properties.correlation_data
     size = _OWN + sum(getsizeof(text) for text in texts if text is not None)
-    return size + sum(
-        getsizeof(name) + getsizeof(value) + _PAIR for name, value in properties.user_properties
-    )
+    return size + _weigh_pairs(properties.user_properties)
+
+
+def weigh_asked(properties: Properties) -> int:
+    """Return how many bytes the Properties of a CONNECT take, roughly."""
+    texts = properties.authentication_method, properties.authentication_data
+    size = _OWN + sum(getsizeof(text) for text in texts if text is not None)
+    return size + _weigh_pairs(properties.user_properties)
+
+
+def _weigh_pairs(pairs: UserProperties) -> int:
+    return sum(getsizeof(name) + getsizeof(value) + _PAIR for name, value in pairs)
 
 
 def is_as_it_says(message: Publish) -> bool:
@@ -249,7 +258,9 @@ def arrived(message: Publish, topic: str, now: float) -> Publish:
 
 
 def encode_properties(packet: str, properties: object, **more: object) -> bytes:
-    """Return Properties with their length, in the order of the table.
+    """Return Properties with their length, in the order of the table; User Properties in their own.
+
+    [MQTT5-3.1.3-10] [MQTT5-3.3.2-17] [MQTT5-3.3.2-18]
 
     :param packet: its name, of ``PACKETS``.
     :param properties: ``PublishProperties``, ``Properties`` or ``None``: there are none.
