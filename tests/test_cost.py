@@ -13,6 +13,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final, cast
 
+from msgspec.structs import replace
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
@@ -31,7 +32,8 @@ from platziverse.ingest.batch import Batch, Outcome
 from platziverse.ingest.reports import KINDS
 from platziverse.ingest.writer import BatchWriter
 from platziverse.mqtt.codec import encode, encode_puback, encode_pubcomp, encode_pubrec, encode_pubrel
-from platziverse.mqtt.packets import Connect, Publish
+from platziverse.mqtt.codec5 import encode5
+from platziverse.mqtt.packets import Connect, Properties, Publish, PublishProperties
 from platziverse.testing import BrokerHarness, FakeClient, MemorySessionStore
 
 #: Instructions for one message (one delivery of a fan-out, one connection), by Python version.
@@ -42,7 +44,11 @@ COUNTED: Final = {
     (3, 12): (272, 54, 142, 714, 488, 432, 434, 329, 955, 2368, 1513),
     (3, 13): (275, 56, 143, 712, 482, 419, 428, 318, 946, 2338, 1539),
 }
+#: The same for clients of MQTT 5 without Properties, and one path of messages that have some.
+COUNTED5: Final = {}
 TOLERANCE: Final = 1.2
+#: What clients of MQTT 5 may cost, in place of 1.
+DEARER: Final = 1.1
 
 #: Messages in one read, as a busy publisher sends them; as many as may be in flight to one client.
 READ: Final = 20
@@ -113,7 +119,8 @@ class CommitsAtOnce:
 class Paths:
     """Each method prepares one hot path, and returns what is to be counted and for how many messages."""
 
-    def __init__(self) -> None:
+    def __init__(self, level: int = 4) -> None:
+        self.level, self.encode = level, encode5 if level == 5 else encode
         clock = Clock()
         self.sessions = MemorySessionStore()
         self.writer = BatchWriter(CommitsAtOnce(), clock, KINDS)
@@ -126,14 +133,15 @@ class Paths:
             sessions=self.sessions,
         )
         self.clock = clock
-        self.publisher = self.broker.connect("publisher")
+        self.publisher = self.broker.connect("publisher", protocol_level=level)
 
     def read(self, topic: str, qos: int, payload: bytes = PAYLOAD, count: int = READ) -> bytes:
         numbers = range(1, count + 1) if qos else [None] * count
-        return b"".join(encode(Publish(topic, payload, qos, packet_id=number)) for number in numbers)
+        return b"".join(self.encode(Publish(topic, payload, qos, packet_id=number)) for number in numbers)
 
     def subscriber(self, name: str, qos: int, clean: bool = True) -> FakeClient:
-        client = self.broker.connect(name, clean_session=clean)
+        kept = Properties(session_expiry_interval=3600) if self.level == 5 and not clean else None
+        client = self.broker.connect(name, clean_session=clean, protocol_level=self.level, properties=kept)
         client.subscribe("bench/#", qos)
         return client
 
@@ -165,7 +173,7 @@ class Paths:
         return lambda: self.publisher.send_bytes(data), READ
 
     def qos_1_round_trip(self) -> tuple[Callable[[], None], int]:
-        data = encode(Publish("bench/topic", PAYLOAD, 1, packet_id=1))
+        data = self.encode(Publish("bench/topic", PAYLOAD, 1, packet_id=1))
         return lambda: self.publisher.send_bytes(data), 1
 
     def qos_1_in_and_out(self) -> tuple[Callable[[], None], int]:
@@ -199,7 +207,8 @@ class Paths:
         """From the accept of a socket, on a port for all protocols, to CONNACK."""
         factory = SniffingFactory(self.broker.factory, arrivals=Arrivals(1_000_000, self.broker.clock))
         address = IPv4Address("TCP", "127.0.0.1", 40_000)
-        connects = [encode(Connect(f"device-{number}")) for number in range(3 * READ)]
+        names, level = [f"device-{number}" for number in range(3 * READ)], self.level
+        connects = [self.encode(Connect(name, protocol_level=level)) for name in names]
         coming = iter([(StringTransport(peerAddress=address), connect) for connect in connects])
 
         def path() -> None:
@@ -223,12 +232,40 @@ class Paths:
         return path, READ
 
 
+class Paths5(Paths):
+    """The same paths for clients of MQTT 5."""
+
+    def __init__(self) -> None:
+        super().__init__(5)
+
+    def qos_1_with_properties_in_and_out(self) -> tuple[Callable[[], None], int]:
+        """Content Type, a Message Expiry Interval, two User Properties."""
+        subscriber, properties = (
+            self.subscriber("subscriber", 1),
+            PublishProperties(
+                message_expiry_interval=600, content_type="t", user_properties=(("a", "1"), ("b", "2"))
+            ),
+        )
+        message = Publish("bench/topic", PAYLOAD, 1, properties=properties)
+        data = b"".join(encode5(replace(message, packet_id=number)) for number in range(1, READ + 1))
+        first = 1
+
+        def path() -> None:
+            nonlocal first
+            self.publisher.send_bytes(data)
+            subscriber.send_bytes(b"".join(map(encode_puback, range(first, first + READ))))
+            first += READ
+
+        return path, READ
+
+
 PATHS: Final = [name for name in vars(Paths) if name.startswith(("qos", "connect", "ingest"))]
+PATHS5: Final = [*PATHS, *(name for name in vars(Paths5) if name.startswith("qos"))]
 
 
-def cost(name: str) -> int:
+def cost(name: str, paths: type[Paths] = Paths) -> int:
     """Instructions for each message of a path, once its caches are filled."""
-    path, messages = cast("tuple[Callable[[], None], int]", getattr(Paths(), name)())
+    path, messages = cast("tuple[Callable[[], None], int]", getattr(paths(), name)())
     path()
     path()
     return round(instructions(path) / messages)
@@ -242,6 +279,16 @@ class Cost(SynchronousTestCase):
             now = cost(name)
             self.assertLessEqual(now, before * TOLERANCE, f"{name} is longer than when it was counted")
             self.assertLessEqual(before, now * TOLERANCE, f"{name} is shorter: run python -m tests.test_cost")
+
+    def test_nor_has_one_of_mqtt_5_which_costs_a_tenth_more_at_most(self) -> None:
+        """Without Properties. CONNECT has its dialect to make, and a CONNACK with Properties to write."""
+        counted = COUNTED5.get(sys.version_info[:2], COUNTED5[max(COUNTED5)])
+        for name, before in zip(PATHS5, counted, strict=True):
+            now = cost(name, Paths5)
+            self.assertLessEqual(now, before * TOLERANCE, f"{name} is longer than when it was counted")
+            self.assertLessEqual(before, now * TOLERANCE, f"{name} is shorter: run python -m tests.test_cost")
+            if name in PATHS and name != "connect":
+                self.assertLessEqual(now, cost(name) * DEARER, f"{name} costs more than it may")
 
     def test_what_makes_a_path_longer_is_counted(self) -> None:
         before, publish = cost("qos_1_in"), Broker.publish
@@ -257,8 +304,8 @@ class Cost(SynchronousTestCase):
 
 class Counting(SynchronousTestCase):
     def test_every_path_ends_in_what_it_stands_for(self) -> None:
-        for name in PATHS:
-            paths = Paths()
+        for kind, name in [*((Paths, name) for name in PATHS), *((Paths5, name) for name in PATHS5)]:
+            paths = kind()
             path, messages = getattr(paths, name)()
             path()
             path()
@@ -270,7 +317,8 @@ class Counting(SynchronousTestCase):
                 self.assertEqual(sum(traffic.publish_sent), 2 * messages, name)
             queued = [record for record in paths.sessions.records if isinstance(record, Queued)]
             self.assertEqual(queued, [], name)
-        self.assertEqual(paths.writer.stored + paths.writer.duplicates, 2 * READ)
+            stored = paths.writer.stored + paths.writer.duplicates
+            self.assertEqual(stored, 2 * READ if name == "ingest" else 0)
 
     def test_the_same_path_costs_the_same_again(self) -> None:
         self.assertEqual(cost("qos_1_in"), cost("qos_1_in"))
@@ -278,3 +326,4 @@ class Counting(SynchronousTestCase):
 
 if __name__ == "__main__":
     print(f"    {sys.version_info[:2]}: {tuple(map(cost, PATHS))},")
+    print(f"of MQTT 5:\n    {sys.version_info[:2]}: {tuple(cost(name, Paths5) for name in PATHS5)},")
