@@ -1,9 +1,9 @@
 """Session: what the broker remembers of a client, on both sides of a lost connection."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from sys import getsizeof
-from typing import Final
+from typing import Final, TypeAlias
 
 from platziverse.broker.interfaces import (
     DROPPED,
@@ -21,7 +21,8 @@ from platziverse.broker.outgoing import Entry, Outgoing
 from platziverse.broker.receiving import Receiving
 from platziverse.broker.sending import RetainedSending
 from platziverse.broker.slow import Slow
-from platziverse.broker.terms import unused
+from platziverse.broker.subscriptions import encode_identifier
+from platziverse.broker.terms import Terms, unused
 from platziverse.broker.weights import LEVEL, weigh, weigh_all
 from platziverse.broker.window import Window
 from platziverse.mqtt.codec import EncodedPublish
@@ -32,6 +33,10 @@ _OWN: Final = 2048
 _SUBSCRIPTION: Final = 256
 _IDENTIFIER: Final = 128
 _ENTRY: Final = 256
+
+
+#: Topic Name → Session → its Subscription Identifiers, each as a Property.
+Identifiers: TypeAlias = "Callable[[str], Mapping[Session, bytes]]"
 
 
 class Session(Receiving):
@@ -60,6 +65,7 @@ class Session(Receiving):
         "persistent",
         "slow",
         "stored_expiry",
+        "subscription_identifiers",
         "subscriptions",
         "terms",
         "will",
@@ -85,6 +91,8 @@ class Session(Receiving):
         self.slow: Slow | None = None
         #: What its client has asked for; and what the store has of its expiry, see :class:`Begun`.
         self.terms, self.stored_expiry = unused(limits.max_inflight), 0
+        #: Topic Name → Subscription Identifiers by Session; ``None``: it has never subscribed with one.
+        self.subscription_identifiers: Identifiers | None = None
         #: Sends instead of this Session, and has its messages, if it is durable.
         self.window: Window | None = None
         # Made when first needed: an idle client costs as little as possible.
@@ -129,6 +137,31 @@ class Session(Receiving):
         if self._sending is not None:
             self._sending.discard(topic_filter)
         return True
+
+    def agree(self, terms: Terms) -> None:
+        """Send as the client that has connected has asked for."""
+        self.terms = terms
+        if self.subscription_identifiers is not None:
+            terms.identify(self._identify)
+
+    def identify(self, identifiers: Identifiers) -> None:
+        """Send Subscription Identifiers from now on.
+
+        :param identifiers: returns those of all Sessions, of a Topic Name.
+        """
+        self.subscription_identifiers = identifiers
+        self.agree(self.terms)
+        if self._outgoing is not None:
+            self._outgoing.wire = self.terms.wire
+        if self.window is not None:
+            self.window.outgoing.wire = self.terms.wire
+
+    def _identify(self, message: Publish) -> bytes:
+        properties = message.properties
+        if properties is not None and properties.subscription is not None:  # [MQTT5-3.3.4-5]
+            return encode_identifier(self.subscriptions.get(properties.subscription, 0))
+        assert self.subscription_identifiers is not None
+        return self.subscription_identifiers(message.topic).get(self, b"")
 
     # -- to the client ---------------------------------------------------------------------------
 

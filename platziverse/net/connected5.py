@@ -20,7 +20,7 @@ from platziverse.mqtt.packets import (
     Subscription,
     Unsubscribe,
 )
-from platziverse.mqtt.properties import arrived, is_as_it_says
+from platziverse.mqtt.properties import arrived, identified, is_as_it_says
 from platziverse.mqtt.reasoncodes import ReasonCode
 from platziverse.net.connected import Connected, PacketTable
 from platziverse.net.dialect import Dialect
@@ -111,12 +111,8 @@ class Connected5(Connected):
         return len(run)
 
     def subscribe(self, run: list[Subscribe]) -> int:
-        """Answer with SUBACK, unless there is a Subscription Identifier, which we have said not to know."""
-        properties = run[0].properties
-        if properties is not None and properties.subscription_identifier is not None:
-            code = ReasonCode.SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED
-            raise ProtocolViolation("a Subscription Identifier", "3.2.2.3.12", code)
-        return super().subscribe(run)
+        """Answer with SUBACK; the Subscriptions have the Subscription Identifier of their packet."""
+        return super().subscribe([identified(run[0])])
 
     def _silent(self, subscriptions: list[Subscription]) -> Collection[str]:
         """Return the Topic Filters without Retained Messages. [MQTT5-3.3.1-10] [MQTT5-3.3.1-11]"""

@@ -138,7 +138,6 @@ class MQTT5:
             receive_maximum=min(limits.max_unfinished, 0xFFFF),
             topic_alias_maximum=limits.topic_alias_maximum or None,
             maximum_packet_size=limits.max_packet_size,
-            subscription_identifier_available=0,
             shared_subscription_available=0,
         )
         return encode5(Connack(present, ReasonCode.SUCCESS, properties))
