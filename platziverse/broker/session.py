@@ -1,9 +1,9 @@
 """Session: what the broker remembers of a client, on both sides of a lost connection."""
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from sys import getsizeof
-from typing import Final, TypeAlias
+from typing import Final
 
 from platziverse.broker.interfaces import (
     DROPPED,
@@ -21,8 +21,7 @@ from platziverse.broker.outgoing import Entry, Outgoing
 from platziverse.broker.receiving import Receiving
 from platziverse.broker.sending import RetainedSending
 from platziverse.broker.slow import Slow
-from platziverse.broker.subscriptions import encode_identifier
-from platziverse.broker.terms import Terms, unused
+from platziverse.broker.terms import ANY_SIZE, Terms, unused
 from platziverse.broker.weights import LEVEL, weigh, weigh_all
 from platziverse.broker.window import Window
 from platziverse.mqtt.codec import EncodedPublish
@@ -33,10 +32,6 @@ _OWN: Final = 2048
 _SUBSCRIPTION: Final = 256
 _IDENTIFIER: Final = 128
 _ENTRY: Final = 256
-
-
-#: Topic Name → Session → its Subscription Identifiers, each as a Property.
-Identifiers: TypeAlias = "Callable[[str], Mapping[Session, bytes]]"
 
 
 class Session(Receiving):
@@ -85,14 +80,14 @@ class Session(Receiving):
         self.subscriptions: dict[str, int] = {}
         #: What all its Topic Filters weigh together; see :func:`weigh`.
         self.levels = 0
-        #: Messages this client did not get because its queue was full; and how many when it left.
+        #: Messages this client did not get: its queue was full, or it takes less now; how many when it left.
         self.dropped = self.dropped_before = self.excess = self._queued_bytes = 0
         #: From a full queue on until the client has caught up.
         self.slow: Slow | None = None
         #: What its client has asked for; and what the store has of its expiry, see :class:`Begun`.
         self.terms, self.stored_expiry = unused(limits.max_inflight), 0
-        #: Topic Name → Subscription Identifiers by Session; ``None``: it has never subscribed with one.
-        self.subscription_identifiers: Identifiers | None = None
+        #: Returns those of a message, as Properties; ``None``: it has never subscribed with one.
+        self.subscription_identifiers: Callable[[Publish], bytes] | None = None
         #: Sends instead of this Session, and has its messages, if it is durable.
         self.window: Window | None = None
         # Made when first needed: an idle client costs as little as possible.
@@ -142,26 +137,16 @@ class Session(Receiving):
         """Send as the client that has connected has asked for."""
         self.terms = terms
         if self.subscription_identifiers is not None:
-            terms.identify(self._identify)
+            terms.identify(self.subscription_identifiers)
 
-    def identify(self, identifiers: Identifiers) -> None:
-        """Send Subscription Identifiers from now on.
-
-        :param identifiers: returns those of all Sessions, of a Topic Name.
-        """
+    def identify(self, identifiers: Callable[[Publish], bytes]) -> None:
+        """Send Subscription Identifiers from now on; ``identifiers`` returns those of a message."""
         self.subscription_identifiers = identifiers
         self.agree(self.terms)
         if self._outgoing is not None:
             self._outgoing.wire = self.terms.wire
         if self.window is not None:
             self.window.outgoing.wire = self.terms.wire
-
-    def _identify(self, message: Publish) -> bytes:
-        properties = message.properties
-        if properties is not None and properties.subscription is not None:  # [MQTT5-3.3.4-5]
-            return encode_identifier(self.subscriptions.get(properties.subscription, 0))
-        assert self.subscription_identifiers is not None
-        return self.subscription_identifiers(message.topic).get(self, b"")
 
     # -- to the client ---------------------------------------------------------------------------
 
@@ -216,7 +201,7 @@ class Session(Receiving):
         if (
             connection is not None
             and not self._queue
-            and len(outgoing.inflight) < self.terms.most_inflight
+            and len(outgoing.inflight) < self.terms.most_inflight  # [MQTT5-4.9.0-2]
             and not connection.congested
         ):
             outgoing.send(connection, message, qos)
@@ -326,9 +311,14 @@ class Session(Receiving):
             self._sending.rest()
             self.pump()
 
-    def may_get(self, message: EncodedPublish) -> bool:
-        """Return whether the client may still get it: the rules may have changed while it waited."""
-        if self.terms.wire.is_over(message.message) or not self.terms.fits(message):
+    def may_get(self, message: EncodedPublish, sent: bool = False) -> bool:
+        """Return whether the client may still get it: the rules may have changed while it waited.
+
+        :param sent: it was, so it does not expire any more. [MQTT5-4.3.3-7]
+        """
+        if not sent and self.terms.wire.is_over(message.message):
+            return False
+        if not self.terms.fits(message):
             return False
         authority, client = self._authority, self.client
         if not authority.restricts or client is None:
@@ -336,6 +326,7 @@ class Session(Receiving):
         return authority.may_receive(client, message.topic)
 
     def _has_room(self, connection: NetworkConnection) -> bool:
+        # Messages at QoS 1 and 2 wait for it, and nothing else. [MQTT5-3.3.4-10] [MQTT5-4.9.0-3]
         if self.window is not None:
             return self.window.is_open
         return self.inflight < self.terms.most_inflight and not connection.congested
@@ -380,6 +371,8 @@ class Session(Receiving):
             self.window.resume(connection, self.client)
         if self._outgoing is not None:
             self._outgoing.wire = self.terms.wire
+            if self.terms.largest < ANY_SIZE:
+                self.dropped += self._outgoing.drop(self.terms.fits)
             self._outgoing.send_again(connection, self.terms.most_inflight)
         self.pump()
 

@@ -12,7 +12,14 @@ from platziverse.broker.limits import Limits
 from platziverse.broker.ports import Listening, RetainedStore
 from platziverse.broker.sending import RetainedSending
 from platziverse.broker.session import Session
-from platziverse.broker.subscriptions import AS_PUBLISHED, IDENTIFIER, LOCAL, OPTIONS, SubscriptionTree
+from platziverse.broker.subscriptions import (
+    AS_PUBLISHED,
+    IDENTIFIER,
+    LOCAL,
+    OPTIONS,
+    SubscriptionTree,
+    encode_identifier,
+)
 from platziverse.broker.traffic import Traffic
 from platziverse.broker.turn import Turn
 from platziverse.broker.weights import LEVEL
@@ -28,7 +35,7 @@ SHARE: Final = 0.25
 #: Reasons that are no limits.
 SHARED: Final = "there are no Shared Subscriptions"
 NOT_ALLOWED: Final = "not allowed"
-#: Why a Subscription is refused → the code for it; of any limit it is another one.
+#: Why a Subscription is refused → the code for it; of any limit it is another one. [MQTT5-3.9.3-2]
 CODES: Final = {
     SHARED: ReasonCode.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED,
     NOT_ALLOWED: ReasonCode.NOT_AUTHORIZED,
@@ -95,9 +102,12 @@ class Subscribing:
             self._listening.subscribed(session, topic_filter)
         session.subscribe(topic_filter, qos)
         if qos > OPTIONS and session.subscription_identifiers is None:
-            session.identify(self._tree.identifiers)
+            self._identify(session)
         self._levels += session.levels
         self._tree.add(topic_filter, session, qos)
+
+    def _identify(self, session: Session) -> None:
+        session.identify(partial(_identifiers, session, self._tree.identifiers))
 
     def _refusal(self, session: Session, topic_filter: str, number: int) -> str:
         """Return why a Subscription is refused, or ``""``.
@@ -146,7 +156,7 @@ class Subscribing:
         """Give a new Session the Subscriptions, Topic Filter → QoS, that it had; yield now and then."""
         session.restore(subscriptions)
         if max(subscriptions.values(), default=0) > OPTIONS:
-            session.identify(self._tree.identifiers)
+            self._identify(session)
         self._levels += session.levels
         left = iter(subscriptions.items())
         while few := subscriptions if len(subscriptions) <= FEW else dict(islice(left, FEW)):
@@ -212,6 +222,16 @@ class Subscribing:
 
 def _fits(session: Session, message: EncodedPublish) -> bool:
     return session.terms.fits(message)  # another connection of it has others
+
+
+def _identifiers(
+    session: Session, of_topic: Callable[[str], Mapping[Session, bytes]], message: Publish
+) -> bytes:
+    """Return the Subscription Identifiers of a message for a Session, as Properties."""
+    properties = message.properties
+    if properties is not None and properties.subscription is not None:  # [MQTT5-3.3.4-5]
+        return encode_identifier(session.subscriptions.get(properties.subscription, 0))
+    return of_topic(message.topic).get(session, b"")
 
 
 def _bring(session: Session, message: Publish, topic_filter: str) -> Publish:

@@ -28,12 +28,12 @@ class Reading:
     """A Reading is the receiving half of a connection: ``Source`` of FlowControl and ``Sender`` of Rates."""
 
     __slots__ = (
-        "_keep_alive",
         "_owner",
         "_pacing",
         "_shared",
         "bytes",
         "holds",
+        "keep_alive",
         "last_read",
         "packets",
         "paid",
@@ -55,7 +55,8 @@ class Reading:
         self.last_read = 0.0
         #: When the packet began to come that is not complete yet.
         self.partial_since: float | None = None
-        self._keep_alive = 0
+        #: Seconds; 0: it may be silent for ever.
+        self.keep_alive = 0
         self._pacing: IDelayedCall | None = None
 
     # -- holding ---------------------------------------------------------------------------------
@@ -132,8 +133,11 @@ class Reading:
     # -- silence ---------------------------------------------------------------------------------
 
     def start_keep_alive(self, seconds: int) -> None:
-        """Begin to expect a packet within one and a half times this time. [MQTT-3.1.2-24]"""
-        self._keep_alive = seconds
+        """Begin to expect a packet within one and a half times this time. [MQTT-3.1.2-24]
+
+        [MQTT5-3.1.2-22] [MQTT5-3.2.2-22]
+        """
+        self.keep_alive = seconds
         self.last_read = self._shared.deadlines.now
 
     def note_partial(self, pending: int, progress: bool) -> None:
@@ -148,7 +152,7 @@ class Reading:
     @property
     def _silence(self) -> float:
         """How many seconds of silence are too many; ``last_read`` is exact to a tick."""
-        return self._keep_alive * 1.5 + TICK
+        return self.keep_alive * 1.5 + TICK
 
     def is_partial(self, now: float) -> bool:
         """Return whether the rest of a packet has not come within ``packet_deadline``."""
@@ -157,14 +161,14 @@ class Reading:
 
     def is_silent(self, now: float) -> bool:
         """Return whether nothing has come within the Keep Alive, and reading was not held."""
-        return not self.holds and bool(self._keep_alive) and now - self.last_read >= self._silence
+        return not self.holds and bool(self.keep_alive) and now - self.last_read >= self._silence
 
     def due(self, now: float) -> float:
         """Return when to ask both again, before a silence that begins now could be too long."""
         at = now + self._shared.limits.packet_deadline
         if self.holds:
-            return min(at, now + (max(self._silence, 1.0) if self._keep_alive else 1.0))
-        if self._keep_alive:
+            return min(at, now + (max(self._silence, 1.0) if self.keep_alive else 1.0))
+        if self.keep_alive:
             at = min(at, self.last_read + self._silence)
         if self.partial_since is not None:
             at = min(at, self.partial_since + self._shared.limits.packet_deadline)

@@ -1,4 +1,3 @@
-# ruff: noqa: E501
 """Conversations of MQTT 5: what it does otherwise than MQTT 3.1.1."""
 
 from collections.abc import Iterator
