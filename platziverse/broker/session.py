@@ -67,16 +67,20 @@ class Session(Receiving):
         "window",
     )
 
+    client: Client | None
+    #: User name of the login that has begun it, and that alone may go on with it.
+    owner: str | None
+    connection: NetworkConnection | None
+    will: Publish | None
+    #: Returns those of a message, as Properties; ``None``: it has never subscribed with one.
+    subscription_identifiers: Callable[[Publish], bytes] | None
+
     def __init__(self, client_id: str, persistent: bool, limits: Limits, authority: Authority) -> None:
         super().__init__(limits)
         self.client_id, self.persistent, self._authority = client_id, persistent, authority
         #: Of a durable Session, as the store has given it, 0: it is none; PUBLISHes that were not allowed.
         self.number = self.denied = 0
-        self.client: Client | None = None
-        #: User name of the login that has begun it, and that alone may go on with it.
-        self.owner: str | None = None
-        self.connection: NetworkConnection | None = None
-        self.will: Publish | None = None
+        self.client = self.owner = self.connection = self.will = self.subscription_identifiers = None
         self.subscriptions: dict[str, int] = {}
         #: What all its Topic Filters weigh together; see :func:`weigh`.
         self.levels = 0
@@ -86,8 +90,6 @@ class Session(Receiving):
         self.slow: Slow | None = None
         #: What its client has asked for; and what the store has of its expiry, see :class:`Begun`.
         self.terms, self.stored_expiry = unused(limits.max_inflight), 0
-        #: Returns those of a message, as Properties; ``None``: it has never subscribed with one.
-        self.subscription_identifiers: Callable[[Publish], bytes] | None = None
         #: Sends instead of this Session, and has its messages, if it is durable.
         self.window: Window | None = None
         # Made when first needed: an idle client costs as little as possible.
