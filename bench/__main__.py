@@ -6,6 +6,7 @@
     make bench ONLY=bursts                      how many messages of a burst arrive, all settings as they come
     make bench ONLY=rollups                     what marks and the job that makes roll-ups cost
     make bench ONLY=durable                     what durable Sessions cost, and what a crash leaves
+    make bench ONLY="--protocol 5"              MQTT 5 beside 3.1.1, and what each Property costs
     make bench ONLY=cluster                     what it costs that several daemons are one
     make bench ONLY=rules                       messages of devices, files, and a database that is cut off
     make bench ONLY=flat                        how the cost of a message grows; draws docs/performance-*.svg
@@ -25,6 +26,7 @@ from bench import documents, results
 from bench.bursts import Bursts
 from bench.cluster import Several
 from bench.durable import Durable
+from bench.five import Five
 from bench.flat import Flat
 from bench.measure import Bench, Failed
 from bench.peers import MOSQUITTO_SETTINGS, PLATZIVERSE_SETTINGS, Peer, peers
@@ -61,6 +63,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.2, help="of each run")
     parser.add_argument("--connections", type=int, default=CONNECTIONS, help="of scenario 7")
+    parser.add_argument("--protocol", type=int, choices=(4, 5), default=4, help="5: beside 3.1.1, (1) to (9)")
     parser.add_argument("--long", action="store_true", help="flat: ten million rows as well")
     parser.add_argument(
         "--documents", action="store_true", help="write the documents anew, and measure nothing"
@@ -93,6 +96,9 @@ def measure(given: argparse.Namespace, cluster: Cluster) -> results.Results:
     scenarios, wanted = chosen(given.only, peers(dsn))
     there, skipped = available(wanted)
     bench = Bench(there, cluster, dsn, given.rounds, given.seconds, given.connections)
+    if given.protocol == 5:
+        told = {"versions": {peer.name: peer.version() for peer in there}, "rounds": given.rounds}
+        return results.heading(Five(bench).measure(scenarios) | told | {"seconds": given.seconds})
     measured = {}
     for scenario in scenarios:
         began = time.monotonic()
@@ -134,6 +140,8 @@ def main(argv: list[str]) -> None:
             target, outcome = part[0], results.heading(part[1](given, cluster) | {"rounds": given.rounds})
         else:
             target, outcome = results.PARTIAL if argv else results.COMPLETE, measure(given, cluster)
+            if given.protocol == 5 and not given.only:
+                target = results.FIVE
     finally:
         cluster.remove()
     results.store(target, outcome)

@@ -5,6 +5,7 @@ import socket
 import time
 from collections import deque
 
+from bench import wire5
 from bench.rings import Ring, Unframer, frame
 from tests.crash import wire
 
@@ -57,9 +58,12 @@ class Client:
 
     :param mask: of WebSocket frames; empty: plain MQTT.
     :param clean: it has no Session that outlives the connection.
+    :param protocol: 4 or 5.
     """
 
-    def __init__(self, address: tuple[str, int], name: str, mask: bytes = b"", clean: bool = True) -> None:
+    def __init__(
+        self, address: tuple[str, int], name: str, mask: bytes = b"", clean: bool = True, protocol: int = 4
+    ) -> None:
         self.socket = socket.create_connection(address, timeout=30)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.mask = mask
@@ -70,9 +74,24 @@ class Client:
                 answer += exactly(self.socket, 1)
             if b" 101 " not in answer:
                 raise Unexpected(f"no WebSocket: {answer!r}")
-        self.ask(wire.connect(name, clean, 0), b"\x20\x02\x00\x00")
+        self.protocol = protocol
+        if protocol == 5:
+            self._connect5(name, clean)
+        else:
+            self.ask(wire.connect(name, clean, 0), b"\x20\x02\x00\x00")
         self._poll: select.epoll | None = None
         self._left = b""
+
+    def _connect5(self, name: str, clean: bool) -> None:
+        """CONNECT of MQTT 5, and its CONNACK, which has Properties of any length."""
+        packet = wire5.connect(name, clean, 0)
+        self.socket.sendall(frame(packet, self.mask) if self.mask else packet)
+        if self.mask:
+            exactly(self.socket, 2)
+        answer = exactly(self.socket, 2)
+        answer += exactly(self.socket, answer[1])
+        if (answer[0], answer[3]) != (0x20, 0):
+            raise Unexpected(f"{answer!r} for a CONNECT of MQTT 5")
 
     def ask(self, packet: bytes, answer: bytes) -> None:
         """Send ``packet`` and wait for exactly ``answer``; before ``start`` only."""
@@ -86,8 +105,11 @@ class Client:
 
     def subscribe(self, topic_filters: list[str], qos: int) -> None:
         """All of them at once; before ``start`` only."""
-        packets = [wire.subscribe(name, qos, number) for number, name in enumerate(topic_filters, 1)]
-        answers = [b"\x90\x03" + packet[2:4] + bytes((qos,)) for packet in packets]
+        five = self.protocol == 5
+        write = wire5.subscribe if five else wire.subscribe
+        packets = [write(name, qos, number) for number, name in enumerate(topic_filters, 1)]
+        head, none = (b"\x90\x04", b"\0") if five else (b"\x90\x03", b"")
+        answers = [head + packet[2:4] + none + bytes((qos,)) for packet in packets]
         self.ask(b"".join(packets), b"".join(answers))
 
     def leave(self) -> None:
@@ -139,8 +161,10 @@ class Publisher(Client):
         qos: int,
         window: int,
         mask: bytes,
+        protocol: int = 4,
     ) -> None:
-        super().__init__(address, name, mask)
+        super().__init__(address, name, mask, protocol=protocol)
+        self._unit = 0
         self._tally, self._ring, self._window = tally, ring, window
         # A sender that waits for a few acknowledgements costs everybody less than one that does not.
         self._least = max(1, window // 4)
@@ -176,12 +200,17 @@ class Publisher(Client):
         self._window = -(2**62)
 
     def readable(self) -> None:
-        """Acknowledgements, which have four bytes each and come in order. [MQTT-4.6.0-2] [MQTT-4.6.0-3]"""
+        """Acknowledgements, which have four bytes each and come in order. [MQTT-4.6.0-2] [MQTT-4.6.0-3]
+
+        Or five, in MQTT 5, where they say that nobody has subscribed; all of a run are alike.
+        """
         data = self.socket.recv(BUFFER)
         if not data:
             raise Unexpected("the broker closed the connection of a publisher")
-        kinds = data[-self._odd % 4 :: 4]
-        self._odd = (self._odd + len(data)) % 4
+        if not self._unit:
+            self._unit = 2 + data[1]
+        kinds = data[-self._odd % self._unit :: self._unit]
+        self._odd = (self._odd + len(data)) % self._unit
         received, done = kinds.count(0x50), kinds.count(0x40) + kinds.count(0x70)
         if received + done != len(kinds):
             raise Unexpected(f"a publisher got {data[:32]!r}")
@@ -213,8 +242,9 @@ class Subscriber(Client):
         qos: int,
         mask: bytes,
         clean: bool = True,
+        protocol: int = 4,
     ) -> None:
-        super().__init__(address, name, mask, clean)
+        super().__init__(address, name, mask, clean, protocol)
         self._tally, self._size, self._id_at, self._qos = tally, size, id_at, qos
         self._buffer, self._kept = bytearray(BUFFER), 0
         self._view = memoryview(self._buffer)

@@ -49,6 +49,9 @@ class Job:
     :param persistent: the subscribers have Clean Session 0.
     :param absent: further such subscribers of the first one's Topic Filters, that have gone before.
     :param ports: of further brokers of the same set: clients go to ``port`` and to these in turn.
+    :param protocol: 4 or 5.
+    :param properties: of each message, in hexadecimal; of MQTT 5 alone.
+    :param delivered: what its subscribers get of them.
     :param rate: messages a second of all publishers together; 0: as many as the window allows.
     """
 
@@ -72,6 +75,9 @@ class Job:
     persistent: bool = False
     absent: int = 0
     ports: list[int] = field(factory=list)
+    protocol: int = 4
+    properties: str = ""
+    delivered: str = ""
     rate: int = 0
     warm: float = 0.5
     seconds: float = 1.5
@@ -91,13 +97,14 @@ class Job:
 
 def ring(job: Job, number: int, name: str, mask: bytes) -> Ring:
     """What publisher ``number`` sends."""
+    properties = bytes.fromhex(job.properties) if job.protocol == 5 else None
     if job.messages == "new":
-        return new_topics(job.payload, number, job.publishers, sum(map(len, job.subscribers)))
+        return new_topics(job.payload, number, job.publishers, sum(map(len, job.subscribers)), properties)
     if job.messages == "reports":
         return reports(name, job.metrics, job.qos)
     if job.messages == "tasmota":
         return tasmota(name, job.metrics, job.qos)
-    return same_topic(f"bench/{number:03}", job.payload, job.qos, mask, job.retain)
+    return same_topic(f"bench/{number:03}", job.payload, job.qos, mask, job.retain, properties)
 
 
 class Flow:
@@ -109,9 +116,12 @@ class Flow:
         self.tally = Tally(job.deliveries, job.publishers)
         mask, prefix = MASK if job.websocket else b"", _prefix()
         rings = [ring(job, number, f"{prefix}-p{number}", mask) for number in range(job.publishers)]
-        size = rings[0].size - (6 if mask else 0)
-        # The fixed header has two bytes, and Topic Name and payload are what else there is.
-        id_at = size - job.payload - 2
+        size, behind = rings[0].size - (6 if mask else 0), job.payload
+        if job.protocol == 5:
+            size -= (len(job.properties) - len(job.delivered)) // 2
+            behind += 1 + len(job.delivered) // 2
+        # The fixed header has two bytes, and Topic Name, Properties and payload are what else there is.
+        id_at = size - behind - 2
         self._subscribers = [
             Subscriber(
                 job.address_of(number),
@@ -122,6 +132,7 @@ class Flow:
                 job.qos,
                 mask,
                 clean=not job.persistent,
+                protocol=job.protocol,
             )
             for number in range(len(job.subscribers))
         ]
@@ -136,6 +147,7 @@ class Flow:
                 job.qos,
                 job.window,
                 mask,
+                job.protocol,
             )
             for number in range(job.publishers)
         ]
@@ -278,7 +290,7 @@ def main() -> None:
     given: dict[str, Any] = json.load(sys.stdin)
     job = Job(**given)
     if job.kind == "idle":
-        outcome = measure_idle(job.address, job.pids, job.connections, job.seconds)
+        outcome = measure_idle(job.address, job.pids, job.connections, job.seconds, job.protocol)
     else:
         outcome = measure_flow(job)
     json.dump(outcome, sys.stdout)

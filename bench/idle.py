@@ -5,6 +5,7 @@ import select
 import socket
 import time
 
+from bench import wire5
 from bench.accounting import cpu_seconds, resident, settle
 from tests.crash.wire import PINGREQ, connect
 
@@ -17,17 +18,20 @@ CONNACK = b"\x20\x02\x00\x00"
 PINGRESP = b"\xd0\x00"
 
 
-def open_connections(address: tuple[str, int], count: int, keep_alive: int) -> list[socket.socket]:
+def open_connections(
+    address: tuple[str, int], count: int, keep_alive: int, protocol: int = 4
+) -> list[socket.socket]:
     """Connected clients, ``AT_ONCE`` of them on their way at a time; :raises OSError: one did not make it."""
     poll, prefix, begun = select.epoll(), f"{os.getpid():x}-i", 0
     waiting: dict[int, socket.socket] = {}
     names: dict[int, bytes] = {}
     held: list[socket.socket] = []
+    write = wire5.connect if protocol == 5 else connect
     while len(held) < count:
         while begun < count and len(waiting) < AT_ONCE:
             client = _begin(address, begun)
             waiting[client.fileno()] = client
-            names[client.fileno()] = connect(f"{prefix}{begun}", True, keep_alive)
+            names[client.fileno()] = write(f"{prefix}{begun}", True, keep_alive)
             poll.register(client, select.EPOLLOUT)
             begun += 1
         events = poll.poll(30)
@@ -39,7 +43,10 @@ def open_connections(address: tuple[str, int], count: int, keep_alive: int) -> l
                 client.send(names.pop(descriptor))
                 poll.modify(descriptor, select.EPOLLIN)
                 continue
-            if (answer := client.recv(4)) != CONNACK:
+            answer = client.recv(200 if protocol == 5 else 4)
+            if (answer[:1] + answer[3:4] if protocol == 5 else answer) != (
+                b"\x20\0" if protocol == 5 else CONNACK
+            ):
                 raise ConnectionError(f"{answer!r} for CONNECT {len(held)}")
             poll.unregister(descriptor)
             held.append(waiting.pop(descriptor))
@@ -56,10 +63,12 @@ def _begin(address: tuple[str, int], number: int) -> socket.socket:
     return client
 
 
-def measure_idle(address: tuple[str, int], pids: list[int], count: int, seconds: float) -> dict[str, float]:
+def measure_idle(
+    address: tuple[str, int], pids: list[int], count: int, seconds: float, protocol: int = 4
+) -> dict[str, float]:
     """Connecting, memory, and CPU time while every client sends a PINGREQ once in ``KEEP_ALIVE`` seconds."""
     memory, cpu, began = sum(map(resident, pids)), cpu_seconds(pids), time.perf_counter()
-    clients = open_connections(address, count, KEEP_ALIVE)
+    clients = open_connections(address, count, KEEP_ALIVE, protocol)
     connecting, connect_cpu = time.perf_counter() - began, cpu_seconds(pids) - cpu
     memory = sum(map(resident, pids)) - memory
     settle(pids)

@@ -23,6 +23,7 @@ BURSTS: Final = RESULTS / "bursts.json"
 DURABLE: Final = RESULTS / "durable.json"
 CLUSTER: Final = RESULTS / "cluster.json"
 ROLLUPS: Final = RESULTS / "rollups.json"
+FIVE: Final = RESULTS / "five.json"
 RULES: Final = RESULTS / "rules.json"
 
 Format = Callable[[float], str]

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Sequence
 
+from bench.wire5 import with_properties
 from tests.crash.wire import publish
 
 #: Packets of a ring; more than any window, so that no Packet Identifier is in flight twice.
@@ -52,20 +53,34 @@ def retained(packet: bytes) -> bytes:
     return bytes((packet[0] | 1,)) + packet[1:]
 
 
-def same_topic(topic: str, payload: int, qos: int, mask: bytes = b"", retain: bool = False) -> Ring:
-    """Messages of ``payload`` bytes on one topic; with ``mask`` each in a WebSocket frame of its own."""
+def same_topic(
+    topic: str,
+    payload: int,
+    qos: int,
+    mask: bytes = b"",
+    retain: bool = False,
+    properties: bytes | None = None,
+) -> Ring:
+    """Messages of ``payload`` bytes on one topic; with ``mask`` each in a WebSocket frame of its own.
+
+    :param properties: of each, in MQTT 5; ``None``: they are of MQTT 3.1.1.
+    """
     packets = [publish(topic, b"x" * payload, qos, number) for number in range(1, LENGTH + 1)]
     packets = list(map(retained, packets)) if retain else packets
+    packets = packets if properties is None else [with_properties(packet, properties) for packet in packets]
     return Ring([frame(packet, mask) for packet in packets] if mask else packets)
 
 
-def new_topics(payload: int, publisher: int, publishers: int, filters: int) -> Ring:
+def new_topics(
+    payload: int, publisher: int, publishers: int, filters: int, properties: bytes | None = None
+) -> Ring:
     """A topic that was never there before in every message; ``cold/NNNN/+/value`` are its filters in turn."""
     packets = []
     for number in range(LENGTH):
         group = (publisher + number * publishers) % filters
         topic = f"cold/{group:04}/{publisher:02}-{STAMP * 6}{number:03}/value"
         packets.append(publish(topic, b"x" * payload, 0))
+    packets = packets if properties is None else [with_properties(packet, properties) for packet in packets]
     return Ring(packets, digits=6)
 
 

@@ -45,7 +45,7 @@ COUNTED: Final = {
     (3, 13): (275, 56, 143, 712, 482, 419, 428, 318, 946, 2338, 1539),
 }
 #: The same for clients of MQTT 5 without Properties, and one path of messages that have some.
-COUNTED5: Final = {}
+COUNTED5: Final[dict[tuple[int, int], tuple[int, ...]]] = {}
 TOLERANCE: Final = 1.2
 #: What clients of MQTT 5 may cost, in place of 1.
 DEARER: Final = 1.1

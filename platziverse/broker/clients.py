@@ -145,7 +145,10 @@ class Clients:
         return opened.addCallbacks(self._begin, self._not_opened, (packet, client, connection), {}, (client,))
 
     def _terms_of(self, packet: Connect) -> Terms:
-        terms = terms_of(packet, self.wires.of(packet.protocol_level), self._most_inflight)
+        asked = packet.properties
+        limited = asked is not None and asked.maximum_packet_size is not None
+        wire = self.wires.of(packet.protocol_level, limited)
+        terms = terms_of(packet, wire, self._most_inflight)
         if packet.protocol_level == 5:
             terms.expiry = self._sessions.expiry_of(packet)
         return terms

@@ -11,7 +11,7 @@ from platziverse.broker.owing import Debtor, Owing
 from platziverse.broker.session import Session
 from platziverse.broker.subscriptions import AS_PUBLISHED, LOCAL, Match
 from platziverse.broker.traffic import Traffic
-from platziverse.mqtt.codec import EncodedPublish, encode_at_qos0
+from platziverse.mqtt.codec import EncodedPublish
 from platziverse.mqtt.packets import Publish
 from platziverse.mqtt.wire import UNUSED, Wire
 
@@ -62,7 +62,7 @@ class Router:
                 if answer is not None:
                     return answer
             return self._deliver(encoded, message, receivers, client)
-        self._offer(encode_at_qos0(message), message, receivers, client)
+        self._offer(message, receivers, client)
         return None
 
     def _join(self, encoded: EncodedPublish, receivers: "Match[Session]") -> Answer:
@@ -144,7 +144,7 @@ class Router:
         encoded = EncodedPublish(message, retain=True)
         if message.qos:
             return joined(owed, self._deliver(encoded, message, bridges, client))
-        self._offer(encoded.qos0, message, bridges, client, retain=True)
+        self._offer(message, bridges, client, retain=True)
         return owed
 
     def route_owed(
@@ -195,7 +195,7 @@ class Router:
             traffic.publish_sent[granted] += 1  # [MQTT-4.5.0-1]
             traffic.publish_bytes_sent[granted] += size
         if without:
-            self._offer(encoded.qos0, message, without, client, encoded.retain)
+            self._offer(message, without, client, encoded.retain)
         return self._owe(encoded, message, owed, receivers, client, crossed) if owed is not None else None
 
     def _owe(
@@ -216,44 +216,40 @@ class Router:
 
     def _offer(
         self,
-        data: bytes,
         message: Publish,
         receivers: "Sequence[tuple[Session, int]]",
         client: Client,
         retain: bool = False,
     ) -> None:
-        """Send ``data``, a whole PUBLISH at QoS 0, to those of MQTT 3.1.1, and to others what it is for them.
+        """Send a PUBLISH at QoS 0, which is written once for each Wire.
 
         RETAIN is 0, but for bridges: the Subscriptions are old. [MQTT-3.3.1-9] [MQTT5-3.3.1-12]
         """
-        count, size = len(receivers), len(message.payload)
-        others: dict[Wire, list[tuple[Session, int]]] | None = None
+        if not receivers:
+            return
+        count, size, usual = len(receivers), len(message.payload), receivers[0][0].terms.wire
+        data = usual.qos0(EncodedPublish(message, retain)) if retain else usual.at_qos0(message)
+        written, wire = None, usual if not usual.limited else UNUSED
         for session, granted in receivers:
             connection = session.connection
             if connection is None:
                 count -= 1
-            elif session.terms.wire is not self._plain:
-                others = others or {}
-                others.setdefault(session.terms.wire, []).append((session, granted))
+                continue
+            if session.terms.wire is not wire:
+                own = session.terms.wire
+                written = {usual: data} if written is None else written
+                data = _written(written, own, message, retain)
+                wire = own if not own.limited else UNUSED  # each of its clients is looked at
+                if own.limited and len(data) > session.terms.largest:
+                    count -= self._strain(TOO_LARGE, session, client) == DROPPED
+                    continue
+            if granted & LOCAL and session.client_id == client.client_id:  # [MQTT5-3.8.3-3]
                 count -= 1
             elif strained := connection.offer(data):
                 count -= self._strain(strained, session, client) == DROPPED  # [MQTT-4.3.1-1]
-        for wire, of_wire in others.items() if others is not None else ():
-            count += self._offer_by(wire.qos0(EncodedPublish(message, retain)), of_wire, client)
         traffic = self._traffic
         traffic.publish_sent[0] += count
         traffic.publish_bytes_sent[0] += count * size
-
-    def _offer_by(self, data: bytes, receivers: "list[tuple[Session, int]]", client: Client) -> int:
-        """Send ``data`` to clients whose Subscriptions may have options; return how many have got it."""
-        count, size = 0, len(data)
-        for session, granted in receivers:
-            connection = session.connection
-            if connection is None or (granted & LOCAL and session.client_id == client.client_id):
-                continue  # [MQTT5-3.8.3-3]
-            strained = connection.offer(data) if size <= session.terms.largest else TOO_LARGE
-            count += not strained or self._strain(strained, session, client) != DROPPED
-        return count
 
     def _strain(self, strained: int, session: Session, client: Client) -> int:
         if strained == FULL:
@@ -280,6 +276,15 @@ class Router:
             for session, granted in receivers
             if session.client is not None and may_receive(session.client, topic)
         )
+
+
+def _written(written: dict[Wire, bytes], wire: Wire, message: Publish, retain: bool) -> bytes:
+    """Return a PUBLISH at QoS 0 as a Wire writes it, once for all that have it."""
+    data = written.get(wire)
+    if data is None:
+        data = wire.qos0(EncodedPublish(message, retain)) if retain else wire.at_qos0(message)
+        written[wire] = data
+    return data
 
 
 def _optional(granted: int, qos: int, session: Session, client: Client) -> int:

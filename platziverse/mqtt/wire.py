@@ -5,8 +5,8 @@ from math import ceil
 from struct import Struct
 from typing import Final, Protocol
 
-from platziverse.mqtt.codec import TOPICS, EncodedPublish
-from platziverse.mqtt.framing import encode_length
+from platziverse.mqtt.codec import TOPICS, EncodedPublish, encode_at_qos0
+from platziverse.mqtt.framing import LENGTHS, encode_length
 from platziverse.mqtt.packets import Publish
 from platziverse.mqtt.properties import encode_properties
 
@@ -14,12 +14,20 @@ from platziverse.mqtt.properties import encode_properties
 MOMENT: Final = 1e-3
 _UINT16: Final = Struct(">H").pack
 _FIRST: Final = tuple(bytes((first,)) for first in range(256))
+#: The whole Fixed Header of a short PUBLISH at QoS 0, by its Remaining Length.
+_HEADERS: Final = tuple(bytes((0x30, length)) for length in range(128))
+#: The Properties of a message that has none: their length.
+_NONE: Final = b"\0"
 
 
 class Wire(Protocol):
     """A Wire is chosen when a client connects; nobody asks for its version after that."""
 
     def __hash__(self) -> int: ...
+
+    @property
+    def limited(self) -> bool:
+        """Whether its clients may have a Maximum Packet Size: who writes to many asks no other. ADR 0198."""
 
     def with_id(self, message: EncodedPublish, qos: int, packet_id: int, dup: bool = False, /) -> bytes:
         """Return the bytes of the packet at QoS 1 or 2."""
@@ -29,6 +37,9 @@ class Wire(Protocol):
 
     def qos0(self, message: EncodedPublish, /) -> bytes:
         """Return the bytes of the packet at QoS 0."""
+
+    def at_qos0(self, message: Publish, /) -> bytes:
+        """Return the bytes of the packet at QoS 0, without RETAIN."""
 
     def is_over(self, message: Publish, /) -> bool:
         """Return whether the message has expired."""
@@ -55,6 +66,8 @@ class Wire311:
 
     with_id = staticmethod(EncodedPublish.with_id)
     head = staticmethod(EncodedPublish.head)
+    at_qos0 = staticmethod(encode_at_qos0)
+    limited = False
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
@@ -76,34 +89,40 @@ class Wire5:
     """A Wire5 writes as MQTT 5 does: once for all receivers, but what is left until the message expires.
 
     :param now: seconds since the epoch.
+    :param limited: its clients have a Maximum Packet Size.
     """
 
-    __slots__ = ("_now",)
+    __slots__ = ("_now", "limited")
 
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
+    def __init__(self, now: Callable[[], float], limited: bool = False) -> None:
+        self._now, self.limited = now, limited
 
     def with_id(self, message: EncodedPublish, qos: int, packet_id: int, dup: bool = False) -> bytes:
-        """Return the bytes of the packet at QoS 1 or 2."""
-        return self.head(message, qos, packet_id, dup) + message.message.payload
+        """Return the bytes of the packet at QoS 1 or 2; of a short one nothing is kept. ADR 0198."""
+        publish, size = message.message, message.size + 3
+        if size < 128 and publish.properties is None:
+            before = _FIRST[message.first | qos << 1 | dup << 3] + LENGTHS[size] + TOPICS[publish.topic]
+            return before + _UINT16(packet_id) + _NONE + publish.payload
+        return self.head(message, qos, packet_id, dup) + publish.payload
 
     def head(self, message: EncodedPublish, qos: int, packet_id: int, dup: bool = False) -> bytes:
         """Return the bytes of the packet at QoS 1 or 2 up to its payload."""
-        five = message.five
-        if five is None:
-            five = message.five = self._encode(message.message)
+        before, properties = message.five or self._encode(message)
         first = message.first | qos << 1 | dup << 3
-        return _FIRST[first] + five[0] + _UINT16(packet_id) + (five[1] or self._properties(message.message))
+        return _FIRST[first] + before + _UINT16(packet_id) + (properties or self._properties(message.message))
 
-    def _encode(self, message: Publish) -> tuple[bytes, bytes]:
+    def _encode(self, message: EncodedPublish) -> tuple[bytes, bytes]:
         """Return what stands before the Packet Identifier, and its Properties; empty: they change.
 
         The Topic Name is always there, no Topic Alias is. [MQTT5-3.1.2-26] [MQTT5-3.1.2-27] [MQTT5-3.3.2-11]
         """
-        topic, properties = TOPICS[message.topic], self._properties(message)
-        head = encode_length(len(topic) + 2 + len(properties) + len(message.payload)) + topic
-        expires = message.properties is not None and message.properties.expires is not None
-        return head, b"" if expires else properties
+        publish = message.message
+        topic, found = TOPICS[publish.topic], publish.properties
+        properties = _NONE if found is None else self._properties(publish)
+        size = len(topic) + 2 + len(properties) + len(publish.payload)
+        before = (LENGTHS[size] if size < 128 else encode_length(size)) + topic
+        message.five = five = before, properties if found is None or found.expires is None else b""
+        return five
 
     def _properties(self, message: Publish) -> bytes:
         """Return the Properties as they came, with the seconds that are left of a Message Expiry.
@@ -122,6 +141,14 @@ class Wire5:
         topic, properties = TOPICS[publish.topic], self._properties(publish)
         length = encode_length(len(topic) + len(properties) + len(publish.payload))
         return _FIRST[message.first] + length + topic + properties + publish.payload
+
+    def at_qos0(self, message: Publish) -> bytes:
+        """Return the bytes of the packet at QoS 0, without RETAIN."""
+        topic = TOPICS[message.topic]
+        size = len(topic) + len(message.payload) + 1
+        if message.properties is None and size < 128:
+            return _HEADERS[size] + topic + _NONE + message.payload
+        return self.qos0(EncodedPublish(message))
 
     def is_over(self, message: Publish) -> bool:
         """Return whether the message has expired. [MQTT5-3.3.2-5]"""
@@ -165,6 +192,8 @@ class Identifying:
 
     __slots__ = ("_identifiers", "_shared", "is_over")
 
+    limited = True
+
     def __init__(self, shared: Wire5, identifiers: "Callable[[Publish], bytes]") -> None:
         self._shared, self._identifiers, self.is_over = shared, identifiers, shared.is_over
 
@@ -187,6 +216,11 @@ class Identifying:
             return self._shared.qos0(message)
         return self._shared.head_with(message, identifiers, message.first, b"") + message.message.payload
 
+    def at_qos0(self, message: Publish) -> bytes:
+        """Return the bytes of the packet at QoS 0, without RETAIN."""
+        identifiers = self._identifiers(message)
+        return self.qos0(EncodedPublish(message)) if identifiers else self._shared.at_qos0(message)
+
     def identifying(self, identifiers: "Callable[[Publish], bytes]") -> Wire:
         """Return this wire: it does."""
         return self
@@ -198,14 +232,16 @@ class Wires:
     :param now: seconds since the epoch.
     """
 
-    __slots__ = ("_five", "_older")
+    __slots__ = ("_five", "_limited", "_older")
 
     def __init__(self, now: Callable[[], float]) -> None:
-        self._older, self._five = Wire311(now), Wire5(now)
+        self._older, self._five, self._limited = Wire311(now), Wire5(now), Wire5(now, limited=True)
 
-    def of(self, protocol_level: int) -> Wire:
-        """Return the wire of a Protocol Level."""
-        return self._five if protocol_level == 5 else self._older
+    def of(self, protocol_level: int, limited: bool = False) -> Wire:
+        """Return the wire of a Protocol Level, or of its clients with a Maximum Packet Size."""
+        if protocol_level < 5:
+            return self._older
+        return self._limited if limited else self._five
 
 
 #: Of a Session whose client has never come.

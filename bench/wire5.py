@@ -1,0 +1,47 @@
+"""Just enough MQTT 5 for a client of the bench; what does not differ is that of MQTT 3.1.1."""
+
+from tests.crash import wire
+
+#: Of CONNECT and SUBSCRIBE: they have no Properties.
+NONE = b"\0"
+
+
+def _behind(packet: bytes, at: int, more: bytes) -> bytes:
+    """Return a packet with further bytes at a place of its content."""
+    start = 2
+    while packet[start - 1] & 0x80:
+        start += 1
+    return (
+        packet[:1]
+        + length(len(packet) - start + len(more))
+        + packet[start : start + at]
+        + more
+        + packet[start + at :]
+    )
+
+
+def length(size: int) -> bytes:
+    """Return a variable byte integer."""
+    data = bytearray()
+    while True:
+        size, digit = divmod(size, 128)
+        data.append(digit | (128 if size else 0))
+        if not size:
+            return bytes(data)
+
+
+def connect(client_id: str, clean: bool, keep_alive: int) -> bytes:
+    """CONNECT at level 5."""
+    packet = _behind(wire.connect(client_id, clean, keep_alive), 10, NONE)
+    return packet.replace(b"\0\4MQTT\4", b"\0\4MQTT\5", 1)
+
+
+def subscribe(topic_filter: str, qos: int, packet_id: int) -> bytes:
+    return _behind(wire.subscribe(topic_filter, qos, packet_id), 2, NONE)
+
+
+def with_properties(publish: bytes, properties: bytes) -> bytes:
+    """Return a PUBLISH of MQTT 3.1.1, of less than 128 bytes, with Properties."""
+    topic = int.from_bytes(publish[2:4], "big")
+    at = 2 + topic + (2 if publish[0] & 6 else 0)
+    return _behind(publish, at, length(len(properties)) + properties)
