@@ -1,6 +1,6 @@
 """Receiving: the QoS 2 messages of one client that have come, and whose PUBREL has not."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from typing import TypeAlias
 
 from twisted.internet.defer import Deferred
@@ -109,6 +109,10 @@ class Receiving:
     def unreleased(self) -> int:
         """How many messages have come whose PUBREL has not."""
         return len(self._awaiting_pubrel) if self._awaiting_pubrel is not None else 0
+
+    def awaits_all(self, packet_ids: Set[int]) -> bool:
+        """Return whether :meth:`awaits` is true of all of these."""
+        return self._awaiting_pubrel is not None and self._awaiting_pubrel.keys() >= packet_ids
 
     @property
     def identifiers(self) -> tuple[int, ...]:

@@ -139,6 +139,11 @@ class Connected5(Connected):
 
         PUBREL has neither code nor Properties. [MQTT5-3.6.2-1] [MQTT5-3.6.2-2] [MQTT5-3.6.2-3]
         """
+        for packet in run:
+            if packet.reason_code:
+                break
+        else:
+            return super().pubrec(run)
         for handled, packet in enumerate(run, 1):
             if packet.reason_code < ReasonCode.UNSPECIFIED_ERROR:
                 super().pubrec([packet])
@@ -157,6 +162,9 @@ class Connected5(Connected):
         For a client each PUBCOMP makes room for a PUBLISH, also for a message of an earlier connection, which
         took none in this one. Section 4.9
         """
+        packet_ids = {packet.packet_id for packet in run}
+        if len(packet_ids) == len(run) and self.session.awaits_all(packet_ids) and not self._before:
+            return super().pubrel(run)
         for handled, packet in enumerate(run, 1):
             packet_id = packet.packet_id
             if packet_id in self._before or not self.session.awaits(packet_id):
