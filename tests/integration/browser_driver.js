@@ -56,6 +56,16 @@ const actions = {
     await page.mouse.move(...to, { steps: 5 });
     await page.mouse.up();
   },
+  // Fingers on the screen, from where to where each.
+  touch: async ({ fingers, steps = 5 }) => {
+    const session = await context.newCDPSession(page);
+    const send = (type, touchPoints) => session.send("Input.dispatchTouchEvent", { type, touchPoints });
+    const at = (part) => fingers.map(([from, to], id) => ({ id, x: from[0] + (to[0] - from[0]) * part, y: from[1] + (to[1] - from[1]) * part }));
+    await send("touchStart", at(0));
+    for (let step = 1; step <= steps; step += 1) await send("touchMove", at(step / steps));
+    await send("touchEnd", []);
+    await session.detach();
+  },
   size: ({ width, height }) => page.setViewportSize({ width, height }),
   media: ({ media }) => page.emulateMedia(media),
   screenshot: ({ path }) => page.screenshot({ path, fullPage: true }),

@@ -227,6 +227,40 @@ class ChartTests(PageCase):
         self.assertEqual({row["type"] for row in rows}, {"power", "temp"})
         self.assertGreater(len(rows), 500)
 
+    def test_fingers_move_the_cursor_and_zoom(self) -> None:
+        page = self.browser
+        page.open(f"{self.url}#/agent/{self.uuid}?range=24h")
+        page.wait(f"{DRAWN} === 2")
+        left, middle, width = page.evaluate(
+            "(({ left, top, width, height }) => [left, top + height / 2, width])"
+            "(document.querySelector('.u-over').getBoundingClientRect())"
+        )
+
+        def at(part: float) -> list[float]:
+            return [left + width * part, middle]
+
+        page.do("touch", fingers=[[at(0.3), at(0.5)]])
+        readouts = "[...document.querySelectorAll('.readout')].map((one) => one.innerText.split(': ')[0])"
+        page.wait(f"(([one, other]) => /:/.test(one) && one === other)({readouts})")
+        self.assertNotIn("from=", page.evaluate("location.hash"))
+        # Two fingers go apart: what was below them stays there, so a quarter of the day is left.
+        page.do("touch", fingers=[[at(0.4), at(0.1)], [at(0.6), at(0.9)]])
+        page.wait("location.hash.includes('from=')")
+        first, last = (
+            float(part.partition("=")[2]) for part in page.evaluate("location.hash").split("&")[1:]
+        )
+        self.assertAlmostEqual((last - first) / HOUR, 6, delta=0.3)
+        page.wait("document.querySelector('.plot').ariaLabel.includes('last')")
+        # And together again: not beyond now.
+        page.do("touch", fingers=[[at(0.1), at(0.4)], [at(0.9), at(0.6)]])
+        page.wait(f"!location.hash.includes('from={round(first)}')")
+        first, last = (
+            float(part.partition("=")[2]) for part in page.evaluate("location.hash").split("&")[1:]
+        )
+        self.assertAlmostEqual((last - first) / HOUR, 24, delta=2)
+        self.assertLessEqual(last, time.time() * 1000)
+        self.assertEqual(page.do("complaints"), [])
+
     def test_all_of_it_can_be_done_with_the_keyboard(self) -> None:
         page = self.browser
         page.open(self.url)
