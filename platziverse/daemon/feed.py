@@ -83,10 +83,10 @@ class Feed:
         _watch(self._broker.unsubscribe(self._session, self._filters))
 
     def take(self) -> Iterator[tuple[str, float, Sequence[Metric]]]:
-        """Return what agents have measured since the last call: uuid, time and metrics."""
+        """Return what agents have measured since the last call, the last first: uuid, time and metrics."""
         reports = self._reports.copy()
         self._reports.clear()
-        for report in reports:
+        for report in reversed(reports):
             moment = report.arrived if report.measured is None else report.measured
             yield report.agent.uuid, moment, report.metrics
 

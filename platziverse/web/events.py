@@ -312,21 +312,27 @@ class Events:
             self._drop(1, "")
 
     def _sort(self) -> dict[str, tuple[int, dict[str, str]]]:
-        """Return what was measured, by agent; of each type the newest value stays."""
+        """Return what was measured, by agent: of each type the newest value.
+
+        It looks at the newest message first, so of most others there is nothing to take.
+        """
         values: dict[str, tuple[int, dict[str, str]]] = {}
         count = size = dropped = 0
         for uuid, moment, metrics in self._feed.take() if self._feed is not None else ():
-            known = values.get(uuid)
-            types = known[1] if known is not None else {}
-            if count >= MAX_VALUES or size >= MAX_SIZE:
-                dropped += len(metrics)
+            found = values.get(uuid)
+            types = found[1] if found is not None else {}
+            more = {metric.type: metric.value for metric in metrics if metric.type not in types}
+            if not more:
                 continue
-            count -= len(types)
-            for metric in metrics:
-                size += len(metric.value) - len(types.get(metric.type, ""))
-                types[metric.type] = metric.value
-            count += len(types)
-            values[uuid] = int(moment * 1000), types
+            if count >= MAX_VALUES or size >= MAX_SIZE:
+                dropped += len(more)
+                continue
+            if found is None:
+                values[uuid] = int(moment * 1000), more
+            else:
+                types.update(more)
+            count += len(more)
+            size += sum(map(len, more.values()))
         if dropped:
             self._drop(dropped, "")
         return values

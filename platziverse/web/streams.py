@@ -147,4 +147,7 @@ class Feed(Protocol):
     def open(self) -> None: ...
     def close(self) -> None: ...
     def take(self) -> Iterable[tuple[str, float, Sequence[Metric]]]:
-        """Return what agents have measured since the last call, and when, in seconds since the epoch."""
+        """Return what agents have measured since the last call, and when, in seconds since the epoch.
+
+        What came last is first.
+        """
