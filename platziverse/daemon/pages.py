@@ -122,7 +122,9 @@ class Pages:
     def _api(self) -> Api:
         database, most, patience = self._database, self._config.web.max_exports, self._config.web.timeout
         said = self._broker.traffic, self._shared.complaints
-        exports = Exports(self._reactor, database.exports, most, patience, *said)
+        exports = Exports(
+            self._reactor, database.exports, lambda: database.writer.waiting > 0, most, patience, *said
+        )
         more = {"broker": self.broker.answer, "events": self.events.answer, "export": exports.answer}
         clients = Clients(database.reader, self._broker.sessions, self._hands, self._siblings)
         actions = {("clients", "trace"): Action(self.traces.answer, METHODS)}

@@ -40,7 +40,7 @@ MAX_REJECTED: Final = 100
 HEAD: Final = b"retry: 2000\n\n"
 SIGN_OF_LIFE: Final = b":\n\n"
 
-#: A number in JSON's own notation, and in that of agents.
+#: A number in JSON's notation, and in that of agents.
 _PLAIN: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,16})(?:\.[0-9]{1,12})?", re.ASCII).fullmatch
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", re.ASCII).fullmatch
 
@@ -312,27 +312,25 @@ class Events:
             self._drop(1, "")
 
     def _sort(self) -> dict[str, tuple[int, dict[str, str]]]:
-        """Return what was measured, by agent: of each type the newest value.
-
-        It looks at the newest message first, so of most others there is nothing to take.
-        """
+        """Return what was measured, by agent; from the newest message on, so most of the others bring nothing."""
         values: dict[str, tuple[int, dict[str, str]]] = {}
         count = size = dropped = 0
-        for uuid, moment, metrics in self._feed.take() if self._feed is not None else ():
-            found = values.get(uuid)
+        for report in self._feed.take() if self._feed is not None else ():
+            found = values.get(report.agent.uuid)
             types = found[1] if found is not None else {}
-            more = {metric.type: metric.value for metric in metrics if metric.type not in types}
-            if not more:
+            for metric in report.metrics:
+                if metric.type not in types:
+                    break
+            else:
                 continue
+            more = {metric.type: metric.value for metric in report.metrics if metric.type not in types}
             if count >= MAX_VALUES or size >= MAX_SIZE:
                 dropped += len(more)
                 continue
             if found is None:
-                values[uuid] = int(moment * 1000), more
-            else:
-                types.update(more)
-            count += len(more)
-            size += sum(map(len, more.values()))
+                values[report.agent.uuid] = int(report.moment * 1000), more
+            types.update(more)
+            count, size = count + len(more), size + sum(map(len, more.values()))
         if dropped:
             self._drop(dropped, "")
         return values
