@@ -312,7 +312,7 @@ class Events:
             self._drop(1, "")
 
     def _sort(self) -> dict[str, tuple[int, dict[str, str]]]:
-        """Return what was measured, by agent; from the newest message on, so most of the others bring nothing."""
+        """Return what was measured, by agent; from the newest message on, so most others bring nothing."""
         values: dict[str, tuple[int, dict[str, str]]] = {}
         count = size = dropped = 0
         for report in self._feed.take() if self._feed is not None else ():

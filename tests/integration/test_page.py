@@ -51,6 +51,14 @@ SPARK: Final = """(async () => {
 })()"""
 
 
+#: How old the newest number is that the first agents show.
+AGE: Final = """(() => {
+    const shown = [...document.querySelectorAll(".agent .value")].slice(0, 100).map((one) => one.innerText);
+    const numbers = shown.map((text) => Number(text.replace(/[^0-9]/g, ""))).filter((number) => number > 1e12);
+    return Date.now() - Math.max(...numbers);
+})()"""
+
+
 class PageCase(DaemonTestCase):
     def setUp(self) -> None:
         if absent := missing():
@@ -150,6 +158,31 @@ class SessionTests(PageCase):
         page.sees("Daemons", "caption")
         page.wait("document.querySelector('.lists td').innerText.length > 0")
         self.is_well()
+
+
+class LoadTests(PageCase):
+    def test_a_thousand_events_a_second_are_drawn_as_they_come(self) -> None:
+        """What is drawn does not get older; ``bench.page`` has the figures."""
+        self.start()
+        page, client = self.browser, self.client()
+        page.open(self.url)
+        page.do("metrics")
+        began, sent, ages, used = time.monotonic(), 0, [], 0.0
+        while (passed := time.monotonic() - began) < 8:
+            while sent < passed * 1000:
+                agent = {"uuid": str(sent % 250), "name": "b", "username": "b", "pid": 1, "hostname": "pi"}
+                metrics = [{"type": "n", "value": int(time.time() * 1000)}, {"type": "m", "value": sent % 97}]
+                client.publish("agent/message", json.dumps({"agent": agent, "metrics": metrics}))
+                sent += 1
+            if passed > 3:
+                ages.append(page.evaluate(AGE))
+                used = used or page.do("metrics")["TaskDuration"]
+            time.sleep(0.05)
+        busy = (page.do("metrics")["TaskDuration"] - used) / 5
+        page.wait("document.querySelector('#count').innerText.includes('250 agents, 500 series')")
+        self.assertLess(sorted(ages)[len(ages) // 2], 2000, ages)
+        self.assertLess(busy, 0.5, "of the CPU that the page has")
+        self.assertEqual(page.do("complaints"), [])
 
 
 class ChartTests(PageCase):
