@@ -145,7 +145,7 @@ class Pages:
             return Siblings()
         others = [number for number in range(1, workers.count + 1) if number != workers.number]
         fetch = UnixFetch(self._reactor, partial(sibling_socket, self._config.state_dir))
-        return Siblings(workers.number, others, fetch)
+        return Siblings(workers.number, others, fetch, fetch.follow)
 
     def start(self) -> None:
         """Begin to look and to sample."""
