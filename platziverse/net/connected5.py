@@ -22,7 +22,7 @@ from platziverse.mqtt.packets import (
     Subscription,
     Unsubscribe,
 )
-from platziverse.mqtt.properties import arrived, is_as_it_says
+from platziverse.mqtt.properties import arrived, identified, is_as_it_says
 from platziverse.mqtt.reasoncodes import ReasonCode
 from platziverse.net.connected import Connected, PacketTable
 from platziverse.net.dialect import Dialect
@@ -209,13 +209,9 @@ class Connected5(Connected):
         return len(run)
 
     def subscribe(self, run: list[Subscribe]) -> int:
-        """Answer with SUBACK, unless there is a Subscription Identifier, which we have said not to know."""
-        properties = run[0].properties
-        if properties is not None and properties.subscription_identifier is not None:
-            code = ReasonCode.SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED
-            raise ProtocolViolation("a Subscription Identifier", "3.2.2.3.12", code)
+        """Answer with SUBACK; the Subscriptions have the Subscription Identifier of their packet."""
         self._check_answer(len(run[0].subscriptions))
-        return super().subscribe(run)
+        return super().subscribe([identified(run[0])])
 
     def unsubscribe(self, run: list[Unsubscribe]) -> int:
         """Answer with UNSUBACK, which has a code for each Topic Filter."""
