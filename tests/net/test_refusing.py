@@ -161,12 +161,12 @@ class TurnClock(Clock):
 
     turn = 0
 
-    def callLater(self, when: float, callable: Any, *args: Any, **kw: Any) -> Any:
+    def callLater(self, delay: float, callable: Any, *args: object, **kw: object) -> Any:
         def run() -> None:
             self.turn += 1
             callable(*args, **kw)
 
-        return super().callLater(when, run)
+        return super().callLater(delay, run)
 
 
 class Waiting:
