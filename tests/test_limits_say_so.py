@@ -186,6 +186,12 @@ def use_a_second_alias(harness: BrokerHarness, number: int) -> None:
     client.send(Publish("t", b"", properties=PublishProperties(topic_alias=2)))
 
 
+def stay_silent(harness: BrokerHarness, number: int) -> None:
+    """A client of MQTT 5 asks for no Keep Alive, and is silent for longer than the one that it is told."""
+    harness.connect(str(number), protocol_level=5, keep_alive=0)
+    harness.advance(3)
+
+
 def keep_the_handler_busy(harness: BrokerHarness, number: int) -> None:
     """Two messages for a handler that does not finish."""
     client = harness.connect(str(number))
@@ -269,6 +275,7 @@ MEETINGS: Final[Mapping[str, Meeting]] = {
         {"max_connects_per_minute": 1}, take_over, traffic("takeovers_delayed")
     ),
     "connect_deadline": Meeting({}, wait(11, connected=False), protocol_errors),
+    "max_keep_alive": Meeting({"max_keep_alive": 1}, stay_silent, protocol_errors),
     "packet_deadline": Meeting({}, wait(32, b"\x30\x05\x00"), protocol_errors),
     "write_deadline": Meeting({}, wait(63), protocol_errors),
     "max_message_rate": Meeting({"max_message_rate": 1}, publish(*["t"] * 20), traffic("rate_holds")),

@@ -87,14 +87,15 @@ class Clients:
     ) -> "Opened | Deferred[Opened]":
         """Begin or resume the client's Session.
 
-        An older connection of the same Client Identifier is closed first [MQTT-3.1.4-2]. One whose Session is
-        still being opened is waited for, so that the last one to come is the one that stays.
+        An older connection of the same Client Identifier is closed first [MQTT-3.1.4-2] [MQTT5-3.1.4-3].
+        One whose Session is still being opened is waited for, so that the last one to come is the one that
+        stays.
 
         :raises ConnectRefused: this client may not publish its Will, or there are too many of its user; or it
             needs a durable Session, which cannot begin now.
         """
         self._connections += 1
-        client_id = packet.client_id or f"auto-{uuid4()}"  # [MQTT-3.1.3-6]
+        client_id = packet.client_id or f"auto-{uuid4()}"  # [MQTT-3.1.3-6] [MQTT5-3.1.3-6]
         persistent, now, level = is_persistent(packet), self._wall_clock(), packet.protocol_level
         client = Client(
             client_id, self._connections, address, username, persistent, now, packet.bridge, level
@@ -204,12 +205,14 @@ class Clients:
         session, will = opened[0], packet.will
         self.delayed_wills.end(client.client_id, publish=not opened[1])
         session.owner = client.username
-        session.terms, session.persistent = self._terms_of(packet), client.persistent
+        session.agree(self._terms_of(packet))
+        session.persistent = client.persistent
         session.client, session.connection, session.will = client, connection, will  # [MQTT-3.1.2-9]
         session.denied = 0
         if self._records is not None and (opened[1] or will is not None):
             self._save_begin(self._records, opened, client)
         self.connected += 1
+        self.traffic.connected[client.protocol_level] += 1
         self.traffic.connects_accepted += 1
         try:
             for observer in self.observers:
@@ -229,7 +232,7 @@ class Clients:
     def disconnect(self, session: Session, connection: NetworkConnection, graceful: bool) -> None:
         """End what the connection began; after a take-over the Session is another's, and nothing happens.
 
-        :param graceful: DISCONNECT came, the Will is discarded. [MQTT-3.1.2-10]
+        :param graceful: DISCONNECT came, the Will is discarded. [MQTT-3.1.2-10] [MQTT5-3.1.2-10]
         """
         if session.connection is connection:
             self._leave(session, graceful, taken_over=False)
@@ -252,6 +255,7 @@ class Clients:
         assert client is not None
         session.pause()
         self.connected -= 1
+        self.traffic.connected[client.protocol_level] -= 1
         self.users.leave(client.username)
         if will is not None:
             self._leave_will(will, session, client, graceful)
@@ -315,7 +319,7 @@ class Clients:
         :param forget: called when that is done; a Will that could not be handled is left to the next start.
         """
         answer: Answer = None
-        if publish is not None:  # [MQTT-3.1.2-8] [MQTT-3.1.2-12]
+        if publish is not None:  # [MQTT-3.1.2-8] [MQTT-3.1.2-12] [MQTT5-3.1.2-8]
             try:
                 answer = publish(will, client)
             except Exception:  # of a handler; the rest of the farewell goes on

@@ -37,6 +37,8 @@ class Limits:
     max_memory: int = field(default=0, validator=ge(0))
     #: The whole CONNECT packet must have come within this time; the login that follows has as much again.
     connect_deadline: float = field(default=10.0, validator=ge(0.1))
+    #: Longest Keep Alive of a client of MQTT 5, in seconds; 0 is any, and none.
+    max_keep_alive: int = field(default=0, validator=and_(ge(0), le(65_535)))
     #: Once its first byte has come, a Control Packet must be complete within this time.
     packet_deadline: float = field(default=30.0, validator=ge(0.1))
     #: A client that takes none of what it was sent for this long is disconnected.
@@ -106,6 +108,11 @@ class Limits:
         :param most_bytes: the limit for these.
         """
         return messages >= OVERFULL * self.max_queued_messages or size > OVERFULL * most_bytes
+
+    @property
+    def receive_maximum(self) -> int:
+        """PUBLISHes at QoS 1 and 2 that a client of MQTT 5 may have on their way to us."""
+        return min(self.max_unfinished, 0xFFFF)
 
     @property
     def handler_room(self) -> int:

@@ -21,11 +21,12 @@ from platziverse.broker.outgoing import Entry, Outgoing
 from platziverse.broker.receiving import Receiving
 from platziverse.broker.sending import RetainedSending
 from platziverse.broker.slow import Slow
-from platziverse.broker.terms import unused
+from platziverse.broker.terms import ANY_SIZE, Terms, unused
 from platziverse.broker.weights import LEVEL, weigh, weigh_all
 from platziverse.broker.window import Window
 from platziverse.mqtt.codec import EncodedPublish
 from platziverse.mqtt.packets import Publish
+from platziverse.mqtt.properties import weigh as weigh_properties
 
 #: Bytes that a Session takes, and each Subscription, Packet Identifier and waiting message, roughly.
 _OWN: Final = 2048
@@ -60,26 +61,31 @@ class Session(Receiving):
         "persistent",
         "slow",
         "stored_expiry",
+        "subscription_identifiers",
         "subscriptions",
         "terms",
         "will",
         "window",
     )
 
+    client: Client | None
+    #: User name of the login that has begun it, and that alone may go on with it.
+    owner: str | None
+    connection: NetworkConnection | None
+    will: Publish | None
+    #: Returns those of a message, as Properties; ``None``: it has never subscribed with one.
+    subscription_identifiers: Callable[[Publish], bytes] | None
+
     def __init__(self, client_id: str, persistent: bool, limits: Limits, authority: Authority) -> None:
         super().__init__(limits)
         self.client_id, self.persistent, self._authority = client_id, persistent, authority
         #: Of a durable Session, as the store has given it, 0: it is none; PUBLISHes that were not allowed.
         self.number = self.denied = 0
-        self.client: Client | None = None
-        #: User name of the login that has begun it, and that alone may go on with it.
-        self.owner: str | None = None
-        self.connection: NetworkConnection | None = None
-        self.will: Publish | None = None
+        self.client = self.owner = self.connection = self.will = self.subscription_identifiers = None
         self.subscriptions: dict[str, int] = {}
         #: What all its Topic Filters weigh together; see :func:`weigh`.
         self.levels = 0
-        #: Messages this client did not get because its queue was full; and how many when it left.
+        #: Messages this client did not get: its queue was full, or it takes less now; how many when it left.
         self.dropped = self.dropped_before = self.excess = self._queued_bytes = 0
         #: From a full queue on until the client has caught up.
         self.slow: Slow | None = None
@@ -130,6 +136,21 @@ class Session(Receiving):
             self._sending.discard(topic_filter)
         return True
 
+    def agree(self, terms: Terms) -> None:
+        """Send as the client that has connected has asked for."""
+        self.terms = terms
+        if self.subscription_identifiers is not None:
+            terms.identify(self.subscription_identifiers)
+
+    def identify(self, identifiers: Callable[[Publish], bytes]) -> None:
+        """Send Subscription Identifiers from now on; ``identifiers`` returns those of a message."""
+        self.subscription_identifiers = identifiers
+        self.agree(self.terms)
+        if self._outgoing is not None:
+            self._outgoing.wire = self.terms.wire
+        if self.window is not None:
+            self.window.outgoing.wire = self.terms.wire
+
     # -- to the client ---------------------------------------------------------------------------
 
     @property
@@ -154,10 +175,11 @@ class Session(Receiving):
     @property
     def memory(self) -> int:
         """How many bytes it takes, roughly and at most: a message for several Sessions counts for each."""
-        size = _OWN + _SUBSCRIPTION * len(self.subscriptions) + LEVEL * self.levels
+        size = _OWN + self.terms.size + _SUBSCRIPTION * len(self.subscriptions) + LEVEL * self.levels
         size += getsizeof(self.client_id) + getsizeof(self.owner)
         if self.will is not None:
             size += _ENTRY + getsizeof(self.will.topic) + len(self.will.payload)
+            size += weigh_properties(self.will.properties) if self.will.properties is not None else 0
         if self._awaiting_pubrel:
             size += _IDENTIFIER * len(self._awaiting_pubrel)
         if self._outgoing is not None and self._outgoing.inflight:
@@ -183,7 +205,7 @@ class Session(Receiving):
         if (
             connection is not None
             and not self._queue
-            and len(outgoing.inflight) < self.terms.most_inflight
+            and len(outgoing.inflight) < self.terms.most_inflight  # [MQTT5-4.9.0-2]
             and not connection.congested
         ):
             outgoing.send(connection, message, qos)
@@ -293,9 +315,14 @@ class Session(Receiving):
             self._sending.rest()
             self.pump()
 
-    def may_get(self, message: EncodedPublish) -> bool:
-        """Return whether the client may still get it: the rules may have changed while it waited."""
-        if self.terms.wire.is_over(message.message) or not self.terms.fits(message):
+    def may_get(self, message: EncodedPublish, sent: bool = False) -> bool:
+        """Return whether the client may still get it: the rules may have changed while it waited.
+
+        :param sent: it was, so it does not expire any more. [MQTT5-4.3.3-7]
+        """
+        if not sent and self.terms.wire.is_over(message.message):
+            return False
+        if not self.terms.fits(message):
             return False
         authority, client = self._authority, self.client
         if not authority.restricts or client is None:
@@ -303,6 +330,7 @@ class Session(Receiving):
         return authority.may_receive(client, message.topic)
 
     def _has_room(self, connection: NetworkConnection) -> bool:
+        # Messages at QoS 1 and 2 wait for it, and nothing else. [MQTT5-3.3.4-10] [MQTT5-4.9.0-3]
         if self.window is not None:
             return self.window.is_open
         return self.inflight < self.terms.most_inflight and not connection.congested
@@ -347,6 +375,8 @@ class Session(Receiving):
             self.window.resume(connection, self.client)
         if self._outgoing is not None:
             self._outgoing.wire = self.terms.wire
+            if self.terms.largest < ANY_SIZE:
+                self.dropped += self._outgoing.drop(self.terms.fits)
             self._outgoing.send_again(connection, self.terms.most_inflight)
         self.pump()
 

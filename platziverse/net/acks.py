@@ -1,6 +1,7 @@
 """AckQueue: acknowledgements leave in the order in which their PUBLISHes came."""
 
 from collections import deque
+from collections.abc import Iterator
 from typing import Final, Protocol
 
 from twisted.internet.defer import Deferred
@@ -28,6 +29,11 @@ class Pending:
         #: Fire when it has left; ``None``: nobody waits for that.
         self.left: list[Deferred[None]] | None = None
 
+    @property
+    def pubacks(self) -> int:
+        """How many messages at QoS 1 are acknowledged here."""
+        return self.data[:1] == b"\x40"
+
     def done(self) -> None:
         """Send the acknowledgement as soon as all before it have been sent: the message is ours."""
         self.finished = True
@@ -54,6 +60,9 @@ class AckQueue:
 
     def __len__(self) -> int:
         return len(self._pending)
+
+    def __iter__(self) -> Iterator[Pending]:
+        return iter(self._pending)
 
     def expect(self, data: bytes) -> Pending:
         """Reserve the place of an acknowledgement with these bytes."""

@@ -6,7 +6,9 @@ from typing import Final
 from platziverse.broker.reasons import Reason, Refused
 from platziverse.broker.session import Session
 from platziverse.mqtt.codec5 import encode_acknowledgement
+from platziverse.mqtt.details import code_name
 from platziverse.mqtt.errors import ProtocolViolation
+from platziverse.mqtt.framing import encode_length
 from platziverse.mqtt.packets import (
     Auth,
     Disconnect,
@@ -20,10 +22,11 @@ from platziverse.mqtt.packets import (
     Subscription,
     Unsubscribe,
 )
-from platziverse.mqtt.properties import arrived, is_as_it_says
+from platziverse.mqtt.properties import arrived, identified, is_as_it_says
 from platziverse.mqtt.reasoncodes import ReasonCode
 from platziverse.net.connected import Connected, PacketTable
 from platziverse.net.dialect import Dialect
+from platziverse.net.flow import MAY_BE_TOLD, NOT_TOLD, STORE, TOLD
 from platziverse.net.outbox import Outbox
 from platziverse.net.reading import Reading
 
@@ -33,15 +36,58 @@ _NOT_UTF8: Final = Refused(Reason.PAYLOAD_INVALID, "its payload is not UTF-8, as
 class Connected5(Connected):
     """A Connected5 knows Properties, Topic Aliases and Reason Codes beyond what a Connected does."""
 
-    __slots__ = ("_aliases",)
+    __slots__ = ("_aliases", "_before", "_most")
 
     def __init__(self, session: Session, outbox: Outbox, reading: Reading, dialect: Dialect) -> None:
         super().__init__(session, outbox, reading, dialect)
+        reading.telling = MAY_BE_TOLD
         # Of this connection: Topic Alias → Topic Name. [MQTT5-3.3.2-7]
         self._aliases: dict[int, str] = {}
+        # Messages at QoS 2 that came before this connection: they count in none but theirs.
+        self._before = set(session.identifiers)
+        # PUBLISHes that may be unacknowledged; see :meth:`pubrel`.
+        self._most = outbox.shared.limits.receive_maximum
 
     def publish(self, run: list[Publish]) -> int:
-        """Publish a run of messages; those with Properties one by one."""
+        """Publish a run of messages, all of one QoS, as long as no more are unacknowledged than may be."""
+        if not run[0].qos or self._has_room(len(run)):
+            return self._publish(run)
+        handled = 0
+        while handled < len(run):
+            part = run[handled : handled + self._room()]
+            done = self._publish(part)
+            handled += done
+            if done < len(part) or self.reading.holds:
+                break
+        if handled < len(run):  # these have come as well, whenever they are handled
+            self._room()
+        return handled
+
+    def _has_room(self, count: int) -> bool:
+        """Return whether so many PUBLISHes certainly are not too many: all that waits is counted, roughly."""
+        publications = self._publications
+        if publications is None:
+            return count <= self._most
+        owed = len(publications.acks) if publications.acks is not None else 0
+        return count + owed + self.reading.unfinished + self.session.unreleased <= self._most
+
+    def _room(self) -> int:
+        """Return how many PUBLISHes at QoS 1 and 2 may come before one of those that have is acknowledged.
+
+        :raises ProtocolViolation: there is no room for the one that has come. Section 3.3.4
+        """
+        unreleased = self.session.unreleased - len(self._before)
+        room = self._most - unreleased - (self._publications.unacknowledged if self._publications else 0)
+        if room < 1:
+            most = self.outbox.shared.limits.receive_maximum
+            text = f"more than {most} unacknowledged messages (max_unfinished)"
+            raise ProtocolViolation(text, "MQTT5-3.3.4-7", ReasonCode.RECEIVE_MAXIMUM_EXCEEDED)
+        return room
+
+    def _publish(self, run: list[Publish]) -> int:
+        """Publish messages for which there is room; those with Properties one by one."""
+        if self.reading.telling == TOLD:
+            return self._refuse(run)
         for packet in run:
             if packet.properties is not None:
                 break
@@ -53,6 +99,37 @@ class Connected5(Connected):
             if self.reading.holds:
                 return handled + 1
         return len(run)
+
+    def _refuse(self, run: list[Publish]) -> int:
+        """Refuse the messages of a run, while the store is away; see :class:`Refusing`.
+
+        A message that may have been handed to the store before, or that has no answer, holds reading.
+        """
+        reading, shared = self.reading, self.outbox.shared
+        away = shared.refusing.is_away()
+        for handled, packet in enumerate(run):
+            known = packet.dup or (packet.packet_id is not None and self.session.awaits(packet.packet_id))
+            if not away or not packet.qos or known:
+                reading.telling = NOT_TOLD if away else MAY_BE_TOLD
+                reading.hold_reading(STORE)
+                return handled
+            self._refuse_one(packet)
+        return len(run)
+
+    def _refuse_one(self, packet: Publish) -> None:
+        """Answer at once, though messages before it are answered when they are committed. ADR 0196."""
+        shared, client, topic = self.outbox.shared, self.session.client, self._topic_of(packet)
+        setting = shared.flow.setting()
+        shared.traffic.received(packet.qos, 1, len(packet.payload))
+        shared.traffic.store_refused(setting)
+        reason = f"the database is away, and too much waits for it ({setting})"
+        answer = self._dialect.negative(packet, Refused(Reason.QUOTA, reason))
+        assert answer is not None
+        self.outbox.send(answer)
+        if client is not None:
+            text = "Refused what {address} {client_id!r} published to {topic!r}: {reason}"
+            who = {"address": client.address, "client_id": client.client_id}
+            shared.complaints.warn("the store is away", text, **who, topic=topic[:200], reason=reason)
 
     def _publish_one(self, packet: Publish) -> bool:
         """Publish a message; return ``False`` if it has to come again, as others have their turn."""
@@ -76,7 +153,7 @@ class Connected5(Connected):
         if alias is None:
             return topic
         most = self.outbox.shared.limits.topic_alias_maximum
-        if alias > most:  # [MQTT5-3.3.2-9]
+        if alias > most:  # [MQTT5-3.3.2-9] [MQTT5-3.3.2-12]
             text = f"Topic Alias {alias}, at most {most} (topic_alias_maximum)"
             raise ProtocolViolation(text, "MQTT5-3.3.2-9", ReasonCode.TOPIC_ALIAS_INVALID)
         if topic:
@@ -85,25 +162,46 @@ class Connected5(Connected):
             raise ProtocolViolation(f"Topic Alias {alias} before its Topic Name", "MQTT5-3.3.2-7")
         return self._aliases[alias]
 
+    def puback(self, run: list[Puback]) -> int:
+        """Take a run of PUBACKs together; a client that refuses a message is done with it as well."""
+        for packet in run:
+            if packet.reason_code:
+                self.outbox.shared.traffic.refused("client", "PUBACK", packet.reason_code)
+        return super().puback(run)
+
     def pubrec(self, run: list[Pubrec]) -> int:
-        """Answer each PUBREC with PUBREL, unless the client refuses the message. [MQTT5-4.3.3-4]"""
+        """Answer each PUBREC with PUBREL, unless the client refuses the message. [MQTT5-4.3.3-4]
+
+        PUBREL has neither code nor Properties. [MQTT5-3.6.2-1] [MQTT5-3.6.2-2] [MQTT5-3.6.2-3]
+        """
         for handled, packet in enumerate(run, 1):
             if packet.reason_code < ReasonCode.UNSPECIFIED_ERROR:
                 super().pubrec([packet])
             else:
+                self.outbox.shared.traffic.refused("client", "PUBREC", packet.reason_code)
                 self.session.refused(packet.packet_id)
             if self.reading.holds:
                 return handled
         return len(run)
 
     def pubrel(self, run: list[Pubrel]) -> int:
-        """Answer each PUBREL with PUBCOMP, which says so if there is no such message. [MQTT5-4.3.3-11]"""
+        """Answer each PUBREL with PUBCOMP, which says so if there is no such message. [MQTT5-4.3.3-11]
+
+        It has no Properties. [MQTT5-3.7.2-1] [MQTT5-3.7.2-2] [MQTT5-3.7.2-3]
+
+        For a client each PUBCOMP makes room for a PUBLISH, also for a message of an earlier connection, which
+        took none in this one. Section 4.9
+        """
         for handled, packet in enumerate(run, 1):
             packet_id = packet.packet_id
+            if packet_id in self._before or not self.session.awaits(packet_id):
+                self._before.discard(packet_id)
+                self._most += 1
             if self.session.awaits(packet_id):
                 super().pubrel([packet])
             else:
                 unknown = ReasonCode.PACKET_IDENTIFIER_NOT_FOUND
+                self.outbox.shared.traffic.refused("server", "PUBCOMP", unknown)
                 answer = self.outbox.shared.broker.released(self.session, packet_id)
                 self._answer(encode_acknowledgement(0x70, packet_id, unknown), answer)
             if self.reading.holds:
@@ -111,12 +209,25 @@ class Connected5(Connected):
         return len(run)
 
     def subscribe(self, run: list[Subscribe]) -> int:
-        """Answer with SUBACK, unless there is a Subscription Identifier, which we have said not to know."""
-        properties = run[0].properties
-        if properties is not None and properties.subscription_identifier is not None:
-            code = ReasonCode.SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED
-            raise ProtocolViolation("a Subscription Identifier", "3.2.2.3.12", code)
-        return super().subscribe(run)
+        """Answer with SUBACK; the Subscriptions have the Subscription Identifier of their packet."""
+        self._check_answer(len(run[0].subscriptions))
+        return super().subscribe([identified(run[0])])
+
+    def unsubscribe(self, run: list[Unsubscribe]) -> int:
+        """Answer with UNSUBACK, which has a code for each Topic Filter."""
+        self._check_answer(len(run[0].topic_filters))
+        return super().unsubscribe(run)
+
+    def _check_answer(self, codes: int) -> None:
+        """Check that the client takes a SUBACK, or UNSUBACK, with so many codes. [MQTT5-3.1.2-24]
+
+        :raises ProtocolViolation: it would be too large.
+        """
+        length = 3 + codes
+        size, most = 1 + len(encode_length(length)) + length, self.session.terms.largest
+        if size > most:
+            text = f"its answer has {size} bytes, and the client takes {most}"
+            raise ProtocolViolation(text, "MQTT5-3.1.2-24", ReasonCode.PACKET_TOO_LARGE)
 
     def _silent(self, subscriptions: list[Subscription]) -> Collection[str]:
         """Return the Topic Filters without Retained Messages. [MQTT5-3.3.1-10] [MQTT5-3.3.1-11]"""
@@ -128,7 +239,10 @@ class Connected5(Connected):
         }
 
     def _codes_of(self, topic_filters: list[str]) -> list[int]:
-        """Return for each Topic Filter whether there is a Subscription to give up. [MQTT5-3.10.4-5]"""
+        """Return for each Topic Filter whether there is a Subscription to give up. [MQTT5-3.10.4-5]
+
+        [MQTT5-3.11.3-2]
+        """
         left, codes = set(topic_filters) & self.session.subscriptions.keys(), []
         for topic_filter in topic_filters:
             there = topic_filter in left
@@ -146,7 +260,8 @@ class Connected5(Connected):
             session.persistent = asked > 0
             session.terms.expiry = self.outbox.shared.broker.sessions.expiry_within(asked)
         self.graceful = packet.reason_code == ReasonCode.SUCCESS
-        code = ReasonCode(packet.reason_code).name.lower()
+        code = code_name(packet.reason_code)
+        self.outbox.shared.traffic.refused("client", "DISCONNECT", packet.reason_code)
         self.outbox.close(Reason.GRACEFUL, "it has disconnected" if self.graceful else f"it says {code}")
         return 1
 

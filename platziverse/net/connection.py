@@ -35,6 +35,10 @@ class Tables(NamedTuple):
     connected: PacketTable
     connected5: PacketTable
 
+    def of(self, state: Connected) -> PacketTable:
+        """Return the packets of a client that is connected."""
+        return self.connected if type(state) is Connected else self.connected5
+
 
 class Connection(Protocol):
     """A Connection feeds the decoder, looks runs of packets up in the table of its state, and ends it all.
@@ -192,14 +196,14 @@ class Connection(Protocol):
         """
         self.outbox.__class__ = outbox
         self._tables = tables
-        self._table = tables.before_connect if self.state is None else tables.connected
+        self._table = tables.before_connect if self.state is None else tables.of(self.state)
 
     def begin(self, run: list[Connect]) -> int:
         """Begin the :class:`Admission` of a client: CONNECT has come."""
         if self._admission is not None:
-            raise _out_of_place(run[0])
+            raise _out_of_place(run[0])  # there is one CONNACK [MQTT5-3.2.0-2]
         if run[0].protocol_level == 5:
-            self.dialect = MQTT5(run[0], self.shared.limits)
+            self.dialect = MQTT5(run[0], self.shared.limits, self.shared.traffic)
         self._admission = Admission(self, run[0])
         self._admission.begin()
         if self._admission is not None and not self.outbox.closed:
@@ -213,16 +217,24 @@ class Connection(Protocol):
         return size if self._admission is None else size + self._admission.size
 
     def admit(self, session: Session, present: bool, connect: Connect) -> None:
-        """Answer CONNECT with CONNACK; from now on the client is connected."""
+        """Answer CONNECT with CONNACK; from now on the client is connected.
+
+        :raises ConnectRefused: the client takes no packet that is as large as its CONNACK.
+        """
+        try:
+            accepted = self.dialect.accept(present, session)
+        except ConnectRefused:  # it has never heard that it is connected
+            self.shared.broker.disconnect(session, self.outbox, graceful=True)
+            raise
         self._decoder.connected(self.shared.limits.max_packet_size, connect.protocol_level)
         if connect.protocol_level == 5:
             self.state, self._table = Connected5(*self._parts(session)), self._tables.connected5
         else:
             self.state, self._table = Connected(*self._parts(session)), self._tables.connected
         self._admission = None
-        self.reading.start_keep_alive(connect.keep_alive)
+        self.reading.start_keep_alive(self.dialect.keep_alive(connect.keep_alive))
         self._look_again(self.shared.deadlines.now)
-        self.outbox.send(self.dialect.accept(present, session))
+        self.outbox.send(accepted)
         self.outbox.serve(session)
         if session.persistent:  # or it has just begun, and has nothing for its client
             session.resume()
@@ -239,7 +251,7 @@ class Connection(Protocol):
                     # It comes again, as it was not acknowledged; at QoS 0 it is lost.
                     self.shared.traffic.leftovers_dropped += packet.qos == 0
                 elif type(packet) is Publish or type(packet) is Disconnect:
-                    TABLES[1 if type(state) is Connected else 2][type(packet)](state, [packet])
+                    TABLES.of(state)[type(packet)](state, [packet])
         except Exception:
             self.fail(Failure())
 
@@ -258,20 +270,24 @@ class Connection(Protocol):
         elif isinstance(error, ConnectRefused):
             self.shared.traffic.connect_refused(error.return_code.name.lower())
             self._complain(error.return_code.name, str(error))
-            self.outbox.send(self.dialect.refuse(error))
-            self.close(Reason.REFUSED, str(error))  # [MQTT-3.2.2-5] [MQTT-3.1.4-5]
+            if answer := self.dialect.refuse(error):
+                self.outbox.send(answer)
+            # [MQTT-3.2.2-5] [MQTT-3.1.4-5] [MQTT5-3.2.2-7] [MQTT5-3.1.4-2] [MQTT5-4.12.0-4]
+            self.close(Reason.REFUSED, str(error))
         else:
             self.shared.traffic.protocol_error(error.statement)
             self._complain(error.statement, str(error))
             malformed = isinstance(error, MalformedPacket)
-            # [MQTT-4.8.0-1] [MQTT-3.1.4-1] [MQTT-3.2.2-6]
+            # [MQTT-4.8.0-1] [MQTT-3.1.4-1] [MQTT-3.2.2-6] [MQTT5-3.1.4-1] [MQTT5-4.13.1-1]
             reason = Reason.MALFORMED if malformed else Reason.PROTOCOL_ERROR
             if self.state is None and error.protocol_level == 5:
-                self.outbox.send(MQTT5(None, self.shared.limits).refuse(error))
+                self.outbox.send(MQTT5(None, self.shared.limits, self.shared.traffic).refuse(error))
             self.close(reason, str(error), error.code)
 
     def close(self, reason: Reason, text: str, code: ReasonCode | None = None) -> None:
         """Write the queued packets, if the client takes them, and close. Harmless when repeated.
+
+        [MQTT5-3.14.4-1] [MQTT5-3.14.4-2] [MQTT5-4.13.2-1]
 
         :param code: what MQTT 5 says, more exactly than ``reason``.
         """
@@ -333,7 +349,11 @@ class Connection(Protocol):
             return Reason.TOO_SLOW, "it does not read", "write_deadline"
         if reading.is_partial(now):
             return Reason.TOO_SLOW, "an incomplete packet", "packet_deadline"
-        return (Reason.KEEP_ALIVE, "Keep Alive", "") if reading.is_silent(now) else None
+        if not reading.is_silent(now):
+            return None
+        most = self.shared.limits.max_keep_alive
+        capped = most == reading.keep_alive and self.dialect is not MQTT_3_1_1
+        return Reason.KEEP_ALIVE, "Keep Alive", "max_keep_alive" if capped else ""
 
     def _look_again(self, now: float) -> None:
         """Ask again when the first deadline may be due, or before a new one could be missed."""
@@ -343,7 +363,7 @@ class Connection(Protocol):
 def _out_of_place(packet: object) -> ProtocolViolation:
     """Return the error for a packet that is not in the table of its connection's state."""
     if type(packet) is Connect:
-        return ProtocolViolation("a second CONNECT", "MQTT-3.1.0-2")
+        return ProtocolViolation("a second CONNECT", "MQTT-3.1.0-2")  # [MQTT5-3.1.0-2]
     return ProtocolViolation(f"a client does not send {type(packet).__name__.upper()}", "2.2.1")
 
 

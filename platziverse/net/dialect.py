@@ -4,12 +4,13 @@ The broker speaks in Reasons. A dialect turns one into a packet, or says that it
 """
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from platziverse.broker.limits import Limits
 from platziverse.broker.reasons import Reason, Refused
 from platziverse.broker.session import Session
 from platziverse.broker.sessions import FOR_EVER
+from platziverse.broker.traffic import Traffic
 from platziverse.mqtt.codec import encode
 from platziverse.mqtt.codec5 import encode5, encode_acknowledgement
 from platziverse.mqtt.errors import ConnectRefused, MQTTError
@@ -20,6 +21,7 @@ from platziverse.mqtt.packets import (
     ConnectReturnCode,
     Disconnect,
     Properties,
+    Puback,
     Publish,
     Suback,
     Unsuback,
@@ -30,11 +32,20 @@ from platziverse.mqtt.reasoncodes import REASON_CODES, ReasonCode
 class Dialect(Protocol):
     """A Dialect is chosen for each connection when its CONNECT has come."""
 
+    def keep_alive(self, asked: int) -> int:
+        """Return the Keep Alive that a client has to keep to which has asked for this one, in seconds."""
+
     def accept(self, present: bool, session: Session) -> bytes:
-        """Return the CONNACK for a client that is connected."""
+        """Return the CONNACK for a client that is connected.
+
+        :raises ConnectRefused: it takes no packet that is so large.
+        """
 
     def refuse(self, error: MQTTError) -> bytes:
-        """Return the CONNACK for a client that is refused; the connection is closed after it."""
+        """Return the CONNACK for a client that is refused; the connection is closed after it.
+
+        Empty: it is closed without one.
+        """
 
     def negative(self, packet: Publish, refused: Refused) -> bytes | None:
         """Return the answer to a PUBLISH that is refused; ``None``: there is none in this version."""
@@ -60,6 +71,10 @@ class MQTT311:
     """MQTT311 is the dialect of MQTT 3.1.1, and 3.1: it has a return code in CONNACK, and no other no."""
 
     __slots__ = ()
+
+    def keep_alive(self, asked: int) -> int:
+        """Return what was asked for: CONNACK has no place for another one."""
+        return asked
 
     def accept(self, present: bool, session: Session) -> bytes:
         """Return CONNACK with return code 0. [MQTT-3.2.0-1] [MQTT-3.1.4-4] [MQTT-3.2.2-2]"""
@@ -113,35 +128,59 @@ class MQTT5:
 
     :param connect: what it wants; ``None``: nobody knows, as something is wrong with it.
     :param limits: what it is told of ours.
+    :param traffic: counts the Reason Codes that say no.
     """
 
-    __slots__ = ("_client_id", "_expiry", "_largest", "_limits", "_wants_reasons")
+    __slots__ = ("_asked", "_client_id", "_expiry", "_largest", "_limits", "_traffic", "_wants_reasons")
 
-    def __init__(self, connect: Connect | None, limits: Limits) -> None:
+    def __init__(self, connect: Connect | None, limits: Limits, traffic: Traffic) -> None:
         asked = connect.properties if connect is not None else None
         asked = asked or Properties()
-        self._limits = limits
+        self._limits, self._traffic = limits, traffic
         self._client_id = connect.client_id if connect is not None else ""
+        self._asked = connect.keep_alive if connect is not None else 0
         self._expiry = asked.session_expiry_interval or 0
         self._largest = asked.maximum_packet_size or 1 << 30
         self._wants_reasons = asked.request_problem_information != 0
 
+    def keep_alive(self, asked: int) -> int:
+        """Return what was asked for, or less; 0, which is no Keep Alive at all, is more than any."""
+        most = self._limits.max_keep_alive
+        return most if most and not 0 < asked <= most else asked
+
     def accept(self, present: bool, session: Session) -> bytes:
         """Return CONNACK with what differs from what the client asked for, and what it has to keep to.
 
-        [MQTT5-3.2.0-1] [MQTT5-3.1.4-5] [MQTT5-3.2.2-2] [MQTT5-3.2.2-3] [MQTT5-3.2.2-16]
+        Where that is too large, what we would only like it to know is left out. QoS 2 and RETAIN are there.
+
+        [MQTT5-3.2.0-1] [MQTT5-3.1.4-5] [MQTT5-3.2.2-2] [MQTT5-3.2.2-3] [MQTT5-3.2.2-16] [MQTT5-3.1.3-7]
+        [MQTT5-3.2.2-8] [MQTT5-3.2.2-9] [MQTT5-3.2.2-10] [MQTT5-3.2.2-12] [MQTT5-3.2.2-13] [MQTT5-3.2.2-20]
         """
-        limits, expiry = self._limits, self._expiry_of(session)
-        properties = Properties(
+        limits = self._limits
+        limited: dict[str, Any] = {
+            "receive_maximum": limits.receive_maximum,
+            "topic_alias_maximum": limits.topic_alias_maximum or None,
+            "maximum_packet_size": limits.max_packet_size,
+        }
+        for more in (limited, dict[str, Any]()):
+            data = encode5(Connack(present, ReasonCode.SUCCESS, self._told(session, more)))
+            if len(data) <= self._largest:
+                return data
+        text = f"CONNACK has {len(data)} bytes, and the client takes {self._largest}"
+        code = ReasonCode.PACKET_TOO_LARGE
+        raise ConnectRefused(ConnectReturnCode.NOT_AUTHORIZED, text, "MQTT5-3.1.2-24", code)
+
+    def _told(self, session: Session, more: dict[str, Any]) -> Properties:
+        # No Response Information, and no Authentication Method: [MQTT5-3.1.2-28] [MQTT5-4.12.0-6]
+        expiry = self._expiry_of(session)
+        keep_alive = self.keep_alive(self._asked)  # [MQTT5-3.2.2-22]
+        return Properties(
             session_expiry_interval=expiry if expiry != self._expiry else None,
             assigned_client_identifier=None if self._client_id else session.client_id,
-            receive_maximum=min(limits.max_unfinished, 0xFFFF),
-            topic_alias_maximum=limits.topic_alias_maximum or None,
-            maximum_packet_size=limits.max_packet_size,
-            subscription_identifier_available=0,
+            server_keep_alive=keep_alive if keep_alive != self._asked else None,
             shared_subscription_available=0,
+            **more,
         )
-        return encode5(Connack(present, ReasonCode.SUCCESS, properties))
 
     def _expiry_of(self, session: Session) -> int:
         if not session.persistent:
@@ -151,9 +190,10 @@ class MQTT5:
         return int(self._limits.session_expiry) or FOR_EVER
 
     def refuse(self, error: MQTTError) -> bytes:
-        """Return CONNACK with the Reason Code of the error. [MQTT5-3.2.2-6]"""
+        """Return CONNACK with the Reason Code of the error. [MQTT5-3.2.2-6] [MQTT5-3.2.2-8]"""
         allowed = error.code in REASON_CODES[Connack]
         code = error.code if allowed else ReasonCode.UNSPECIFIED_ERROR
+        self._traffic.refused("server", "CONNACK", code)
         return self._reasoned(str(error), lambda why: encode5(Connack(False, code, why)))
 
     def negative(self, packet: Publish, refused: Refused) -> bytes | None:
@@ -161,34 +201,46 @@ class MQTT5:
         if not packet.qos or packet.packet_id is None:
             return b""
         code, packet_id = CODES.get(refused.reason, ReasonCode.UNSPECIFIED_ERROR), packet.packet_id
+        if code not in REASON_CODES[Puback]:  # and PUBREC [MQTT5-3.4.2-1] [MQTT5-3.5.2-1]
+            code = ReasonCode.UNSPECIFIED_ERROR
         first, name = (0x50, "PUBREC") if packet.qos == 2 else (0x40, "PUBACK")
         answer = refused.text
+        self._traffic.refused("server", name, code)
         return self._reasoned(answer, lambda why: encode_acknowledgement(first, packet_id, code, name, why))
 
     def suback(self, packet_id: int, codes: list[int]) -> bytes:
-        """Return the SUBACK. [MQTT5-3.9.3-1]"""
+        """Return the SUBACK, which has no Properties. [MQTT5-3.9.3-1] [MQTT5-3.9.2-1] [MQTT5-3.9.2-2]"""
+        for code in codes:
+            self._traffic.refused("server", "SUBACK", code)
         return encode5(Suback(packet_id, codes))
 
     def unsuback(self, packet_id: int, codes: list[int]) -> bytes:
-        """Return the UNSUBACK. [MQTT5-3.11.3-1]"""
+        """Return the UNSUBACK, which has no Properties. [MQTT5-3.11.3-1] [MQTT5-3.11.2-1] [MQTT5-3.11.2-2]"""
+        for code in codes:
+            self._traffic.refused("server", "UNSUBACK", code)
         return encode5(Unsuback(packet_id, codes))
 
     def goodbye(self, reason: Reason, text: str, code: ReasonCode | None) -> bytes:
-        """Return DISCONNECT, unless the client has sent one. [MQTT5-3.14.4-3]"""
+        """Return DISCONNECT, unless the client has sent one. [MQTT5-3.14.4-3] [MQTT5-3.14.2-2]"""
         code = CODES.get(reason) if code is None else code
         if code is None:
             return b""
-        if code not in REASON_CODES[Disconnect]:
+        if code not in REASON_CODES[Disconnect]:  # [MQTT5-3.14.2-1]
             code = ReasonCode.UNSPECIFIED_ERROR
+        self._traffic.refused("server", "DISCONNECT", code)
         return self._reasoned(text, lambda why: encode5(Disconnect(code, why)))
 
     def _reasoned(self, text: str, make: Callable[[Properties | None], bytes]) -> bytes:
-        """Return a packet with a Reason String, if the client wants some and it fits.
+        """Return a packet with a Reason String, if the client wants some and it fits; or none that would fit.
 
-        [MQTT5-3.1.2-29] [MQTT5-3.2.2-19] [MQTT5-3.4.2-2] [MQTT5-3.14.2-3]
+        No packet of ours but PUBLISH has User Properties.
+
+        [MQTT5-3.1.2-29] [MQTT5-3.2.2-19] [MQTT5-3.4.2-2] [MQTT5-3.4.2-3] [MQTT5-3.5.2-2] [MQTT5-3.5.2-3]
+        [MQTT5-3.14.2-3] [MQTT5-3.14.2-4]
         """
         if self._wants_reasons and text:
             data = make(Properties(reason_string=text[:MAX_REASON]))
             if len(data) <= self._largest:
                 return data
-        return make(None)
+        data = make(None)
+        return data if len(data) <= self._largest else b""

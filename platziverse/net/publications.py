@@ -39,6 +39,11 @@ class Bundle(Pending):
         super().__init__(queue, b"")
         self._publications, self.owing, self.messages, self.size = publications, owing, [message], 0
 
+    @property
+    def pubacks(self) -> int:
+        """How many messages wait here."""
+        return len(self.messages)
+
     def stored(self) -> None:
         """Acknowledge the messages: they are ours."""
         self._publications.all_stored(self)
@@ -178,6 +183,11 @@ class Publications:
             # [MQTT-2.3.1-6] [MQTT-3.3.4-1]
             self._place = self._outbox.acknowledge(cast("list[int]", packet_ids), self._place)
 
+    @property
+    def unacknowledged(self) -> int:
+        """How many messages at QoS 1 have come whose PUBACK has not left."""
+        return sum([pending.pubacks for pending in self.acks or ()])
+
     def _count(self, bundle: Bundle) -> None:
         """Count messages that wait together: no further one joins them."""
         assert self._durable is not None
@@ -203,7 +213,7 @@ class Publications:
         if answer is not None:
             self._wait(answer, packet)
         elif packet.packet_id is not None:
-            puback = encode_puback(packet.packet_id)  # [MQTT-4.3.2-2]
+            puback = encode_puback(packet.packet_id)  # [MQTT-4.3.2-2] [MQTT5-4.3.2-5]
             if self.acks:
                 self._acknowledge_behind(self.acks, puback)
             elif self._place is None:
@@ -368,8 +378,9 @@ class Publications:
         refused = error if isinstance(error, Refused) else Refused(Reason.NOT_HANDLED, text)
         if isinstance(error, NotStorable):
             refused = Refused(Reason.PAYLOAD_INVALID, str(error))
-        answers = [self._dialect.negative(packet, refused) for packet in messages]
-        if None not in answers and not failure.check(ComesAgain):
+        again = failure.check(ComesAgain) is not None
+        answers = [None if again else self._dialect.negative(packet, refused) for packet in messages]
+        if None not in answers:
             pending.data = b"".join([answer for answer in answers if answer is not None])
             pending.done()
             self._mention(failure)

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from twisted.internet.interfaces import IDelayedCall
 
 from platziverse.net.deadlines import TICK
-from platziverse.net.flow import CLOSED, RATE, STORE, TURN
+from platziverse.net.flow import CLOSED, NEVER_TOLD, RATE, STORE, TURN
 from platziverse.net.shared import Shared
 
 
@@ -28,16 +28,17 @@ class Reading:
     """A Reading is the receiving half of a connection: ``Source`` of FlowControl and ``Sender`` of Rates."""
 
     __slots__ = (
-        "_keep_alive",
         "_owner",
         "_pacing",
         "_shared",
         "bytes",
         "holds",
+        "keep_alive",
         "last_read",
         "packets",
         "paid",
         "partial_since",
+        "telling",
         "unfinished",
         "waiting",
     )
@@ -49,13 +50,16 @@ class Reading:
         #: Why nothing is read: bits of :mod:`platziverse.net.flow`.
         self.holds = 0
         self.unfinished = self.waiting = 0
+        #: Whether the client is told that there is no room in the store; see :mod:`platziverse.net.flow`.
+        self.telling = NEVER_TOLD
         # Counted up from 0, not down from what is allowed: small numbers take no memory of their own.
         self.packets = self.bytes = 0
         self.paid = (0.0, 0.0)
         self.last_read = 0.0
         #: When the packet began to come that is not complete yet.
         self.partial_since: float | None = None
-        self._keep_alive = 0
+        #: Seconds; 0: it may be silent for ever.
+        self.keep_alive = 0
         self._pacing: IDelayedCall | None = None
 
     # -- holding ---------------------------------------------------------------------------------
@@ -132,8 +136,11 @@ class Reading:
     # -- silence ---------------------------------------------------------------------------------
 
     def start_keep_alive(self, seconds: int) -> None:
-        """Begin to expect a packet within one and a half times this time. [MQTT-3.1.2-24]"""
-        self._keep_alive = seconds
+        """Begin to expect a packet within one and a half times this time. [MQTT-3.1.2-24]
+
+        [MQTT5-3.1.2-22] [MQTT5-3.2.2-22]
+        """
+        self.keep_alive = seconds
         self.last_read = self._shared.deadlines.now
 
     def note_partial(self, pending: int, progress: bool) -> None:
@@ -148,7 +155,7 @@ class Reading:
     @property
     def _silence(self) -> float:
         """How many seconds of silence are too many; ``last_read`` is exact to a tick."""
-        return self._keep_alive * 1.5 + TICK
+        return self.keep_alive * 1.5 + TICK
 
     def is_partial(self, now: float) -> bool:
         """Return whether the rest of a packet has not come within ``packet_deadline``."""
@@ -157,14 +164,14 @@ class Reading:
 
     def is_silent(self, now: float) -> bool:
         """Return whether nothing has come within the Keep Alive, and reading was not held."""
-        return not self.holds and bool(self._keep_alive) and now - self.last_read >= self._silence
+        return not self.holds and bool(self.keep_alive) and now - self.last_read >= self._silence
 
     def due(self, now: float) -> float:
         """Return when to ask both again, before a silence that begins now could be too long."""
         at = now + self._shared.limits.packet_deadline
         if self.holds:
-            return min(at, now + (max(self._silence, 1.0) if self._keep_alive else 1.0))
-        if self._keep_alive:
+            return min(at, now + (max(self._silence, 1.0) if self.keep_alive else 1.0))
+        if self.keep_alive:
             at = min(at, self.last_read + self._silence)
         if self.partial_since is not None:
             at = min(at, self.partial_since + self._shared.limits.packet_deadline)

@@ -28,6 +28,9 @@ from tests.net.doubles import Store
 class Eloquent:
     """A dialect that has bytes for everything: a text in place of a packet."""
 
+    def keep_alive(self, asked: int) -> int:
+        return asked
+
     def accept(self, present: bool, session: Session) -> bytes:
         return b"welcome;"
 

@@ -1,8 +1,10 @@
 """Every vector against the broker: whole, byte by byte, in one segment, and over a real socket."""
 
 import json
+import random
 import socket
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 from twisted.internet import reactor
@@ -43,6 +45,12 @@ def pieces(pairs: list[tuple[bytes, bytes]], way: str) -> Iterator[tuple[list[by
     """What to feed, and what must have come after it."""
     if way == "in one segment":
         yield [b"".join(sent for sent, _ in pairs)], b"".join(expected for _, expected in pairs)
+        return
+    if way == "split anywhere":
+        for number, (sent, expected) in enumerate(pairs):
+            chance = random.Random(sent + bytes((number % 256,)))
+            cuts = sorted(chance.randrange(len(sent) + 1) for _ in range(chance.randrange(4)))
+            yield [sent[at:to] for at, to in pairwise([0, *cuts, len(sent)])], expected
         return
     for sent, expected in pairs:
         whole = way == "whole" or len(sent) > LARGE
@@ -85,6 +93,10 @@ class FakeTransports(SynchronousTestCase):
         """row 5"""
         self.check("byte by byte")
 
+    def test_split_anywhere(self) -> None:
+        """Row 5: in up to four pieces, which are the same each time"""
+        self.check("split anywhere")
+
     def test_in_one_segment(self) -> None:
         """row 65"""
         self.check("in one segment")
@@ -118,6 +130,7 @@ class RealSockets(TestCase):
     timeout = 300
 
     def test_over_a_real_socket(self) -> "Deferred[None]":
+        """[MQTT5-4.2-1]"""
         endpoint: Any = serverFromString(reactor, "tcp:0:interface=127.0.0.1")
         brokers = FreshBrokers()
         self.addCleanup(brokers.stop)
