@@ -54,8 +54,8 @@ SPARK: Final = """(async () => {
 #: How old the newest number is that the first agents show.
 AGE: Final = """(() => {
     const shown = [...document.querySelectorAll(".agent .value")].slice(0, 100).map((one) => one.innerText);
-    const numbers = shown.map((text) => Number(text.replace(/[^0-9]/g, ""))).filter((number) => number > 1e12);
-    return Date.now() - Math.max(...numbers);
+    const numbers = shown.map((text) => Number(text.replace(/[^0-9]/g, "")));
+    return Date.now() - Math.max(...numbers.filter((number) => number > 1e12));
 })()"""
 
 
