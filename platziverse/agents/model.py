@@ -147,7 +147,7 @@ class Report(Struct, gc=False):
 
     @property
     def moment(self) -> float:
-        """When it was measured: the agent's own time, or else that of its arrival."""
+        """The agent's own time, or else that of its arrival."""
         return self.arrived if self.measured is None else self.measured
 
 
