@@ -22,6 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from attrs import evolve
+
 from bench import documents, results
 from bench.bursts import Bursts
 from bench.cluster import Several
@@ -44,6 +46,8 @@ PARTS: Final[dict[str, tuple[Path, Callable[[argparse.Namespace, Cluster], resul
     "rollups": (results.ROLLUPS, lambda given, cluster: timed(RollUpBench, given, cluster)),
     "rules": (results.RULES, lambda given, cluster: timed(Rules, given, cluster)),
 }
+#: Who is measured with MQTT 5.
+SPEAK_5: Final = ("platziverse", "mosquitto")
 #: Durable, as it is by default.
 SERVER = {"fsync": "on", "full_page_writes": "on", "max_wal_size": "4GB"}
 
@@ -97,6 +101,7 @@ def measure(given: argparse.Namespace, cluster: Cluster) -> results.Results:
     there, skipped = available(wanted)
     bench = Bench(there, cluster, dsn, given.rounds, given.seconds, given.connections)
     if given.protocol == 5:
+        bench = evolve(bench, peers=[peer for peer in there if peer.name in SPEAK_5])
         told = {"versions": {peer.name: peer.version() for peer in there}, "rounds": given.rounds}
         return results.heading(Five(bench).measure(scenarios) | told | {"seconds": given.seconds})
     measured = {}

@@ -53,6 +53,13 @@ def exactly(client: socket.socket, size: int) -> bytes:
     return data
 
 
+def second_byte(data: bytes) -> int:
+    """Remaining Length of the first packet; :raises Unexpected: it is cut before that."""
+    if len(data) < 2:
+        raise Unexpected(f"half an acknowledgement, {data!r}")
+    return data[1]
+
+
 class Client:
     """One connected client; what the kernel does not take at once waits.
 
@@ -164,7 +171,8 @@ class Publisher(Client):
         protocol: int = 4,
     ) -> None:
         super().__init__(address, name, mask, protocol=protocol)
-        self._unit = 0
+        # Bytes of an acknowledgement; 0: the first one tells.
+        self._unit = 4 if protocol == 4 else 0
         self._tally, self._ring, self._window = tally, ring, window
         # A sender that waits for a few acknowledgements costs everybody less than one that does not.
         self._least = max(1, window // 4)
@@ -208,7 +216,7 @@ class Publisher(Client):
         if not data:
             raise Unexpected("the broker closed the connection of a publisher")
         if not self._unit:
-            self._unit = 2 + data[1]
+            self._unit = 2 + second_byte(data)
         kinds = data[-self._odd % self._unit :: self._unit]
         self._odd = (self._odd + len(data)) % self._unit
         received, done = kinds.count(0x50), kinds.count(0x40) + kinds.count(0x70)

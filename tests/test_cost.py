@@ -45,10 +45,15 @@ COUNTED: Final = {
     (3, 13): (275, 56, 143, 712, 482, 419, 428, 318, 946, 2338, 1539),
 }
 #: The same for clients of MQTT 5 without Properties, and one path of messages that have some.
-COUNTED5: Final[dict[tuple[int, int], tuple[int, ...]]] = {}
+COUNTED5: Final = {
+    (3, 10): (334, 67, 161, 826, 570, 504, 509, 391, 1074, 4094, 1603, 3391),
+    (3, 11): (341, 68, 162, 829, 577, 513, 515, 398, 1103, 4206, 1678, 3574),
+    (3, 12): (324, 65, 154, 785, 545, 486, 488, 379, 1021, 3885, 1540, 3255),
+    (3, 13): (330, 69, 155, 785, 539, 474, 481, 368, 1011, 3818, 1566, 3154),
+}
 TOLERANCE: Final = 1.2
-#: What clients of MQTT 5 may cost, in place of 1.
-DEARER: Final = 1.1
+#: Instructions of clients of MQTT 5, in place of one. In time they may take a tenth more: see bench.
+DEARER: Final = 1.15
 
 #: Messages in one read, as a busy publisher sends them; as many as may be in flight to one client.
 READ: Final = 20
@@ -280,7 +285,7 @@ class Cost(SynchronousTestCase):
             self.assertLessEqual(now, before * TOLERANCE, f"{name} is longer than when it was counted")
             self.assertLessEqual(before, now * TOLERANCE, f"{name} is shorter: run python -m tests.test_cost")
 
-    def test_nor_has_one_of_mqtt_5_which_costs_a_tenth_more_at_most(self) -> None:
+    def test_nor_has_one_of_mqtt_5_which_costs_hardly_more(self) -> None:
         """Without Properties. CONNECT has its dialect to make, and a CONNACK with Properties to write."""
         counted = COUNTED5.get(sys.version_info[:2], COUNTED5[max(COUNTED5)])
         for name, before in zip(PATHS5, counted, strict=True):

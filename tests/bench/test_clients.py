@@ -19,7 +19,8 @@ CONNACK = b"\x20\x02\x00\x00"
 class ScriptedServer:
     """Accepts one client in a thread and answers its CONNECT; the rest is said step by step."""
 
-    def __init__(self) -> None:
+    def __init__(self, connack: bytes = CONNACK) -> None:
+        self._connack = connack
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address: tuple[str, int] = ("127.0.0.1", self._listener.getsockname()[1])
         self._thread = threading.Thread(target=self._accept)
@@ -30,7 +31,7 @@ class ScriptedServer:
         self.client.settimeout(10)
         first = exactly(self.client, 2)
         exactly(self.client, first[1])
-        self.client.sendall(CONNACK)
+        self.client.sendall(self._connack)
 
     def says(self, data: bytes) -> None:
         self.client.sendall(data)
@@ -39,6 +40,25 @@ class ScriptedServer:
         self._thread.join()
         self.client.close()
         self._listener.close()
+
+
+class FiveTests(SynchronousTestCase):
+    def test_acknowledgements_of_mqtt_5_may_have_five_bytes(self) -> None:
+        poll = select.epoll()
+        self.addCleanup(poll.close)
+        for answer in (b"\x40\x02\x00", b"\x40\x03\x00\x01\x10"):
+            server = ScriptedServer(b"\x20\x03\x00\x00\x00")
+            self.addCleanup(server.close)
+            tally = Tally(0, 1)
+            ring = same_topic("t", 4, 1, properties=b"\x01\x01")
+            client = Publisher(server.address, "p", tally, ring, 1, 4, b"", protocol=5)
+            client.start(poll)
+            self.addCleanup(client.socket.close)
+            server.says((answer + b"\x01")[: 2 + answer[1]] * 3)
+            self.assertTrue(poll.poll(10))
+            client.publish()
+            client.readable()
+            self.assertEqual(tally.acknowledged, 3)
 
 
 class ClientTests(SynchronousTestCase):

@@ -7,12 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from bench import wire5
 from bench.rings import LENGTH, Ring, Unframer, frame, new_topics, reports, retained, same_topic
 from platziverse.agents.payload import parse
 from platziverse.door.frames import FrameReader, binary_message
 from platziverse.mqtt.codec import encode
+from platziverse.mqtt.codec5 import encode5
 from platziverse.mqtt.decoder import PacketDecoder
-from platziverse.mqtt.packets import Connect, Publish, Subscribe, Subscription
+from platziverse.mqtt.packets import Connect, Publish, PublishProperties, Subscribe, Subscription
 from tests.crash import wire
 
 MASK = b"\x37\xfa\x21\x3d"
@@ -30,6 +32,24 @@ def packets(data: bytes) -> list[Publish]:
 
 def whole_round(ring: Ring) -> bytes:
     return bytes(ring.take(LENGTH))
+
+
+class FiveTests(SynchronousTestCase):
+    """What is written for MQTT 5 is what our codec writes."""
+
+    def test_connect_subscribe_and_publish(self) -> None:
+        properties = PublishProperties(content_type="t", user_properties=(("a", "b"),))
+        found = b"\x03\0\1t\x26\0\1a\0\1b"
+        for sent, expected in (
+            (wire5.connect("name", True, 60), Connect("name", keep_alive=60, protocol_level=5)),
+            (wire5.subscribe("a/+", 1, 7), Subscribe(7, [Subscription("a/+", 1)])),
+            (bytes(same_topic("t", 4, 0, properties=b"").take(1)), Publish("t", b"xxxx")),
+            (
+                bytes(same_topic("t", 4, 1, properties=found).take(1)),
+                Publish("t", b"xxxx", 1, packet_id=1, properties=properties),
+            ),
+        ):
+            self.assertEqual(sent, encode5(expected))
 
 
 class PacketTests(SynchronousTestCase):
