@@ -1,4 +1,7 @@
-"""A rule-based state machine: several clients, every QoS, retained messages, Wills, against a small model."""
+"""A rule-based state machine: several clients, every QoS, retained messages, Wills, against a small model.
+
+Each client comes by MQTT 3.1.1 or 5, now so and then so, and goes on with its Session.
+"""
 
 from typing import Any
 
@@ -12,6 +15,7 @@ from platziverse.mqtt.packets import (
     Connack,
     Disconnect,
     Packet,
+    Properties,
     Puback,
     Pubcomp,
     Publish,
@@ -29,6 +33,8 @@ TOPICS = st.sampled_from(["a", "a/b", "a/b/c", "b", "/", "a//c"])
 FILTERS = st.sampled_from(["a", "a/b", "#", "+", "a/#", "+/b", "a/+/c", "/", "+/+", "a/b/#"])
 QOS = st.integers(0, 2)
 EXPIRY = 1000.0
+#: Session Expiry Intervals that clients of MQTT 5 ask for, and what they get.
+ASKED = {0: 0.0, 300: 300.0, 5000: EXPIRY, 0xFFFF_FFFF: EXPIRY}
 
 
 @define
@@ -41,6 +47,7 @@ class Model:
     acknowledges: bool = True
     will: Publish | None = None
     absent_since: float = 0.0
+    expiry: float = 0.0
     subscriptions: dict[str, int] = field(factory=dict)
     #: (topic, payload, qos) sent at QoS 1 or 2 and not acknowledged, in order.
     inflight: list[tuple[str, bytes, int]] = field(factory=list)
@@ -124,8 +131,14 @@ class BrokerMachine(RuleBasedStateMachine):
         elif isinstance(packet, Pubrec):
             model.fake.send(Pubrel(packet.packet_id))
 
-    @rule(name=NAMES, clean=st.booleans(), will=st.none() | st.tuples(TOPICS, QOS, st.booleans()))
-    def connect(self, name: str, clean: bool, will: tuple[str, int, bool] | None) -> None:
+    @rule(
+        name=NAMES,
+        clean=st.booleans(),
+        will=st.none() | st.tuples(TOPICS, QOS, st.booleans()),
+        five=st.none() | st.sampled_from(sorted(ASKED)),
+    )
+    def connect(self, name: str, clean: bool, will: tuple[str, int, bool] | None, five: int | None) -> None:
+        """:param five: the Session Expiry Interval of a client of MQTT 5."""
         model = self.models[name]
         if model.fake is not None:
             old = model.fake
@@ -136,10 +149,14 @@ class BrokerMachine(RuleBasedStateMachine):
             self._forget(model)
         present = model.exists
         model.persistent, model.exists, model.acknowledges = not clean, True, True
+        model.expiry, more = EXPIRY, dict[str, Any]()
+        if five is not None:
+            model.persistent, model.expiry = five > 0, ASKED[five]
+            more = {"protocol_level": 5, "properties": Properties(session_expiry_interval=five)}
         model.will = None
         if will is not None:
             model.will = Publish(will[0], b"will of " + name.encode(), will[1], will[2])
-        fake = self.harness.connect(name, clean_session=clean, will=model.will)
+        fake = self.harness.connect(name, clean_session=clean, will=model.will, **more)
         assert old is None or old.closed
         model.fake = fake
         again, model.inflight = model.inflight, []
@@ -147,7 +164,8 @@ class BrokerMachine(RuleBasedStateMachine):
         waiting, model.queued = model.queued, []
         model.expected += [(t, p, q, False, False) for t, p, q in waiting]
         connack = fake.connack.pop(0)
-        assert connack == Connack(present, connack.return_code)  # type: ignore[union-attr]
+        assert isinstance(connack, Connack)
+        assert (connack.session_present, connack.return_code) == (present, 0)
         for packet in fake.connack:
             self._take(model, packet)
         self._settle()
@@ -219,7 +237,7 @@ class BrokerMachine(RuleBasedStateMachine):
             if (
                 model.exists
                 and model.fake is None
-                and self.harness.clock.seconds() - model.absent_since >= EXPIRY
+                and self.harness.clock.seconds() - model.absent_since >= model.expiry
             ):
                 self._forget(model)
 
