@@ -2,6 +2,8 @@
 
 from attrs import define, field
 
+from platziverse.mqtt.details import REFUSED, VERSIONS, code_name
+
 
 @define
 class Traffic:
@@ -44,6 +46,8 @@ class Traffic:
     turns_ended: int = 0
     #: How often reading was held because the store had not finished what a client had published.
     store_holds: int = 0
+    #: Messages of MQTT 5 that were refused as the store was away and too much waited for it, by setting.
+    store_refusals: dict[str, int] = field(factory=dict)
     #: How often messages began to wait for a client that had not acknowledged enough of those before.
     queues_begun: int = 0
     #: QoS 2 messages whose PUBREL never came, forgotten to make room.
@@ -63,6 +67,8 @@ class Traffic:
     #: Receivers disconnected because memory was short.
     receivers_dropped: int = 0
     connects_accepted: int = 0
+    #: Clients that are connected now, by Protocol Level.
+    connected: dict[int, int] = field(factory=lambda: dict.fromkeys(VERSIONS, 0))
     #: Connections closed because another client came with their Client Identifier.
     takeovers: int = 0
     #: CONNECTs delayed because each took over a living connection.
@@ -73,6 +79,8 @@ class Traffic:
     #: Connections closed for a protocol error, by statement.
     protocol_errors: dict[str, int] = field(factory=dict)
     connects_refused: dict[str, int] = field(factory=dict)
+    #: Reason Codes of MQTT 5 from 0x80 on: who has said it, in which packet, and its name.
+    refusals: dict[tuple[str, str, str], int] = field(factory=dict)
     #: Exceptions that are bugs of ours; a test asserts that there are none.
     internal_errors: int = 0
 
@@ -85,9 +93,23 @@ class Traffic:
         """Count a connection closed for breaking this statement."""
         self.protocol_errors[statement] = self.protocol_errors.get(statement, 0) + 1
 
+    def store_refused(self, setting: str) -> None:
+        """Count a message that was refused as too much waits for a store that is away."""
+        self.store_refusals[setting] = self.store_refusals.get(setting, 0) + 1
+
     def connection_refused(self, reason: str) -> None:
         """Count a connection that was closed for want of room."""
         self.connections_refused[reason] = self.connections_refused.get(reason, 0) + 1
+
+    def refused(self, who: str, packet: str, code: int) -> None:
+        """Count a Reason Code that says no; another one is not counted.
+
+        :param who: ``"server"`` or ``"client"``.
+        :param packet: its name.
+        """
+        if code >= REFUSED:
+            key = who, packet, code_name(code)
+            self.refusals[key] = self.refusals.get(key, 0) + 1
 
     def connect_refused(self, reason: str) -> None:
         """Count a CONNACK with a return code other than 0."""

@@ -378,8 +378,9 @@ class Publications:
         refused = error if isinstance(error, Refused) else Refused(Reason.NOT_HANDLED, text)
         if isinstance(error, NotStorable):
             refused = Refused(Reason.PAYLOAD_INVALID, str(error))
-        answers = [self._dialect.negative(packet, refused) for packet in messages]
-        if None not in answers and not failure.check(ComesAgain):
+        again = failure.check(ComesAgain) is not None
+        answers = [None if again else self._dialect.negative(packet, refused) for packet in messages]
+        if None not in answers:
             pending.data = b"".join([answer for answer in answers if answer is not None])
             pending.done()
             self._mention(failure)

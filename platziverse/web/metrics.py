@@ -8,6 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from twisted.web.server import Request
 
+from platziverse.mqtt.details import VERSIONS
 from platziverse.web import interfaces as ports
 from platziverse.web.answers import Answer
 from platziverse.web.histogram import Histogram
@@ -77,6 +78,7 @@ class DaemonCollector:
         yield from self._queues()
         yield from self._durable()
         yield from self._memory()
+        yield from self._refusals()
         yield from self._ingest()
         yield from self._store()
         yield from self._recorded()
@@ -117,6 +119,7 @@ class DaemonCollector:
         yield _gauge("sockets", "Sockets now: MQTT, HTTP and undecided.", self._crowd.total)
         yield _gauge("arrivals_waiting", "Connections not yet attended to.", len(self._arrivals))
         yield _gauge("clients", "Clients connected now.", broker.connected)
+        yield from self._versions()
         yield _gauge("agents", "Agents connected now.", self._handlers.presence.agents)
         yield _counter("connections_opened", "Network Connections opened.", traffic.connections_opened)
         full = {(reason,): 0 for reason in ("total", "address", "http", "streams", "exports")}
@@ -136,6 +139,10 @@ class DaemonCollector:
         yield _counter("takeovers", "Closed as another came with its identifier.", traffic.takeovers)
         refused = {(reason,): count for reason, count in traffic.connects_refused.items()}
         yield _counter("connects_refused", "CONNECTs refused.", refused, ("reason",))
+
+    def _versions(self) -> Iterator[Metric]:
+        counts = {(VERSIONS[level],): n for level, n in self._broker.traffic.connected.items()}
+        yield _gauge("clients_by_protocol", "Of them, by version of MQTT.", counts, ("protocol",))
 
     def _sessions(self) -> Iterator[Metric]:
         broker, traffic = self._broker, self._broker.traffic
@@ -236,6 +243,14 @@ class DaemonCollector:
         yield _gauge("partial_bytes", "Bytes of packets that are not complete or not handled yet.", waiting)
         dropped = traffic.receivers_dropped
         yield _counter("receivers_dropped", "Slow receivers let go as memory was short.", dropped)
+
+    def _refusals(self) -> Iterator[Metric]:
+        traffic, who = self._broker.traffic, ("by", "packet", "code")
+        text = "Reason Codes of MQTT 5 that say no, by who says it and in which packet."
+        yield _counter("refusals", text, traffic.refusals, who)
+        refused = {(setting,): count for setting, count in traffic.store_refusals.items()}
+        text = "Messages of MQTT 5 refused while the store is away."
+        yield _counter("store_refusals", text, refused, ("setting",))
 
     def _ingest(self) -> Iterator[Metric]:
         writer, handlers = self._writer, self._handlers
