@@ -272,7 +272,7 @@ class Session(Receiving):
         return DROPPED
 
     def refused(self, packet_id: int) -> None:
-        """Owe a message no more that the client has refused with a PUBREC. [MQTT5-4.3.3-4]"""
+        """Owe a message no more, to nobody, that the client refuses. [MQTT5-4.3.3-4] [MQTT5-4.8.2-6]"""
         if self.window is not None:
             self.window.refused(packet_id)
         elif self._outgoing is not None:
@@ -370,7 +370,7 @@ class Session(Receiving):
         return unknown
 
     def leave_behind(self) -> list[Publish]:
-        """Return the messages that wait, and those in flight at QoS 1: the Session has ended."""
+        """Return the messages that wait, and those in flight at QoS 1, of an ended Session. [MQTT5-4.8.2-5]"""
         inflight = self._outgoing.inflight.values() if self._outgoing is not None else ()
         sent = [entry for entry in inflight if entry is not None and entry[1] == 1]
         return [message.message for message, _ in (*sent, *(self._queue or ()))]

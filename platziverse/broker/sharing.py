@@ -83,7 +83,9 @@ class Sharing:
     def give(
         self, share: Share, copy: Publish, client: Client, crossed: "tuple[tuple[int, int], ...]" = ()
     ) -> Answer:
-        """Give a copy to one member; to nobody if there is none that may get it.
+        """Give a copy to one member; to nobody if there is none that may get it. [MQTT5-4.8.2-3]
+
+        From then on it is that member's, also while it is away. [MQTT5-4.8.2-4]
 
         :param crossed: rows that its own takes the place of, see :class:`Queued`.
         """

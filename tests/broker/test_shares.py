@@ -6,6 +6,7 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from msgspec.structs import replace
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.broker.interfaces import Client
@@ -250,6 +251,24 @@ class Leaving(Case):
         leaves.lose()
         self.harness.advance(0.1)
         self.assertEqual(payloads(self.member("late")), [])
+
+    def test_a_qos_2_exchange_is_completed_when_its_member_is_back(self) -> None:
+        """[MQTT5-4.8.2-4]"""
+        for before_pubrec in (True, False):
+            back = self.member("back", qos=2, clean_session=False)
+            other = self.member("other", qos=2)
+            self.publish(b"1", b"2", qos=2)
+            [message] = messages(back)
+            if not before_pubrec:
+                back.send(Pubrec(message.packet_id or 0))
+            back.lose()
+            self.harness.advance(0.1)
+            back = self.harness.connect("back", clean_session=False)
+            expected = replace(message, dup=True) if before_pubrec else Pubrel(message.packet_id or 0)
+            self.assertEqual(back.connack[1:], [expected])
+            self.assertEqual(len(messages(other)), 1)
+            self.harness.connect("back")
+            other.lose()
 
     def test_what_came_by_plain_subscriptions_is_nobody_else_s(self) -> None:
         leaves, stays = self.member("leaves", "t"), self.member("stays")
