@@ -370,7 +370,7 @@ class Session(Receiving):
         return unknown
 
     def leave_behind(self) -> list[Publish]:
-        """Return the messages that wait, and those in flight at QoS 1, of an ended Session. [MQTT5-4.8.2-5]"""
+        """Return what an ended Session owes that was not sent, or sent at QoS 1. [MQTT5-4.8.2-5]"""
         inflight = self._outgoing.inflight.values() if self._outgoing is not None else ()
         sent = [entry for entry in inflight if entry is not None and entry[1] == 1]
         return [message.message for message, _ in (*sent, *(self._queue or ()))]
