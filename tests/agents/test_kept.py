@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.agents.kept import as_json, from_json
+from platziverse.agents.model import Rejection
 from platziverse.mqtt.packets import PublishProperties
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
@@ -45,3 +46,6 @@ class KeptTests(SynchronousTestCase):
         self.assertIsNone(as_json(None, 10))
         self.assertIsNone(from_json(None))
         self.assertIsNone(from_json({}))
+        self.assertIsNone(Rejection("t", "c", b"", "why", 0.0).properties_within(10))
+        rejection = Rejection("t", "c", b"", "why", 0.0, "", PublishProperties(1))
+        self.assertEqual(rejection.properties_within(100), '{"payloadFormatIndicator":1}')
