@@ -153,6 +153,11 @@ class Report(Struct, gc=False):
     described: Describes | None = None
     rejections: list[Rejection] = struct_field(default_factory=list)
 
+    @property
+    def moment(self) -> float:
+        """The agent's own time, or else that of its arrival."""
+        return self.arrived if self.measured is None else self.measured
+
 
 @frozen
 class Departure:
