@@ -105,7 +105,7 @@ bench: $(VENV)/installed-test tools $(RECORDER)/.package-lock.json $(AEDES)/.pac
 	@$(QUIETLY) sh tests/integration/tools.sh rabbitmq-server rabbitmq-server || true
 	@exec $(BIN)/python -m bench $(ONLY)
 
-# make fuzz N=executions     random and broken bytes for the decoders
+# make fuzz N=executions     random and broken bytes for the decoders, and for a connection of MQTT 5
 fuzz: $(VENV)/installed-test
 	@exec $(BIN)/python -m tests.fuzz $(N)
 

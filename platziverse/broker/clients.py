@@ -205,11 +205,14 @@ class Clients:
         session, will = opened[0], packet.will
         self.delayed_wills.end(client.client_id, publish=not opened[1])
         session.owner = client.username
-        session.terms, session.persistent = self._terms_of(packet), client.persistent
+        session.agree(self._terms_of(packet))
+        session.persistent = client.persistent
         session.client, session.connection, session.will = client, connection, will  # [MQTT-3.1.2-9]
         session.denied = 0
         if self._records is not None and (opened[1] or will is not None):
             self._save_begin(self._records, opened, client)
+        if session.shares is not None:
+            session.shares.came(session)
         self.connected += 1
         self.traffic.connected[client.protocol_level] += 1
         self.traffic.connects_accepted += 1
@@ -253,6 +256,8 @@ class Clients:
         client, will = session.client, session.will
         assert client is not None
         session.pause()
+        if session.shares is not None:
+            session.shares.went(session)
         self.connected -= 1
         self.traffic.connected[client.protocol_level] -= 1
         self.users.leave(client.username)
