@@ -178,7 +178,6 @@ class MQTT5:
             session_expiry_interval=expiry if expiry != self._expiry else None,
             assigned_client_identifier=None if self._client_id else session.client_id,
             server_keep_alive=keep_alive if keep_alive != self._asked else None,
-            shared_subscription_available=0,
             **more,
         )
 
