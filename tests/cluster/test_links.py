@@ -173,11 +173,14 @@ class OwedTests(Case):
     def test_what_is_owed_to_nobody_any_more_stays_behind_what_waits_for_its_commit(self) -> None:
         """A topic that no durable Session there listens to any more goes another way. ADR 0185."""
         live = self.wait_for_a_commit()
+        self.shares[3] = Share(self.table, 3)
+        elsewhere = self.begin(3).listening("elsewhere", "a", 2)
         self.publisher.publish("a", b"2", 2, 2)
         self.publisher.publish("a", b"3", 1, 3, retain=True)
         self.publisher.publish("b", b"4", 1, 4)
         self.settle()
         self.assertEqual(acknowledge(live), [b"4"])
+        self.assertEqual(acknowledge(elsewhere), [b"2", b"3"])
         self.shares[1].resume()
         self.settle()
         self.assertEqual(acknowledge(live), [b"1", b"2", b"3"])
