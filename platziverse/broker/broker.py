@@ -55,6 +55,7 @@ class Broker:
     :param store: where durable Sessions, Retained Messages and Wills are saved; ``None``: they end with the
         process.
     :param grace: seconds that a message waits for durable Sessions before it is stored; see :class:`Durable`.
+    :ivar destinations: Topic Name → its handlers; ``None``: no client may publish there. Neither changes.
     :ivar loading: what the store has is not in memory yet; ``None``: it is. Its text says how much is.
     :ivar moving: durable Sessions on their way from or to other daemons; ``None``: there are none.
     """
@@ -96,7 +97,6 @@ class Broker:
         self._dispatcher, self._clock, self._match = dispatcher, clock, self.subscriptions.match
         self._load, self._reads = succeed(0), DeferredLock()
         self._reads.acquire()  # the start is the first that reads
-        #: Topic Name → its handlers; ``None``: no client may publish there. Neither ever changes.
         self.destinations = Memo(self._find_destination)
         self.loading = self._prepare(store, wall_clock) if store is not None else None
 

@@ -87,14 +87,15 @@ class Clients:
     ) -> "Opened | Deferred[Opened]":
         """Begin or resume the client's Session.
 
-        An older connection of the same Client Identifier is closed first [MQTT-3.1.4-2]. One whose Session is
-        still being opened is waited for, so that the last one to come is the one that stays.
+        An older connection of the same Client Identifier is closed first [MQTT-3.1.4-2] [MQTT5-3.1.4-3].
+        One whose Session is still being opened is waited for, so that the last one to come is the one that
+        stays.
 
         :raises ConnectRefused: this client may not publish its Will, or there are too many of its user; or it
             needs a durable Session, which cannot begin now.
         """
         self._connections += 1
-        client_id = packet.client_id or f"auto-{uuid4()}"  # [MQTT-3.1.3-6]
+        client_id = packet.client_id or f"auto-{uuid4()}"  # [MQTT-3.1.3-6] [MQTT5-3.1.3-6]
         persistent, now, level = is_persistent(packet), self._wall_clock(), packet.protocol_level
         client = Client(
             client_id, self._connections, address, username, persistent, now, packet.bridge, level
@@ -229,7 +230,7 @@ class Clients:
     def disconnect(self, session: Session, connection: NetworkConnection, graceful: bool) -> None:
         """End what the connection began; after a take-over the Session is another's, and nothing happens.
 
-        :param graceful: DISCONNECT came, the Will is discarded. [MQTT-3.1.2-10]
+        :param graceful: DISCONNECT came, the Will is discarded. [MQTT-3.1.2-10] [MQTT5-3.1.2-10]
         """
         if session.connection is connection:
             self._leave(session, graceful, taken_over=False)
@@ -315,7 +316,7 @@ class Clients:
         :param forget: called when that is done; a Will that could not be handled is left to the next start.
         """
         answer: Answer = None
-        if publish is not None:  # [MQTT-3.1.2-8] [MQTT-3.1.2-12]
+        if publish is not None:  # [MQTT-3.1.2-8] [MQTT-3.1.2-12] [MQTT5-3.1.2-8]
             try:
                 answer = publish(will, client)
             except Exception:  # of a handler; the rest of the farewell goes on

@@ -1,7 +1,7 @@
 """Outgoing: the messages that were sent to one client and that it has not acknowledged."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
 from platziverse.broker.interfaces import NetworkConnection
@@ -100,6 +100,17 @@ class Outgoing:
         self.unsent = deque(self.inflight)
         self.go_on(connection, most)
 
+    def drop(self, fits: Callable[[EncodedPublish], bool]) -> int:
+        """Forget what is in flight and does not fit: it counts as sent. [MQTT5-3.1.2-25]
+
+        :param fits: returns whether a message is no larger than the client takes packets now.
+        :return: how many messages that were.
+        """
+        large = [number for number, entry in self.inflight.items() if entry and not fits(entry[0])]
+        for packet_id in large:
+            del self.inflight[packet_id]
+        return len(large)
+
     def go_on(self, connection: NetworkConnection, most: int) -> None:
         """Send what was in flight before a reconnect while there is room. [MQTT5-3.3.4-9]"""
         unsent, inflight = self.unsent, self.inflight
@@ -119,12 +130,14 @@ class Outgoing:
     def refused(self, packet_ids: Sequence[int]) -> int:
         """Forget messages that the client does not want: no PUBREL follows. [MQTT5-4.3.3-4]
 
+        [MQTT5-4.4.0-2]
+
         :return: how many of the Packet Identifiers were not in flight.
         """
         return sum([self.inflight.pop(packet_id, UNKNOWN) is UNKNOWN for packet_id in packet_ids])
 
     def puback(self, packet_ids: Sequence[int]) -> int:
-        """Forget these QoS 1 messages, which the client owns now.
+        """Forget these QoS 1 messages, which the client owns now, or refuses. [MQTT5-4.3.2-3] [MQTT5-4.4.0-2]
 
         :return: how many of the Packet Identifiers were not in flight.
         :raises ProtocolViolation: the message in flight is one of QoS 2.
@@ -143,7 +156,7 @@ class Outgoing:
         return unknown
 
     def pubrec(self, packet_id: int) -> bool:
-        """Forget a QoS 2 message, which the client owns now, but not its Packet Identifier.
+        """Forget a QoS 2 message, which the client owns now, but not its Packet Identifier. [MQTT5-4.3.3-3]
 
         :return: whether it was in flight; PUBREL is due all the same.
         :raises ProtocolViolation: the message in flight is one of QoS 1.
@@ -154,11 +167,11 @@ class Outgoing:
         entry = inflight[packet_id]
         if entry is not _RELEASED and entry[1] != 2:
             raise ProtocolViolation(f"PUBREC for a QoS 1 message, packet id {packet_id}", "MQTT-4.3.2-1")
-        inflight[packet_id] = _RELEASED  # keeps its place in the order
+        inflight[packet_id] = _RELEASED  # keeps its place in the order [MQTT5-4.3.3-6]
         return True
 
     def pubcomp(self, packet_ids: Sequence[int]) -> int:
-        """Free the Packet Identifiers of these QoS 2 messages.
+        """Free the Packet Identifiers of these QoS 2 messages. [MQTT5-4.3.3-5]
 
         :return: how many of them were not in flight.
         :raises ProtocolViolation: the PUBREC of one has not come yet.

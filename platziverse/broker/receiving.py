@@ -133,7 +133,9 @@ class Receiving:
         self._awaiting_pubrel = dict.fromkeys(packet_ids, _Recalled(now))
 
     def release(self, packet_id: int) -> "Deferred[None] | None":
-        """Note that PUBREL came. PUBCOMP is due, for an unknown Packet Identifier too.
+        """Note that PUBREL came. PUBCOMP is due, for an unknown Packet Identifier too. [MQTT5-4.3.3-12]
+
+        So it is for a message that has expired. [MQTT5-4.3.3-13]
 
         :return: ``None``; or, while the message is being stored, a Deferred that fires when it is released.
         """

@@ -224,7 +224,7 @@ class Router:
     ) -> None:
         """Send ``data``, a whole PUBLISH at QoS 0, to those of MQTT 3.1.1, and to others what it is for them.
 
-        RETAIN is 0, but for bridges: the Subscriptions are old. [MQTT-3.3.1-9]
+        RETAIN is 0, but for bridges: the Subscriptions are old. [MQTT-3.3.1-9] [MQTT5-3.3.1-12]
         """
         count, size = len(receivers), len(message.payload)
         others: dict[Wire, list[tuple[Session, int]]] | None = None

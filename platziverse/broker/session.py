@@ -21,7 +21,7 @@ from platziverse.broker.outgoing import Entry, Outgoing
 from platziverse.broker.receiving import Receiving
 from platziverse.broker.sending import RetainedSending
 from platziverse.broker.slow import Slow
-from platziverse.broker.terms import unused
+from platziverse.broker.terms import ANY_SIZE, unused
 from platziverse.broker.weights import LEVEL, weigh, weigh_all
 from platziverse.broker.window import Window
 from platziverse.mqtt.codec import EncodedPublish
@@ -79,7 +79,7 @@ class Session(Receiving):
         self.subscriptions: dict[str, int] = {}
         #: What all its Topic Filters weigh together; see :func:`weigh`.
         self.levels = 0
-        #: Messages this client did not get because its queue was full; and how many when it left.
+        #: Messages this client did not get: its queue was full, or it takes less now; how many when it left.
         self.dropped = self.dropped_before = self.excess = self._queued_bytes = 0
         #: From a full queue on until the client has caught up.
         self.slow: Slow | None = None
@@ -183,7 +183,7 @@ class Session(Receiving):
         if (
             connection is not None
             and not self._queue
-            and len(outgoing.inflight) < self.terms.most_inflight
+            and len(outgoing.inflight) < self.terms.most_inflight  # [MQTT5-4.9.0-2]
             and not connection.congested
         ):
             outgoing.send(connection, message, qos)
@@ -293,9 +293,14 @@ class Session(Receiving):
             self._sending.rest()
             self.pump()
 
-    def may_get(self, message: EncodedPublish) -> bool:
-        """Return whether the client may still get it: the rules may have changed while it waited."""
-        if self.terms.wire.is_over(message.message) or not self.terms.fits(message):
+    def may_get(self, message: EncodedPublish, sent: bool = False) -> bool:
+        """Return whether the client may still get it: the rules may have changed while it waited.
+
+        :param sent: it was, so it does not expire any more. [MQTT5-4.3.3-7]
+        """
+        if not sent and self.terms.wire.is_over(message.message):
+            return False
+        if not self.terms.fits(message):
             return False
         authority, client = self._authority, self.client
         if not authority.restricts or client is None:
@@ -303,6 +308,7 @@ class Session(Receiving):
         return authority.may_receive(client, message.topic)
 
     def _has_room(self, connection: NetworkConnection) -> bool:
+        # Messages at QoS 1 and 2 wait for it, and nothing else. [MQTT5-3.3.4-10] [MQTT5-4.9.0-3]
         if self.window is not None:
             return self.window.is_open
         return self.inflight < self.terms.most_inflight and not connection.congested
@@ -347,6 +353,8 @@ class Session(Receiving):
             self.window.resume(connection, self.client)
         if self._outgoing is not None:
             self._outgoing.wire = self.terms.wire
+            if self.terms.largest < ANY_SIZE:
+                self.dropped += self._outgoing.drop(self.terms.fits)
             self._outgoing.send_again(connection, self.terms.most_inflight)
         self.pump()
 

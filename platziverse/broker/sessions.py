@@ -114,12 +114,12 @@ class Sessions:
         persistent = not clean if persistent is None else persistent
         session = self._by_id.get(client_id)
         if session is not None and (clean or not session.persistent):  # [MQTT-3.1.4-3]
-            self.end(session)  # [MQTT-3.1.2-6]
+            self.end(session)  # [MQTT-3.1.2-6] [MQTT5-3.1.2-4]
             session = None
         self._absent.forget(client_id)
         if session is not None:
-            return session, True  # [MQTT-3.1.2-4]
-        session = self.make(client_id, persistent)
+            return session, True  # [MQTT-3.1.2-4] [MQTT5-3.1.2-5]
+        session = self.make(client_id, persistent)  # [MQTT5-3.1.2-6]
         if terms is not None:
             session.terms = terms
         if self.begin is not None and persistent:

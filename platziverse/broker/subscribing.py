@@ -27,7 +27,7 @@ SHARE: Final = 0.25
 #: Reasons that are no limits.
 SHARED: Final = "there are no Shared Subscriptions"
 NOT_ALLOWED: Final = "not allowed"
-#: Why a Subscription is refused → the code for it; of any limit it is another one.
+#: Why a Subscription is refused → the code for it; of any limit it is another one. [MQTT5-3.9.3-2]
 CODES: Final = {
     SHARED: ReasonCode.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED,
     NOT_ALLOWED: ReasonCode.NOT_AUTHORIZED,

@@ -28,7 +28,9 @@ class Terms:
 
     def __init__(self, wire: Wire, most_inflight: int, asked: Properties = _NOTHING) -> None:
         self.wire = wire
-        self.most_inflight = min(asked.receive_maximum or ANY_SIZE, most_inflight)  # [MQTT5-3.3.4-9]
+        self.most_inflight = min(
+            asked.receive_maximum or ANY_SIZE, most_inflight
+        )  # [MQTT5-3.3.4-9] [MQTT5-4.9.0-1]
         self.largest = asked.maximum_packet_size or ANY_SIZE
         self.near = self.largest - HEADER
         self.expiry: float | None = None

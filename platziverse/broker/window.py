@@ -55,6 +55,7 @@ class Window:
         "_pumping",
         "_reading",
         "_rows",
+        "_sent",
         "_session",
         "_waiting",
         "_waiting_bytes",
@@ -83,8 +84,8 @@ class Window:
         self._outgoing = Outgoing()
         self.unsettled = Unsettled(self.last)
         self._rows, self.pace = Rows(number, durable), Pace(durable.clock)
-        # Up to which position everything was sent before this connection, perhaps: with DUP.
-        self._again = self.last
+        # Sent before, up to here: perhaps, so with DUP; by this process, so it never expires. [MQTT5-4.3.3-7]
+        self._again, self._sent = self.last, 0
         self._waiting_bytes, self._pumping = 0, False
         self._reading: NetworkConnection | None = None
 
@@ -248,7 +249,7 @@ class Window:
             size = message.size if message is not None else 0
             self._waiting_bytes -= size
             self.queue.remove(size)
-            if message is None or self._session.may_get(message):
+            if message is None or self._session.may_get(message, position <= self._sent):
                 self._send(connection, position, message, qos)
             else:
                 self._owned(position)
@@ -259,7 +260,7 @@ class Window:
         if qos == 1:
             self.pace.sent(position, self.inflight + 1)
         entry = (message, qos) if message is not None else None
-        self._outgoing.send_at(connection, position, entry, position <= self._again)
+        self._outgoing.send_at(connection, position, entry, position <= max(self._again, self._sent))
 
     def _load(self, connection: NetworkConnection) -> bool:
         """Bring messages into memory; return whether some have come at once."""
@@ -304,8 +305,7 @@ class Window:
 
     def _page_failed(self, failure: Failure, connection: NetworkConnection) -> None:
         if self.connection is connection and self.client is not None:
-            nothing: list[StoredMessage] = []
-            again = partial(self._page_came, nothing, connection, self.loaded, frozenset())
+            again = partial(self._page_came, [], connection, self.loaded, frozenset())
             self._durable.ask_again(self.client, failure, again)
 
     # -- the client answers ----------------------------------------------------------------------
@@ -385,7 +385,7 @@ class Window:
         """Keep nothing in memory: the client has gone. What is not saved yet is saved now."""
         self.loaded, self.connection, self._reading = self.head, None, None
         self.queue.add(self._outgoing.size, self.inflight)
-        self._again = max(self._again, self._outgoing.last)
+        self._sent = max(self._sent, self._outgoing.last)
         self._outgoing.inflight.clear()
         self._waiting, self._waiting_bytes = {}, 0
         self._rows.forget_numbers()

@@ -24,6 +24,10 @@ ASKED: Final = "asked"
 TOLD: Final = "told"
 READS: Final = "reads"
 FOLLOWS: Final = "follows"
+#: Seconds after which the other daemon is asked again, if it has not answered, or rows are read without it:
+#: for each that is read it may write another one.
+ASK: Final = 1.0
+ALONE: Final = 3.0
 
 
 class Crossing:
@@ -100,6 +104,18 @@ class Crossing:
     def is_asking(self) -> bool:
         """Return whether the other daemon has not answered yet."""
         return self._state in (ASKED, TOLD)
+
+    @property
+    def is_reading(self) -> bool:
+        """Return whether rows are being read."""
+        return self._state == READS
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which the other daemon is asked again."""
+        if self.is_asking:
+            return ASK
+        return ALONE if self._alone else float("inf")
 
     def try_again(self) -> None:
         """Ask again, in turns with reading what is there: the bus may be away."""

@@ -89,6 +89,8 @@ class Leaving:
         next_ = self._next(peer, frame.number, PATIENCE)
         try:
             yield self._moving.left(session)
+            if self._way.linking.is_behind:  # from now on messages wait there
+                yield self._caught_up(until)
             self._check_here(session)
             self._peers.tell(peer.number, Closed(frame.number))
             if isinstance((yield next_), Followed):
@@ -103,14 +105,18 @@ class Leaving:
 
     def _catch_up(self, session: Session, peer: Peer, frame: LetGo, until: float) -> _Steps:
         """Have the Session get what others have published before they followed, and free it."""
-        way, left = self._way, max(until - self._clock.seconds(), SHORT)
-        serials = yield way.linking.catch_up().addTimeout(left, self._clock)
+        way = self._way
+        serials = yield self._caught_up(until)
         # Two Sessions that go past each other may wait for each other: one of them gives up first.
         patience = SHORT if self._peers.number < peer.number else LONG
         yield way.delaying.when_clear(session.subscriptions).addTimeout(patience, self._clock)
         self._check_here(session)
         delay = way.delaying.begin(session.subscriptions)
         yield from self._free(session, peer, frame, way.linking.cuts(serials), delay)
+
+    def _caught_up(self, until: float) -> "Deferred[Any]":
+        left = max(until - self._clock.seconds(), SHORT)
+        return self._way.linking.catch_up().addTimeout(left, self._clock)
 
     def _refusal(self, peer: Peer, frame: LetGo) -> Refused | None:
         """Return why a Session does not go."""

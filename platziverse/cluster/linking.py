@@ -31,8 +31,6 @@ from platziverse.mqtt.memo import Memo
 
 #: Sessions of others that are read at once.
 PAGE: Final = 2000
-#: Seconds after which a daemon that has not answered is asked again.
-ASK: Final = 1.0
 #: Seconds after which links to a daemon whose Sessions are ours are read again, and rows are looked for.
 READ_AGAIN: Final = 5.0
 #: Seconds in which an heir asks what we were owed before, if there is one and all daemons answer.
@@ -215,6 +213,18 @@ class Linking:
 
     # -- up to where -----------------------------------------------------------------------------
 
+    @property
+    def is_behind(self) -> bool:
+        """Return whether rows of others are still to be read, so that it may take long to catch up.
+
+        No message may wait for a Session until then: what is read is read when that before is with its
+        receivers, and a Session is on its way until all of it is read. ADR 0183.
+        """
+        peers = self._peers
+        return any(
+            one.is_reading or (one.is_asking and number in peers) for number, one in self._crossings.items()
+        )
+
     @inlineCallbacks
     def catch_up(self) -> "Generator[Deferred[Any], Any, Mapping[int, int]]":
         """Take all that others have published for our Sessions by now, and for those we have inherited.
@@ -319,7 +329,7 @@ class Linking:
             self._looked = now
             self._durable.links(self._peers.number).addCallbacks(self._found_rows, self._cannot_read)
         for number, crossing in self._crossings.items():
-            if crossing.is_asking and number in self._peers and self._asked.get(number, 0.0) + ASK <= now:
+            if number in self._peers and self._asked.get(number, 0.0) + crossing.patience <= now:
                 self._asked[number] = now
                 crossing.try_again()
         self.legacies.look()

@@ -26,6 +26,7 @@ AGAIN: Final = 0.1
 #: Why a client may not come now.
 FULL: Final = "too many messages wait for Sessions on their way (max_unfinished_total)"
 STAYS: Final = "its Session is at another daemon, which does not let it go now"
+BEHIND: Final = "what other daemons owe to our Sessions is being read"
 
 _Steps = Generator["Deferred[Any]", Any, Any]
 
@@ -111,8 +112,7 @@ class Taking:
                 if place is None or place.daemon == 0:
                     return None
                 try:
-                    if way.delaying.is_full:
-                        raise Elsewhere(FULL)
+                    self._check_ready()
                     return (yield self._from(place, LetGo(0, client_id, username, since), until))
                 except Elsewhere as reason:
                     text = "The Session of {client_id!r} does not come yet: {reason}"
@@ -120,6 +120,14 @@ class Taking:
             if self._clock.seconds() + AGAIN >= until:
                 raise self._refusal(client_id)
             yield deferLater(self._clock, AGAIN)
+
+    def _check_ready(self) -> None:
+        """Raise ``Elsewhere`` if no message may wait for a Session now."""
+        if self._way.delaying.is_full:
+            raise Elsewhere(FULL)
+        linking = self._way.linking
+        if linking.is_behind or linking.legacies.daemons:
+            raise Elsewhere(BEHIND)
 
     def _refusal(self, client_id: str) -> ConnectRefused:
         if not self._way.delaying.is_full:

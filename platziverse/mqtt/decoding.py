@@ -86,7 +86,9 @@ def _decode_version(body: Body) -> tuple[int, bool]:
     if name not in _PROTOCOLS:  # [MQTT-3.1.2-1]
         raise MalformedPacket(f"Protocol Name {name[:50]!r}", "MQTT-3.1.2-1")
     version = level & ~_BRIDGE
-    if _PROTOCOLS[name] != version:  # before the rest: another version looks different [MQTT-3.1.2-2]
+    if (
+        _PROTOCOLS[name] != version
+    ):  # before the rest: another version looks different [MQTT-3.1.2-2] [MQTT5-3.1.2-2]
         raise _other_version(name, level, body)
     return version, bool(level & _BRIDGE)
 

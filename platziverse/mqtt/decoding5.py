@@ -224,7 +224,7 @@ def _decoder_of_farewell(kind: Any) -> Decode:
     def decode(flags: int, data: bytes, max_levels: int) -> Packet:
         _flags_are(0, flags)
         body = Body(data)
-        code = _code(body.byte(), kind) if body else 0
+        code = _code(body.byte(), kind) if body else 0  # [MQTT5-3.15.2-1]
         properties = _properties(body, kind.__name__.upper()) if body else None
         body.end()
         if properties is not None:

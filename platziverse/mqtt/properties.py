@@ -109,8 +109,8 @@ _READ: Final[dict[Kind, Callable[[Body], Any]]] = {
     Kind.FOUR_BYTES: Body.large_number,
     Kind.VARIABLE: Body.variable_number,
     Kind.BINARY: Body.binary,
-    Kind.TEXT: Body.text,
-    Kind.PAIR: lambda body: (body.text(), body.text()),
+    Kind.TEXT: Body.text,  # [MQTT5-3.3.2-13] [MQTT5-3.3.2-19]
+    Kind.PAIR: lambda body: (body.text(), body.text()),  # [MQTT5-1.5.7-1]
 }
 
 
@@ -249,7 +249,9 @@ def arrived(message: Publish, topic: str, now: float) -> Publish:
 
 
 def encode_properties(packet: str, properties: object, **more: object) -> bytes:
-    """Return Properties with their length, in the order of the table.
+    """Return Properties with their length, in the order of the table; User Properties in their own.
+
+    [MQTT5-3.1.3-10] [MQTT5-3.3.2-17] [MQTT5-3.3.2-18]
 
     :param packet: its name, of ``PACKETS``.
     :param properties: ``PublishProperties``, ``Properties`` or ``None``: there are none.

@@ -86,14 +86,20 @@ class Wire5:
         return _FIRST[first] + five[0] + _UINT16(packet_id) + (five[1] or self._properties(message.message))
 
     def _encode(self, message: Publish) -> tuple[bytes, bytes]:
-        """Return what stands before the Packet Identifier, and its Properties; empty: they change."""
+        """Return what stands before the Packet Identifier, and its Properties; empty: they change.
+
+        The Topic Name is always there, no Topic Alias is. [MQTT5-3.1.2-26] [MQTT5-3.1.2-27] [MQTT5-3.3.2-11]
+        """
         topic, properties = TOPICS[message.topic], self._properties(message)
         head = encode_length(len(topic) + 2 + len(properties) + len(message.payload)) + topic
         expires = message.properties is not None and message.properties.expires is not None
         return head, b"" if expires else properties
 
     def _properties(self, message: Publish) -> bytes:
-        """Return the Properties with the seconds that are left of a Message Expiry. [MQTT5-3.3.2-6]"""
+        """Return the Properties as they came, with the seconds that are left of a Message Expiry.
+
+        [MQTT5-3.3.2-6] [MQTT5-3.3.2-4] [MQTT5-3.3.2-15] [MQTT5-3.3.2-16] [MQTT5-3.3.2-20]
+        """
         properties = message.properties
         if properties is None or properties.expires is None:
             return encode_properties("PUBLISH", properties)

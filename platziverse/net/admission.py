@@ -68,7 +68,7 @@ class Admission:
         connection, connect = self._connection, self.connect
         shared = connection.shared
         if len(connect.client_id.encode()) > shared.limits.max_client_id_bytes:
-            rejected = ConnectReturnCode.IDENTIFIER_REJECTED  # [MQTT-3.1.3-5] [MQTT-3.1.3-9]
+            rejected = ConnectReturnCode.IDENTIFIER_REJECTED  # [MQTT-3.1.3-5] [MQTT-3.1.3-9] [MQTT5-3.1.3-8]
             raise ConnectRefused(
                 rejected, "its Client Identifier is too long (max_client_id_bytes)", "3.1.3.1"
             )

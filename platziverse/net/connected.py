@@ -145,7 +145,7 @@ class Connected:
         return 1
 
     def _silent(self, subscriptions: list[Subscription]) -> Collection[str]:
-        """Return the Topic Filters without Retained Messages: none."""
+        """Return the Topic Filters without Retained Messages: none. [MQTT5-3.3.1-9] [MQTT5-3.8.4-4]"""
         return ()
 
     def _subscribed(self, packet: Subscribe, codes: list[int], silent: Collection[str]) -> None:

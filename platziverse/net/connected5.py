@@ -7,6 +7,7 @@ from platziverse.broker.reasons import Reason, Refused
 from platziverse.broker.session import Session
 from platziverse.mqtt.codec5 import encode_acknowledgement
 from platziverse.mqtt.errors import ProtocolViolation
+from platziverse.mqtt.framing import encode_length
 from platziverse.mqtt.packets import (
     Auth,
     Disconnect,
@@ -121,7 +122,7 @@ class Connected5(Connected):
         if alias is None:
             return topic
         most = self.outbox.shared.limits.topic_alias_maximum
-        if alias > most:  # [MQTT5-3.3.2-9]
+        if alias > most:  # [MQTT5-3.3.2-9] [MQTT5-3.3.2-12]
             text = f"Topic Alias {alias}, at most {most} (topic_alias_maximum)"
             raise ProtocolViolation(text, "MQTT5-3.3.2-9", ReasonCode.TOPIC_ALIAS_INVALID)
         if topic:
@@ -131,7 +132,10 @@ class Connected5(Connected):
         return self._aliases[alias]
 
     def pubrec(self, run: list[Pubrec]) -> int:
-        """Answer each PUBREC with PUBREL, unless the client refuses the message. [MQTT5-4.3.3-4]"""
+        """Answer each PUBREC with PUBREL, unless the client refuses the message. [MQTT5-4.3.3-4]
+
+        PUBREL has neither code nor Properties. [MQTT5-3.6.2-1] [MQTT5-3.6.2-2] [MQTT5-3.6.2-3]
+        """
         for handled, packet in enumerate(run, 1):
             if packet.reason_code < ReasonCode.UNSPECIFIED_ERROR:
                 super().pubrec([packet])
@@ -143,6 +147,8 @@ class Connected5(Connected):
 
     def pubrel(self, run: list[Pubrel]) -> int:
         """Answer each PUBREL with PUBCOMP, which says so if there is no such message. [MQTT5-4.3.3-11]
+
+        It has no Properties. [MQTT5-3.7.2-1] [MQTT5-3.7.2-2] [MQTT5-3.7.2-3]
 
         For a client each PUBCOMP makes room for a PUBLISH, also for a message of an earlier connection, which
         took none in this one. Section 4.9
@@ -168,7 +174,24 @@ class Connected5(Connected):
         if properties is not None and properties.subscription_identifier is not None:
             code = ReasonCode.SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED
             raise ProtocolViolation("a Subscription Identifier", "3.2.2.3.12", code)
+        self._check_answer(len(run[0].subscriptions))
         return super().subscribe(run)
+
+    def unsubscribe(self, run: list[Unsubscribe]) -> int:
+        """Answer with UNSUBACK, which has a code for each Topic Filter."""
+        self._check_answer(len(run[0].topic_filters))
+        return super().unsubscribe(run)
+
+    def _check_answer(self, codes: int) -> None:
+        """Check that the client takes a SUBACK, or UNSUBACK, with so many codes. [MQTT5-3.1.2-24]
+
+        :raises ProtocolViolation: it would be too large.
+        """
+        length = 3 + codes
+        size, most = 1 + len(encode_length(length)) + length, self.session.terms.largest
+        if size > most:
+            text = f"its answer has {size} bytes, and the client takes {most}"
+            raise ProtocolViolation(text, "MQTT5-3.1.2-24", ReasonCode.PACKET_TOO_LARGE)
 
     def _silent(self, subscriptions: list[Subscription]) -> Collection[str]:
         """Return the Topic Filters without Retained Messages. [MQTT5-3.3.1-10] [MQTT5-3.3.1-11]"""
@@ -180,7 +203,10 @@ class Connected5(Connected):
         }
 
     def _codes_of(self, topic_filters: list[str]) -> list[int]:
-        """Return for each Topic Filter whether there is a Subscription to give up. [MQTT5-3.10.4-5]"""
+        """Return for each Topic Filter whether there is a Subscription to give up. [MQTT5-3.10.4-5]
+
+        [MQTT5-3.11.3-2]
+        """
         left, codes = set(topic_filters) & self.session.subscriptions.keys(), []
         for topic_filter in topic_filters:
             there = topic_filter in left

@@ -197,7 +197,7 @@ class Connection(Protocol):
     def begin(self, run: list[Connect]) -> int:
         """Begin the :class:`Admission` of a client: CONNECT has come."""
         if self._admission is not None:
-            raise _out_of_place(run[0])
+            raise _out_of_place(run[0])  # there is one CONNACK [MQTT5-3.2.0-2]
         if run[0].protocol_level == 5:
             self.dialect = MQTT5(run[0], self.shared.limits)
         self._admission = Admission(self, run[0])
@@ -213,7 +213,15 @@ class Connection(Protocol):
         return size if self._admission is None else size + self._admission.size
 
     def admit(self, session: Session, present: bool, connect: Connect) -> None:
-        """Answer CONNECT with CONNACK; from now on the client is connected."""
+        """Answer CONNECT with CONNACK; from now on the client is connected.
+
+        :raises ConnectRefused: the client takes no packet that is as large as its CONNACK.
+        """
+        try:
+            accepted = self.dialect.accept(present, session)
+        except ConnectRefused:  # it has never heard that it is connected
+            self.shared.broker.disconnect(session, self.outbox, graceful=True)
+            raise
         self._decoder.connected(self.shared.limits.max_packet_size, connect.protocol_level)
         if connect.protocol_level == 5:
             self.state, self._table = Connected5(*self._parts(session)), self._tables.connected5
@@ -222,7 +230,7 @@ class Connection(Protocol):
         self._admission = None
         self.reading.start_keep_alive(self.dialect.keep_alive(connect.keep_alive))
         self._look_again(self.shared.deadlines.now)
-        self.outbox.send(self.dialect.accept(present, session))
+        self.outbox.send(accepted)
         self.outbox.serve(session)
         if session.persistent:  # or it has just begun, and has nothing for its client
             session.resume()
@@ -258,13 +266,15 @@ class Connection(Protocol):
         elif isinstance(error, ConnectRefused):
             self.shared.traffic.connect_refused(error.return_code.name.lower())
             self._complain(error.return_code.name, str(error))
-            self.outbox.send(self.dialect.refuse(error))
-            self.close(Reason.REFUSED, str(error))  # [MQTT-3.2.2-5] [MQTT-3.1.4-5]
+            if answer := self.dialect.refuse(error):
+                self.outbox.send(answer)
+            # [MQTT-3.2.2-5] [MQTT-3.1.4-5] [MQTT5-3.2.2-7] [MQTT5-3.1.4-2] [MQTT5-4.12.0-4]
+            self.close(Reason.REFUSED, str(error))
         else:
             self.shared.traffic.protocol_error(error.statement)
             self._complain(error.statement, str(error))
             malformed = isinstance(error, MalformedPacket)
-            # [MQTT-4.8.0-1] [MQTT-3.1.4-1] [MQTT-3.2.2-6]
+            # [MQTT-4.8.0-1] [MQTT-3.1.4-1] [MQTT-3.2.2-6] [MQTT5-3.1.4-1] [MQTT5-4.13.1-1]
             reason = Reason.MALFORMED if malformed else Reason.PROTOCOL_ERROR
             if self.state is None and error.protocol_level == 5:
                 self.outbox.send(MQTT5(None, self.shared.limits).refuse(error))
@@ -272,6 +282,8 @@ class Connection(Protocol):
 
     def close(self, reason: Reason, text: str, code: ReasonCode | None = None) -> None:
         """Write the queued packets, if the client takes them, and close. Harmless when repeated.
+
+        [MQTT5-3.14.4-1] [MQTT5-3.14.4-2] [MQTT5-4.13.2-1]
 
         :param code: what MQTT 5 says, more exactly than ``reason``.
         """
@@ -347,7 +359,7 @@ class Connection(Protocol):
 def _out_of_place(packet: object) -> ProtocolViolation:
     """Return the error for a packet that is not in the table of its connection's state."""
     if type(packet) is Connect:
-        return ProtocolViolation("a second CONNECT", "MQTT-3.1.0-2")
+        return ProtocolViolation("a second CONNECT", "MQTT-3.1.0-2")  # [MQTT5-3.1.0-2]
     return ProtocolViolation(f"a client does not send {type(packet).__name__.upper()}", "2.2.1")
 
 

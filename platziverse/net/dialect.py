@@ -4,7 +4,7 @@ The broker speaks in Reasons. A dialect turns one into a packet, or says that it
 """
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from platziverse.broker.limits import Limits
 from platziverse.broker.reasons import Reason, Refused
@@ -20,6 +20,7 @@ from platziverse.mqtt.packets import (
     ConnectReturnCode,
     Disconnect,
     Properties,
+    Puback,
     Publish,
     Suback,
     Unsuback,
@@ -34,10 +35,16 @@ class Dialect(Protocol):
         """Return the Keep Alive that a client has to keep to which has asked for this one, in seconds."""
 
     def accept(self, present: bool, session: Session) -> bytes:
-        """Return the CONNACK for a client that is connected."""
+        """Return the CONNACK for a client that is connected.
+
+        :raises ConnectRefused: it takes no packet that is so large.
+        """
 
     def refuse(self, error: MQTTError) -> bytes:
-        """Return the CONNACK for a client that is refused; the connection is closed after it."""
+        """Return the CONNACK for a client that is refused; the connection is closed after it.
+
+        Empty: it is closed without one.
+        """
 
     def negative(self, packet: Publish, refused: Refused) -> bytes | None:
         """Return the answer to a PUBLISH that is refused; ``None``: there is none in this version."""
@@ -142,21 +149,37 @@ class MQTT5:
     def accept(self, present: bool, session: Session) -> bytes:
         """Return CONNACK with what differs from what the client asked for, and what it has to keep to.
 
-        [MQTT5-3.2.0-1] [MQTT5-3.1.4-5] [MQTT5-3.2.2-2] [MQTT5-3.2.2-3] [MQTT5-3.2.2-16]
+        Where that is too large, what we would only like it to know is left out. QoS 2 and RETAIN are there.
+
+        [MQTT5-3.2.0-1] [MQTT5-3.1.4-5] [MQTT5-3.2.2-2] [MQTT5-3.2.2-3] [MQTT5-3.2.2-16] [MQTT5-3.1.3-7]
+        [MQTT5-3.2.2-8] [MQTT5-3.2.2-9] [MQTT5-3.2.2-10] [MQTT5-3.2.2-12] [MQTT5-3.2.2-13] [MQTT5-3.2.2-20]
         """
-        limits, expiry = self._limits, self._expiry_of(session)
+        limits = self._limits
+        limited: dict[str, Any] = {
+            "receive_maximum": limits.receive_maximum,
+            "topic_alias_maximum": limits.topic_alias_maximum or None,
+            "maximum_packet_size": limits.max_packet_size,
+        }
+        for more in (limited, dict[str, Any]()):
+            data = encode5(Connack(present, ReasonCode.SUCCESS, self._told(session, more)))
+            if len(data) <= self._largest:
+                return data
+        text = f"CONNACK has {len(data)} bytes, and the client takes {self._largest}"
+        code = ReasonCode.PACKET_TOO_LARGE
+        raise ConnectRefused(ConnectReturnCode.NOT_AUTHORIZED, text, "MQTT5-3.1.2-24", code)
+
+    def _told(self, session: Session, more: dict[str, Any]) -> Properties:
+        # No Response Information, and no Authentication Method: [MQTT5-3.1.2-28] [MQTT5-4.12.0-6]
+        expiry = self._expiry_of(session)
         keep_alive = self.keep_alive(self._asked)  # [MQTT5-3.2.2-22]
-        properties = Properties(
+        return Properties(
             session_expiry_interval=expiry if expiry != self._expiry else None,
             assigned_client_identifier=None if self._client_id else session.client_id,
             server_keep_alive=keep_alive if keep_alive != self._asked else None,
-            receive_maximum=limits.receive_maximum,
-            topic_alias_maximum=limits.topic_alias_maximum or None,
-            maximum_packet_size=limits.max_packet_size,
             subscription_identifier_available=0,
             shared_subscription_available=0,
+            **more,
         )
-        return encode5(Connack(present, ReasonCode.SUCCESS, properties))
 
     def _expiry_of(self, session: Session) -> int:
         if not session.persistent:
@@ -166,7 +189,7 @@ class MQTT5:
         return int(self._limits.session_expiry) or FOR_EVER
 
     def refuse(self, error: MQTTError) -> bytes:
-        """Return CONNACK with the Reason Code of the error. [MQTT5-3.2.2-6]"""
+        """Return CONNACK with the Reason Code of the error. [MQTT5-3.2.2-6] [MQTT5-3.2.2-8]"""
         allowed = error.code in REASON_CODES[Connack]
         code = error.code if allowed else ReasonCode.UNSPECIFIED_ERROR
         return self._reasoned(str(error), lambda why: encode5(Connack(False, code, why)))
@@ -176,34 +199,40 @@ class MQTT5:
         if not packet.qos or packet.packet_id is None:
             return b""
         code, packet_id = CODES.get(refused.reason, ReasonCode.UNSPECIFIED_ERROR), packet.packet_id
+        if code not in REASON_CODES[Puback]:  # and PUBREC [MQTT5-3.4.2-1] [MQTT5-3.5.2-1]
+            code = ReasonCode.UNSPECIFIED_ERROR
         first, name = (0x50, "PUBREC") if packet.qos == 2 else (0x40, "PUBACK")
         answer = refused.text
         return self._reasoned(answer, lambda why: encode_acknowledgement(first, packet_id, code, name, why))
 
     def suback(self, packet_id: int, codes: list[int]) -> bytes:
-        """Return the SUBACK. [MQTT5-3.9.3-1]"""
+        """Return the SUBACK, which has no Properties. [MQTT5-3.9.3-1] [MQTT5-3.9.2-1] [MQTT5-3.9.2-2]"""
         return encode5(Suback(packet_id, codes))
 
     def unsuback(self, packet_id: int, codes: list[int]) -> bytes:
-        """Return the UNSUBACK. [MQTT5-3.11.3-1]"""
+        """Return the UNSUBACK, which has no Properties. [MQTT5-3.11.3-1] [MQTT5-3.11.2-1] [MQTT5-3.11.2-2]"""
         return encode5(Unsuback(packet_id, codes))
 
     def goodbye(self, reason: Reason, text: str, code: ReasonCode | None) -> bytes:
-        """Return DISCONNECT, unless the client has sent one. [MQTT5-3.14.4-3]"""
+        """Return DISCONNECT, unless the client has sent one. [MQTT5-3.14.4-3] [MQTT5-3.14.2-2]"""
         code = CODES.get(reason) if code is None else code
         if code is None:
             return b""
-        if code not in REASON_CODES[Disconnect]:
+        if code not in REASON_CODES[Disconnect]:  # [MQTT5-3.14.2-1]
             code = ReasonCode.UNSPECIFIED_ERROR
         return self._reasoned(text, lambda why: encode5(Disconnect(code, why)))
 
     def _reasoned(self, text: str, make: Callable[[Properties | None], bytes]) -> bytes:
-        """Return a packet with a Reason String, if the client wants some and it fits.
+        """Return a packet with a Reason String, if the client wants some and it fits; or none that would fit.
 
-        [MQTT5-3.1.2-29] [MQTT5-3.2.2-19] [MQTT5-3.4.2-2] [MQTT5-3.14.2-3]
+        No packet of ours but PUBLISH has User Properties.
+
+        [MQTT5-3.1.2-29] [MQTT5-3.2.2-19] [MQTT5-3.4.2-2] [MQTT5-3.4.2-3] [MQTT5-3.5.2-2] [MQTT5-3.5.2-3]
+        [MQTT5-3.14.2-3] [MQTT5-3.14.2-4]
         """
         if self._wants_reasons and text:
             data = make(Properties(reason_string=text[:MAX_REASON]))
             if len(data) <= self._largest:
                 return data
-        return make(None)
+        data = make(None)
+        return data if len(data) <= self._largest else b""

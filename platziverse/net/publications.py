@@ -187,7 +187,8 @@ class Publications:
         self._place = self._outbox.acknowledge(cast("list[int]", packet_ids), self._place)
 
     def _ack(self, packet: Publish) -> bytes:
-        """Return PUBACK or PUBREC for a message that is ours. [MQTT-4.3.2-2] [MQTT-4.3.3-2]"""
+        """Return PUBACK or PUBREC for a message that is ours."""
+        # [MQTT-4.3.2-2] [MQTT5-4.3.2-5] [MQTT-4.3.3-2]
         return (encode_pubrec if packet.qos == 2 else encode_puback)(cast(int, packet.packet_id))
 
     @property
@@ -209,8 +210,7 @@ class Publications:
 
     def end(self) -> None:
         """Owe no acknowledgement any more: the client has gone."""
-        if self.acks is not None:
-            self.acks.end()
+        self._queue().end()
 
     def _answer(self, packet: Publish, answer: Answer) -> None:
         qos, traffic = packet.qos, self._shared.traffic

@@ -133,7 +133,10 @@ class Reading:
     # -- silence ---------------------------------------------------------------------------------
 
     def start_keep_alive(self, seconds: int) -> None:
-        """Begin to expect a packet within one and a half times this time. [MQTT-3.1.2-24]"""
+        """Begin to expect a packet within one and a half times this time. [MQTT-3.1.2-24]
+
+        [MQTT5-3.1.2-22] [MQTT5-3.2.2-22]
+        """
         self.keep_alive = seconds
         self.last_read = self._shared.deadlines.now
 

@@ -88,12 +88,13 @@ class Share:
     :ivar losing: who takes a Session is told that it cannot be.
     :ivar failing: pages are not read.
     :ivar slow: pages that were asked for are answered one by one, with :meth:`answer`.
+    :ivar asked: those that wait.
     """
 
     def __init__(self, table: Table, daemon: int) -> None:
         self.available, self.held, self._dead = True, False, False
         self.refusing = self.failing = self.slow = self.losing = False
-        self._asked: deque[Callable[[], None]] = deque()
+        self.asked: deque[Callable[[], None]] = deque()
         self._table, self._daemon = table, daemon
         self._waiting: deque[tuple[SessionRecord, Deferred[None]]] = deque()
         store = table.store
@@ -145,7 +146,7 @@ class Share:
         if not self.slow:
             return page()
         late: Deferred[list[StoredMessage]] = Deferred()
-        self._asked.append(lambda: cast(None, page().chainDeferred(late)))
+        self.asked.append(lambda: cast(None, page().chainDeferred(late)))
         return late
 
     def unshared(self, link: int, other: int, after: int, limit: int) -> "Deferred[list[StoredMessage]]":
@@ -156,7 +157,7 @@ class Share:
 
     def answer(self) -> None:
         """Answer the first question that waits."""
-        self._asked.popleft()()
+        self.asked.popleft()()
 
     def take(self) -> None:
         """Put all that waits into a batch that is under way."""

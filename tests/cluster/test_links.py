@@ -383,6 +383,28 @@ class LossTests(Case):
         self.settle()
         self.assertEqual(acknowledge(far), [b"3"])
 
+    def test_rows_that_never_end_are_not_followed_for_ever(self) -> None:
+        """The bus was away, and is back; for each row that is read another one is written."""
+        far, share = self.durable(self.two, 2), self.shares[2]
+        self.one.bus.ear.deaf = True
+        self.two.cluster.lost(1)
+        self.publisher.publish("a", b"1", 2, 1)
+        self.daemons.advance(1)
+        self.one.bus.ear.deaf, share.slow = False, True
+        for number in range(2, 60):
+            self.publisher.publish("a", b"%d" % number, 2, number)
+            self.daemons.advance(0.1)
+            if share.asked:
+                share.answer()
+            self.daemons.advance(0.1)
+        self.assertFalse(share.asked)
+        self.publisher.publish("a", b"60", 2, 60)
+        got = []
+        for _ in range(5):
+            got += acknowledge(far)
+            self.settle()
+        self.assertEqual(got, [b"%d" % number for number in range(1, 61)])
+
     def test_rows_of_a_daemon_that_alone_cannot_reach_the_bus_are_read(self) -> None:
         """Nothing tells the others that frames are missing."""
         far = self.durable(self.two)

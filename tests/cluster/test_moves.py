@@ -122,6 +122,67 @@ class MoveTests(Case):
         self.assertTrue(client.connack)
         self.assertTrue(self.present(client))
 
+    def lose(self, *daemons: Daemon) -> None:
+        """Have daemons miss what daemon 3 publishes, and find that out; they are not told the rows yet.
+
+        What it is are the numbers from 1 to 250.
+        """
+        publisher = self.three.connect("publisher")
+        for daemon in daemons:
+            self.shares[daemon.number].slow = daemon.bus.ear.losing = True
+        for number in range(1, 251):
+            publisher.publish("a", b"%d" % number, 1, number)
+        self.settle()
+        for daemon in daemons:
+            daemon.bus.ear.losing = False
+            self.three.cluster.peers.tell(daemon.number, Ready(0))
+        self.daemons.turn()
+
+    def read(self, daemon: Daemon) -> None:
+        """Answer all pages that a daemon asks for."""
+        share = self.shares[daemon.number]
+        share.slow = False
+        share.answer()
+        self.settle(0.3)
+
+    def test_a_session_comes_when_what_was_lost_is_read(self) -> None:
+        """Otherwise rows wait for the Session, and the Session for rows. ADR 0183."""
+        self.durable(self.one).lose()
+        near = self.two.listening("near", "a", 1, clean_session=False)
+        self.daemons.advance(1)
+        self.lose(self.one, self.two)
+        far = self.two.harness.connect("m", clean_session=False)
+        self.settle(0.3)
+        self.read(self.two)
+        self.assertEqual(self.all_that_comes(near), [b"%d" % number for number in range(1, 251)])
+        self.read(self.one)
+        far.connack += far.received()
+        self.assertTrue(self.present(far))
+        self.assertEqual(self.all_that_comes(far), [b"%d" % number for number in range(1, 251)])
+
+    def all_that_comes(self, client: FakeClient) -> list[bytes]:
+        found: list[bytes] = []
+        while payloads := acknowledge(client):
+            found += payloads
+            self.daemons.turn()
+        return found
+
+    def test_no_message_waits_while_its_daemon_reads_what_was_lost(self) -> None:
+        self.durable(self.one).lose()
+        near = self.two.listening("near", "a", 1, clean_session=False)
+        self.daemons.advance(1)
+        self.lose(self.one)
+        far = self.two.harness.connect("m", clean_session=False)
+        self.settle(0.3)
+        publisher = self.two.connect("another")
+        publisher.publish("a", b"251", 1, 251)
+        self.daemons.turn()
+        self.assertEqual(self.all_that_comes(near)[-1], b"251")
+        self.read(self.one)
+        far.connack += far.received()
+        self.assertTrue(self.present(far))
+        self.assertEqual(set(self.all_that_comes(far)), {b"%d" % number for number in range(1, 252)})
+
     def test_one_that_was_inherited_meanwhile_is_not_ended(self) -> None:
         self.durable(self.one).lose()
         self.three.connect("publisher").publish("a", b"1", 1, 1)

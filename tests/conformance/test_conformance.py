@@ -26,6 +26,13 @@ class Conformance(SynchronousTestCase):
         older = {statement.number for statement in statements()}
         self.assertEqual(sorted(set(SAME.values()) - older), [])
 
+    def test_every_statement_of_mqtt_5_is_obeyed_by_a_line_and_shown_by_a_test(self) -> None:
+        code, tests = in_code(MARK5), in_tests(MARK5)
+        ours = [one.number for one in statements("statements5") if one.ours and one.number not in UNMET]
+        own = [number for number in ours if number not in SAME]
+        self.assertEqual([number for number in own if number not in code], [], "no line is marked")
+        self.assertEqual([number for number in own if number not in tests], [], "no test is marked")
+
     def test_the_document_is_up_to_date(self) -> None:
         self.assertEqual(DOCUMENT.read_text(encoding="utf-8"), document(), "run make conformance")
 

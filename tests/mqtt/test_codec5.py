@@ -17,6 +17,8 @@ from platziverse.mqtt.packets import (
     Connect,
     Disconnect,
     Packet,
+    Pingreq,
+    Pingresp,
     Properties,
     Puback,
     Pubcomp,
@@ -25,7 +27,10 @@ from platziverse.mqtt.packets import (
     Pubrec,
     Pubrel,
     Suback,
+    Subscribe,
+    Subscription,
     Unsuback,
+    Unsubscribe,
 )
 from platziverse.mqtt.properties import ALLOWED, MAX_USER_PROPERTIES, PACKETS, PROPERTIES, Kind
 from platziverse.mqtt.reasoncodes import REASON_CODES, ReasonCode
@@ -216,6 +221,7 @@ class Codes(SynchronousTestCase):
         ]
 
     def test_each_packet_may_have_the_codes_of_its_own_alone(self) -> None:
+        """[MQTT5-3.6.2-1] [MQTT5-3.7.2-1] [MQTT5-3.15.2-1]"""
         for code in range(256):
             for kind_of, data in self.packets(code):
                 if code in REASON_CODES[kind_of]:
@@ -289,6 +295,74 @@ class Wrong(SynchronousTestCase):
                 self.assertEqual((error.code, error.statement), (code, statement), data)
             else:
                 self.fail(f"{data} is decoded")
+
+    def test_a_flag_that_is_reserved_has_the_value_of_the_table(self) -> None:
+        """[MQTT5-2.1.3-1] [MQTT5-3.6.1-1] [MQTT5-3.8.1-1]
+
+        [MQTT5-3.10.1-1] [MQTT5-3.14.1-1] [MQTT5-3.15.1-1]
+        """
+        for packet in (
+            Connack(False, 0),
+            Puback(7),
+            Pubrec(7),
+            Pubrel(7),
+            Pubcomp(7),
+            Subscribe(7, [Subscription("f", 1)]),
+            Suback(7, [1]),
+            Unsubscribe(7, ["f"]),
+            Unsuback(7, [0]),
+            Pingreq(),
+            Pingresp(),
+            Disconnect(),
+            Auth(),
+        ):
+            good = encode5(packet)
+            for flags in range(16):
+                first = good[0] & 0xF0 | flags
+                if first != good[0]:
+                    error = self.assertRaises(MalformedPacket, decode, bytes((first,)) + good[1:])
+                    self.assertEqual((error.code, error.statement), (0x81, "MQTT5-2.1.3-1"), packet)
+
+    def test_the_flags_of_connect_say_what_is_there(self) -> None:
+        """[MQTT5-3.1.2-13] [MQTT5-3.1.2-16] [MQTT5-3.1.2-17] [MQTT5-3.1.2-18] [MQTT5-3.1.2-19]"""
+        text = b"\0\1x"
+        for flags, texts in (
+            (0x02, 1),  # a user name or password that no flag tells of
+            (0x82, 0),
+            (0x82, 2),
+            (0x42, 0),
+            (0x42, 2),
+            (0xC2, 1),
+            (0xC2, 3),
+            (0x22, 0),  # Will Retain, and no Will
+            (0x22, 2),
+            (0x06, 0),  # a Will that is not there
+            (0x06, 1),
+        ):
+            content = b"\0\4MQTT\5" + bytes((flags,)) + b"\0\0\0\0\1c" + text * texts
+            self.assertRaises(MalformedPacket, decode, b"\x10" + encode_length(len(content)) + content)
+
+    def test_every_text_is_utf8_without_nul(self) -> None:
+        """[MQTT5-1.5.7-1] [MQTT5-3.3.2-13] [MQTT5-3.3.2-19] [MQTT5-3.8.3-1] [MQTT5-3.10.3-1]"""
+        build = Matrix().build
+        for text in (b"\0\1\xff", b"\0\1\0", b"\0\3\xed\xa0\x80", b"\0\2\xc0\x80", b"\0\5a"):
+            for first in (0x82, 0xA2):
+                content = b"\0\7\0" + text + (b"\1" if first == 0x82 else b"")
+                data = bytes((first, len(content))) + content
+                self.assertRaises(MalformedPacket, decode, data)
+            for packet in PACKETS:
+                for row in ALLOWED[packet].values():
+                    values = {Kind.TEXT: [text], Kind.PAIR: [text + b"\0\1v", b"\0\1n" + text]}
+                    for value in values.get(row.kind, []):
+                        data = build(packet, bytes((row.identifier,)) + value)
+                        self.assertRaises(MalformedPacket, decode, data)
+
+    def test_a_length_has_as_few_bytes_as_it_needs(self) -> None:
+        """That of Properties; of the Remaining Length row 2 tells. [MQTT5-1.5.5-1]"""
+        for length in (b"\x80\0", b"\x81\0", b"\x80\x80\0", b"\x80\x80\x80\0", b"\x80\x80\x80\x80\0"):
+            for first, head in ((0x82, b"\0\7"), (0xF0, b"\x18"), (0x30, b"\0\1t"), (0x40, b"\0\7\0")):
+                content = head + length + b"\0\1f\1"
+                self.assertRaises(MalformedPacket, decode, bytes((first, len(content))) + content)
 
     def test_dup_at_qos_0_can_be_allowed(self) -> None:
         decoder = open_decoder(strict_dup=False)

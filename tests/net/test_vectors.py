@@ -118,6 +118,7 @@ class RealSockets(TestCase):
     timeout = 300
 
     def test_over_a_real_socket(self) -> "Deferred[None]":
+        """[MQTT5-4.2-1]"""
         endpoint: Any = serverFromString(reactor, "tcp:0:interface=127.0.0.1")
         brokers = FreshBrokers()
         self.addCleanup(brokers.stop)
