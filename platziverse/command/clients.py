@@ -45,6 +45,8 @@ def show_client(config: Config, options: argparse.Namespace) -> int:
     row = Asked(config).get(_path(options.client_id))
     print(_line(row))
     print(f"  its Session {'stays when it goes' if row['persistent'] else 'ends with the connection'}")
+    for text in _asked(row):
+        print(f"  {text}")
     if (will := row["will"]) is not None:
         print(f"  Will to {will['topic']!r} QoS {will['qos']}{', retained' if will['retain'] else ''}")
     for one in row["subscriptions"]:
@@ -118,4 +120,16 @@ def _line(row: Any) -> str:
     worker = f", worker {row['worker']}" if "worker" in row else ""
     since = row["since"].partition(".")[0]
     waiting = f"{row['subscriptionCount']} filters, {row['queue']} messages wait, {row['dropped']} dropped"
-    return f"{row['id']!r}{login} {row['address']} since {since}Z, {waiting}{worker}"
+    return f"{row['id']!r}{login} {row['address']} MQTT {row['protocol']} since {since}Z, {waiting}{worker}"
+
+
+def _asked(row: Any) -> list[str]:
+    """Return one line for each Property that its CONNECT has, of MQTT 5."""
+    lines = [f"{_words(name)} {value!r}" for name, value in (row["properties"] or {}).items()]
+    return lines + [f"User Property {pair['name']!r} {pair['value']!r}" for pair in row["userProperties"]]
+
+
+def _words(name: str) -> str:
+    """Return the name of a Property as the standard writes it: ``sessionExpiryInterval`` has three words."""
+    spaced = "".join(f" {letter}" if letter.isupper() else letter for letter in name)
+    return spaced[:1].upper() + spaced[1:]

@@ -1,10 +1,10 @@
 """Bulk: many Reports of the past are stored by a command: plain psycopg2, a transaction for each portion."""
 
-import csv
 import io
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
+from operator import add
 from typing import Any, Final, TypeAlias
 from uuid import UUID
 
@@ -13,8 +13,8 @@ import psycopg2
 from platziverse.agents.model import Agent, Report
 from platziverse.postgres.literals import number_array
 
-#: One metric: type, value, "createdAt", "updatedAt", agent, "timestamp".
-Row: TypeAlias = tuple[str, str, str, str, int, str]
+#: What is stored of metrics, without their numbers, as COPY reads it → the value of each.
+Rows: TypeAlias = dict[str, str]
 
 _POSITION: Final = "SELECT batch FROM ingest_batches WHERE writer = %s"
 #: As that of the daemon's batches: a portion is stored once, whoever else is at the same source.
@@ -36,7 +36,7 @@ _KEYS: Final = """INSERT INTO message_keys (key) SELECT unnest(%s::uuid[]) ORDER
 _COLUMNS: Final = 'type, value, "createdAt", "updatedAt", "agentId", "timestamp", number'
 _TABLE: Final = f"""CREATE TEMPORARY TABLE platziverse_portion ON COMMIT DELETE ROWS
     AS SELECT {_COLUMNS} FROM metrics LIMIT 0"""
-_COPY: Final = f"COPY {{}} ({_COLUMNS}) FROM STDIN (FORMAT csv, FORCE_NOT_NULL (type, value))"
+_COPY: Final = f"COPY {{}} ({_COLUMNS}) FROM STDIN (FORMAT csv)"
 _KNOWN: Final = """SELECT EXISTS (SELECT
     FROM unnest(%s::integer[], %s::text[], %s::timestamptz[], %s::timestamptz[])
         AS given (agent, type, first, last)
@@ -65,6 +65,9 @@ _MONTH: Final = """SELECT platziverse_add_partition(parent, part, key, lower, up
 #: A batch of the daemon stands behind it for no longer; tries, and seconds between them.
 _BRIEFLY: Final = "SET LOCAL lock_timeout = 50; SET LOCAL statement_timeout = 2000"
 TRIES, PAUSE = 20, 0.25
+#: Seconds; a bucket is that of the smaller roll-ups.
+DAY: Final = 86_400
+BUCKET: Final = 300
 
 
 class Bulk:
@@ -99,7 +102,7 @@ class Bulk:
         :param end: where it ends in the source; larger than that of the portion before.
         :raises psycopg2.Error: nothing of it is stored.
         """
-        self._add_months(set(map(_month, reports)))
+        self._add_months(map(_month, {report.arrived // DAY for report in reports}))
         with self._connection, self._connection.cursor() as cursor:
             cursor.execute(_TICKET, (self._writer, end))
             if cursor.fetchone() is None:
@@ -134,26 +137,31 @@ class Bulk:
 
     def _write_metrics(self, cursor: Any, reports: Sequence[Report]) -> int:
         """Store the metrics that are not there; return how many."""
-        moments = [(_text_of(report.arrived), self._agents[report.agent.uuid]) for report in reports]
+        agents = [self._agents[report.agent.uuid] for report in reports]
+        moments = list(zip(_texts_of(reports), agents, strict=True))
         rows = _rows(reports, moments)
         if not rows:
             return 0
-        text = io.StringIO()
-        values = [row[1] for row in rows]
-        numbers = number_array(values)[1:-1].replace("NULL", "").split(",")
-        csv.writer(text).writerows([row + (one,) for row, one in zip(rows, numbers, strict=True)])  # noqa: RUF005
-        text.seek(0)
-        if self._are_known(cursor, rows, moments):
+        numbers = number_array(list(rows.values()))[1:-1].replace("NULL", "").split(",")
+        text = io.StringIO("\n".join(map(add, rows, numbers)))
+        if self._are_known(cursor, reports, moments):
             cursor.copy_expert(_COPY.format("platziverse_portion"), text)
             cursor.execute(_METRICS)
         else:  # usually; three times as fast
             cursor.copy_expert(_COPY.format("metrics"), text)
         added = int(cursor.rowcount)
         self._write_series(cursor, reports)
-        cursor.execute(_MARKS, ([moment for moment, _ in moments], [agent for _, agent in moments]))
+        # One moment of each bucket of each agent.
+        marks = {
+            (report.arrived // BUCKET, agent): moment
+            for report, (moment, agent) in zip(reports, moments, strict=True)
+        }
+        cursor.execute(_MARKS, (list(marks.values()), [agent for _, agent in marks]))
         return added
 
-    def _are_known(self, cursor: Any, rows: Iterable[Row], moments: "Iterable[tuple[str, int]]") -> bool:
+    def _are_known(
+        self, cursor: Any, reports: Iterable[Report], moments: "Sequence[tuple[str, int]]"
+    ) -> bool:
         """Return whether anything is stored of a series between the first and the last row of its agent."""
         # Texts of one form are in the order of their times.
         first: dict[int, str] = {}
@@ -161,7 +169,11 @@ class Bulk:
         for moment, agent in moments:
             first[agent] = min(moment, first.get(agent, moment))
             last[agent] = max(moment, last.get(agent, moment))
-        series = {(row[4], row[0]) for row in rows}
+        series = {
+            (agent, metric.type)
+            for report, (_, agent) in zip(reports, moments, strict=True)
+            for metric in report.metrics
+        }
         agents, kinds = [agent for agent, _ in series], [kind for _, kind in series]
         cursor.execute(_LOOK_UP)
         cursor.execute(_KNOWN, (agents, kinds, [first[one] for one in agents], [last[one] for one in agents]))
@@ -178,20 +190,37 @@ class Bulk:
             cursor.execute(_SERIES, columns)
 
 
-def _rows(reports: Iterable[Report], moments: "Iterable[tuple[str, int]]") -> list[Row]:
+def _rows(reports: Sequence[Report], moments: "Iterable[tuple[str, int]]") -> Rows:
     """Return the rows of Reports; one that comes twice in them only once."""
-    rows: list[Row] = []
+    rows: Rows = {}
     for report, (created, agent) in zip(reports, moments, strict=True):
         moment = report.measured
         measured = created if moment == report.arrived else "" if moment is None else _text_of(moment)
-        rows += [(metric.type, metric.value, created, "now", agent, measured) for metric in report.metrics]
-    return list(dict.fromkeys(rows))
+        rest = f'",{created},now,{agent},{measured},'
+        for metric in report.metrics:
+            kind, value = metric.type, metric.value
+            if '"' in kind or '"' in value:
+                kind, quoted = kind.replace('"', '""'), value.replace('"', '""')
+                rows[f'"{kind}","{quoted}{rest}'] = value
+            else:
+                rows[f'"{kind}","{value}{rest}'] = value
+    return rows
 
 
-def _month(report: Report) -> int:
-    """Return the month of a Report, numbered from the year 0."""
-    moment = datetime.fromtimestamp(report.arrived, timezone.utc)
+def _month(day: float) -> int:
+    """Return the month of a day since the epoch, numbered from the year 0."""
+    moment = datetime.fromtimestamp(day * DAY, timezone.utc)
     return moment.year * 12 + moment.month - 1
+
+
+def _texts_of(reports: Iterable[Report]) -> Iterator[str]:
+    """Yield ``"createdAt"`` of each as PostgreSQL reads it; several of one moment follow each other."""
+    last, text = float("nan"), ""
+    for report in reports:
+        if report.arrived != last:
+            last = report.arrived
+            text = _text_of(last)
+        yield text
 
 
 def _text_of(moment: float) -> str:

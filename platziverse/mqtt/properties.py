@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from platziverse.mqtt.errors import MalformedPacket, ProtocolViolation
 from platziverse.mqtt.framing import encode_length
-from platziverse.mqtt.packets import Publish, PublishProperties
+from platziverse.mqtt.packets import Properties, Publish, PublishProperties, UserProperties
 from platziverse.mqtt.readers import Body
 from platziverse.mqtt.reasoncodes import ReasonCode
 from platziverse.mqtt.topics import check_topic_name
@@ -178,9 +178,18 @@ def weigh(properties: PublishProperties) -> int:
     """Return how many bytes Properties take while their message waits, roughly."""
     texts = properties.content_type, properties.response_topic, properties.correlation_data
     size = _OWN + sum(getsizeof(text) for text in texts if text is not None)
-    return size + sum(
-        getsizeof(name) + getsizeof(value) + _PAIR for name, value in properties.user_properties
-    )
+    return size + _weigh_pairs(properties.user_properties)
+
+
+def weigh_asked(properties: Properties) -> int:
+    """Return how many bytes the Properties of a CONNECT take, roughly."""
+    texts = properties.authentication_method, properties.authentication_data
+    size = _OWN + sum(getsizeof(text) for text in texts if text is not None)
+    return size + _weigh_pairs(properties.user_properties)
+
+
+def _weigh_pairs(pairs: UserProperties) -> int:
+    return sum(getsizeof(name) + getsizeof(value) + _PAIR for name, value in pairs)
 
 
 def is_as_it_says(message: Publish) -> bool:

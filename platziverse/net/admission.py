@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 from platziverse.broker.session import Session
 from platziverse.mqtt.errors import ConnectRefused
 from platziverse.mqtt.packets import Connect, ConnectReturnCode
-from platziverse.mqtt.properties import is_as_it_says, weigh
+from platziverse.mqtt.properties import is_as_it_says, weigh, weigh_asked
 from platziverse.mqtt.reasoncodes import ReasonCode
 from platziverse.net.flow import LOGIN
 from platziverse.net.outbox import Outbox
@@ -58,6 +58,8 @@ class Admission:
         if (will := connect.will) is not None:
             size += getsizeof(will.topic) + len(will.payload)
             size += weigh(will.properties) if will.properties is not None else 0
+        if connect.properties is not None:
+            size += weigh_asked(connect.properties)
         return size + len(connect.password or b"")
 
     def begin(self) -> None:

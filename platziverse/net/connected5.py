@@ -6,6 +6,7 @@ from typing import Final
 from platziverse.broker.reasons import Reason, Refused
 from platziverse.broker.session import Session
 from platziverse.mqtt.codec5 import encode_acknowledgement
+from platziverse.mqtt.details import code_name
 from platziverse.mqtt.errors import ProtocolViolation
 from platziverse.mqtt.framing import encode_length
 from platziverse.mqtt.packets import (
@@ -131,6 +132,13 @@ class Connected5(Connected):
             raise ProtocolViolation(f"Topic Alias {alias} before its Topic Name", "MQTT5-3.3.2-7")
         return self._aliases[alias]
 
+    def puback(self, run: list[Puback]) -> int:
+        """Take a run of PUBACKs together; a client that refuses a message is done with it as well."""
+        for packet in run:
+            if packet.reason_code:
+                self.outbox.shared.traffic.refused("client", "PUBACK", packet.reason_code)
+        return super().puback(run)
+
     def pubrec(self, run: list[Pubrec]) -> int:
         """Answer each PUBREC with PUBREL, unless the client refuses the message. [MQTT5-4.3.3-4]
 
@@ -140,6 +148,7 @@ class Connected5(Connected):
             if packet.reason_code < ReasonCode.UNSPECIFIED_ERROR:
                 super().pubrec([packet])
             else:
+                self.outbox.shared.traffic.refused("client", "PUBREC", packet.reason_code)
                 self.session.refused(packet.packet_id)
             if self.reading.holds:
                 return handled
@@ -162,6 +171,7 @@ class Connected5(Connected):
                 super().pubrel([packet])
             else:
                 unknown = ReasonCode.PACKET_IDENTIFIER_NOT_FOUND
+                self.outbox.shared.traffic.refused("server", "PUBCOMP", unknown)
                 answer = self.outbox.shared.broker.released(self.session, packet_id)
                 self._answer(encode_acknowledgement(0x70, packet_id, unknown), answer)
             if self.reading.holds:
@@ -224,7 +234,8 @@ class Connected5(Connected):
             session.persistent = asked > 0
             session.terms.expiry = self.outbox.shared.broker.sessions.expiry_within(asked)
         self.graceful = packet.reason_code == ReasonCode.SUCCESS
-        code = ReasonCode(packet.reason_code).name.lower()
+        code = code_name(packet.reason_code)
+        self.outbox.shared.traffic.refused("client", "DISCONNECT", packet.reason_code)
         self.outbox.close(Reason.GRACEFUL, "it has disconnected" if self.graceful else f"it says {code}")
         return 1
 

@@ -35,6 +35,10 @@ class Tables(NamedTuple):
     connected: PacketTable
     connected5: PacketTable
 
+    def of(self, state: Connected) -> PacketTable:
+        """Return the packets of a client that is connected."""
+        return self.connected if type(state) is Connected else self.connected5
+
 
 class Connection(Protocol):
     """A Connection feeds the decoder, looks runs of packets up in the table of its state, and ends it all.
@@ -192,14 +196,14 @@ class Connection(Protocol):
         """
         self.outbox.__class__ = outbox
         self._tables = tables
-        self._table = tables.before_connect if self.state is None else tables.connected
+        self._table = tables.before_connect if self.state is None else tables.of(self.state)
 
     def begin(self, run: list[Connect]) -> int:
         """Begin the :class:`Admission` of a client: CONNECT has come."""
         if self._admission is not None:
             raise _out_of_place(run[0])  # there is one CONNACK [MQTT5-3.2.0-2]
         if run[0].protocol_level == 5:
-            self.dialect = MQTT5(run[0], self.shared.limits)
+            self.dialect = MQTT5(run[0], self.shared.limits, self.shared.traffic)
         self._admission = Admission(self, run[0])
         self._admission.begin()
         if self._admission is not None and not self.outbox.closed:
@@ -247,7 +251,7 @@ class Connection(Protocol):
                     # It comes again, as it was not acknowledged; at QoS 0 it is lost.
                     self.shared.traffic.leftovers_dropped += packet.qos == 0
                 elif type(packet) is Publish or type(packet) is Disconnect:
-                    TABLES[1 if type(state) is Connected else 2][type(packet)](state, [packet])
+                    TABLES.of(state)[type(packet)](state, [packet])
         except Exception:
             self.fail(Failure())
 
@@ -277,7 +281,7 @@ class Connection(Protocol):
             # [MQTT-4.8.0-1] [MQTT-3.1.4-1] [MQTT-3.2.2-6] [MQTT5-3.1.4-1] [MQTT5-4.13.1-1]
             reason = Reason.MALFORMED if malformed else Reason.PROTOCOL_ERROR
             if self.state is None and error.protocol_level == 5:
-                self.outbox.send(MQTT5(None, self.shared.limits).refuse(error))
+                self.outbox.send(MQTT5(None, self.shared.limits, self.shared.traffic).refuse(error))
             self.close(reason, str(error), error.code)
 
     def close(self, reason: Reason, text: str, code: ReasonCode | None = None) -> None:

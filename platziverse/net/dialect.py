@@ -10,6 +10,7 @@ from platziverse.broker.limits import Limits
 from platziverse.broker.reasons import Reason, Refused
 from platziverse.broker.session import Session
 from platziverse.broker.sessions import FOR_EVER
+from platziverse.broker.traffic import Traffic
 from platziverse.mqtt.codec import encode
 from platziverse.mqtt.codec5 import encode5, encode_acknowledgement
 from platziverse.mqtt.errors import ConnectRefused, MQTTError
@@ -127,14 +128,15 @@ class MQTT5:
 
     :param connect: what it wants; ``None``: nobody knows, as something is wrong with it.
     :param limits: what it is told of ours.
+    :param traffic: counts the Reason Codes that say no.
     """
 
-    __slots__ = ("_asked", "_client_id", "_expiry", "_largest", "_limits", "_wants_reasons")
+    __slots__ = ("_asked", "_client_id", "_expiry", "_largest", "_limits", "_traffic", "_wants_reasons")
 
-    def __init__(self, connect: Connect | None, limits: Limits) -> None:
+    def __init__(self, connect: Connect | None, limits: Limits, traffic: Traffic) -> None:
         asked = connect.properties if connect is not None else None
         asked = asked or Properties()
-        self._limits = limits
+        self._limits, self._traffic = limits, traffic
         self._client_id = connect.client_id if connect is not None else ""
         self._asked = connect.keep_alive if connect is not None else 0
         self._expiry = asked.session_expiry_interval or 0
@@ -192,6 +194,7 @@ class MQTT5:
         """Return CONNACK with the Reason Code of the error. [MQTT5-3.2.2-6] [MQTT5-3.2.2-8]"""
         allowed = error.code in REASON_CODES[Connack]
         code = error.code if allowed else ReasonCode.UNSPECIFIED_ERROR
+        self._traffic.refused("server", "CONNACK", code)
         return self._reasoned(str(error), lambda why: encode5(Connack(False, code, why)))
 
     def negative(self, packet: Publish, refused: Refused) -> bytes | None:
@@ -203,14 +206,19 @@ class MQTT5:
             code = ReasonCode.UNSPECIFIED_ERROR
         first, name = (0x50, "PUBREC") if packet.qos == 2 else (0x40, "PUBACK")
         answer = refused.text
+        self._traffic.refused("server", name, code)
         return self._reasoned(answer, lambda why: encode_acknowledgement(first, packet_id, code, name, why))
 
     def suback(self, packet_id: int, codes: list[int]) -> bytes:
         """Return the SUBACK, which has no Properties. [MQTT5-3.9.3-1] [MQTT5-3.9.2-1] [MQTT5-3.9.2-2]"""
+        for code in codes:
+            self._traffic.refused("server", "SUBACK", code)
         return encode5(Suback(packet_id, codes))
 
     def unsuback(self, packet_id: int, codes: list[int]) -> bytes:
         """Return the UNSUBACK, which has no Properties. [MQTT5-3.11.3-1] [MQTT5-3.11.2-1] [MQTT5-3.11.2-2]"""
+        for code in codes:
+            self._traffic.refused("server", "UNSUBACK", code)
         return encode5(Unsuback(packet_id, codes))
 
     def goodbye(self, reason: Reason, text: str, code: ReasonCode | None) -> bytes:
@@ -220,6 +228,7 @@ class MQTT5:
             return b""
         if code not in REASON_CODES[Disconnect]:  # [MQTT5-3.14.2-1]
             code = ReasonCode.UNSPECIFIED_ERROR
+        self._traffic.refused("server", "DISCONNECT", code)
         return self._reasoned(text, lambda why: encode5(Disconnect(code, why)))
 
     def _reasoned(self, text: str, make: Callable[[Properties | None], bytes]) -> bytes:

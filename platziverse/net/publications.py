@@ -177,9 +177,9 @@ class Publications:
         if messages:
             size, qos = sum([len(message.payload) for message in messages]), messages[0].qos
             self._shared.traffic.received(qos, len(messages), size)
+            ours, messages[:] = messages[:], []  # an end of the connection meanwhile settles as well
             if qos:
-                self._acknowledge(messages)
-            messages.clear()
+                self._acknowledge(ours)
 
     def _acknowledge(self, messages: list[Publish]) -> None:
         """Acknowledge messages at QoS 1 that are ours. [MQTT-2.3.1-6] [MQTT-3.3.4-1]"""
@@ -187,8 +187,7 @@ class Publications:
         self._place = self._outbox.acknowledge(cast("list[int]", packet_ids), self._place)
 
     def _ack(self, packet: Publish) -> bytes:
-        """Return PUBACK or PUBREC for a message that is ours."""
-        # [MQTT-4.3.2-2] [MQTT5-4.3.2-5] [MQTT-4.3.3-2]
+        """Return PUBACK or PUBREC for what is ours. [MQTT-4.3.2-2] [MQTT5-4.3.2-5] [MQTT-4.3.3-2]"""
         return (encode_pubrec if packet.qos == 2 else encode_puback)(cast(int, packet.packet_id))
 
     @property
@@ -379,8 +378,9 @@ class Publications:
         refused = error if isinstance(error, Refused) else Refused(Reason.NOT_HANDLED, text)
         if isinstance(error, NotStorable):
             refused = Refused(Reason.PAYLOAD_INVALID, str(error))
-        answers = [self._dialect.negative(packet, refused) for packet in messages]
-        if None not in answers and not failure.check(ComesAgain):
+        again = failure.check(ComesAgain) is not None
+        answers = [None if again else self._dialect.negative(packet, refused) for packet in messages]
+        if None not in answers:
             pending.data = b"".join([answer for answer in answers if answer is not None])
             pending.done()
             self._mention(failure)

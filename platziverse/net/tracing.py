@@ -16,9 +16,11 @@ from twisted.logger import Logger
 from platziverse.broker.interfaces import DROPPED
 from platziverse.broker.session import Session
 from platziverse.mqtt.codec import encode_pubacks
+from platziverse.mqtt.details import VERSIONS, answer_in_words, in_words, packets_in
 from platziverse.mqtt.packets import Connect, Packet, Publish, Subscribe
 from platziverse.net.connected import PacketTable
 from platziverse.net.connection import TABLES, Connection, Tables
+from platziverse.net.dialect import MQTT5
 from platziverse.net.outbox import Outbox
 from platziverse.net.shared import Hear, Shared
 
@@ -67,7 +69,7 @@ class TracedOutbox(Outbox):
 
     def send_shared(self, head: bytes, payload: bytes) -> None:
         """Tell of a large PUBLISH."""
-        self._tell_sent(head, len(payload))
+        self._tell_sent(head, payload)
         super().send_shared(head, payload)
 
     def acknowledge(
@@ -88,9 +90,15 @@ class TracedOutbox(Outbox):
             self._tell_sent(data)
         return taken
 
-    def _tell_sent(self, data: bytes, more: int = 0) -> None:
-        text = "to {address} {client_id!r}: {packet}, {size} bytes"
-        self.tell(wire, text, packet=NAMES[data[0] >> 4], size=len(data) + more)
+    def _tell_sent(self, head: bytes, payload: bytes = b"") -> None:
+        text, owner = "to {address} {client_id!r}: {packet}, {size} bytes", self._owner
+        if not isinstance(owner, Connection) or not isinstance(owner.dialect, MQTT5):
+            self.tell(wire, text, packet=NAMES[head[0] >> 4], size=len(head) + len(payload))
+            return
+        for packet, size in packets_in(head + payload):
+            name, says = type(packet).__name__.upper(), answer_in_words(packet)
+            says += in_words(getattr(packet, "properties", None))
+            self.tell(wire, text, packet=name + says, size=size)
 
 
 def _traced(table: PacketTable) -> PacketTable:
@@ -101,6 +109,8 @@ def _telling(handle: Callable[[Any, Any], int]) -> Callable[[Any, Any], int]:
     def tell(state: Any, run: list[Packet]) -> int:
         """Handle the first packet alone, so that each is told before it is handled."""
         text, more = _details(run[0])
+        if says := answer_in_words(run[0]) + in_words(getattr(run[0], "properties", None)):
+            text, more = text + "{says}", more | {"says": says}
         packet = type(run[0]).__name__.upper()
         state.outbox.tell(wire, "from {address} {client_id!r}: {packet}" + text, packet=packet, **more)
         return handle(state, run[:1])
@@ -114,7 +124,8 @@ def _details(packet: Packet) -> tuple[str, dict[str, object]]:
         return " to {topic!r}, QoS {qos}, {size} bytes", more
     if type(packet) is Connect:
         more = {"client_id": packet.client_id, "username": packet.username, "keep_alive": packet.keep_alive}
-        return ", user {username!r}, Keep Alive {keep_alive} s", more
+        version = VERSIONS[packet.protocol_level]
+        return ", MQTT {version}, user {username!r}, Keep Alive {keep_alive} s", more | {"version": version}
     if type(packet) is Subscribe:
         filters = [(subscription.topic_filter, subscription.qos) for subscription in packet.subscriptions]
         return " to {filters!r}", {"filters": filters}

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 
 from platziverse.broker.ports import Session
 from platziverse.broker.sessions import Sessions
+from platziverse.mqtt.details import VERSIONS, named
 from platziverse.web.answers import HTTPError
 from platziverse.web.interfaces import ReadStore, Row
 from platziverse.web.operators import who
@@ -82,7 +83,11 @@ class Clients:
         session = self._sessions.get(client_id)
         if session is not None and session.connection is not None and session.client is not None:
             row = self._client(self._siblings.unique(session.client.number), session, SHOWN_IN_ALL)
-            return row | {"persistent": session.persistent, "will": _will(session)}
+            return row | {
+                "persistent": session.persistent,
+                "will": _will(session),
+                "userProperties": _pairs(session),
+            }
         if own:
             raise missing
         return self._siblings.ask(_path(client_id)).addCallback(_first, missing)
@@ -104,7 +109,7 @@ class Clients:
     def _kicked(self, answers: list[Row], query: Query, client_id: str, by: str) -> Any:
         if answers:
             return answers[0]
-        return self._hands.ask_others(client_id, by).addCallback(_asked, query, client_id)
+        return self._hands.ask_others(client_id, by).addCallback(_all_asked, query, client_id)
 
     def sessions(self, query: Query) -> "Deferred[list[Row]]":
         """Answer with a page of the durable Sessions. :raises HTTPError: the query makes no sense."""
@@ -129,6 +134,8 @@ class Clients:
             "address": client.address,
             "user": client.username,
             "since": _iso(client.since),
+            "protocol": VERSIONS[client.protocol_level],
+            "properties": _asked(session),
             **_subscriptions(session, shown),
             "queue": session.queued + session.inflight,
             "dropped": session.dropped,
@@ -166,7 +173,7 @@ def _first(answers: list[Row], missing: HTTPError) -> Row:
     return answers[0]
 
 
-def _asked(names: Sequence[str], query: Query, client_id: str) -> Row:
+def _all_asked(names: Sequence[str], query: Query, client_id: str) -> Row:
     """Say which daemons were asked. :raises HTTPError: there are none."""
     if not names:
         raise HTTPError(404, f"Client not found with id {client_id}")
@@ -183,6 +190,24 @@ def _joined(pages: list[list[Row]], rows: list[Row]) -> list[Row]:
 def _will(session: Session) -> Row | None:
     will = session.will
     return None if will is None else {"topic": will.topic, "qos": will.qos, "retain": will.retain}
+
+
+def _asked(session: Session) -> Row | None:
+    """Return the Properties of a CONNECT by their names, but for User Properties; ``None``: it is older."""
+    if session.client is None or session.client.protocol_level < 5:
+        return None
+    found = named(session.terms.asked)
+    found.pop("user_properties", None)
+    return {_camel(name): value for name, value in found.items()}
+
+
+def _pairs(session: Session) -> list[Row]:
+    return [{"name": name, "value": value} for name, value in session.terms.asked.user_properties]
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(map(str.title, rest))
 
 
 def _shown(page: Sized) -> int:

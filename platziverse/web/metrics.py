@@ -8,6 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from twisted.web.server import Request
 
+from platziverse.mqtt.details import VERSIONS
 from platziverse.web import interfaces as ports
 from platziverse.web.answers import Answer
 from platziverse.web.histogram import Histogram
@@ -117,6 +118,7 @@ class DaemonCollector:
         yield _gauge("sockets", "Sockets now: MQTT, HTTP and undecided.", self._crowd.total)
         yield _gauge("arrivals_waiting", "Connections not yet attended to.", len(self._arrivals))
         yield _gauge("clients", "Clients connected now.", broker.connected)
+        yield from self._versions()
         yield _gauge("agents", "Agents connected now.", self._handlers.presence.agents)
         yield _counter("connections_opened", "Network Connections opened.", traffic.connections_opened)
         full = {(reason,): 0 for reason in ("total", "address", "http", "streams", "exports")}
@@ -136,6 +138,10 @@ class DaemonCollector:
         yield _counter("takeovers", "Closed as another came with its identifier.", traffic.takeovers)
         refused = {(reason,): count for reason, count in traffic.connects_refused.items()}
         yield _counter("connects_refused", "CONNECTs refused.", refused, ("reason",))
+
+    def _versions(self) -> Iterator[Metric]:
+        counts = {(VERSIONS[level],): n for level, n in self._broker.traffic.connected.items()}
+        yield _gauge("clients_by_protocol", "Of them, by version of MQTT.", counts, ("protocol",))
 
     def _sessions(self) -> Iterator[Metric]:
         broker, traffic = self._broker, self._broker.traffic
@@ -172,6 +178,8 @@ class DaemonCollector:
         yield _counter("bridge_notifications", "What bridges say of themselves; ignored.", notices)
         refused = {(reason,): count for reason, count in traffic.subscriptions_refused.items()}
         yield _counter("subscriptions_refused", "Answered with 0x80.", refused, ("reason",))
+        text = "Reason Codes of MQTT 5 that say no, by who says it and in which packet."
+        yield _counter("refusals", text, traffic.refusals, ("by", "packet", "code"))
 
     def _errors(self) -> Iterator[Metric]:
         traffic, database = self._broker.traffic, self._database

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from attrs import frozen
 
+from platziverse.mqtt.details import VERSIONS
 from platziverse.web import interfaces as ports
 from platziverse.web.histogram import Histogram
 from platziverse.web.interfaces import Row
@@ -89,6 +90,7 @@ class Overview:
             "messagesDenied": traffic.publish_denied,
             "bytesReceived": traffic.bytes_received,
             "bytesSent": traffic.bytes_sent,
+            "refusals": sum(count for (by, *_), count in traffic.refusals.items() if by == "server"),
             "connectsAccepted": traffic.connects_accepted,
             "connectsRefused": sum(traffic.connects_refused.values()),
             "reportsStored": writer.stored,
@@ -126,6 +128,7 @@ class Overview:
         broker = self._broker
         return {
             "connected": broker.connected,
+            "protocols": {VERSIONS[level]: n for level, n in broker.traffic.connected.items()},
             "agents": self._handlers.presence.agents,
             "sessions": len(broker.sessions),
             "absent": broker.sessions.absent,

@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from platziverse.broker.interfaces import Client
 from platziverse.broker.limits import Limits
 from platziverse.broker.reasons import Reason, Refused
+from platziverse.broker.traffic import Traffic
 from platziverse.mqtt.errors import ConnectRefused, MalformedPacket, ProtocolViolation
 from platziverse.mqtt.packets import (
     Connack,
@@ -95,7 +96,7 @@ class Refused5(Case):
 
     def test_every_reason_has_a_code_that_its_packet_may_have(self) -> None:
         """[MQTT5-3.2.2-8] [MQTT5-3.4.2-1] [MQTT5-3.5.2-1] [MQTT5-3.14.2-1] [MQTT5-3.14.2-2]"""
-        dialect = MQTT5(Connect("five", protocol_level=5), Limits())
+        dialect = MQTT5(Connect("five", protocol_level=5), Limits(), Traffic())
         for reason in Reason:
             refused = Refused(reason, "why")
             self.assertEqual(dialect.negative(Publish("t", b""), refused), b"")

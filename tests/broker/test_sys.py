@@ -3,7 +3,8 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.broker.sys import SysTopics
-from platziverse.mqtt.packets import Publish, Suback
+from platziverse.mqtt.packets import Disconnect, Publish, Pubrel, Suback
+from platziverse.mqtt.reasoncodes import ReasonCode
 from platziverse.testing import BrokerHarness
 
 
@@ -36,6 +37,8 @@ class Figures(SynchronousTestCase):
         self.assertEqual(figures["clients/connected"], "1")
         self.assertEqual(figures["clients/disconnected"], "1")
         self.assertEqual(figures["clients/total"], "2")
+        self.assertEqual(figures["clients/protocol/3.1.1"], "1")
+        self.assertEqual(figures["clients/protocol/5"], "0")
         self.assertEqual(figures["subscriptions/count"], "1")
         self.assertEqual(figures["publish/messages/received"], "30")
         self.assertEqual(figures["publish/messages/sent"], "30")
@@ -43,6 +46,18 @@ class Figures(SynchronousTestCase):
         self.assertEqual(figures["publish/bytes/sent"], "150")
         self.assertEqual(figures["messages/received"], "33")
         self.assertGreater(float(figures["load/publish/received/1min"]), 0)
+
+    def test_refusals_are_counted_by_the_name_of_their_reason_code(self) -> None:
+        client = self.harness.connect("five", protocol_level=5)
+        client.subscribe("a/" + "b/" * 300 + "c")
+        for packet_id in (1, 2):
+            client.send(Pubrel(packet_id))
+        client.send(Disconnect(ReasonCode.UNSPECIFIED_ERROR))
+        self.topics.start()
+        figures = self.figures()
+        self.assertEqual(figures["refusals/server/packet_identifier_not_found"], "2")
+        self.assertEqual(figures["refusals/client/unspecified_error"], "1")
+        self.assertEqual(figures["refusals/server/topic_filter_invalid"], "1")
 
     def test_retained_messages_are_counted_as_sent(self) -> None:
         client = self.harness.connect("one")

@@ -12,6 +12,11 @@ class Reasons(SynchronousTestCase):
             traffic.connection_refused(reason)
             traffic.connect_refused(reason)
             traffic.protocol_error(reason)
+        for code in (0x99, 0x00, 0x99, 0x11, 0x8E):
+            traffic.refused("server", "PUBACK", code)
+        name = "payload_format_invalid"
+        refusals = {("server", "PUBACK", name): 2, ("server", "PUBACK", "session_taken_over"): 1}
+        self.assertEqual(traffic.refusals, refusals)
         counted = {"total": 2, "address": 1}
         self.assertEqual(
             (traffic.connections_refused, traffic.connects_refused, traffic.protocol_errors), (counted,) * 3

@@ -11,10 +11,13 @@ from platziverse.mqtt.codec import encode
 from platziverse.mqtt.codec5 import encode5
 from platziverse.mqtt.decoder import PacketDecoder
 from platziverse.mqtt.errors import MQTTError
-from platziverse.mqtt.packets import Connect, Publish
+from platziverse.mqtt.packets import Connack, Connect, Disconnect, Properties, Publish
 from platziverse.mqtt.topics import check_topic_filter, check_topic_name, matches
+from platziverse.testing import BrokerHarness
 
 LIMIT: Final = 1 << 16
+#: Of a client that begins a Session.
+FIRST: Final = Connect("fuzz", protocol_level=5, properties=Properties(session_expiry_interval=60))
 
 
 def decoder(data: bytes) -> None:
@@ -89,6 +92,36 @@ def decoder5(data: bytes) -> None:
     assert outcomes[0] == outcomes[1]
 
 
+def connection5(data: bytes) -> None:
+    """A broker with a client of MQTT 5 that sends anything: no bug, no byte after the end, and nothing stays.
+
+    What it answers can be decoded, so that each code and Property of ours is one that its packet may have.
+    """
+    harness = BrokerHarness()
+    client = harness.open(5)
+    if not data or data[0] & 0xF0 != 0x10:
+        client.send(FIRST)
+    at = data[-1] % len(data) if data else 0
+    for chunk in (data[:at], data[at:]):
+        if not client.closed:
+            client.send_bytes(chunk)
+        harness.turn()
+    answers, packets = client.received_bytes(), list[object]()
+    if answers[:2] != b"\x20\2":  # a CONNACK of MQTT 3.1.1
+        decode = PacketDecoder(LIMIT)
+        decode.connected(LIMIT, 5)
+        decode.feed(answers)
+        while run := decode.take(100):
+            packets += run
+        assert not decode.pending
+    kinds = [type(one) for one in packets]
+    assert Connack not in kinds[1:], kinds
+    assert Disconnect not in kinds[:-1], kinds
+    client.lose()
+    assert not harness.broker.connected
+    assert not harness.broker.traffic.internal_errors
+
+
 def topics(data: bytes) -> None:
     """Any two texts as Topic Filter and Topic Name: the tree says what the definition says."""
     half = len(data) // 2
@@ -126,4 +159,4 @@ def frames(data: bytes) -> None:
     assert outcomes[0] == outcomes[1]
 
 
-TARGETS: Final = (decoder, split_decoder, decoder5, topics, payload, frames)
+TARGETS: Final = (decoder, split_decoder, decoder5, connection5, topics, payload, frames)

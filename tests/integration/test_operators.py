@@ -14,6 +14,8 @@ from pathlib import Path
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from platziverse.access.passwords import remove_user, set_password
 from tests.commandline import Ran, run
@@ -49,12 +51,21 @@ class OperatorTests(DaemonTestCase):
         self.addCleanup(program.kill)
         return program
 
-    def connect(self, port: int, client_id: str, topic_filter: str = "", username: str = "") -> paho.Client:
+    def connect(
+        self, port: int, client_id: str, topic_filter: str = "", username: str = "", five: bool = False
+    ) -> paho.Client:
         """A client that does not come back."""
-        client = paho.Client(CallbackAPIVersion.VERSION2, client_id, reconnect_on_failure=False)
+        version = paho.MQTTv5 if five else paho.MQTTv311
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2, client_id, protocol=version, reconnect_on_failure=False
+        )
         if username:
             client.username_pw_set(username, "secret")
-        client.connect("127.0.0.1", port)
+        properties = None
+        if five:
+            properties = Properties(PacketTypes.CONNECT)
+            properties.ReceiveMaximum, properties.UserProperty = 20, ("room", "attic")
+        client.connect("127.0.0.1", port, properties=properties)
         client.loop_start()
         self.addCleanup(client.loop_stop)
         self.until(client.is_connected)
@@ -71,6 +82,19 @@ class OperatorTests(DaemonTestCase):
             self.assertLess(time.monotonic(), deadline)
             time.sleep(0.02)
 
+    def five_is_shown(self, daemon: Daemon, port: int) -> None:
+        """A client of MQTT 5 is shown with its Properties, and its trace has Reason Codes by name."""
+        client = self.connect(port, "five", five=True)
+        shown = self.command("clients", "show", "five")
+        for text in (" MQTT 5 since ", "  Receive Maximum 20\n", "  User Property 'room' 'attic'\n"):
+            self.assertIn(text, shown)
+        trace = self.running("clients", "trace", "five")
+        daemon.wait_for("An operator with uid .* traces 'five'")
+        client.publish("agent/message", "Hello", 1)
+        trace.wait_for("to .* 'five': PUBACK payload_format_invalid, reason string 'JSON is malformed: ")
+        trace.stop(signal.SIGINT)
+        client.disconnect()
+
     def test_clients_are_listed_shown_traced_and_kicked(self) -> None:
         self.assertIn("no daemon runs in", self.command("clients", "list", code=1))
         folder = Path(self.state_dir())
@@ -84,6 +108,8 @@ class OperatorTests(DaemonTestCase):
         client = self.connect(port, "plug", "a/#")
         self.until(lambda: "1 filters" in self.command("clients", "list"))
         self.assertIn("'a/#' QoS 1", self.command("clients", "show", "plug"))
+        self.assertIn(" MQTT 3.1.1 since ", self.command("clients", "list"))
+        self.five_is_shown(daemon, port)
         trace = self.running("clients", "trace", "plug")
         daemon.wait_for("An operator with uid .* traces 'plug'")
         client.publish("a/b", "12", 1)

@@ -8,9 +8,19 @@ from twisted.logger import LogLevel, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.broker.interfaces import Client, Handler
-from platziverse.mqtt.packets import Disconnect, Pingreq, Pingresp, Puback, Publish
+from platziverse.mqtt.packets import (
+    Disconnect,
+    Pingreq,
+    Pingresp,
+    Properties,
+    Puback,
+    Publish,
+    PublishProperties,
+    Pubrec,
+)
+from platziverse.mqtt.reasoncodes import ReasonCode
 from platziverse.net.tracing import trace
-from platziverse.testing import BrokerHarness
+from platziverse.testing import BrokerHarness, FakeClient
 from tests.logs import observe_log
 
 
@@ -43,7 +53,7 @@ class TracingTests(SynchronousTestCase):
         self.assertEqual(
             self.lines,
             [
-                f"mqtt: from {who}: CONNECT, user 'ana', Keep Alive 30 s",
+                f"mqtt: from {who}: CONNECT, MQTT 3.1.1, user 'ana', Keep Alive 30 s",
                 f"mqtt: to {who}: CONNACK, 4 bytes",
                 f"net: Connected {who}, user 'ana'",
                 f"mqtt: from {who}: SUBSCRIBE to [('x/#', 1)]",
@@ -60,6 +70,48 @@ class TracingTests(SynchronousTestCase):
                 f"net: Gone {who}",
             ],
         )
+
+    def talk5(self, client: FakeClient) -> None:
+        client.subscribe("x/#", 1)
+        client.publish("x", b"not UTF-8\xff", qos=1, packet_id=7, properties=PublishProperties(1))
+        pairs = tuple((f"name {number}", "v" * 200) for number in range(12))
+        properties = PublishProperties(topic_alias=1, user_properties=pairs)
+        client.publish("x/y", b"1", qos=1, packet_id=8, properties=properties)
+        client.send(Pubrec(9, ReasonCode.UNSPECIFIED_ERROR))
+        client.send(Disconnect(ReasonCode.DISCONNECT_WITH_WILL))
+
+    def test_of_mqtt_5_the_properties_and_reason_codes_are_told_by_name(self) -> None:
+        self.harness.shared.tracing = True
+        properties = Properties(session_expiry_interval=60, user_properties=(("a", "1"), ("b", "2")))
+        self.talk5(self.harness.connect("five", protocol_level=5, properties=properties))
+        lines = [line.partition("'five'")[2] for line in self.lines if line.startswith("mqtt: ")]
+        asked = ", session expiry interval 60, user properties 'a'='1' 'b'='2'"
+        self.assertEqual(lines[0], f": CONNECT, MQTT 5, user None, Keep Alive 0 s{asked}")
+        self.assertIn(": CONNACK success, receive maximum", lines[1])
+        self.assertIn(": SUBACK granted_qos_1, 6 bytes", lines)
+        why = "its payload is not UTF-8, as it says"
+        self.assertTrue(
+            any(f": PUBACK payload_format_invalid, reason string '{why}', " in one for one in lines)
+        )
+        [came] = [one for one in lines if one.startswith(": PUBLISH to 'x/y'")]
+        self.assertIn(", QoS 1, 1 bytes, topic alias 1, user properties 'name 0'='vvv", came)
+        self.assertIn(" and 2 more", came)
+        self.assertLess(len(came), 2000)
+        [went] = [one for one in lines if one.startswith(": PUBLISH, user properties 'name 0'=")]
+        self.assertRegex(went, "and 2 more, [0-9]+ bytes$")
+        self.assertIn(": PUBREC unspecified_error", lines)
+        self.assertIn(": DISCONNECT disconnect_with_will", lines)
+
+    def test_a_traced_client_of_mqtt_5_goes_on_as_one(self) -> None:
+        """A trace that begins later takes the tables of the client's version."""
+        client = self.harness.connect("five", protocol_level=5)
+        trace(self.harness.shared, "five", lambda format, fields: None)()
+        end = trace(self.harness.shared, "five", lambda format, fields: None)
+        self.talk5(client)
+        end()
+        [refused, *_] = [packet for packet in client.received() if type(packet) is Puback]
+        self.assertEqual(refused.reason_code, ReasonCode.PAYLOAD_FORMAT_INVALID)
+        self.assertEqual(self.harness.broker.traffic.protocol_errors, {})
 
     def test_it_makes_no_difference_to_the_client(self) -> None:
         plain = self.talk()

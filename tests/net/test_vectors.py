@@ -1,8 +1,10 @@
 """Every vector against the broker: whole, byte by byte, in one segment, and over a real socket."""
 
 import json
+import random
 import socket
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 from twisted.internet import reactor
@@ -44,6 +46,12 @@ def pieces(pairs: list[tuple[bytes, bytes]], way: str) -> Iterator[tuple[list[by
     if way == "in one segment":
         yield [b"".join(sent for sent, _ in pairs)], b"".join(expected for _, expected in pairs)
         return
+    if way == "split anywhere":
+        for number, (sent, expected) in enumerate(pairs):
+            chance = random.Random(sent + bytes((number % 256,)))
+            cuts = sorted(chance.randrange(len(sent) + 1) for _ in range(chance.randrange(4)))
+            yield [sent[at:to] for at, to in pairwise([0, *cuts, len(sent)])], expected
+        return
     for sent, expected in pairs:
         whole = way == "whole" or len(sent) > LARGE
         yield [sent] if whole else [sent[at : at + 1] for at in range(len(sent))], expected
@@ -84,6 +92,10 @@ class FakeTransports(SynchronousTestCase):
     def test_byte_by_byte(self) -> None:
         """row 5"""
         self.check("byte by byte")
+
+    def test_split_anywhere(self) -> None:
+        """Row 5: in up to four pieces, which are the same each time"""
+        self.check("split anywhere")
 
     def test_in_one_segment(self) -> None:
         """row 65"""

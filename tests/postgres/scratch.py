@@ -18,6 +18,7 @@ from twisted.trial.unittest import SkipTest
 from platziverse.embedded.binaries import system_dirs, wheel_dirs
 from platziverse.embedded.places import Owner, choose_owner, reachable
 from tests.servers import execute
+from tests.versions import asked_for
 
 
 def open_dir() -> str:
@@ -42,11 +43,9 @@ def dropper(owner: Owner) -> Callable[[], None]:
 
 def binary_dirs() -> list[str]:
     """All servers of this machine that the tests can run, one directory for each."""
-    owner = choose_owner("/nonexistent")
-    dirs = [
-        path for path in (*system_dirs(), *wheel_dirs()) if reachable(os.path.join(path, "postgres"), owner)
-    ]
-    return list(dict.fromkeys(dirs))
+    owner, wanted = choose_owner("/nonexistent"), asked_for()
+    found = [*system_dirs(), *wheel_dirs()] if wanted is None else wanted
+    return list(dict.fromkeys(path for path in found if reachable(os.path.join(path, "postgres"), owner)))
 
 
 class ScratchServer:

@@ -18,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from platziverse.postgres.connection import Connection, Cursor, DeadlinePassed, connect, force_close, timed
 from platziverse.postgres.sqlstate import Action, classify
+from tests.crash.waiting import poll
 from tests.postgres.test_migrate import DatabaseCase
 
 Steps = Generator["Deferred[Any]", Any, None]
@@ -174,7 +175,9 @@ class ARealServer(DatabaseCase):
         """libpq closes the socket while a large statement is sent; its number may soon be another's."""
         connection = yield self.connected()
         ((backend,),) = yield connection.runQuery("SELECT pg_backend_pid()")
-        self.execute("SELECT pg_terminate_backend(%s, 5000)", backend)
+        self.execute("SELECT pg_terminate_backend(%s)", backend)
+        gone = "SELECT FROM pg_stat_activity WHERE pid = %s"
+        poll(lambda: not self.execute(gone, backend), 5, "the end of the backend")
         connection.doRead()  # takes the server's last words, not yet the end
         self.assertFalse(connection.closed)
         large = connection.runQuery("SELECT length(%s)", ("x" * 200_000,))

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectError
 from twisted.trial.unittest import SynchronousTestCase
 
-from platziverse.mqtt.packets import Publish
+from platziverse.mqtt.packets import Properties, Publish
 from platziverse.web.answers import Refusal
 from platziverse.web.events import ALIVE, INTERVAL
 from platziverse.web.settings import WebSettings
@@ -40,6 +40,40 @@ class OneDaemonTests(ClientCase):
         self.harness.connect("plug")
         self.assertEqual(self.get("/api/clients/plug").json["will"], None)
         self.assertEqual(self.error("/api/clients/c"), (404, "Client not found with id c"))
+
+    def test_the_version_is_shown_and_what_a_client_of_mqtt_5_has_asked_for(self) -> None:
+        asked = Properties(
+            session_expiry_interval=60,
+            receive_maximum=7,
+            maximum_packet_size=1000,
+            topic_alias_maximum=3,
+            authentication_data=None,
+            user_properties=(("b", "1"), ("a", "2"), ("b", "3")),
+        )
+        self.harness.connect("five", protocol_level=5, properties=asked)
+        row = self.get("/api/clients/five").json
+        expected = {
+            "sessionExpiryInterval": 60,
+            "receiveMaximum": 7,
+            "maximumPacketSize": 1000,
+            "topicAliasMaximum": 3,
+        }
+        self.assertEqual((row["protocol"], row["properties"]), ("5", expected))
+        pairs = [(pair["name"], pair["value"]) for pair in row["userProperties"]]
+        self.assertEqual(pairs, [("b", "1"), ("a", "2"), ("b", "3")])
+        self.harness.connect("plain", protocol_level=5)
+        self.harness.connect("old", protocol_level=3)
+        self.harness.connect("usual")
+        rows = {row["id"]: row for row in self.get("/api/clients").json}
+        found = {name: (row["protocol"], row["properties"]) for name, row in rows.items()}
+        self.assertEqual(
+            found,
+            {"five": ("5", expected), "plain": ("5", {}), "old": ("3.1", None), "usual": ("3.1.1", None)},
+        )
+        self.assertNotIn("userProperties", rows["five"])
+        self.assertEqual(self.get("/api/clients/usual").json["userProperties"], [])
+        broker = self.get("/api/broker").json
+        self.assertEqual(broker["clients"]["protocols"], {"3.1": 1, "3.1.1": 1, "5": 2})
 
     def test_an_operator_ends_a_connection_and_the_log_says_so(self) -> None:
         client = self.harness.connect("plug", clean_session=False)

@@ -19,11 +19,13 @@ const TILES = [
   ["Messages", "readings stored", ({ rates }) => rate(rates.reportsStored), ({ rates }) => rates.reportsStored],
   ["Messages", "dropped", ({ totals }) => shown(totals.messagesDropped)],
   ["Messages", "rejected", ({ totals }) => shown(totals.reportsRejected)],
+  ["Messages", "refused", ({ totals }) => shown(totals.refusals)],
   ["Messages", "bytes in, out", ({ rates }) => `${bytes(rates.bytesReceived)}/s, ${bytes(rates.bytesSent)}/s`],
   ["Latency, half / 99 %", "PUBACK", latency("puback"), ({ latency: found }) => found.puback.p99],
   ["Latency, half / 99 %", "commit", latency("commit"), ({ latency: found }) => found.commit.p99],
   ["Latency, half / 99 %", "turn of the reactor", latency("turn")],
   ["Clients", "connected", ({ clients }) => shown(clients.connected)],
+  ["Clients", "of MQTT 5, 3.1.1, 3.1", ({ clients }) => ["5", "3.1.1", "3.1"].map((version) => shown(clients.protocols[version])).join(", ")],
   ["Clients", "agents", ({ clients }) => shown(clients.agents)],
   ["Clients", "Sessions, absent", ({ clients }) => `${shown(clients.sessions)}, ${shown(clients.absent)}`],
   ["Clients", "Subscriptions", ({ clients }) => shown(clients.subscriptions)],
@@ -64,10 +66,17 @@ const subscriptions = (row) => {
   return [...shownOnes, ...(rest > 0 ? [`and ${rest} more`] : [])].join(", ") || "–";
 };
 
+/** The version of the protocol, and what CONNECT of MQTT 5 says: sessionExpiryInterval is shown as "session expiry interval". */
+const protocol = (row) => {
+  const words = (name) => name.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`);
+  const asked = Object.entries(row.properties ?? {}).map(([name, value]) => `${words(name)} ${value}`);
+  return asked.length ? `${row.protocol}: ${asked.join(", ")}` : row.protocol;
+};
+
 const when = (time) => (time ? moment(Date.parse(time)) : "–");
 
 const TABLES = [
-  ["clients", "Clients", ["Client", "User", "Address", "Since", "Subscriptions", "Queue", "Dropped"], (row) => [row.id, row.user ?? "–", row.address, when(row.since), subscriptions(row), shown(row.queue), shown(row.dropped)]],
+  ["clients", "Clients", ["Client", "User", "Address", "Since", "MQTT", "Subscriptions", "Queue", "Dropped"], (row) => [row.id, row.user ?? "–", row.address, when(row.since), protocol(row), subscriptions(row), shown(row.queue), shown(row.dropped)]],
   ["sessions", "Durable Sessions", ["Client", "User", "State", "Subscriptions", "Messages", "Bytes", "Oldest"], (row) => [row.client, row.user ?? "–", row.connected ? "connected" : `absent since ${when(row.absentSince)}`, subscriptions(row), shown(row.messages), bytes(row.bytes), when(row.oldest)]],
   ["daemons", "Daemons", ["Number", "Name", "Version", "State", "Seen", "Sessions"], (row) => [String(row.number), row.name, row.version, row.state, when(row.seenAt), shown(row.sessions)]],
 ];
