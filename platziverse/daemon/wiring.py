@@ -82,6 +82,7 @@ class Parts:
         #: Called when an operator wants the daemon to let its clients go, and to stop.
         self.drain: Callable[[], object] = lambda: None
         self.shared = Shared(self.broker, reactor, self.observations.ack, self.database)
+        self.shared.server_reference = config.server_reference
         self.crowd = self._crowd()
         self.arrivals = Arrivals(self.limits.max_connect_rate, reactor)
         self.hands, self.pages = self._pages()

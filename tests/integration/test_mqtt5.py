@@ -173,3 +173,18 @@ class Clients(DaemonTestCase):
         )
         self.run_program("mosquitto_pub", *pub)
         sub.wait_for("x a:b")
+
+    def test_mosquitto_rr_gets_an_answer_where_it_alone_may_listen(self) -> None:
+        """What it asks with is a client of another kind, with what the broker has told that client."""
+        responder, _ = self.connect("responder")
+        responder.subscribe("request", 1)
+        _, (_, _, told) = self.connect("asker", RequestResponseInformation=1)
+        self.assertEqual(told.ResponseInformation, "$response/asker/")
+        self.assertEqual(responder.subscribe("$response/rr/#", 1), 0x87)
+        port = str(self.port)
+        asking = ("-V", "5", "-p", port, "-i", "rr", "-q", "1", "-t", "request", "-m", "time?")
+        rr = self.start_program("mosquitto_rr", *asking, "-e", "$response/rr/time", "-F", "%p")
+        request = responder.event("message")
+        self.assertEqual(request.properties.ResponseTopic, "$response/rr/time")
+        responder.publish(request.properties.ResponseTopic, b"noon", 1)
+        rr.wait_for("noon")
