@@ -47,6 +47,7 @@ FRAGMENTS = {
     "net.flapping": "counts connects by Client Identifier, over many connections",
     "net.flushes": "the end of a turn, for all connections",
     "net.rates": "the arithmetic of a rate, without a connection",
+    "net.refusing": "an exception to what flow.py does, with a clock of its own",
     "rules.telegraf": "the format of a preset, which names it",
     "web.rejections": "paths of their own, which web/api.py only names, and what their readers may see",
     "web.index": "a page, which stands in for the real one",

@@ -205,7 +205,8 @@ class Clients:
         session, will = opened[0], packet.will
         self.delayed_wills.end(client.client_id, publish=not opened[1])
         session.owner = client.username
-        session.terms, session.persistent = self._terms_of(packet), client.persistent
+        session.agree(self._terms_of(packet))
+        session.persistent = client.persistent
         session.client, session.connection, session.will = client, connection, will  # [MQTT-3.1.2-9]
         session.denied = 0
         if self._records is not None and (opened[1] or will is not None):

@@ -13,6 +13,8 @@ from platziverse.mqtt.packets import Publish
 MayGet: TypeAlias = Callable[[str], bool]
 #: The bytes of a message at QoS 0.
 Write: TypeAlias = Callable[[EncodedPublish], bytes]
+#: A message as the Subscription with this Topic Filter brings it.
+Bring: TypeAlias = Callable[[Publish, str], Publish]
 #: Sends a message at its QoS.
 Send: TypeAlias = Callable[[NetworkConnection, EncodedPublish, int], Answer]
 
@@ -42,10 +44,12 @@ class RetainedSending:
     :param may_get: whether the Session may get the message of a Topic Name now.
     :param fits: whether a packet is as small as the client takes them.
     :param write: writes a message at QoS 0 as the client's version has it.
+    :param bring: makes of a Retained Message that of one Subscription.
     :param turn: shared by all clients that have subscribed.
     """
 
     __slots__ = (
+        "_bring",
         "_filter",
         "_filters",
         "_fits",
@@ -72,8 +76,9 @@ class RetainedSending:
         may_get: MayGet,
         fits: Callable[[EncodedPublish], bool],
         write: Write,
+        bring: Bring,
     ) -> None:
-        self._fits, self._write = fits, write
+        self._fits, self._write, self._bring = fits, write, bring
         self._retained, self._sent = retained, sent
         self._turn = turn
         self._traffic = traffic
@@ -165,7 +170,7 @@ class RetainedSending:
         send: Send,
     ) -> None:
         qos = min(self._qos, message.qos)
-        encoded = EncodedPublish(message, retain=True)  # [MQTT-3.3.1-8]
+        encoded = EncodedPublish(self._bring(message, self._filter), retain=True)  # [MQTT-3.3.1-8]
         if not self._fits(encoded):
             self._traffic.publish_too_large += 1
             return

@@ -21,7 +21,7 @@ from platziverse.broker.outgoing import Entry, Outgoing
 from platziverse.broker.receiving import Receiving
 from platziverse.broker.sending import RetainedSending
 from platziverse.broker.slow import Slow
-from platziverse.broker.terms import ANY_SIZE, unused
+from platziverse.broker.terms import ANY_SIZE, Terms, unused
 from platziverse.broker.weights import LEVEL, weigh, weigh_all
 from platziverse.broker.window import Window
 from platziverse.mqtt.codec import EncodedPublish
@@ -61,22 +61,27 @@ class Session(Receiving):
         "persistent",
         "slow",
         "stored_expiry",
+        "subscription_identifiers",
         "subscriptions",
         "terms",
         "will",
         "window",
     )
 
+    client: Client | None
+    #: User name of the login that has begun it, and that alone may go on with it.
+    owner: str | None
+    connection: NetworkConnection | None
+    will: Publish | None
+    #: Returns those of a message, as Properties; ``None``: it has never subscribed with one.
+    subscription_identifiers: Callable[[Publish], bytes] | None
+
     def __init__(self, client_id: str, persistent: bool, limits: Limits, authority: Authority) -> None:
         super().__init__(limits)
         self.client_id, self.persistent, self._authority = client_id, persistent, authority
         #: Of a durable Session, as the store has given it, 0: it is none; PUBLISHes that were not allowed.
         self.number = self.denied = 0
-        self.client: Client | None = None
-        #: User name of the login that has begun it, and that alone may go on with it.
-        self.owner: str | None = None
-        self.connection: NetworkConnection | None = None
-        self.will: Publish | None = None
+        self.client = self.owner = self.connection = self.will = self.subscription_identifiers = None
         self.subscriptions: dict[str, int] = {}
         #: What all its Topic Filters weigh together; see :func:`weigh`.
         self.levels = 0
@@ -130,6 +135,21 @@ class Session(Receiving):
         if self._sending is not None:
             self._sending.discard(topic_filter)
         return True
+
+    def agree(self, terms: Terms) -> None:
+        """Send as the client that has connected has asked for."""
+        self.terms = terms
+        if self.subscription_identifiers is not None:
+            terms.identify(self.subscription_identifiers)
+
+    def identify(self, identifiers: Callable[[Publish], bytes]) -> None:
+        """Send Subscription Identifiers from now on; ``identifiers`` returns those of a message."""
+        self.subscription_identifiers = identifiers
+        self.agree(self.terms)
+        if self._outgoing is not None:
+            self._outgoing.wire = self.terms.wire
+        if self.window is not None:
+            self.window.outgoing.wire = self.terms.wire
 
     # -- to the client ---------------------------------------------------------------------------
 

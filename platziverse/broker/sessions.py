@@ -121,7 +121,7 @@ class Sessions:
             return session, True  # [MQTT-3.1.2-4] [MQTT5-3.1.2-5]
         session = self.make(client_id, persistent)  # [MQTT5-3.1.2-6]
         if terms is not None:
-            session.terms = terms
+            session.agree(terms)
         if self.begin is not None and persistent:
             return self.begin(session, username, since).addCallback(self._begun)
         self.add(session)

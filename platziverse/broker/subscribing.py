@@ -12,12 +12,20 @@ from platziverse.broker.limits import Limits
 from platziverse.broker.ports import Listening, RetainedStore
 from platziverse.broker.sending import RetainedSending
 from platziverse.broker.session import Session
-from platziverse.broker.subscriptions import AS_PUBLISHED, LOCAL, SubscriptionTree
+from platziverse.broker.subscriptions import (
+    AS_PUBLISHED,
+    IDENTIFIER,
+    LOCAL,
+    OPTIONS,
+    SubscriptionTree,
+    encode_identifier,
+)
 from platziverse.broker.traffic import Traffic
 from platziverse.broker.turn import Turn
 from platziverse.broker.weights import LEVEL
 from platziverse.mqtt.codec import EncodedPublish
-from platziverse.mqtt.packets import SUBSCRIPTION_REFUSED, Subscription
+from platziverse.mqtt.packets import SUBSCRIPTION_REFUSED, Publish, Subscription
+from platziverse.mqtt.properties import brought_by
 from platziverse.mqtt.reasoncodes import ReasonCode
 
 #: Subscriptions that are restored in one step.
@@ -93,8 +101,13 @@ class Subscribing:
         if self._listening is not None and topic_filter not in session.subscriptions:
             self._listening.subscribed(session, topic_filter)
         session.subscribe(topic_filter, qos)
+        if qos > OPTIONS and session.subscription_identifiers is None:
+            self._identify(session)
         self._levels += session.levels
         self._tree.add(topic_filter, session, qos)
+
+    def _identify(self, session: Session) -> None:
+        session.identify(partial(_identifiers, session, self._tree.identifiers))
 
     def _refusal(self, session: Session, topic_filter: str, number: int) -> str:
         """Return why a Subscription is refused, or ``""``.
@@ -142,6 +155,8 @@ class Subscribing:
     def restore(self, session: Session, subscriptions: dict[str, int]) -> Iterator[None]:
         """Give a new Session the Subscriptions, Topic Filter → QoS, that it had; yield now and then."""
         session.restore(subscriptions)
+        if max(subscriptions.values(), default=0) > OPTIONS:
+            self._identify(session)
         self._levels += session.levels
         left = iter(subscriptions.items())
         while few := subscriptions if len(subscriptions) <= FEW else dict(islice(left, FEW)):
@@ -185,7 +200,8 @@ class Subscribing:
         wanted = [(name, there[name] & 3) for name in topic_filters if name in there]
         sent, may_get = partial(self._sent, session), partial(self._may_get_retained, session)
         fits, write = partial(_fits, session), partial(_at_qos0, session)
-        session.send_retained(wanted, partial(self._make, sent, may_get, fits, write))
+        bring = partial(_bring, session)
+        session.send_retained(wanted, partial(self._make, sent, may_get, fits, write, bring))
 
     def _may_get_retained(self, session: Session, topic: str) -> bool:
         """Return whether ``session`` may get the message kept for ``topic`` now.
@@ -208,13 +224,28 @@ def _fits(session: Session, message: EncodedPublish) -> bool:
     return session.terms.fits(message)  # another connection of it has others
 
 
+def _identifiers(
+    session: Session, of_topic: Callable[[str], Mapping[Session, bytes]], message: Publish
+) -> bytes:
+    """Return the Subscription Identifiers of a message for a Session, as Properties."""
+    properties = message.properties
+    if properties is not None and properties.subscription is not None:  # [MQTT5-3.3.4-5]
+        return encode_identifier(session.subscriptions.get(properties.subscription, 0))
+    return of_topic(message.topic).get(session, b"")
+
+
+def _bring(session: Session, message: Publish, topic_filter: str) -> Publish:
+    return brought_by(message, topic_filter) if session.subscription_identifiers is not None else message
+
+
 def _at_qos0(session: Session, message: EncodedPublish) -> bytes:
     return session.terms.wire.qos0(message)
 
 
 def granted(subscription: Subscription, qos: int) -> int:
-    """Return what a Subscription grants: its QoS with the bits ``LOCAL`` and ``AS_PUBLISHED``."""
+    """Return what a Subscription grants: its QoS with its options, and its Subscription Identifier."""
     options = LOCAL if subscription.no_local else 0
+    options |= subscription.identifier << IDENTIFIER
     return qos | options | (AS_PUBLISHED if subscription.retain_as_published else 0)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from sys import getsizeof
 from typing import Final, Generic, TypeAlias, TypeVar
 
+from platziverse.mqtt.framing import encode_length
 from platziverse.mqtt.memo import Memo
 from platziverse.mqtt.topics import CACHED_TOPIC_LENGTH
 
@@ -34,12 +35,16 @@ MANY_STEPS: Final = 2000
 #: What is granted is the QoS, and these bits of the options of MQTT 5: No Local, and Retain As Published.
 LOCAL: Final = 4
 AS_PUBLISHED: Final = 8
+#: All of these; above them stands the Subscription Identifier, 0: there is none. ADR 0191.
+OPTIONS: Final = 15
+IDENTIFIER: Final = 4
 
 
 def merged(one: int, other: int) -> int:
     """Return what several Subscriptions of a client grant together, as one copy is sent. [MQTT5-3.3.4-2]
 
-    What is local is left out only if all of them say so; RETAIN is as published if one does.
+    What is local is left out only if all of them say so; RETAIN is as published if one does. Subscription
+    Identifiers are left out: :meth:`SubscriptionTree.identifiers` has them.
     """
     return max(one & 3, other & 3) | one & other & LOCAL | (one | other) & AS_PUBLISHED
 
@@ -62,10 +67,23 @@ class SubscriptionTree(Generic[H]):
     :param memory: bytes that remembered matches may take, roughly.
     :param strained: called after a search of more than ``MANY_STEPS``, some milliseconds.
     :ivar match: returns who gets a message with the Topic Name that it is called with.
+    :ivar identifiers: returns, by holder, the Subscription Identifiers that a message with the Topic Name has
+        there, as they stand in PUBLISH; those without any are not in it.
     :ivar remembers: returns whether that takes no search.
     """
 
-    __slots__ = ("_count", "_exact", "_memo", "_memory", "_root", "_strained", "match", "remembers")
+    __slots__ = (
+        "_count",
+        "_exact",
+        "_identifiers",
+        "_memo",
+        "_memory",
+        "_root",
+        "_strained",
+        "identifiers",
+        "match",
+        "remembers",
+    )
 
     def __init__(self, memory: int = CACHE_SIZE, strained: Callable[[], None] = lambda: None) -> None:
         self._strained, self._memory = strained, memory
@@ -73,7 +91,11 @@ class SubscriptionTree(Generic[H]):
         self._exact: tuple[dict[str, dict[H, int]], ...] = tuple({} for _ in range(SHARDS))
         self._root: _Level[H] = _Level()
         self._memo: Memo[str, Match[H]] = Memo(self.find, memory, _size)
+        self._identifiers: Memo[str, dict[H, bytes]] = Memo(
+            self.find_identifiers, memory // 4, _weigh_identifiers
+        )
         self._count = 0
+        self.identifiers: Callable[[str], Mapping[H, bytes]] = self._identifiers.__getitem__
         self.match: Callable[[str], Match[H]] = self._memo.__getitem__
         self.remembers: Callable[[str], bool] = self._memo.__contains__
 
@@ -119,8 +141,8 @@ class SubscriptionTree(Generic[H]):
             self._count += len(subscriptions) - len(others)
         for topic_filter in others:
             self.add(topic_filter, holder, subscriptions[topic_filter])
-        for topic_filter in subscriptions if memo else ():
-            memo.forget(topic_filter)
+        for topic_filter in subscriptions if memo or self._identifiers else ():
+            self.forget(topic_filter)
 
     def remove(self, topic_filter: str, holder: H) -> bool:
         """Unsubscribe; the filter is compared character by character [MQTT-3.10.4-1].
@@ -156,8 +178,10 @@ class SubscriptionTree(Generic[H]):
         """Forget the matches that a change of the holders of ``topic_filter`` may concern."""
         if _has_wildcard(topic_filter):
             self._memo.clear()
+            self._identifiers.clear()
         else:
             self._memo.forget(topic_filter)
+            self._identifiers.forget(topic_filter)
 
     def _path(self, topic_filter: str) -> "list[tuple[_Level[H], _Level[H], str]]":
         """Return (level, its parent, its name) from the root down; nothing if there is no such filter."""
@@ -190,6 +214,19 @@ class SubscriptionTree(Generic[H]):
             self._strained()
         return tuple(best.items())
 
+    def find_identifiers(self, topic: str) -> "dict[H, bytes]":
+        """Return the Subscription Identifiers of a Topic Name, without looking into what is remembered.
+
+        Each matching Subscription of a holder has its own there, several may be the same.
+        """
+        found: dict[H, bytearray] = {}
+        exact = self._exact[hash(topic) % SHARDS].get(topic, {})
+        for holders in (exact, *self._wildcard_holders(topic)):
+            for holder, granted in holders.items():
+                if granted > OPTIONS:
+                    found.setdefault(holder, bytearray()).extend(encode_identifier(granted))
+        return {holder: bytes(identifiers) for holder, identifiers in found.items()}
+
     def _wildcard_holders(self, topic: str) -> "Iterator[dict[H, int]]":
         levels = [self._root]
         wildcards = not topic.startswith("$")  # [MQTT-4.7.2-1]
@@ -216,8 +253,17 @@ class SubscriptionTree(Generic[H]):
                 yield child.holders
 
 
+def encode_identifier(granted: int) -> bytes:
+    """Return the Subscription Identifier of what is granted as a Property; nothing: there is none."""
+    return b"\x0b" + encode_length(granted >> IDENTIFIER) if granted > OPTIONS else b""
+
+
 def _size(topic: str, found: "Match[H]") -> int:
     return getsizeof(topic) + _PLACE + _RECEIVER * len(found) if len(topic) <= CACHED_TOPIC_LENGTH else 0
+
+
+def _weigh_identifiers(topic: str, found: "dict[H, bytes]") -> int:
+    return getsizeof(topic) + _PLACE + sum([_RECEIVER + getsizeof(each) for each in found.values()])
 
 
 def _has_wildcard(topic_filter: str) -> bool:

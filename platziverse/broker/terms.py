@@ -1,10 +1,11 @@
 """Terms: what a client has asked for in CONNECT about what it is sent, and how long it is remembered."""
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
 
 from platziverse.mqtt.codec import EncodedPublish
-from platziverse.mqtt.packets import Connect, Properties
+from platziverse.mqtt.packets import Connect, Properties, Publish
 from platziverse.mqtt.properties import weigh_asked
 from platziverse.mqtt.wire import UNUSED, Wire
 
@@ -38,6 +39,13 @@ class Terms:
         self.expiry: float | None = None
         #: Seconds that its Will waits for it to come back.
         self.will_delay = 0
+
+    def identify(self, identifiers: Callable[[Publish], bytes]) -> None:
+        """Have Subscription Identifiers written to the client, if its version has any; see :class:`Wire`."""
+        wire = self.wire.identifying(identifiers)
+        if wire is not self.wire:  # so these Terms are nobody else's
+            self.wire = wire
+            self.near = -1 if self.largest < ANY_SIZE else self.near  # they make packets larger
 
     def fits(self, message: EncodedPublish) -> bool:
         """Return whether a message is no larger than the client takes packets. [MQTT5-3.1.2-24]"""

@@ -46,6 +46,8 @@ class Traffic:
     turns_ended: int = 0
     #: How often reading was held because the store had not finished what a client had published.
     store_holds: int = 0
+    #: Messages of MQTT 5 that were refused as the store was away and too much waited for it, by setting.
+    store_refusals: dict[str, int] = field(factory=dict)
     #: How often messages began to wait for a client that had not acknowledged enough of those before.
     queues_begun: int = 0
     #: QoS 2 messages whose PUBREL never came, forgotten to make room.
@@ -90,6 +92,10 @@ class Traffic:
     def protocol_error(self, statement: str) -> None:
         """Count a connection closed for breaking this statement."""
         self.protocol_errors[statement] = self.protocol_errors.get(statement, 0) + 1
+
+    def store_refused(self, setting: str) -> None:
+        """Count a message that was refused as too much waits for a store that is away."""
+        self.store_refusals[setting] = self.store_refusals.get(setting, 0) + 1
 
     def connection_refused(self, reason: str) -> None:
         """Count a connection that was closed for want of room."""

@@ -42,7 +42,7 @@ class Window:
     :param session: is pumped when something can be sent that could not be sent before.
     :ivar last: the highest position that was given.
     :ivar loaded: the highest position that is in memory, or was; above it messages are in the store alone.
-    :ivar queue: how much is owed to the client.
+    :ivar queue: how much is owed to the client; ``outgoing``: what is in flight, and how it is written.
     :ivar unsettled: what is neither committed nor acknowledged.
     :ivar pace: how quick the client is.
     """
@@ -51,7 +51,6 @@ class Window:
         "_again",
         "_durable",
         "_most",
-        "_outgoing",
         "_pumping",
         "_reading",
         "_rows",
@@ -64,6 +63,7 @@ class Window:
         "last",
         "loaded",
         "number",
+        "outgoing",
         "pace",
         "queue",
         "unsettled",
@@ -81,7 +81,7 @@ class Window:
         self._durable, self._most = durable, durable.limits.max_inflight
         # Waiting in memory to be sent, in the order of positions; ``None``: only PUBREL is due.
         self._waiting: dict[int, tuple[EncodedPublish | None, int]] = {}
-        self._outgoing = Outgoing()
+        self.outgoing = Outgoing()
         self.unsettled = Unsettled(self.last)
         self._rows, self.pace = Rows(number, durable), Pace(durable.clock)
         # Sent before, up to here: perhaps, so with DUP; by this process, so it never expires. [MQTT5-4.3.3-7]
@@ -94,19 +94,19 @@ class Window:
     @property
     def inflight(self) -> int:
         """How many messages were sent whose acknowledgement has not come."""
-        return len(self._outgoing.inflight)
+        return len(self.outgoing.inflight)
 
     @property
     def memory(self) -> int:
         """How many bytes its messages take, roughly: those in memory alone."""
-        entries = len(self._waiting) + len(self._outgoing.inflight)
-        return entries and _ENTRY * entries + self._waiting_bytes + self._outgoing.size
+        entries = len(self._waiting) + len(self.outgoing.inflight)
+        return entries and _ENTRY * entries + self._waiting_bytes + self.outgoing.size
 
     @property
     def head(self) -> int:
         """The position at and below which nothing waits, nor will."""
-        for packet_id in self._outgoing.inflight:
-            return self._outgoing.position(packet_id) - 1
+        for packet_id in self.outgoing.inflight:
+            return self.outgoing.position(packet_id) - 1
         for position in self._waiting:
             return position - 1
         return self.loaded
@@ -118,13 +118,13 @@ class Window:
         return (
             connection is not None
             and self.loaded == self.last
-            and len(self._waiting) + len(self._outgoing.inflight) < self._most
+            and len(self._waiting) + len(self.outgoing.inflight) < self._most
             and not connection.congested
         )
 
     def sends(self, size: int) -> bool:
         """Return whether a small message of this size at QoS 1 would be sent at once."""
-        is_free = not self._waiting and self.last % IDENTIFIERS + 1 not in self._outgoing.inflight
+        is_free = not self._waiting and self.last % IDENTIFIERS + 1 not in self.outgoing.inflight
         return is_free and self.is_open and size < self._session.terms.near
 
     def admit(self, size: int, too_slow: bool) -> int:
@@ -166,7 +166,7 @@ class Window:
 
     def offer(self, owing: Owing, messages: Sequence[EncodedPublish]) -> int:
         """Send small messages at QoS 1 at once, while :attr:`sends` is true; return how many."""
-        connection, outgoing, position = self.connection, self._outgoing, self.last
+        connection, outgoing, position = self.connection, self.outgoing, self.last
         if connection is None or self._waiting or self.loaded != position:
             return 0
         inflight, near, with_id = outgoing.inflight, self._session.terms.near, outgoing.wire.with_id
@@ -206,11 +206,11 @@ class Window:
 
     def _is_in_flight(self, position: int) -> bool:
         packet_id = identifier(position)
-        return packet_id in self._outgoing.inflight and self._outgoing.position(packet_id) == position
+        return packet_id in self.outgoing.inflight and self.outgoing.position(packet_id) == position
 
     def _room(self) -> int:
         """Return how many messages more may be in memory."""
-        there = len(self._waiting) + len(self._outgoing.inflight)
+        there = len(self._waiting) + len(self.outgoing.inflight)
         if self._waiting_bytes >= MOST_BYTES:
             return 0
         room = max(MOST, self._most) - there
@@ -240,10 +240,10 @@ class Window:
 
     def _push(self, connection: NetworkConnection) -> None:
         waiting = self._waiting
-        while waiting and len(self._outgoing.inflight) < self._most and not connection.congested:
+        while waiting and len(self.outgoing.inflight) < self._most and not connection.congested:
             position = next(iter(waiting))
             message, qos = waiting[position]
-            if identifier(position) in self._outgoing.inflight or (qos == 2 and position in self.unsettled):
+            if identifier(position) in self.outgoing.inflight or (qos == 2 and position in self.unsettled):
                 break  # 65,535 positions ago there is one in flight; or this one is not committed yet
             del waiting[position]
             size = message.size if message is not None else 0
@@ -260,7 +260,7 @@ class Window:
         if qos == 1:
             self.pace.sent(position, self.inflight + 1)
         entry = (message, qos) if message is not None else None
-        self._outgoing.send_at(connection, position, entry, position <= max(self._again, self._sent))
+        self.outgoing.send_at(connection, position, entry, position <= max(self._again, self._sent))
 
     def _load(self, connection: NetworkConnection) -> bool:
         """Bring messages into memory; return whether some have come at once."""
@@ -312,7 +312,7 @@ class Window:
 
     def puback(self, packet_ids: Sequence[int]) -> int:
         """Take note that the client owns these QoS 1 messages; see :meth:`Outgoing.puback`."""
-        outgoing, unsettled, unknown, owned = self._outgoing, self.unsettled, 0, 0
+        outgoing, unsettled, unknown, owned = self.outgoing, self.unsettled, 0, 0
         inflight, last, timed, done = outgoing.inflight, outgoing.last, self.pace.timed, []
         try:
             for packet_id in packet_ids:
@@ -335,20 +335,20 @@ class Window:
     def _answered(self, forget: Callable[[Sequence[int]], int], packet_id: int) -> int:
         unknown = forget((packet_id,))
         if not unknown:
-            self._owned(self._outgoing.position(packet_id))
+            self._owned(self.outgoing.position(packet_id))
         return unknown
 
     def pubrec(self, packet_id: int) -> bool:
         """Take note that the client owns a QoS 2 message; see :meth:`Outgoing.pubrec`."""
-        return self._outgoing.pubrec(packet_id)
+        return self.outgoing.pubrec(packet_id)
 
     def refused(self, packet_id: int) -> None:
         """Owe a message no more that the client has refused with a PUBREC."""
-        self._answered(self._outgoing.refused, packet_id)
+        self._answered(self.outgoing.refused, packet_id)
 
     def received(self, packet_id: int) -> Answer:
         """Save that PUBREC came for a message in flight. PUBREL waits for the Deferred, if there is one."""
-        position = self._outgoing.position(packet_id)
+        position = self.outgoing.position(packet_id)
         return self._rows.receive(position, self._is_received)
 
     def _is_received(self, _: object, position: int) -> None:
@@ -357,7 +357,7 @@ class Window:
 
     def pubcomp(self, packet_ids: Sequence[int]) -> int:
         """Take note that these Packet Identifiers are free again; see :meth:`Outgoing.pubcomp`."""
-        return sum([self._answered(self._outgoing.pubcomp, packet_id) for packet_id in packet_ids])
+        return sum([self._answered(self.outgoing.pubcomp, packet_id) for packet_id in packet_ids])
 
     def _owned(self, position: int) -> None:
         """Owe this message no more: its row is deleted, or never written."""
@@ -377,16 +377,16 @@ class Window:
     def resume(self, connection: NetworkConnection, client: Client | None) -> None:
         """Send everything again that the client has not acknowledged, then the rest. [MQTT-4.4.0-1]"""
         self.connection, self.client, terms = connection, client, self._session.terms
-        self._most, self._outgoing.wire = terms.most_inflight, terms.wire
+        self._most, self.outgoing.wire = terms.most_inflight, terms.wire
         self.pace.begin()
         self.pump()
 
     def pause(self) -> None:
         """Keep nothing in memory: the client has gone. What is not saved yet is saved now."""
         self.loaded, self.connection, self._reading = self.head, None, None
-        self.queue.add(self._outgoing.size, self.inflight)
-        self._sent = max(self._sent, self._outgoing.last)
-        self._outgoing.inflight.clear()
+        self.queue.add(self.outgoing.size, self.inflight)
+        self._sent = max(self._sent, self.outgoing.last)
+        self.outgoing.inflight.clear()
         self._waiting, self._waiting_bytes = {}, 0
         self._rows.forget_numbers()
         for owing in list(self.unsettled.values()):

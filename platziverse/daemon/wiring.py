@@ -81,8 +81,7 @@ class Parts:
         self.database.inherit, self.database.fenced = self._inherit, self._begin_anew
         #: Called when an operator wants the daemon to let its clients go, and to stop.
         self.drain: Callable[[], object] = lambda: None
-        self.shared = Shared(self.broker, reactor, self.observations.ack, self.database)
-        self.shared.server_reference = config.server_reference
+        self.shared = self._shared()
         self.crowd = self._crowd()
         self.arrivals = Arrivals(self.limits.max_connect_rate, reactor)
         self.hands, self.pages = self._pages()
@@ -90,6 +89,12 @@ class Parts:
         self.expiry = LoopingCall(self.broker.expire_sessions)
         self.expiry.clock = reactor
         self.sys_topics = SysTopics(self.broker, reactor, __version__, config.sys.interval)
+
+    def _shared(self) -> Shared:
+        shared = Shared(self.broker, self._reactor, self.observations.ack, self.database)
+        shared.refusing.is_away = lambda: self.database.is_away
+        shared.server_reference = self._config.server_reference
+        return shared
 
     def _recorder(self) -> Recorder:
         database, may_speak = self.database, cast(Any, self.authority.may_speak_for)

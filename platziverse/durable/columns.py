@@ -38,6 +38,9 @@ PUBREC: Final = 8
 #: Before the payload stand the Properties of MQTT 5. ADR 0181.
 PROPERTIES: Final = 16
 #: In ``expiry`` of what has changed in a Session: nothing.
+#: Of what is granted to a Subscription the options; above them is its Subscription Identifier. ADR 0191.
+OPTIONS: Final = 15
+IDENTIFIER: Final = 4
 UNCHANGED: Final = -(2**62)
 #: Values of ``absence``.
 AS_IT_IS, HERE, AWAY = range(3)
@@ -332,7 +335,8 @@ class SessionColumns:
         return {
             "f_session": (array, [session for session, *_ in there]),
             "f_filter": (text_array, [topic_filter for _, topic_filter, *_ in there]),
-            "f_options": (array, [qos for *_, qos, _ in there]),
+            "f_options": (array, [granted & OPTIONS for *_, granted, _ in there]),
+            "f_identifier": (array, [granted >> IDENTIFIER for *_, granted, _ in there]),
             "f_replay": (array, [owed for *_, owed in there]),
             "n_session": (array, [session for session, _ in gone]),
             "n_filter": (text_array, [topic_filter for _, topic_filter in gone]),

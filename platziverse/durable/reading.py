@@ -18,7 +18,7 @@ from platziverse.broker.records import (
     WillLeft,
     ends_of,
 )
-from platziverse.durable.columns import PROPERTIES, PUBREC, RETAIN
+from platziverse.durable.columns import IDENTIFIER, OPTIONS, PROPERTIES, PUBREC, RETAIN
 from platziverse.ingest.errors import StoreStopped
 from platziverse.ingest.recovery import Backoff
 from platziverse.mqtt.properties import without_properties
@@ -37,8 +37,6 @@ TOGETHER: Final = 12
 _HIGHEST: Final = (1 << 63) - 1
 _QOS: Final = 3
 _OURS: Final = _QOS | RETAIN | PUBREC | PROPERTIES
-#: Of a Subscription: QoS, No Local and Retain As Published, as one hexadecimal digit.
-_OPTIONS: Final = 15
 #: Of the protocol, as Sessions have it.
 _VERSION: Final = 4
 
@@ -77,13 +75,14 @@ _SHARED: Final = f"""SELECT string_agg(message || ' ' || rows, ',') FROM (
 # that is not its last character, so none has the separator: ADR 0127.
 _BETWEEN: Final = "#,"
 _SESSION: Final = f"""SELECT id, "clientId", username, expiry, extract(epoch FROM "absentSince")::float8,
-    filters, owed, head, array_to_string(ARRAY(
+    filters, owed, identified, head, array_to_string(ARRAY(
         SELECT "packetId" FROM mqtt_incoming AS incoming WHERE incoming."clientId" = page."clientId"), ' '),
     version
 FROM ({{page}}) AS page
 LEFT JOIN LATERAL (
-    SELECT string_agg(to_hex(options & {_OPTIONS}) || filter, '{_BETWEEN}') AS filters,
-        string_agg(filter, '{_BETWEEN}') FILTER (WHERE replay) AS owed
+    SELECT string_agg(to_hex(options & {OPTIONS}) || filter, '{_BETWEEN}') AS filters,
+        string_agg(filter, '{_BETWEEN}') FILTER (WHERE replay) AS owed,
+        string_agg(identifier || ' ' || filter, '{_BETWEEN}') FILTER (WHERE identifier > 0) AS identified
     FROM mqtt_subscriptions WHERE session = page.id) AS subscriptions ON true ORDER BY page.id"""
 _SESSIONS: Final = _SESSION.format(
     page="SELECT * FROM mqtt_sessions WHERE daemon = %s AND id > %s ORDER BY id LIMIT %s"
@@ -133,6 +132,19 @@ def _taken_apart(payload: Any, flags: int) -> tuple[bytes, bytes]:
     """Return the payload of a row, and the Properties that stand before it."""
     data = bytes(payload)
     return without_properties(data) if flags & PROPERTIES else (data, b"")
+
+
+def _subscriptions(filters: str, identified: str | None) -> dict[str, int]:
+    """Return what is granted by Topic Filter.
+
+    :param filters: each behind its options, which are one hexadecimal digit.
+    :param identified: those with a Subscription Identifier, each behind it and a space.
+    """
+    granted = {item[1:]: int(item[0], 16) for item in filters.split(_BETWEEN)}
+    for item in identified.split(_BETWEEN) if identified else ():
+        identifier, topic_filter = item.split(" ", 1)
+        granted[topic_filter] |= int(identifier) << IDENTIFIER
+    return granted
 
 
 def _pairs(texts: Iterable[str]) -> Iterator[tuple[int, int]]:
@@ -324,7 +336,7 @@ class SessionReader:
         )
 
     def _session(self, queue: Sequence[int], session: int, *row: Any) -> StoredSession | None:
-        client_id, username, expiry, absent, filters, owed, head, identifiers, version = row
+        client_id, username, expiry, absent, filters, owed, identified, head, identifiers, version = row
         if version != _VERSION:
             self._skip("Session {session} is of another version; it is left alone", session)
             return None
@@ -335,7 +347,7 @@ class SessionReader:
             username,
             expiry,
             absent,
-            {item[1:]: int(item[0], 16) for item in filters.split(_BETWEEN)} if filters else {},
+            _subscriptions(filters, identified) if filters else {},
             first,
             max(head, last),
             messages,

@@ -155,11 +155,12 @@ ended_queue AS (
     WHERE mqtt_queue.session = found.session AND mqtt_queue.seq = found.seq)"""
 
 _FILTERS: Final = f"""subscribed AS (
-    INSERT INTO mqtt_subscriptions (session, filter, options, replay)
+    INSERT INTO mqtt_subscriptions (session, filter, options, replay, identifier)
     SELECT * FROM unnest(%(f_session)s::integer[], %(f_filter)s::text[], %(f_options)s::smallint[],
-        %(f_replay)s::boolean[])
+        %(f_replay)s::boolean[], %(f_identifier)s::integer[])
     WHERE {_IF} ORDER BY 1, 2
-    ON CONFLICT (session, filter) DO UPDATE SET options = excluded.options, replay = excluded.replay),
+    ON CONFLICT (session, filter) DO UPDATE SET options = excluded.options, replay = excluded.replay,
+        identifier = excluded.identifier),
 unsubscribed AS (
     DELETE FROM mqtt_subscriptions
     USING unnest(%(n_session)s::integer[], %(n_filter)s::text[]) AS gone_filter (of, name)

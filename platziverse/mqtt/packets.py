@@ -62,8 +62,10 @@ class PublishProperties(Struct, gc=False, frozen=True):
     :ivar payload_format_indicator: 1: the payload is UTF-8.
     :ivar message_expiry_interval: seconds from its arrival on.
     :ivar topic_alias: of one connection; never with a message that is kept.
-    :ivar subscription_identifiers: of the receiver.
+    :ivar subscription_identifiers: of a received message; what is sent gets those of its receiver.
     :ivar expires: seconds since the epoch, when the message is over; set when it comes, never sent.
+    :ivar subscription: Topic Filter of the one Subscription that has brought it, set and stored, never sent;
+        ``None``: all of its receiver that match.
     """
 
     payload_format_indicator: int | None = None
@@ -75,6 +77,7 @@ class PublishProperties(Struct, gc=False, frozen=True):
     topic_alias: int | None = None
     user_properties: UserProperties = ()
     expires: float | None = None
+    subscription: str | None = None
 
 
 class Properties(Struct, gc=False, frozen=True):
@@ -193,6 +196,7 @@ class Subscription(Struct, gc=False):
     :ivar no_local: nothing that the client itself has published.
     :ivar retain_as_published: RETAIN is as the publisher has set it.
     :ivar retain_handling: Retained Messages are sent: 0: always; 1: if the Subscription is new; 2: not.
+    :ivar identifier: of its SUBSCRIBE, 0: it has none; see ``identified``. Never sent.
     """
 
     topic_filter: str
@@ -200,6 +204,7 @@ class Subscription(Struct, gc=False):
     no_local: bool = False
     retain_as_published: bool = False
     retain_handling: int = 0
+    identifier: int = 0
 
 
 class Subscribe(Struct, gc=False):

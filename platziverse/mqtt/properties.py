@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from platziverse.mqtt.errors import MalformedPacket, ProtocolViolation
 from platziverse.mqtt.framing import encode_length
-from platziverse.mqtt.packets import Properties, Publish, PublishProperties, UserProperties
+from platziverse.mqtt.packets import Properties, Publish, PublishProperties, Subscribe, UserProperties
 from platziverse.mqtt.readers import Body
 from platziverse.mqtt.reasoncodes import ReasonCode
 from platziverse.mqtt.topics import check_topic_name
@@ -102,6 +102,11 @@ PROPERTIES: Final = (
 ALLOWED: Final = {
     packet: {each.identifier: each for each in PROPERTIES if packet in each.packets} for packet in PACKETS
 }
+
+#: What is written for a store, or another daemon, and never sent: with a Property of our own.
+STORED: Final = "STORED"
+_SUBSCRIPTION: Final = Property(0x7F, "subscription", Kind.TEXT, frozenset([STORED]))
+ALLOWED[STORED] = {**ALLOWED["PUBLISH"], _SUBSCRIPTION.identifier: _SUBSCRIPTION}
 
 _READ: Final[dict[Kind, Callable[[Body], Any]]] = {
     Kind.BYTE: Body.byte,
@@ -212,9 +217,9 @@ def store_properties(properties: PublishProperties | None) -> bytes:
     if properties is None:
         return b""
     if properties.expires is None:
-        return encode_properties("PUBLISH", properties)
+        return encode_properties(STORED, properties)
     end = min(int(properties.expires), 0xFFFF_FFFF)  # of the epoch, in the year 2106
-    return encode_properties("PUBLISH", properties, message_expiry_interval=end)
+    return encode_properties(STORED, properties, message_expiry_interval=end)
 
 
 def restored(data: bytes, timed: bool = True) -> PublishProperties | None:
@@ -225,7 +230,7 @@ def restored(data: bytes, timed: bool = True) -> PublishProperties | None:
     """
     if not data:
         return None
-    found = decode_properties(Body(data), "PUBLISH")
+    found = decode_properties(Body(data), STORED)
     return PublishProperties(**found, expires=found.get("message_expiry_interval") if timed else None)
 
 
@@ -255,6 +260,21 @@ def arrived(message: Publish, topic: str, now: float) -> Publish:
         expires = now + interval
     kept = replace(properties, topic_alias=None, expires=expires)
     return replace(message, topic=topic, properties=kept if kept != _NONE else None)
+
+
+def brought_by(message: Publish, topic_filter: str) -> Publish:
+    """Return a message as the one Subscription with this Topic Filter brings it."""
+    return replace(message, properties=replace(message.properties or _NONE, subscription=topic_filter))
+
+
+def identified(packet: Subscribe) -> Subscribe:
+    """Return a SUBSCRIBE whose Subscriptions have its Subscription Identifier, if there is one."""
+    identifier = packet.properties.subscription_identifier if packet.properties is not None else None
+    if identifier is None:
+        return packet
+    return replace(
+        packet, subscriptions=[replace(one, identifier=identifier) for one in packet.subscriptions]
+    )
 
 
 def encode_properties(packet: str, properties: object, **more: object) -> bytes:

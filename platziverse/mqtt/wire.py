@@ -33,6 +33,12 @@ class Wire(Protocol):
     def is_over(self, message: Publish, /) -> bool:
         """Return whether the message has expired."""
 
+    def identifying(self, identifiers: "Callable[[Publish], bytes]", /) -> "Wire":
+        """Return the wire of one client that writes its Subscription Identifiers too, if its version has any.
+
+        :param identifiers: returns those of a message, each as a Property.
+        """
+
 
 def _is_over(message: Publish, now: float) -> bool:
     properties = message.properties
@@ -60,6 +66,10 @@ class Wire311:
     def is_over(self, message: Publish) -> bool:
         """Return whether the message has expired. [MQTT5-3.3.2-5]"""
         return _is_over(message, self._now())
+
+    def identifying(self, identifiers: "Callable[[Publish], bytes]") -> Wire:
+        """Return this wire: there are no Subscription Identifiers."""
+        return self
 
 
 class Wire5:
@@ -116,6 +126,70 @@ class Wire5:
     def is_over(self, message: Publish) -> bool:
         """Return whether the message has expired. [MQTT5-3.3.2-5]"""
         return _is_over(message, self._now())
+
+    def identifying(self, identifiers: "Callable[[Publish], bytes]") -> Wire:
+        """Return the wire of one client, with its Subscription Identifiers."""
+        return Identifying(self, identifiers)
+
+    def head_with(self, message: EncodedPublish, more: bytes, first: int, packet_id: bytes) -> bytes:
+        """Return the bytes of a packet up to its payload, for one receiver.
+
+        :param more: Properties behind those of the message.
+        :param first: the first byte.
+        :param packet_id: its two bytes; empty at QoS 0.
+        """
+        publish = message.message
+        topic, properties = TOPICS[publish.topic], _joined(self._properties(publish), more)
+        size = len(topic) + len(packet_id) + len(properties) + len(publish.payload)
+        return _FIRST[first] + encode_length(size) + topic + packet_id + properties
+
+
+def _joined(properties: bytes, more: bytes) -> bytes:
+    """Return Properties, which begin with their length, with further ones behind them."""
+    begin = 1
+    while properties[begin - 1] & 0x80:
+        begin += 1
+    return encode_length(len(properties) - begin + len(more)) + properties[begin:] + more
+
+
+class Identifying:
+    """An Identifying is the wire of one client that has subscribed with Subscription Identifiers.
+
+    A message gets those of the Subscriptions that there are when it is written, be it live, or from a queue,
+    a store or another daemon; none of these keeps them. Where there are none it gets the shared bytes.
+    Decided in ADR 0191.
+
+    :param shared: how the clients without any are written to.
+    :param identifiers: returns those of a message, each as a Property.
+    """
+
+    __slots__ = ("_identifiers", "_shared", "is_over")
+
+    def __init__(self, shared: Wire5, identifiers: "Callable[[Publish], bytes]") -> None:
+        self._shared, self._identifiers, self.is_over = shared, identifiers, shared.is_over
+
+    def with_id(self, message: EncodedPublish, qos: int, packet_id: int, dup: bool = False) -> bytes:
+        """Return the bytes of the packet at QoS 1 or 2."""
+        return self.head(message, qos, packet_id, dup) + message.message.payload
+
+    def head(self, message: EncodedPublish, qos: int, packet_id: int, dup: bool = False) -> bytes:
+        """Return the bytes of the packet at QoS 1 or 2 up to its payload."""
+        identifiers = self._identifiers(message.message)
+        if not identifiers:
+            return self._shared.head(message, qos, packet_id, dup)
+        first = message.first | qos << 1 | dup << 3  # [MQTT5-3.3.4-3] [MQTT5-3.3.4-4]
+        return self._shared.head_with(message, identifiers, first, _UINT16(packet_id))
+
+    def qos0(self, message: EncodedPublish) -> bytes:
+        """Return the bytes of the packet at QoS 0."""
+        identifiers = self._identifiers(message.message)
+        if not identifiers:
+            return self._shared.qos0(message)
+        return self._shared.head_with(message, identifiers, message.first, b"") + message.message.payload
+
+    def identifying(self, identifiers: "Callable[[Publish], bytes]") -> Wire:
+        """Return this wire: it does."""
+        return self
 
 
 class Wires:

@@ -22,10 +22,11 @@ from platziverse.mqtt.packets import (
     Subscription,
     Unsubscribe,
 )
-from platziverse.mqtt.properties import arrived, is_as_it_says
+from platziverse.mqtt.properties import arrived, identified, is_as_it_says
 from platziverse.mqtt.reasoncodes import ReasonCode
 from platziverse.net.connected import Connected, PacketTable
 from platziverse.net.dialect import Dialect
+from platziverse.net.flow import MAY_BE_TOLD, NOT_TOLD, STORE, TOLD
 from platziverse.net.outbox import Outbox
 from platziverse.net.publications import Publications
 from platziverse.net.publications5 import Publications5
@@ -41,6 +42,7 @@ class Connected5(Connected):
 
     def __init__(self, session: Session, outbox: Outbox, reading: Reading, dialect: Dialect) -> None:
         super().__init__(session, outbox, reading, dialect)
+        reading.telling = MAY_BE_TOLD
         # Of this connection: Topic Alias → Topic Name. [MQTT5-3.3.2-7]
         self._aliases: dict[int, str] = {}
         # Messages at QoS 2 that came before this connection: they count in none but theirs.
@@ -89,6 +91,8 @@ class Connected5(Connected):
 
     def _publish(self, run: list[Publish]) -> int:
         """Publish messages for which there is room; those with Properties one by one."""
+        if self.reading.telling == TOLD:
+            return self._refuse(run)
         for packet in run:
             if packet.properties is not None:
                 break
@@ -100,6 +104,37 @@ class Connected5(Connected):
             if self.reading.holds:
                 return handled + 1
         return len(run)
+
+    def _refuse(self, run: list[Publish]) -> int:
+        """Refuse the messages of a run, while the store is away; see :class:`Refusing`.
+
+        A message that may have been handed to the store before, or that has no answer, holds reading.
+        """
+        reading, shared = self.reading, self.outbox.shared
+        away = shared.refusing.is_away()
+        for handled, packet in enumerate(run):
+            known = packet.dup or (packet.packet_id is not None and self.session.awaits(packet.packet_id))
+            if not away or not packet.qos or known:
+                reading.telling = NOT_TOLD if away else MAY_BE_TOLD
+                reading.hold_reading(STORE)
+                return handled
+            self._refuse_one(packet)
+        return len(run)
+
+    def _refuse_one(self, packet: Publish) -> None:
+        """Answer at once, though messages before it are answered when they are committed. ADR 0196."""
+        shared, client, topic = self.outbox.shared, self.session.client, self._topic_of(packet)
+        setting = shared.flow.setting()
+        shared.traffic.received(packet.qos, 1, len(packet.payload))
+        shared.traffic.store_refused(setting)
+        reason = f"the database is away, and too much waits for it ({setting})"
+        answer = self._dialect.negative(packet, Refused(Reason.QUOTA, reason))
+        assert answer is not None
+        self.outbox.send(answer)
+        if client is not None:
+            text = "Refused what {address} {client_id!r} published to {topic!r}: {reason}"
+            who = {"address": client.address, "client_id": client.client_id}
+            shared.complaints.warn("the store is away", text, **who, topic=topic[:200], reason=reason)
 
     def _publish_one(self, packet: Publish) -> bool:
         """Publish a message; return ``False`` if it has to come again, as others have their turn."""
@@ -179,13 +214,9 @@ class Connected5(Connected):
         return len(run)
 
     def subscribe(self, run: list[Subscribe]) -> int:
-        """Answer with SUBACK, unless there is a Subscription Identifier, which we have said not to know."""
-        properties = run[0].properties
-        if properties is not None and properties.subscription_identifier is not None:
-            code = ReasonCode.SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED
-            raise ProtocolViolation("a Subscription Identifier", "3.2.2.3.12", code)
+        """Answer with SUBACK; the Subscriptions have the Subscription Identifier of their packet."""
         self._check_answer(len(run[0].subscriptions))
-        return super().subscribe(run)
+        return super().subscribe([identified(run[0])])
 
     def unsubscribe(self, run: list[Unsubscribe]) -> int:
         """Answer with UNSUBACK, which has a code for each Topic Filter."""

@@ -20,6 +20,12 @@ RATE: Final = 32  #: the client sends faster than it may
 RECEIVER: Final = 128  #: a receiver of what the client publishes has a full queue
 ANSWER: Final = 64  #: a packet has to be answered before the next may be handled
 
+# Whether a client is told that there is no room in the store, or held; see :mod:`platziverse.net.refusing`.
+NEVER_TOLD: Final = 0  #: its protocol has no such answer
+MAY_BE_TOLD: Final = 1
+TOLD: Final = 2  #: it is read from, and what the store would have to take is refused
+NOT_TOLD: Final = 3  #: it has sent something that has no such answer, so it is held all the same
+
 
 def is_due(answer: "Deferred[Any]") -> bool:
     """Return whether an answer is still to come: one that fired with another Deferred is called, not there.
@@ -37,6 +43,9 @@ class Source(Protocol):
     unfinished: int
     #: Bytes in its decoder; owned by :class:`Partials`.
     waiting: int
+    #: Why it is held: bits.
+    holds: int
+    telling: int
 
     def hold_reading(self, why: int) -> None: ...
 
@@ -59,6 +68,19 @@ class FlowControl:
     def held(self) -> int:
         """How many connections are held."""
         return len(self._held)
+
+    def sources(self) -> list[Source]:
+        """Return the connections that are held, or would be."""
+        return list(self._held)
+
+    def setting(self) -> str:
+        """Return which setting says that no more may wait: one for all clients, or the one for each."""
+        if not self.full:
+            return "max_unfinished"
+        limits = self._limits
+        most = self.unfinished_bytes * limits.max_unfinished_total
+        by_bytes = most > self.unfinished * limits.max_unfinished_bytes
+        return "max_unfinished_bytes" if by_bytes else "max_unfinished_total"
 
     def started(self, source: Source, size: int, count: int = 1) -> None:
         """Count publishes of ``size`` bytes that went to the store, and hold reading if it is too many."""
@@ -110,4 +132,6 @@ class FlowControl:
         # Another may have ended while its turn had not come.
         if source in self._held and source.unfinished * 2 <= self._limits.max_unfinished:
             del self._held[source]
+            if source.telling:
+                source.telling = MAY_BE_TOLD
             source.resume_reading(STORE)

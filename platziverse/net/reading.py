@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from twisted.internet.interfaces import IDelayedCall
 
 from platziverse.net.deadlines import TICK
-from platziverse.net.flow import CLOSED, RATE, STORE, TURN
+from platziverse.net.flow import CLOSED, NEVER_TOLD, RATE, STORE, TURN
 from platziverse.net.shared import Shared
 
 
@@ -38,6 +38,7 @@ class Reading:
         "packets",
         "paid",
         "partial_since",
+        "telling",
         "unfinished",
         "waiting",
     )
@@ -49,6 +50,8 @@ class Reading:
         #: Why nothing is read: bits of :mod:`platziverse.net.flow`.
         self.holds = 0
         self.unfinished = self.waiting = 0
+        #: Whether the client is told that there is no room in the store; see :mod:`platziverse.net.flow`.
+        self.telling = NEVER_TOLD
         # Counted up from 0, not down from what is allowed: small numbers take no memory of their own.
         self.packets = self.bytes = 0
         self.paid = (0.0, 0.0)

@@ -19,6 +19,7 @@ from platziverse.net.flushes import Flushes
 from platziverse.net.partials import Partials
 from platziverse.net.pressure import Backlog, Pressure
 from platziverse.net.rates import Rates
+from platziverse.net.refusing import Refusing
 
 log = Logger()
 
@@ -79,6 +80,7 @@ class Shared:
         self.observe_ack = observe_ack
         self.deadlines = Deadlines(clock)
         self.flow = FlowControl(broker.limits)
+        self.refusing = Refusing(self.flow, clock)
         self.flushes = Flushes(clock)
         self.flapping = Flapping(broker.limits)
         self.complaints = Complaints(clock, "net")
@@ -95,6 +97,7 @@ class Shared:
         self._strained: deque[Source] = deque()
         broker.strained = self._yield_turn
         self.deadlines.start()
+        self.refusing.start()
 
     def may_strain(self, reading: Source) -> bool:
         """Return whether a packet may be handled that takes some milliseconds: one in each turn may.
@@ -177,6 +180,7 @@ class Shared:
     def stop(self) -> None:
         """End all timers."""
         self.deadlines.stop()
+        self.refusing.stop()
         self.pressure.stop()
         self.complaints.stop()
         self.broker.complaints.stop()

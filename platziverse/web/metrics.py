@@ -78,6 +78,7 @@ class DaemonCollector:
         yield from self._queues()
         yield from self._durable()
         yield from self._memory()
+        yield from self._refusals()
         yield from self._ingest()
         yield from self._store()
         yield from self._recorded()
@@ -178,8 +179,6 @@ class DaemonCollector:
         yield _counter("bridge_notifications", "What bridges say of themselves; ignored.", notices)
         refused = {(reason,): count for reason, count in traffic.subscriptions_refused.items()}
         yield _counter("subscriptions_refused", "Answered with 0x80.", refused, ("reason",))
-        text = "Reason Codes of MQTT 5 that say no, by who says it and in which packet."
-        yield _counter("refusals", text, traffic.refusals, ("by", "packet", "code"))
 
     def _errors(self) -> Iterator[Metric]:
         traffic, database = self._broker.traffic, self._database
@@ -244,6 +243,14 @@ class DaemonCollector:
         yield _gauge("partial_bytes", "Bytes of packets that are not complete or not handled yet.", waiting)
         dropped = traffic.receivers_dropped
         yield _counter("receivers_dropped", "Slow receivers let go as memory was short.", dropped)
+
+    def _refusals(self) -> Iterator[Metric]:
+        traffic, who = self._broker.traffic, ("by", "packet", "code")
+        text = "Reason Codes of MQTT 5 that say no, by who says it and in which packet."
+        yield _counter("refusals", text, traffic.refusals, who)
+        refused = {(setting,): count for setting, count in traffic.store_refusals.items()}
+        text = "Messages of MQTT 5 refused while the store is away."
+        yield _counter("store_refusals", text, refused, ("setting",))
 
     def _ingest(self) -> Iterator[Metric]:
         writer, handlers = self._writer, self._handlers

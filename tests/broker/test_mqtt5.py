@@ -77,7 +77,6 @@ class Connecting(Case):
             receive_maximum=limits.max_unfinished,
             topic_alias_maximum=16,
             maximum_packet_size=limits.max_packet_size,
-            subscription_identifier_available=0,
             shared_subscription_available=0,
         )
         self.assertEqual((code, told), (0, expected))
@@ -447,11 +446,6 @@ class Subscribing(Case):
         self.assertEqual(client.received(), [Unsuback(2, [0, 0x11, 0x11])])
         client.send(Subscribe(3, [Subscription("$share/g/t", 1)]))
         self.assertEqual(client.received(), [Suback(3, [0x9E])])
-
-    def test_a_subscription_identifier_is_not_available(self) -> None:
-        client = self.connect()
-        client.send(Subscribe(1, [Subscription("a", 1)], Properties(subscription_identifier=1)))
-        self.assertEqual(self.goodbye(client)[0], 0xA1)
 
 
 class Leaving(Case):

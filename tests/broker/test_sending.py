@@ -28,8 +28,13 @@ class Narrow:
         self.called += 1
 
 
-#: The client may get it, it fits, and how it is written.
-ANY: Any = (lambda topic: True, lambda message: True, lambda message: message.qos0)
+#: The client may get it, it fits, how it is written, and what its Subscription makes of it.
+ANY: Any = (
+    lambda topic: True,
+    lambda message: True,
+    lambda message: message.qos0,
+    lambda message, topic_filter: message,
+)
 
 
 class AtQoS0(SynchronousTestCase):

@@ -18,16 +18,10 @@ show it. Written by ``make conformance`` from the marks ``[MQTT-x.y.z-n]`` in th
 is up to date. {servers} statements bind a Server, {clients} bind Clients alone.
 """
 #: What is not met, or not there, as CONNACK says; why.
-IDENTIFIERS = (
-    "Subscription Identifiers are not there: CONNACK says so, and a SUBSCRIBE with one ends in 0xA1."
-)
 SHARED = "Shared Subscriptions are not there: CONNACK says so, and SUBACK has 0x9E."
 LOGINS = "Enhanced authentication is not there: any Authentication Method is answered with 0x8C."
 UNMET = {
     "3.1.3-9": "Met while the daemon lives: at its start the Wills of before are published at once.",
-    "3.3.4-3": IDENTIFIERS,
-    "3.3.4-4": IDENTIFIERS,
-    "3.3.4-5": IDENTIFIERS,
     "4.8.2-3": SHARED,
     "4.8.2-4": SHARED,
     "4.8.2-5": SHARED,

@@ -99,8 +99,11 @@ class SessionStoreContract:
         number = begun.session
         yield self.save(Subscribed(number, (("a/+", 1), ("b/#", 2), ("\U0001f600\n\u2028\t\\,\"'", 0))))
         yield self.save(Subscribed(number, (("a/+", 2),)), Unsubscribed(number, ("b/#", "never")))
+        one, most = 15 | 1 << 4, 2 | 268_435_455 << 4  # with Subscription Identifiers
+        yield self.save(Subscribed(number, (("c d/#", one), ("e", one), ("f", most))))
+        yield self.save(Subscribed(number, (("e", 1),)))
         found = yield self.session()
-        subscriptions = {"a/+": 2, "\U0001f600\n\u2028\t\\,\"'": 0}
+        subscriptions = {"a/+": 2, "c d/#": one, "e": 1, "f": most, "\U0001f600\n\u2028\t\\,\"'": 0}
         self.assertEqual(
             found, StoredSession(number, "c", "login", 3600, None, subscriptions, 0, 0, 0, 0, ())
         )

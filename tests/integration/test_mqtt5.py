@@ -1,6 +1,7 @@
 """Clients of MQTT 5 that others have written, with the real daemon and its database."""
 
 import queue
+import signal
 import subprocess
 from typing import Any
 
@@ -9,7 +10,10 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
+from twisted.trial.unittest import SkipTest
 
+from tests.agents.doubles import of_agent
+from tests.crash.postgres import Postgres, Unavailable
 from tests.integration.daemon import PATIENCE, DaemonTestCase
 
 REJECTED = "JSON is malformed: invalid character (byte 0)"
@@ -188,3 +192,34 @@ class Clients(DaemonTestCase):
         self.assertEqual(request.properties.ResponseTopic, "$response/rr/time")
         responder.publish(request.properties.ResponseTopic, b"noon", 1)
         rr.wait_for("noon")
+
+
+class Away(DaemonTestCase):
+    def test_what_there_is_no_room_for_is_refused_and_the_rest_is_committed(self) -> None:
+        """Nothing that is refused is in the tables, and everything else is."""
+        try:
+            postgres = Postgres()
+        except Unavailable as error:
+            raise SkipTest(str(error)) from None
+        self.addCleanup(postgres.destroy)
+        postgres.start()
+        settings = {"PLATZIVERSE_LIMITS_MAX_UNFINISHED_TOTAL": "4"}
+        daemon = self.daemon("--database", postgres.dsn, environ=settings)
+        client = Paho5(daemon.port(), "five")
+        client.start()
+        self.addCleanup(client.stop)
+        code, _ = client.publish("agent/message", of_agent("before"), 1)
+        self.assertEqual(code.value, 0)
+        postgres.end(signal.SIGKILL)
+        for number in range(6):
+            client.client.publish("agent/message", of_agent(f"a{number}"), 1)
+        for _ in range(2):
+            code, why = client.event("publish")
+            self.assertEqual(code.value, 0x97)
+            self.assertIn("(max_unfinished_total)", why.ReasonString)
+        postgres.start()
+        for _ in range(4):
+            code, _ = client.event("publish")
+            self.assertEqual(code.value, 0)
+        found = postgres.execute("SELECT uuid FROM agents ORDER BY uuid")
+        self.assertEqual([uuid for (uuid,) in found], ["a0", "a1", "a2", "a3", "before"])

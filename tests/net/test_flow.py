@@ -9,6 +9,8 @@ from platziverse.net.flow import FlowControl
 
 
 class Reader:
+    holds = telling = 0
+
     def __init__(self) -> None:
         self.unfinished = self.waiting = 0
         self.held = False

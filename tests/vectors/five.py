@@ -1,4 +1,3 @@
-# ruff: noqa: E501
 """Conversations of MQTT 5: what it does otherwise than MQTT 3.1.1."""
 
 from collections.abc import Iterator
@@ -7,9 +6,8 @@ from typing import Any
 from tests.vectors.build import PINGREQ, PINGRESP, expect, length, number, packet, send, text
 
 Vectors = Iterator[dict[str, Any]]
-#: Receive Maximum 256, Topic Alias Maximum 16, Maximum Packet Size 16 MiB; neither Subscription Identifiers nor
-#: Shared Subscriptions.
-TOLD = bytes.fromhex("210100220010270100000029002a00")
+#: Receive Maximum 256, Topic Alias Maximum 16, Maximum Packet Size 16 MiB; no Shared Subscriptions.
+TOLD = bytes.fromhex("21010022001027010000002a00")
 NONE = b"\0"
 
 
@@ -305,13 +303,21 @@ def _subscriptions(accepted: list[dict[str, str]]) -> Vectors:
         (subscribe("t", 0x30), 0x82, "Subscription Options 0x30 [MQTT5-3.8.3-5]"),
         (subscribe("t", 0x40), 0x81, "Subscription Options 0x40 [MQTT5-3.8.3-5]"),
         (subscribe("$share/g/t", 4), 0x82, "No Local with a Shared Subscription [MQTT5-3.8.3-4]"),
-        (subscribe("t", 0, listed(b"\x0b\1")), 0xA1, "a Subscription Identifier [3.2.2.3.12]"),
         (subscribe("t", 0, listed(b"\x0b\0")), 0x82, "subscription_identifier is 0 [2.2.2.2]"),
         (packet(0x82, number(1), NONE), 0x82, "SUBSCRIBE without a Topic Filter [MQTT5-3.8.3-2]"),
         (packet(0xA2, number(1), NONE), 0x82, "UNSUBSCRIBE without a Topic Filter [MQTT5-3.10.3-2]"),
     ):
         steps = [*accepted, send(data), expect(goodbye(code, sentence))]
         yield conversation(f"SUBSCRIBE {data.hex()}", "MQTT5-4.13.1-1", *steps, closed=True)
+    for identifier in (b"\1", b"\xff\xff\xff\x7f"):
+        one = listed(b"\x0b" + identifier)
+        steps = [*accepted, send(subscribe("t", 0, one)), expect(suback(0)), send(publish("t", b"x"))]
+        steps += [expect(publish("t", b"x", 0, one)), send(publish("t", b"x", 0, flags=1))]
+        steps += [expect(publish("t", b"x", 0, one)), send(subscribe("t", 0, one))]
+        steps += [expect(suback(0) + publish("t", b"x", 0, one, flags=1)), send(subscribe("t", 0x20))]
+        steps += [expect(suback(0)), send(publish("t", b"y")), expect(publish("t", b"y"))]
+        numbers = "MQTT5-3.3.4-3 MQTT5-3.3.4-4 MQTT5-3.8.4-3"
+        yield conversation(f"Subscription Identifier {identifier.hex()}", numbers, *steps)
     shared = send(subscribe("$share/g/t", 0)), expect(suback(0x9E))
     yield conversation("a Shared Subscription", "3.2.2.3.13", *accepted, *shared)
     both = packet(0xA2, number(2), NONE, text("t"), text("t"), text("u"))
