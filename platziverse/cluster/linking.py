@@ -311,6 +311,8 @@ class Linking:
                 asked.pop(number).callback(None)
         if self._loaded:
             self._crossing(number).read_all()
+        if self.legacies.heirs is not None:
+            self.legacies.heirs.decide()
 
     def begin_anew(self) -> None:
         """Forget all positions: we have another incarnation, and others own what was ours."""

@@ -56,7 +56,7 @@ class Routing:
         self._broker, self._interest = broker, interest
         self._peers, self._retaining = peers, retaining
         self.delaying = Delaying(interest, peers, clock, broker.limits.max_unfinished_total)
-        self.heirs = Heirs(lambda: peers.number)
+        self.heirs = Heirs(lambda: peers.number, peers.__contains__)
         self._marker, self._durable = (broker.sessions.make("", persistent) for persistent in (False, True))
         self._publishers: Memo[tuple[str, str | None, bool], Client] = Memo(
             _publisher, PUBLISHERS, lambda key, client: 1
@@ -208,6 +208,8 @@ class Routing:
 
         :param row: link and position; what is written for ours takes the place of it.
         """
+        if self.heirs.is_undecided(row):
+            return self.heirs.keep(row, partial(self.cross, frame, row))
         _, durable, receivers = self._divided(self._broker.subscriptions.match(frame.topic))
         if durable & self.delaying.bit:
             return self.delaying.keep(frame.topic, partial(self._cross_late, frame, row), *_origin(row))

@@ -6,12 +6,11 @@ import re
 import socket
 from collections.abc import Iterator
 from contextlib import closing
-from glob import escape, glob
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any, Final
 
 from platziverse.config import Config
-from platziverse.daemon.sockets import HTTP, worker_dir
+from platziverse.daemon.sockets import HTTP
 from platziverse.embedded.places import SYSTEM_HOME
 from platziverse.settings import ConfigError
 
@@ -43,13 +42,6 @@ class Asked:
 
     def __init__(self, config: Config) -> None:
         self.path = _socket(config.state_dir)
-
-    @property
-    def sockets(self) -> list[str]:
-        """The path of the socket of each worker, or that of the daemon."""
-        workers = os.path.dirname(worker_dir(os.path.dirname(self.path), 1))
-        found = sorted(filter(_listens, glob(os.path.join(escape(workers), "*", HTTP))))
-        return found or [self.path]
 
     def get(self, path: str, method: str = "GET") -> Any:
         """Return an answer in JSON.

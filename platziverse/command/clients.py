@@ -1,21 +1,15 @@
 """``platziverse clients``: who is connected, what one of them sends, and an end of its connection."""
 
 import argparse
-import queue
 import sys
-import threading
-from collections.abc import Iterator
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 from urllib.parse import quote
 
 from platziverse.command.asking import Asked, events
 from platziverse.config import Config
 from platziverse.daemon.logs import escaped
 from platziverse.settings import ConfigError
-
-#: Lines of a trace that may wait for the terminal; who is slower is told by the daemon what it misses.
-WAITING: Final = 1000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,46 +63,20 @@ def kick_client(config: Config, options: argparse.Namespace) -> int:
 
 
 def trace_client(config: Config, options: argparse.Namespace) -> int:
-    """``platziverse clients trace``: all of its connections from now on, whichever worker has them."""
-    sockets = Asked(config).sockets
-    connected = False
-    for number, (event, data) in enumerate(_joined(sockets, _path(options.client_id, "/trace"))):
-        if event == "trace":
-            connected = connected or data["connected"]
-            if number == len(sockets) - 1 and not connected:
-                say = f"{options.client_id!r} is not connected; its next connections are shown"
-                print(say, file=sys.stderr)
+    """``platziverse clients trace``: all of its connections from now on, whichever worker has them.
+
+    :raises ConfigError: the daemon ends.
+    """
+    for event, data in events(Asked(config).path, _path(options.client_id, "/trace")):
+        if event == "trace" and not data["connected"]:
+            print(f"{options.client_id!r} is not connected; its next connections are shown", file=sys.stderr)
         elif event == "packet":
             moment = datetime.fromtimestamp(data["time"] / 1000)
             text = escaped(data["text"])
             print(f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03} {text}", flush=True)
         elif event == "dropped":
             print(f"{data['events']:,} packets are not shown: there were too many", flush=True)
-    return 0
-
-
-def _joined(sockets: list[str], path: str) -> Iterator[tuple[str, Any]]:
-    """Return the events of the streams of several workers, as they come.
-
-    :raises ConfigError: one cannot be read any more.
-    """
-    found: queue.Queue[Any] = queue.Queue(WAITING)
-
-    def read(socket_path: str) -> None:
-        try:
-            for event in events(socket_path, path):
-                found.put(event)
-            found.put(ConfigError("the daemon has ended the trace"))
-        except Exception as error:  # raised where it is read
-            found.put(error)
-
-    for one in sockets:
-        threading.Thread(target=read, args=(one,), daemon=True).start()
-    while True:
-        event = found.get()
-        if isinstance(event, Exception):
-            raise event
-        yield event
+    raise ConfigError("the daemon has ended the trace")
 
 
 def _path(client_id: str, more: str = "") -> str:

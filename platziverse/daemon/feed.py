@@ -1,6 +1,6 @@
 """Feed: what agents say, for the event streams."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from math import isfinite
 from typing import Any, Final, Protocol
 
@@ -82,13 +82,11 @@ class Feed:
         self._reports.clear()
         _watch(self._broker.unsubscribe(self._session, self._filters))
 
-    def take(self) -> Iterator[tuple[str, float, Sequence[Metric]]]:
-        """Return what agents have measured since the last call: uuid, time and metrics."""
-        reports = self._reports.copy()
+    def take(self) -> list[Report]:
+        """Return what agents have measured since the last call, the last first."""
+        reports = self._reports[::-1]
         self._reports.clear()
-        for report in reports:
-            moment = report.arrived if report.measured is None else report.measured
-            yield report.agent.uuid, moment, report.metrics
+        return reports
 
     def _heard(self, topic: str, payload: bytes) -> None:
         if topic == MESSAGE:

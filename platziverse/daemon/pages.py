@@ -122,7 +122,9 @@ class Pages:
     def _api(self) -> Api:
         database, most, patience = self._database, self._config.web.max_exports, self._config.web.timeout
         said = self._broker.traffic, self._shared.complaints
-        exports = Exports(self._reactor, database.exports, most, patience, *said)
+        exports = Exports(
+            self._reactor, database.exports, lambda: database.writer.waiting > 0, most, patience, *said
+        )
         more = {"broker": self.broker.answer, "events": self.events.answer, "export": exports.answer}
         clients = Clients(database.reader, self._broker.sessions, self._hands, self._siblings)
         actions = {("clients", "trace"): Action(self.traces.answer, METHODS)}
@@ -143,7 +145,7 @@ class Pages:
             return Siblings()
         others = [number for number in range(1, workers.count + 1) if number != workers.number]
         fetch = UnixFetch(self._reactor, partial(sibling_socket, self._config.state_dir))
-        return Siblings(workers.number, others, fetch)
+        return Siblings(workers.number, others, fetch, fetch.follow)
 
     def start(self) -> None:
         """Begin to look and to sample."""

@@ -60,7 +60,7 @@ def _add(cursor: Any, report: Report, stored: _Stored) -> int:
     cursor.execute(_AGENT, (*fields, agent.uuid))
     cursor.execute(_AGENT_ID, (agent.uuid,))
     (agent_id,) = cursor.fetchone()
-    moment = report.arrived if report.measured is None else report.measured
+    moment = report.moment
     if (agent_id, moment) not in stored:
         cursor.execute(_STORED, (agent_id, moment, report.arrived, report.arrived))
         stored[agent_id, moment] = cursor.fetchall()

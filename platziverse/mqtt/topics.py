@@ -55,18 +55,6 @@ def check_topic_filter(topic_filter: str) -> None:
                 raise MalformedPacket(f"+ out of place in Topic Filter {topic_filter!r:.100}", "MQTT-4.7.1-3")
 
 
-def check_shared(topic_filter: str) -> None:
-    """Check the Topic Filter of a Shared Subscription, ``$share/name/filter`` (section 4.8.2 of MQTT 5).
-
-    :raises MalformedPacket: it has no name, a wildcard in its name, or no Topic Filter behind it.
-    """
-    _, name, *rest = topic_filter.split("/", 2)
-    if not name or "+" in name or "#" in name:  # [MQTT5-4.8.2-1]
-        raise MalformedPacket(f"Shared Subscription {topic_filter!r:.100} without a name", "MQTT5-4.8.2-1")
-    if not rest or not rest[0]:  # [MQTT5-4.8.2-2]
-        raise MalformedPacket(f"Shared Subscription {topic_filter!r:.100} without a filter", "MQTT5-4.8.2-2")
-
-
 def response_prefix(client_id: str) -> str | None:
     """Return how all Topic Names begin that this client alone may subscribe to: its Response Information.
 

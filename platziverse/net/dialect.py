@@ -196,7 +196,6 @@ class MQTT5:
             assigned_client_identifier=None if self._client_id else session.client_id,
             response_information=response_prefix(session.client_id) if self._wants_responses else None,
             server_keep_alive=keep_alive if keep_alive != self._asked else None,
-            shared_subscription_available=0,
             **more,
         )
 

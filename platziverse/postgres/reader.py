@@ -11,7 +11,7 @@ from twisted.internet.error import ConnectionClosed
 from platziverse.postgres.connection import Connection, connect, force_close, timed
 from platziverse.postgres.daemons import LIST, LISTED
 from platziverse.postgres.exports import KNOWN, PAGE, Export, of_export
-from platziverse.postgres.series import LATEST, SERIES, Range, milliseconds, of_latest, of_range
+from platziverse.postgres.series import LATEST, SERIES, Range, milliseconds, of_latest, of_range, with_spark
 from platziverse.postgres.sqlstate import one_line
 
 #: Questions that may wait for a connection; more are turned away.
@@ -134,7 +134,8 @@ class Reader:
         now: int,
     ) -> "Deferred[list[dict[str, Any]]]":
         """Fire with a page of the newest values, as ``web.interfaces.ReadStore`` says."""
-        return self._ask_named(LATEST, *of_latest(uuids, username, connected, agent, type, limit, now))
+        found = self._ask_named(LATEST, *of_latest(uuids, username, connected, agent, type, limit, now))
+        return found.addCallback(lambda rows: [with_spark(row) for row in rows])
 
     def known(self, uuids: Sequence[str]) -> "Deferred[list[str]]":
         """Fire with those of the agents that there are."""
@@ -161,7 +162,8 @@ class Reader:
 
     def rejection(self, number: int) -> "Deferred[dict[str, Any] | None]":
         """Fire with one rejected message and its payload, or ``None``."""
-        names, sql = (*_REJECTED, "payload"), _REJECTIONS.format(payload=", payload") + "id = %s"
+        names = (*_REJECTED, "payload", "properties")
+        sql = _REJECTIONS.format(payload=", payload, properties") + "id = %s"
         return self._ask(names, sql, number).addCallback(lambda rows: rows[0] if rows else None)
 
     def sessions(self, after: str, limit: int) -> "Deferred[list[dict[str, Any]]]":

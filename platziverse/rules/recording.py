@@ -137,5 +137,5 @@ class RuleHandler:
 
 def as_message(report: Report) -> bytes:
     """Return a Report as an ``agent/message``, with the time of its reading or of its arrival."""
-    moment = report.arrived if report.measured is None else report.measured
-    return encode({"agent": report.agent, "metrics": report.metrics, "timestamp": round(moment * 1000)})
+    moment = round(report.moment * 1000)
+    return encode({"agent": report.agent, "metrics": report.metrics, "timestamp": moment})

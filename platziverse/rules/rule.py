@@ -213,7 +213,9 @@ class TopicRule:
             document = rule.read(message.topic, message.payload)
             if len(message.payload) > self._most:  # else it cannot have as many
                 check_values(document, self._most)
-            source = Rejection(message.topic, client.client_id, message.payload, "", arrived)
+            source = Rejection(
+                message.topic, client.client_id, message.payload, "", arrived, "", message.properties
+            )
             if rule.each is None:
                 return self._one(document, source)
             return self._several(rule.each, document, source)
@@ -242,7 +244,9 @@ class TopicRule:
         agent = self._agent or self.rule.agent.make(self._names, document, document)
         if not there:
             return Readings(departed=agent)
-        source = Rejection(message.topic, client.client_id, message.payload, "", arrived)
+        source = Rejection(
+            message.topic, client.client_id, message.payload, "", arrived, "", message.properties
+        )
         return Readings([Report(agent, [], arrived, source)])
 
     # -- metrics ---------------------------------------------------------------------------------

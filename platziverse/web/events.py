@@ -40,7 +40,7 @@ MAX_REJECTED: Final = 100
 HEAD: Final = b"retry: 2000\n\n"
 SIGN_OF_LIFE: Final = b":\n\n"
 
-#: A number in JSON's own notation, and in that of agents.
+#: A number in JSON's notation, and in that of agents.
 _PLAIN: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,16})(?:\.[0-9]{1,12})?", re.ASCII).fullmatch
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", re.ASCII).fullmatch
 
@@ -312,21 +312,25 @@ class Events:
             self._drop(1, "")
 
     def _sort(self) -> dict[str, tuple[int, dict[str, str]]]:
-        """Return what was measured, by agent; of each type the newest value stays."""
+        """Return what was measured, by agent; from the newest message on, so most others bring nothing."""
         values: dict[str, tuple[int, dict[str, str]]] = {}
         count = size = dropped = 0
-        for uuid, moment, metrics in self._feed.take() if self._feed is not None else ():
-            known = values.get(uuid)
-            types = known[1] if known is not None else {}
-            if count >= MAX_VALUES or size >= MAX_SIZE:
-                dropped += len(metrics)
+        for report in self._feed.take() if self._feed is not None else ():
+            found = values.get(report.agent.uuid)
+            types = found[1] if found is not None else {}
+            for metric in report.metrics:
+                if metric.type not in types:
+                    break
+            else:
                 continue
-            count -= len(types)
-            for metric in metrics:
-                size += len(metric.value) - len(types.get(metric.type, ""))
-                types[metric.type] = metric.value
-            count += len(types)
-            values[uuid] = int(moment * 1000), types
+            more = {metric.type: metric.value for metric in report.metrics if metric.type not in types}
+            if count >= MAX_VALUES or size >= MAX_SIZE:
+                dropped += len(more)
+                continue
+            if found is None:
+                values[report.agent.uuid] = int(report.moment * 1000), more
+            types.update(more)
+            count, size = count + len(more), size + sum(map(len, more.values()))
         if dropped:
             self._drop(dropped, "")
         return values

@@ -1,6 +1,6 @@
 """Exports: ``/api/export``, all rows of a stretch of time, page by page as the client takes them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -39,6 +39,7 @@ class Exports:
     """Exports answers ``/api/export``.
 
     :param store: has a connection of its own for this.
+    :param busy: returns whether messages wait to be stored: then an export rests for as long as it works.
     :param most: exports at a time.
     :param patience: seconds that a client may take nothing before it is cut.
     """
@@ -47,12 +48,14 @@ class Exports:
         self,
         clock: Any,
         store: ExportStore,
+        busy: Callable[[], bool],
         most: int,
         patience: float,
         traffic: Traffic,
         complaints: Complaints,
     ) -> None:
-        self._clock, self._store, self._patience = clock, store, patience
+        self.clock, self.busy = clock, busy
+        self._store, self._patience = store, patience
         self._complaints = complaints
         self.places = Places(most, "web.max_exports", "exports", traffic, complaints)
 
@@ -81,7 +84,7 @@ class Exports:
     def opened(self, stream: "ExportStream", request: Request) -> Writing:
         """Note one that begins. :raises HTTPError: there is no room."""
         self.places.take(request)
-        return Writing(request, self._clock, self._patience, stream.go_on, self.places.give_back)
+        return Writing(request, self.clock, self._patience, stream.go_on, self.places.give_back)
 
     def page(self, export: Export, place: "Sequence[Any] | None", rows: int) -> "Deferred[Row | None]":
         """Return at most so many lines behind ``place``."""
@@ -106,7 +109,8 @@ class ExportStream:
         self._export, self._exports = export, exports
         self._place: Sequence[Any] | None = None
         self._rows = self._last = FIRST
-        self._asking = self._ended = False
+        self._asking = self._resting = self._ended = False
+        self._began = 0.0
         self._writing: Writing | None = None
 
     def begin(self, request: Request) -> None:
@@ -128,11 +132,11 @@ class ExportStream:
 
     def go_on(self) -> None:
         """Ask for the next page."""
-        if self._asking or self._ended:
+        if self._asking or self._resting or self._ended:
             return
         if self._writing is not None and self._writing.took > LONG:
             self._rows = max(LEAST, int(self._last * LONG / self._writing.took))
-        self._asking = True
+        self._asking, self._began = True, self._exports.clock.seconds()
         page = self._exports.page(self._export, self._place, self._rows)
         page.addCallback(self._write).addErrback(self._failed)
 
@@ -148,7 +152,16 @@ class ExportStream:
             return
         self._last = page["rows"]
         self._rows = min(MOST, 8 * self._last, max(LEAST, BYTES * self._last // len(data)))
-        if not self._writing.full and not self._writing.over:
+        if self._exports.busy():
+            self._resting = True
+            took = self._exports.clock.seconds() - self._began
+            self._exports.clock.callLater(took, self._go_on_if_wanted)
+        else:
+            self._go_on_if_wanted()
+
+    def _go_on_if_wanted(self) -> None:
+        self._resting = False
+        if self._writing is not None and not self._writing.full and not self._writing.over:
             self.go_on()
 
     def _end(self) -> None:

@@ -141,10 +141,28 @@ class Metric(Protocol):
     def value(self) -> str: ...
 
 
+class Who(Protocol):
+    """A Who is the agent of a Report."""
+
+    @property
+    def uuid(self) -> str: ...
+
+
+class Report(Protocol):
+    """A Report is what an agent has measured at one moment, in seconds since the epoch."""
+
+    @property
+    def agent(self) -> Who: ...
+    @property
+    def metrics(self) -> Sequence[Metric]: ...
+    @property
+    def moment(self) -> float: ...
+
+
 class Feed(Protocol):
     """A Feed knows what agents say while it is open; who comes and goes it tells ``Events`` at once."""
 
     def open(self) -> None: ...
     def close(self) -> None: ...
-    def take(self) -> Iterable[tuple[str, float, Sequence[Metric]]]:
-        """Return what agents have measured since the last call, and when, in seconds since the epoch."""
+    def take(self) -> Iterable[Report]:
+        """Return what agents have measured since the last call; what came last is first."""

@@ -1,8 +1,11 @@
 """Traces: ``/api/clients/<id>/trace``, the packets of one client as they come and go."""
 
 from collections.abc import Callable, Mapping
+from operator import itemgetter
 from typing import Any, Final, Protocol
+from urllib.parse import quote
 
+from twisted.internet.defer import succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import formatEvent
 from twisted.web.server import Request
@@ -64,8 +67,8 @@ class Traces:
 
     def answer(self, query: Query, client_id: str) -> "TraceStream":
         """Answer with a stream. :raises HTTPError: the query makes no sense."""
-        query.only()
-        return TraceStream(self, client_id)
+        query.only("worker")
+        return TraceStream(self, client_id, query.is_own())
 
     @property
     def usernames(self) -> set[str]:
@@ -88,19 +91,20 @@ class Traces:
 class TraceStream:
     """A TraceStream is one open answer. The trace ends with it, not with the connection of the client.
 
+    :param own: the other workers are not asked for their packets.
     :ivar username: of the reader.
     """
 
     username: str | None = None
 
-    def __init__(self, traces: Traces, client_id: str) -> None:
-        self._traces, self._client_id = traces, client_id
+    def __init__(self, traces: Traces, client_id: str, own: bool) -> None:
+        self._traces, self._client_id, self._own = traces, client_id, own
         self._lines: list[Row] = []
         self._dropped = 0
         self._silent = 0.0
         self._writing: Writing | None = None
         self._call: IDelayedCall | None = None
-        self._end: Callable[[], None] = lambda: None
+        self._ends: list[Callable[[], None]] = []
 
     def begin(self, request: Request) -> None:
         """Begin to answer. :raises HTTPError: there is no room."""
@@ -111,14 +115,24 @@ class TraceStream:
         request.setHeader(b"X-Accel-Buffering", b"no")
         self._writing = Writing(request, traces.clock, traces.patience, lambda: None, self._ended)
         traces.open.add(self)
-        connected = traces.tracer.is_connected(self._client_id)
-        first = {"client": self._client_id, "connected": connected, **traces.siblings.named}
-        self._writing.write(event_of("trace", first))
         if request.method == b"HEAD":
             self.finish()
             return
-        self._end = traces.tracer.trace(self._client_id, self._hear, who(request))
-        self._call = traces.clock.callLater(INTERVAL, self._write)
+        by, path = who(request), f"/api/clients/{quote(self._client_id, safe='')}"
+        self._ends = [traces.tracer.trace(self._client_id, self._hear, by)]
+        if not self._own:
+            self._ends.append(traces.siblings.follow(f"{path}/trace?worker=own", by, self._hear_event))
+        asked = succeed([]) if self._own else traces.siblings.ask(f"{path}?worker=own")
+        asked.addCallback(self._begun)
+
+    def _begun(self, others: list[Row]) -> None:
+        """Say whether the client is connected here or to another worker, then what it sends."""
+        if self._writing is None or self._writing.over:
+            return
+        connected = bool(others) or self._traces.tracer.is_connected(self._client_id)
+        first = {"client": self._client_id, "connected": connected, **self._traces.siblings.named}
+        self._writing.write(event_of("trace", first))
+        self._call = self._traces.clock.callLater(INTERVAL, self._write)
 
     def finish(self) -> None:
         """Write the end."""
@@ -132,12 +146,23 @@ class TraceStream:
         text = formatEvent({"log_format": format, **fields})
         self._lines.append({"time": int(self._traces.now() * 1000), "text": text})
 
+    def _hear_event(self, event: str, data: Row) -> None:
+        """Take an event of the stream of another worker."""
+        if event == "dropped":
+            self._dropped += data["events"]
+        elif event == "packet":
+            if len(self._lines) < MAX_LINES:
+                self._lines.append(data)
+            else:
+                self._dropped += 1
+
     def _write(self) -> None:
         """Write what has come, unless the reader takes nothing: then it waits, up to ``MAX_LINES``."""
         writing = self._writing
         self._call = self._traces.clock.callLater(INTERVAL, self._write)
         if writing is None or writing.full:
             return
+        self._lines.sort(key=itemgetter("time"))  # those of other workers come a little later
         data = b"".join(event_of("packet", line) for line in self._lines)
         if self._dropped:
             data += event_of("dropped", {"events": self._dropped})
@@ -150,7 +175,8 @@ class TraceStream:
             writing.write(data)
 
     def _ended(self) -> None:
-        self._end()
+        for end in self._ends:
+            end()
         self._traces.open.discard(self)
         self._traces.places.give_back()
         if self._call is not None and self._call.active():

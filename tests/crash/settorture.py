@@ -196,7 +196,7 @@ class SetTorture:
         self.figures.quiets += 1
         self.load.pause()
         try:
-            took = poll(self.load.idle, self.plan.idle, "all is acknowledged", 0.02)
+            took = poll(self.load.idle, self.plan.idle, "all is acknowledged", 0.02, self.load.done)
             self.figures.measured("until idle", took)
         except TooLate as error:
             names = [(one.name, one.state, one.address[1]) for one in self.load.busy()]

@@ -17,12 +17,14 @@ const complaints = [];
 let browser;
 let context;
 let page;
+let counting = null;
 
 const actions = {
   // A new profile, in which nothing is kept.
   fresh: async ({ login: [username, password] }) => {
     await context?.close();
     complaints.length = 0;
+    counting = null;
     context = await browser.newContext({
       viewport: { width: 1280, height: 800 },
       acceptDownloads: true,
@@ -33,6 +35,15 @@ const actions = {
     page.on("console", (message) => message.type() === "error" && complaints.push(message.text()));
     page.on("pageerror", (error) => complaints.push(String(error)));
     await page.addInitScript(WATCH);
+  },
+  // A script that runs before those of each page.
+  init: ({ script }) => page.addInitScript(script),
+  // What the browser has counted of the page since this was asked first: seconds of its thread, among others.
+  metrics: async () => {
+    counting ??= await context.newCDPSession(page);
+    await counting.send("Performance.enable", { timeDomain: "threadTicks" });
+    const { metrics } = await counting.send("Performance.getMetrics");
+    return Object.fromEntries(metrics.map(({ name, value }) => [name, value]));
   },
   open: async ({ url }) => { await page.goto(url); },
   // `script` is an expression. Until it is true: by a function of the page itself that would be eval, which its
@@ -55,6 +66,16 @@ const actions = {
     await page.mouse.down();
     await page.mouse.move(...to, { steps: 5 });
     await page.mouse.up();
+  },
+  // Fingers on the screen, from where to where each.
+  touch: async ({ fingers, steps = 5 }) => {
+    const session = await context.newCDPSession(page);
+    const send = (type, touchPoints) => session.send("Input.dispatchTouchEvent", { type, touchPoints });
+    const at = (part) => fingers.map(([from, to], id) => ({ id, x: from[0] + (to[0] - from[0]) * part, y: from[1] + (to[1] - from[1]) * part }));
+    await send("touchStart", at(0));
+    for (let step = 1; step <= steps; step += 1) await send("touchMove", at(step / steps));
+    await send("touchEnd", []);
+    await session.detach();
   },
   size: ({ width, height }) => page.setViewportSize({ width, height }),
   media: ({ media }) => page.emulateMedia(media),

@@ -51,6 +51,14 @@ SPARK: Final = """(async () => {
 })()"""
 
 
+#: How old the newest number is that the first agents show.
+AGE: Final = """(() => {
+    const shown = [...document.querySelectorAll(".agent .value")].slice(0, 100).map((one) => one.innerText);
+    const numbers = shown.map((text) => Number(text.replace(/[^0-9]/g, "")));
+    return Date.now() - Math.max(...numbers.filter((number) => number > 1e12));
+})()"""
+
+
 class PageCase(DaemonTestCase):
     def setUp(self) -> None:
         if absent := missing():
@@ -152,6 +160,31 @@ class SessionTests(PageCase):
         self.is_well()
 
 
+class LoadTests(PageCase):
+    def test_a_thousand_events_a_second_are_drawn_as_they_come(self) -> None:
+        """What is drawn does not get older; ``bench.page`` has the figures."""
+        self.start()
+        page, client = self.browser, self.client()
+        page.open(self.url)
+        page.do("metrics")
+        began, sent, ages, used = time.monotonic(), 0, [], 0.0
+        while (passed := time.monotonic() - began) < 8:
+            while sent < passed * 1000:
+                agent = {"uuid": str(sent % 250), "name": "b", "username": "b", "pid": 1, "hostname": "pi"}
+                metrics = [{"type": "n", "value": int(time.time() * 1000)}, {"type": "m", "value": sent % 97}]
+                client.publish("agent/message", json.dumps({"agent": agent, "metrics": metrics}))
+                sent += 1
+            if passed > 3:
+                ages.append(page.evaluate(AGE))
+                used = used or page.do("metrics")["TaskDuration"]
+            time.sleep(0.05)
+        busy = (page.do("metrics")["TaskDuration"] - used) / 5
+        page.wait("document.querySelector('#count').innerText.includes('250 agents, 500 series')")
+        self.assertLess(sorted(ages)[len(ages) // 2], 2000, ages)
+        self.assertLess(busy, 0.5, "of the CPU that the page has")
+        self.assertEqual(page.do("complaints"), [])
+
+
 class ChartTests(PageCase):
     def setUp(self) -> None:
         super().setUp()
@@ -226,6 +259,40 @@ class ChartTests(PageCase):
         self.assertEqual(found["name"], "metrics.csv")
         self.assertEqual({row["type"] for row in rows}, {"power", "temp"})
         self.assertGreater(len(rows), 500)
+
+    def test_fingers_move_the_cursor_and_zoom(self) -> None:
+        page = self.browser
+        page.open(f"{self.url}#/agent/{self.uuid}?range=24h")
+        page.wait(f"{DRAWN} === 2")
+        left, middle, width = page.evaluate(
+            "(({ left, top, width, height }) => [left, top + height / 2, width])"
+            "(document.querySelector('.u-over').getBoundingClientRect())"
+        )
+
+        def at(part: float) -> list[float]:
+            return [left + width * part, middle]
+
+        page.do("touch", fingers=[[at(0.3), at(0.5)]])
+        readouts = "[...document.querySelectorAll('.readout')].map((one) => one.innerText.split(': ')[0])"
+        page.wait(f"(([one, other]) => /:/.test(one) && one === other)({readouts})")
+        self.assertNotIn("from=", page.evaluate("location.hash"))
+        # Two fingers go apart: what was below them stays there, so a quarter of the day is left.
+        page.do("touch", fingers=[[at(0.4), at(0.1)], [at(0.6), at(0.9)]])
+        page.wait("location.hash.includes('from=')")
+        first, last = (
+            float(part.partition("=")[2]) for part in page.evaluate("location.hash").split("&")[1:]
+        )
+        self.assertAlmostEqual((last - first) / HOUR, 6, delta=0.3)
+        page.wait("document.querySelector('.plot').ariaLabel.includes('last')")
+        # And together again: not beyond now.
+        page.do("touch", fingers=[[at(0.1), at(0.4)], [at(0.9), at(0.6)]])
+        page.wait(f"!location.hash.includes('from={round(first)}')")
+        first, last = (
+            float(part.partition("=")[2]) for part in page.evaluate("location.hash").split("&")[1:]
+        )
+        self.assertAlmostEqual((last - first) / HOUR, 24, delta=2)
+        self.assertLessEqual(last, time.time() * 1000)
+        self.assertEqual(page.do("complaints"), [])
 
     def test_all_of_it_can_be_done_with_the_keyboard(self) -> None:
         page = self.browser

@@ -55,7 +55,7 @@ class ResponseInformation(Case):
 
     def test_nobody_else_may_subscribe_there(self) -> None:
         """Row 521: with wildcards neither, with rules or without."""
-        own = ("$response/one/#", "$response/one/x", "$response/one/+/y", "$response/one/")
+        own = ("$response/one/#", "$response/one/x", "$response/one/+/y", "$share/g/$response/one/#")
         others = (
             "$response/two/#",
             "$response/+/x",
@@ -64,6 +64,8 @@ class ResponseInformation(Case):
             "$response/onetwo/x",
             "$response/",
             "$response/+/#",
+            "$share/group/$response/two/#",
+            "$share/group/$response/#",
         )
         for lines in (
             None,

@@ -111,6 +111,14 @@ class Unheard(Case):
             self.harness.advance(1)
             self.assertEqual(codes(self.client), [(1, 0)])
 
+    def test_a_group_that_shares_a_subscription_is_somebody(self) -> None:
+        """Connected or not."""
+        member = self.harness.connect("member", clean_session=False)
+        member.subscribe("$share/group/t/#", 1)
+        self.assertEqual(self.publish("t", "other"), [(1, 0), (2, UNHEARD)])
+        member.lose()
+        self.assertEqual(self.publish("t", "t/x", qos=2), [(1, 0), (2, 0)])
+
     def test_nobody_is_told_before_all_sessions_are_loaded(self) -> None:
         sessions = MemorySessionStore()
         before = BrokerHarness(sessions=sessions)

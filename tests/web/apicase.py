@@ -40,6 +40,8 @@ class ApiCase(SynchronousTestCase):
     settings = WebSettings()
     #: There are other daemons.
     shared = False
+    #: Messages wait to be stored.
+    busy = False
 
     def setUp(self) -> None:
         self.clock, self.store, self.observations = Clock(), TableStore(), Observations()
@@ -58,7 +60,9 @@ class ApiCase(SynchronousTestCase):
             self.clock, self.store, broker.page, self.settings.max_streams, patience, *counted
         )
         self.events.use(Feed(self.harness.broker, self.recorder, self.events, self.harness.now, self.shared))
-        self.exports = Exports(self.clock, self.store, self.settings.max_exports, patience, *counted)
+        self.exports = Exports(
+            self.clock, self.store, lambda: self.busy, self.settings.max_exports, patience, *counted
+        )
         more = {
             "broker": broker.answer,
             "events": self.events.answer,

@@ -1,18 +1,20 @@
 """Clients over HTTP, of one daemon and of several workers, and an operator who ends a connection."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.error import ConnectError
+from twisted.internet.testing import MemoryReactorClock, StringTransportWithDisconnection
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.mqtt.packets import Properties, Publish
 from platziverse.web.answers import Refusal
 from platziverse.web.events import ALIVE, INTERVAL
 from platziverse.web.settings import WebSettings
-from platziverse.web.siblings import MOST, Refused, Siblings
+from platziverse.web.siblings import AGAIN, LONGEST, MOST, Hear, Refused, Siblings, UnixFetch
 from platziverse.web.site import MOST_OPERATORS
 from platziverse.web.traces import MAX_LINES
 from platziverse.web.workers import BrokerPage
@@ -235,7 +237,8 @@ class WorkersCase(ClientCase):
         self.addCleanup(self.other.doCleanups)
         one = self.other.siblings
         one.number, one.others = 1, []
-        return Siblings(2, [1, 3], self.fetch)
+        self.followed: dict[int, tuple[str, str, Hear]] = {}
+        return Siblings(2, [1, 3], self.fetch, self.follow)
 
     def fetch(self, number: int, method: bytes, path: str, by: str) -> "Deferred[bytes]":
         if number == 3:
@@ -243,6 +246,44 @@ class WorkersCase(ClientCase):
         connection = Connection(self.other.site, operator=True)
         response = connection.request(path, method.decode(), Platziverse_By=by)
         return succeed(response.body) if response.status == 200 else fail(Refused(response.status))
+
+    def follow(self, number: int, path: str, by: str, hear: Hear) -> Callable[[], None]:
+        self.followed[number] = path, by, hear
+
+        def end() -> None:
+            del self.followed[number]
+
+        return end
+
+    def test_a_trace_has_the_packets_of_all(self) -> None:
+        self.other.harness.connect("plug")
+        stream = Client(self.site, operator=True).ask(TRACE)
+        self.assertEqual(stream.events(), [("trace", {"client": "plug", "connected": True, "worker": 2})])
+        self.assertEqual(list(self.followed), [1, 3])
+        path, by, hear = self.followed[1]
+        self.assertEqual((path, by), (f"{TRACE}?worker=own", "An operator"))
+        now = int(self.harness.now() * 1000)
+        hear("trace", {"client": "plug", "connected": True})
+        hear("packet", {"time": now + 1, "text": "later"})
+        hear("packet", {"time": now - 1, "text": "before"})
+        hear("dropped", {"events": 3})
+        self.harness.connect("plug")
+        self.clock.advance(INTERVAL)
+        *packets, (name, dropped) = stream.events()
+        texts = [data["text"] for _, data in packets]
+        self.assertEqual((texts[0], texts[-1], name, dropped), ("before", "later", "dropped", {"events": 3}))
+        self.assertGreater(len(texts), 2)
+        for _ in range(MAX_LINES + 1):
+            hear("packet", {"time": now, "text": "x"})
+        self.clock.advance(INTERVAL)
+        self.assertEqual(stream.events()[-1], ("dropped", {"events": 1}))
+        stream.transport.loseConnection()
+        self.assertEqual(self.followed, {})
+
+    def test_a_trace_of_one_worker_asks_no_other(self) -> None:
+        stream = Client(self.site, operator=True).ask(f"{TRACE}?worker=own")
+        self.assertEqual(stream.events(), [("trace", {"client": "plug", "connected": False, "worker": 2})])
+        self.assertEqual(self.followed, {})
 
     def test_clients_of_all_are_in_one_list_in_pages(self) -> None:
         for number in range(3):
@@ -327,3 +368,59 @@ class JoinTests(SynchronousTestCase):
             found["handlers"],
             [{"name": "a", "calls": 2, "seconds": 1.0}, {"name": "b", "calls": 1, "seconds": 0.5}],
         )
+
+
+class FollowTests(SynchronousTestCase):
+    """A stream of another worker, over its socket."""
+
+    def setUp(self) -> None:
+        self.reactor: Any = MemoryReactorClock()
+        self.heard: list[tuple[str, Any]] = []
+        fetch = UnixFetch(self.reactor, lambda number: f"/state/{number}/http")
+        self.end = fetch.follow(3, "/api/x?worker=own", "Ann", lambda *event: self.heard.append(event))
+
+    def connect(self) -> tuple[Any, StringTransportWithDisconnection]:
+        path, factory, *_ = self.reactor.unixClients[-1]
+        self.assertEqual(path, "/state/3/http")
+        protocol, transport = factory.buildProtocol(None), StringTransportWithDisconnection()
+        transport.protocol = protocol
+        protocol.makeConnection(transport)
+        self.assertIn(b"GET /api/x?worker=own HTTP/1.1\r\n", transport.value())
+        self.assertIn(b"Platziverse-By: Ann\r\n", transport.value())
+        return protocol, transport
+
+    def test_events_are_told_as_they_come(self) -> None:
+        protocol, transport = self.connect()
+        protocol.dataReceived(b"HTTP/1.1 200 OK\r\n\r\nevent: trace\ndata: {}\n\nevent: pac")
+        self.assertEqual(self.heard, [("trace", {})])
+        protocol.dataReceived(b'ket\ndata: {"text": "x"}\n\n:\n\nevent: y\ndata: {\n\nevent: z\ndata: 1\n\n')
+        self.assertEqual(self.heard[1:], [("packet", {"text": "x"}), ("z", 1)])
+        self.end()
+        self.assertFalse(transport.connected)
+        self.reactor.advance(2 * AGAIN)
+        self.assertEqual(len(self.reactor.unixClients), 1)
+
+    def test_one_that_ends_or_is_refused_is_asked_for_again(self) -> None:
+        protocol, transport = self.connect()
+        protocol.dataReceived(b"HTTP/1.1 200 OK\r\n\r\nevent: x")
+        transport.loseConnection()
+        self.reactor.advance(AGAIN)
+        protocol, transport = self.connect()
+        protocol.dataReceived(b"HTTP/1.1 503 Unavailable\r\nContent-Length: 0\r\n\r\n")
+        self.reactor.advance(AGAIN)
+        self.assertEqual((len(self.reactor.unixClients), self.heard), (3, []))
+        self.end()  # before there is an answer
+        self.reactor.advance(2 * AGAIN)
+        self.assertEqual(len(self.reactor.unixClients), 3)
+
+    def test_it_can_end_between_two_attempts(self) -> None:
+        _, transport = self.connect()
+        transport.loseConnection()
+        self.end()
+        self.reactor.advance(2 * AGAIN)
+        self.assertEqual(len(self.reactor.unixClients), 1)
+
+    def test_an_event_without_an_end_is_not_kept(self) -> None:
+        protocol, transport = self.connect()
+        protocol.dataReceived(b"HTTP/1.1 200 OK\r\n\r\ndata: " + b"x" * (LONGEST + 1))
+        self.assertFalse(transport.connected)

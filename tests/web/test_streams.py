@@ -524,6 +524,33 @@ class ExportTests(StreamCase):
         client.channel.resumeProducing()
         self.assertEqual(rows, [1600 * 5 // 20])
 
+    def test_while_messages_wait_an_export_rests_as_long_as_it_works(self) -> None:
+        self.store.lines, self.busy = 10_000, True
+        asked: list[Deferred[Row | None]] = []
+        export = self.store.export
+        self.patch(self.store, "export", later(asked))
+        client = self.client("/api/export")
+        pages = [
+            self.successResultOf(export(Export((), (), 0, 1, "csv", "raw"), None, rows))
+            for rows in (200, 1600, 5000)
+        ]
+        self.clock.advance(0.3)
+        asked[0].callback(pages[0])
+        client.channel.pauseProducing()
+        client.channel.resumeProducing()
+        self.clock.advance(0.29)
+        self.assertEqual(len(asked), 1)
+        self.clock.advance(0.02)
+        self.assertEqual(len(asked), 2)
+        self.busy = False
+        asked[1].callback(pages[1])
+        self.assertEqual(len(asked), 3)
+        self.busy = True
+        asked[2].callback(pages[2])
+        client.transport.loseConnection()  # while it rests
+        self.clock.advance(1)
+        self.assertEqual((len(asked), self.said), (3, []))
+
     def test_a_client_that_goes_is_read_for_no_longer(self) -> None:
         self.store.lines = 10_000
         asked: list[Deferred[Row | None]] = []

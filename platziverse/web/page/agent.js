@@ -55,7 +55,7 @@ export class AgentView {
       this.place,
       this.more,
       this.others,
-      el("p", { class: "quiet hint" }, "Drag over a chart to zoom, Esc goes back. With the keyboard: arrows move the cursor, + and − zoom."),
+      el("p", { class: "quiet hint" }, "Drag over a chart to zoom, Esc goes back; on a touch screen zoom with two fingers. With the keyboard: arrows move the cursor, + and − zoom."),
     );
   }
 
@@ -203,6 +203,7 @@ export class AgentView {
     const longest = [to - RANGES["1y"], Date.now()];
     const ends = [Math.max(longest[0], from - missing), Math.min(longest[1], to + missing)].map(Math.round);
     if (ends[0] < ends[1]) location.hash = `${linkTo(this.uuid)}?range=${this.range}&from=${ends[0]}&to=${ends[1]}`;
+    else this.charts.forEach((chart) => chart.window(...this.#window())); // of a time that is to come there is nothing
   }
 
   #tabulate() {

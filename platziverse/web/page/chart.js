@@ -2,6 +2,7 @@
 // build has it, else a plain line.
 
 import { el, extent, moment, path, short, shown, svg, table, ticks, withUnit, write } from "./elements.js";
+import { Touch } from "./touch.js";
 
 const HEIGHT = 200;
 /** A gap is drawn where nothing came for so many times the usual distance of two points. */
@@ -77,7 +78,7 @@ class Points {
   }
 }
 
-/** What uPlot draws. */
+/** What uPlot draws; `area` is the element without the axes. */
 class Drawn {
   constructor(uPlot, place, chart) {
     [this.place, this.chart] = [place, chart];
@@ -101,6 +102,7 @@ class Drawn {
       [[], [], [], []],
       place,
     );
+    this.area = this.plot.over;
     this.watch = new ResizeObserver(() => this.plot.setSize({ width: this.#width(), height: HEIGHT }));
     this.watch.observe(place);
   }
@@ -139,7 +141,7 @@ class Plain {
     this.cursor = svg("path", { class: "stroke" });
     this.low = el("span");
     this.high = el("span");
-    this.element = svg("svg", { class: "plain", viewBox: `0 0 600 ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" }, this.line, this.cursor);
+    this.area = this.element = svg("svg", { class: "plain", viewBox: `0 0 600 ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" }, this.line, this.cursor);
     place.replaceChildren(el("div", { class: "plain-scale" }, this.high, this.low), this.element);
     this.element.addEventListener("mousemove", (event) => this.#move(event));
     this.columns = [[], []];
@@ -177,7 +179,7 @@ export class Chart {
    * @param {(from: number, to: number) => void} zoom called with the time that was chosen.
    */
   constructor(series, zoom) {
-    Object.assign(this, { series, zoom, from: 0, to: 1, columns: [[], [], [], []], index: null });
+    Object.assign(this, { series, zoom, from: 0, to: 1, columns: [[], [], [], []], index: null, held: false });
     this.points = new Points();
     this.readout = el("p", { class: "readout" });
     this.plot = el("div", { class: "plot", role: "img", tabindex: "0", keydown: (event) => this.#key(event) });
@@ -195,6 +197,7 @@ export class Chart {
     this.drawing?.close();
     this.plot.replaceChildren();
     this.drawing = uPlot ? new Drawn(uPlot, this.plot, this) : new Plain(this.plot, this);
+    this.touch = new Touch(this.drawing.area, this);
     this.draw();
   }
 
@@ -202,10 +205,35 @@ export class Chart {
     this.drawing?.close();
   }
 
-  /** Draw the time from a moment to another. */
+  /** Draw the time from a moment to another, unless fingers hold another one. */
   window(from, to) {
+    if (this.held) return;
     [this.from, this.to] = [from, to];
     this.draw();
+  }
+
+  /** Draw another time while fingers hold it. */
+  hold(from, to) {
+    this.held = false;
+    this.window(from, to);
+    this.held = true;
+  }
+
+  /** Zoom to what was held. */
+  release() {
+    this.held = false;
+    this.zoom(this.from, this.to);
+  }
+
+  /** Move the cursor to the point next to a part of the width. */
+  at(part) {
+    const [times, averages] = this.columns;
+    const time = this.from + part * (this.to - this.from);
+    let next = null;
+    times.forEach((one, place) => {
+      if (averages[place] !== null && (next === null || Math.abs(one - time) < Math.abs(times[next] - time))) next = place;
+    });
+    if (next !== null) this.#put(next);
   }
 
   draw() {
@@ -250,14 +278,19 @@ export class Chart {
   }
 
   #move(steps) {
-    const [times, averages] = this.columns;
+    const [, averages] = this.columns;
     const places = [...averages.keys()].filter((place) => averages[place] !== null);
     if (!places.length) return;
     const here = places.indexOf(this.index ?? places[places.length - 1]);
-    const place = places[Math.min(places.length - 1, Math.max(0, here + steps))];
+    this.#put(places[Math.min(places.length - 1, Math.max(0, here + steps))]);
+    write(document.getElementById("said"), this.readout.textContent);
+  }
+
+  /** Put the cursor at a place of the columns. */
+  #put(place) {
+    const [times, averages] = this.columns;
     this.drawing?.point(times[place], averages[place]);
     this.pointed(place);
-    write(document.getElementById("said"), this.readout.textContent);
   }
 
   /** Zoom around the cursor. */
