@@ -271,5 +271,5 @@ class MQTT5:
         return data if len(data) <= self._largest else b""
 
     def _reference_with(self, code: ReasonCode) -> str | None:
-        """Return the Server Reference where another server may help. Section 4.11"""
+        """Return the Server Reference where another server may help (section 4.11)."""
         return self._reference or None if code in ELSEWHERE else None
