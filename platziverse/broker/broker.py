@@ -56,6 +56,7 @@ class Broker:
     :param store: where durable Sessions, Retained Messages and Wills are saved; ``None``: they end with the
         process.
     :param grace: seconds that a message waits for durable Sessions before it is stored; see :class:`Durable`.
+    :ivar destinations: Topic Name → its handlers; ``None``: no client may publish there. Neither changes.
     :ivar loading: what the store has is not in memory yet; ``None``: it is. Its text says how much is.
     :ivar moving: durable Sessions on their way from or to other daemons; ``None``: there are none.
     """
@@ -96,7 +97,7 @@ class Broker:
         self._route, self._route_retained = router.route, cast("Callable[..., Answer]", router.route_retained)
         self.sharing = Sharing(self.shares, router, authority, clock, sessions.make("", False))
         self._dispatcher, self._clock, self._match = dispatcher, clock, self.subscriptions.match
-        self._load, self._reads, self._destinations = succeed(0), DeferredLock(), Memo(self._find_destination)
+        self._load, self._reads, self.destinations = succeed(0), DeferredLock(), Memo(self._find_destination)
         self._reads.acquire()  # the start is the first that reads
         self.loading = self._prepare(store, wall_clock) if store is not None else None
 
@@ -236,10 +237,7 @@ class Broker:
             self.clients.session_ended(session.client_id)
 
     def expire_sessions(self) -> None:
-        """End the Sessions of clients that have been absent too long; called now and then.
-
-        When there are many, the rest of them ends in the next turns.
-        """
+        """End Sessions of clients that have been absent too long; of very many the rest in the next turns."""
         expired = self.sessions.expire(self._clock.seconds())
         self.traffic.sessions_expired += expired
         if expired:
@@ -257,7 +255,7 @@ class Broker:
         :return: ``None``, or a Deferred that the acknowledgement waits for.
         """
         topic = message.topic
-        handlers = self._destinations[topic]
+        handlers = self.destinations[topic]
         if handlers is None or (self.authority.restricts and not self.authority.may_publish(client, topic)):
             return self.clients.deny(message, client)
         if message.retain:  # [MQTT-3.3.1-12] [MQTT-3.1.2-16] [MQTT-3.1.2-17]
@@ -270,7 +268,7 @@ class Broker:
 
     def join(self, owing: Owing, topic: str, run: Sequence[Publish]) -> int:
         """Publish messages behind one that durable Sessions owe, with it; see :meth:`Router.join`."""
-        return 0 if self._destinations[topic] else self.router.join(owing, self._match(topic), topic, run)
+        return 0 if self.destinations[topic] else self.router.join(owing, self._match(topic), topic, run)
 
     def handle(self, message: Publish, client: Client) -> Answer:
         """Dispatch, as ``publish`` does, a message that comes again: an earlier process has routed it."""
@@ -283,7 +281,7 @@ class Broker:
     def _handlers(self, message: Publish, client: Client) -> Handlers:
         """Return the handlers of what the client may publish."""
         allowed = not self.authority.restricts or self.authority.may_publish(client, message.topic)
-        return self._destinations[message.topic] or () if allowed else ()
+        return self.destinations[message.topic] or () if allowed else ()
 
     def _find_destination(self, topic: str) -> Handlers | None:
         """Return the handlers of a Topic Name; ``None``: no client may ever publish there."""
@@ -310,7 +308,7 @@ class Broker:
     def use_handlers(self, dispatcher: TopicDispatcher) -> None:
         """Hand messages to other handlers from now on; those under way end at the old ones."""
         self._dispatcher = dispatcher
-        self._destinations.clear()
+        self.destinations.clear()
 
     def tell(self, topic: str, make: Callable[[], bytes]) -> None:
         """Send what ``make`` makes to subscribers alone, at QoS 0 and if there are any; handlers get none."""

@@ -316,7 +316,7 @@ class Publishing(Case):
         """[MQTT5-4.3.3-11]"""
         client = self.connect()
         client.send(Publish("t", b"", 2, packet_id=1), Pubrel(1), Pubrel(1))
-        self.assertEqual(client.received(), [Pubrec(1), Pubcomp(1), Pubcomp(1, 0x92)])
+        self.assertEqual(client.received(), [Pubrec(1, 0x10), Pubcomp(1), Pubcomp(1, 0x92)])
 
 
 class Refusing(Case):

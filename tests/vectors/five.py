@@ -117,7 +117,8 @@ def _connects() -> Vectors:
         b"\x26\0\1a\0\1b",
         b"\x26\0\1a\0\1c",
     )
-    yield conversation("every property", "2.2.2.2", send(connect(2, every)), expect(ACCEPTED))
+    answered = connack(0, b"\x1a" + text("$response/vector/"), TOLD)
+    yield conversation("every property", "2.2.2.2", send(connect(2, every)), expect(answered))
     for expiry, told in ((0, b""), (100, b""), (0xFFFFFFFF, b"\x11" + (86_400).to_bytes(4, "big"))):
         properties = listed(b"\x11" + expiry.to_bytes(4, "big"))
         yield conversation(
