@@ -18,7 +18,7 @@ from platziverse.broker.reasons import Reason, Refused
 from platziverse.broker.session import Session
 from platziverse.broker.sessionrecords import SessionRecords, unavailable
 from platziverse.broker.sessions import Sessions, is_persistent
-from platziverse.broker.terms import Terms, terms_of
+from platziverse.broker.terms import Terms, is_limited, terms_of
 from platziverse.broker.traffic import Traffic
 from platziverse.broker.turn import Turn
 from platziverse.broker.users import UserCounts
@@ -145,9 +145,7 @@ class Clients:
         return opened.addCallbacks(self._begin, self._not_opened, (packet, client, connection), {}, (client,))
 
     def _terms_of(self, packet: Connect) -> Terms:
-        asked = packet.properties
-        limited = asked is not None and asked.maximum_packet_size is not None
-        wire = self.wires.of(packet.protocol_level, limited)
+        wire = self.wires.of(packet.protocol_level, is_limited(packet))
         terms = terms_of(packet, wire, self._most_inflight)
         if packet.protocol_level == 5:
             terms.expiry = self._sessions.expiry_of(packet)

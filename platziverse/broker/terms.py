@@ -60,6 +60,11 @@ def usual(wire: Wire, most_inflight: int) -> Terms:
     return Terms(wire, most_inflight)
 
 
+def is_limited(packet: Connect) -> bool:
+    """Return whether the client has a Maximum Packet Size."""
+    return packet.properties is not None and packet.properties.maximum_packet_size is not None
+
+
 def terms_of(packet: Connect, wire: Wire, most_inflight: int) -> Terms:
     """Return the Terms of the client that has sent this CONNECT."""
     if packet.protocol_level < 5:

@@ -237,7 +237,7 @@ class Connection(Protocol):
         self._look_again(self.shared.deadlines.now)
         self.outbox.send(accepted)
         self.outbox.serve(session)
-        if session.persistent:  # or it has just begun, and has nothing for its client
+        if present or session.persistent:  # or it has just begun, and has nothing for its client
             session.resume()
         self.reading.resume_reading(LOGIN)
 

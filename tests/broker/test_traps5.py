@@ -187,6 +187,23 @@ class Connections(Case):
             self.harness.broker.expire_sessions()
             self.assertEqual(self.harness.broker.sessions.get("five") is not None, there, seconds)
 
+    def test_what_waits_comes_to_a_client_that_keeps_its_session_no_longer(self) -> None:
+        """Row 544. [MQTT5-3.1.2-5]"""
+        for sessions in (None, MemorySessionStore()):
+            self.harness = BrokerHarness(sessions=sessions)
+            publisher = self.harness.connect("publisher")
+            client = self.connect(properties=Properties(session_expiry_interval=50))
+            client.subscribe("t", 1)
+            self.harness.advance(1)
+            client.lose()
+            publisher.publish("t", b"waits", 1, 1)
+            self.harness.advance(1)
+            client = self.connect(clean_session=False)
+            self.harness.advance(1)
+            _, message = client.connack + client.received()
+            assert isinstance(message, Publish)
+            self.assertEqual(message.payload, b"waits")
+
     def test_unsuback_has_a_code_for_each_filter(self) -> None:
         """Row 543."""
         client = self.connect()
