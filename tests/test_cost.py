@@ -46,10 +46,10 @@ COUNTED: Final = {
 }
 #: The same for clients of MQTT 5 without Properties, and one path of messages that have some.
 COUNTED5: Final = {
-    (3, 10): (334, 67, 161, 826, 570, 504, 509, 391, 1074, 4094, 1603, 3391),
-    (3, 11): (341, 68, 162, 829, 577, 513, 515, 398, 1103, 4206, 1678, 3574),
-    (3, 12): (324, 65, 154, 785, 545, 486, 488, 379, 1021, 3885, 1540, 3255),
-    (3, 13): (330, 69, 155, 785, 539, 474, 481, 368, 1011, 3818, 1566, 3154),
+    (3, 10): (334, 67, 188, 892, 590, 504, 528, 391, 1133, 4084, 1610, 3449),
+    (3, 11): (340, 68, 191, 893, 597, 513, 535, 398, 1167, 4190, 1684, 3636),
+    (3, 12): (324, 65, 185, 847, 568, 486, 510, 379, 1081, 3871, 1546, 3313),
+    (3, 13): (330, 69, 186, 847, 563, 474, 505, 368, 1074, 3806, 1570, 3214),
 }
 TOLERANCE: Final = 1.2
 #: Instructions of clients of MQTT 5, in place of one. In time they may take a tenth more: see bench.
@@ -286,13 +286,13 @@ class Cost(SynchronousTestCase):
             self.assertLessEqual(before, now * TOLERANCE, f"{name} is shorter: run python -m tests.test_cost")
 
     def test_nor_has_one_of_mqtt_5_which_costs_hardly_more(self) -> None:
-        """Without Properties. CONNECT has its dialect to make, and a CONNACK with Properties to write."""
+        """Without Properties. CONNACK has some; and PUBACK says one by one that nobody has subscribed."""
         counted = COUNTED5.get(sys.version_info[:2], COUNTED5[max(COUNTED5)])
         for name, before in zip(PATHS5, counted, strict=True):
             now = cost(name, Paths5)
             self.assertLessEqual(now, before * TOLERANCE, f"{name} is longer than when it was counted")
             self.assertLessEqual(before, now * TOLERANCE, f"{name} is shorter: run python -m tests.test_cost")
-            if name in PATHS and name != "connect":
+            if name in PATHS and name not in ("connect", "qos_1_in"):
                 self.assertLessEqual(now, cost(name) * DEARER, f"{name} costs more than it may")
 
     def test_what_makes_a_path_longer_is_counted(self) -> None:
