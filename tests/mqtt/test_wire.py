@@ -40,6 +40,22 @@ class Writing(SynchronousTestCase):
                 self.assertEqual(wire.head(encoded, qos, 7, message.dup) + payload, expected)
             else:
                 self.assertEqual(wire.qos0(encoded), expected)
+                if not retain:
+                    self.assertEqual(wire.at_qos0(message), expected)
+
+    def test_clients_with_a_maximum_packet_size_have_a_wire_of_their_own(self) -> None:
+        small, usual, older = self.wires.of(5, True), self.wires.of(5), self.wires.of(4, True)
+        self.assertEqual([wire.limited for wire in (small, usual, older)], [True, False, False])
+        message = Publish("t", b"x")
+        self.assertEqual(small.at_qos0(message), usual.at_qos0(message))
+
+    def test_subscription_identifiers_are_written_at_qos_0(self) -> None:
+        message = Publish("t", b"x")
+        for found, expected in ((b"", ()), (b"\x0b\x07", (7,))):
+            wire = self.wires.of(5).identifying(lambda _, found=found: found)  # type: ignore[misc]
+            given = PublishProperties(subscription_identifiers=expected) if expected else None
+            self.assertEqual(wire.at_qos0(message), encode5(Publish("t", b"x", properties=given)))
+            self.assertTrue(wire.limited)
 
     def test_what_is_left_of_a_message_is_written_until_it_is_over(self) -> None:
         """[MQTT5-3.3.2-5] [MQTT5-3.3.2-6]"""
