@@ -292,6 +292,7 @@ class InfluxTests(SynchronousTestCase):
             ("cpu v=1\ncpu v", "line 2: no field"),
             ("cpu v=1,", "line 1: no field"),
             ("cpu v=abc", "line 1: 'abc' is no value"),
+            ("cpu v=abc 12", "line 1: 'abc' is no value"),
             ("cpu v=1 12 13", "line 1: something stands behind"),
             ('cpu v="open', "line 1: no field"),
             ("cpu,a= v=1", "line 1: no blank"),
@@ -319,9 +320,36 @@ class InfluxTests(SynchronousTestCase):
         )
         self.assertEqual(refusal(toml, b"mem", "telegraf/a/mem").kind, "syntax")
 
+    def test_more_lines_than_values_could_need_are_refused_unread(self) -> None:
+        """Row 500: 64 KiB of points were read for some ten milliseconds before anybody counted them."""
+        for name in "influx", "python:platziverse.rules.telegraf:read":
+            toml = f'{HEAD}format = "{name}"\neach = "$.metrics"\nvalues = "@.fields"'
+            error = refusal(toml, b"a b=1\n" * 10_000)
+            self.assertEqual(error.kind, "size")
+            self.assertIn("more than 1200 lines, 6000 values are six times max_metrics", error.reason)
+            few = AgentLimits(max_metrics=2)
+            self.assertEqual(len(read(toml, b"a b=1\nc d=2\n", limits=few).reports), 1)
+            error = refusal(toml, b"a b=1\n" * 3, limits=few)
+            self.assertIn("more than 2 lines", error.reason)
+        error = refusal(toml, b'{"metrics":\n\n\n[]}', limits=few)
+        self.assertNotIn("lines", error.reason)
+
     @given(st.text('a,= \\"\n1i#t', max_size=30))
     def test_any_text_is_read_or_refused(self, text: str) -> None:
         try:
             read_lines(text)
         except ValueError as error:
             self.assertTrue(str(error).startswith("line "))
+
+    @given(
+        st.lists(st.from_regex(r"[a,]{1,4}(=[b1])?[ ]?[a=,1.it]{0,7}[ ]?[-12\u0661]{0,3}", fullmatch=True))
+    )
+    def test_usual_lines_are_read_as_all_others_are(self, lines: list[str]) -> None:
+        """A comment lets the other reader have them."""
+        text = "\n".join([*lines, "m,a=b f=1i,g=.5 7"])
+        try:
+            points = read_lines(f"{text}\n#")
+        except ValueError as error:
+            self.assertEqual(str(self.assertRaises(ValueError, read_lines, text)), str(error))
+        else:
+            self.assertEqual(read_lines(text), points)
