@@ -18,6 +18,7 @@ from platziverse.agents.model import move
 from platziverse.config import Config, without_secrets
 from platziverse.daemon.machine import memory
 from platziverse.daemon.process import fail, within
+from platziverse.daemon.starting import DATA, EMBEDDED, GIVEN, SERVER, TABLES, Stage
 from platziverse.daemon.statedir import Instance
 from platziverse.durable.heir import Heir
 from platziverse.durable.members import Members
@@ -69,6 +70,7 @@ class Database:
     :param left_behind: called with the uuids of agents that a daemon which has died left connected.
     :param ours: returns seconds since the epoch, as this machine has them.
     :param asked: called with each request of an operator, and its argument.
+    :ivar stages: those of a start.
     :ivar clock: what time it is, for what is stored.
     :ivar users: the table of users, whether it is used or not.
     :ivar writer: the ``ReportStore``; takes entries at any time.
@@ -114,6 +116,8 @@ class Database:
         #: Called when the tables were looked at once more: what only we remember may not be in them any more.
         self.prepared_again: Callable[[], object] = lambda: None
         self._was_prepared = self.leaves = False
+        self.stages = GIVEN if self._embedded is None else EMBEDDED
+        self._tables: Stage | None = None
         self._maintenance: Maintenance | None = None
 
     def _make_writer(self, observe: Callable[[int, float], None]) -> BatchWriter:
@@ -212,7 +216,7 @@ class Database:
     def _prepare(self, dsn: str) -> Generator["Deferred[Any]", Any, None]:
         """Our tables; the first time also: nobody is connected yet, whatever a crash has left there."""
         try:
-            yield migrate(dsn, self._reactor, make=not self._was_prepared)
+            yield migrate(dsn, self._reactor, make=not self._was_prepared, begin=self._changing_tables)
             yield self._lease.start(dsn)
             if not self._was_prepared:
                 left = yield reset_presence(dsn, self._reactor, self.instance.id)
@@ -231,6 +235,19 @@ class Database:
         self.reader.dsn = self.exports.dsn = self._user_reader.dsn = dsn
         if self._maintenance is None:
             self._look_after(dsn)
+
+    def _changing_tables(self, version: int, last: int) -> None:
+        text = f"the tables, step {version} of {last}"
+        self._tables = Stage(self.stages, TABLES, text, (version - 1) / last)
+
+    @property
+    def stage(self) -> Stage | None:
+        """Where the start has come to; ``None``: the database is ready."""
+        if self._tables is not None and not self._was_prepared:
+            return self._tables
+        if self._embedded is not None and self.state == CONNECTING:
+            return stage_of_server(self.stages, self._embedded)
+        return Stage(self.stages, SERVER, self.trouble) if self.trouble else None
 
     def _look_after(self, dsn: str) -> None:
         """Begin with what is done in the background."""
@@ -325,6 +342,13 @@ class Database:
             return [shlex.join(["psql", without_secrets(self._config.database)])]
         local = self._embedded.psql_command
         return [local, self._embedded.tcp_psql_command] if self._config.embedded.tcp else [local]
+
+
+def stage_of_server(stages: tuple[str, ...], server: EmbeddedPostgres) -> Stage:
+    """Return where the start of a private PostgreSQL has come to."""
+    if not server.has_data:
+        return Stage(stages, DATA, "a PostgreSQL of its own is made (initdb)")
+    return Stage(stages, SERVER, "PostgreSQL is starting")
 
 
 def embedded(config: Config, reactor: Any) -> EmbeddedPostgres:
