@@ -18,7 +18,7 @@ from attrs import asdict, field, frozen
 from bench.accounting import cpu_seconds, resident, settle, tree_cpu_seconds
 from bench.clients import Client, Publisher, Subscriber, Tally, Unexpected
 from bench.idle import PINGRESP, measure_idle, open_connections
-from bench.rings import Ring, frame, new_topics, reports, retained, same_topic, tasmota
+from bench.rings import Ring, frame, new_topics, readings, reports, retained, same_topic, tasmota
 from tests.crash import wire
 
 #: Seconds without any event after which something has been lost.
@@ -40,7 +40,8 @@ class Job:
     :param subscribers: the Topic Filters of each.
     :param deliveries: of each message; 0: nobody subscribes, and acknowledgements are counted.
     :param window: messages that each publisher has under way.
-    :param messages: ``same`` topic for each publisher, ``new`` topics all the time, ``reports``, ``tasmota``.
+    :param messages: ``same`` topic for each publisher, ``new`` topics all the time, ``reports``,
+        ``tasmota``, or ``readings``: reports of the same numbers.
     :param metrics: of each report, and numbers of each message of Tasmota.
     :param retain: messages of the ``same`` topic are retained.
     :param connections: further ones that do nothing.
@@ -95,6 +96,8 @@ def ring(job: Job, number: int, name: str, mask: bytes) -> Ring:
         return new_topics(job.payload, number, job.publishers, sum(map(len, job.subscribers)))
     if job.messages == "reports":
         return reports(name, job.metrics, job.qos)
+    if job.messages == "readings":
+        return readings(name, job.metrics, job.qos)
     if job.messages == "tasmota":
         return tasmota(name, job.metrics, job.qos)
     return same_topic(f"bench/{number:03}", job.payload, job.qos, mask, job.retain)

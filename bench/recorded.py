@@ -26,9 +26,9 @@ from tests.servers import Cluster
 
 #: Name → messages and metrics of each.
 KINDS: Final = {
-    "agent/message, 4 metrics": ("reports", 4),
+    "agent/message, 4 metrics": ("readings", 4),
     "Tasmota, 4 numbers": ("tasmota", 4),
-    "agent/message, 13 metrics": ("reports", 13),
+    "agent/message, 13 metrics": ("readings", 13),
     "Tasmota, 13 numbers": ("tasmota", 13),
     "a topic without a rule": ("same", 0),
 }
@@ -116,7 +116,7 @@ def readers() -> dict[str, Callable[[], object]]:
         if messages == "tasmota":
             message = Publish("tele/d1/SENSOR", tasmota(metrics, now), 1, packet_id=1)
             ways[name] = lambda message=message: found.read(message, client, now)  # type: ignore[misc]
-        elif messages == "reports":
+        elif messages == "readings":
             message = Publish("agent/message", agents(metrics, now), 1, packet_id=1)
             ways[name] = lambda message=message: parse(message, "device", now)  # type: ignore[misc]
     return ways

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from tests.crash.wire import publish
 
@@ -71,7 +71,19 @@ def new_topics(payload: int, publisher: int, publishers: int, filters: int) -> R
 
 def reports(agent: str, metrics: int, qos: int = 1) -> Ring:
     """``agent/message`` with another timestamp in every message, from six days ago on."""
-    values = [{"type": f"type{number}", "value": f"{number}.5"} for number in range(metrics)]
+    return _reports(agent, [(f"type{number}", f"{number}.5") for number in range(metrics)], qos)
+
+
+def readings(agent: str, numbers: int, qos: int = 1) -> Ring:
+    """The same with the types and numbers of the messages of :func:`tasmota`."""
+    metrics: list[tuple[str, object]] = [
+        (f"AM2301.Reading{number}", number + 0.5) for number in range(numbers - 1)
+    ]
+    return _reports(agent, [*metrics, ("Counter", 10**13)], qos)
+
+
+def _reports(agent: str, metrics: Iterable[tuple[str, object]], qos: int) -> Ring:
+    values = [{"type": kind, "value": value} for kind, value in metrics]
     who = {"uuid": agent, "username": "platzi", "name": "platzi", "hostname": "here", "pid": os.getpid()}
     body = json.dumps({"agent": who, "metrics": values, "timestamp": 0})[:-2]
     packets = [

@@ -42,6 +42,7 @@ from platziverse.mqtt.codec import encode
 from platziverse.mqtt.codec5 import encode5
 from platziverse.mqtt.decoder import PacketDecoder
 from platziverse.mqtt.packets import Connect, Packet, Publish, Subscribe, Subscription
+from platziverse.mqtt.topics import is_anothers_response
 from platziverse.net.deadlines import TICK
 from platziverse.net.factory import MQTTFactory
 from platziverse.net.pressure import Backlog
@@ -153,8 +154,8 @@ class OpenAuthority:
         return not self.reserved(topic)
 
     def may_subscribe(self, client: Client, topic_filter: str) -> bool:
-        """Return ``True``."""
-        return True
+        """Return whether it is not about what another client is answered."""
+        return not is_anothers_response(client.client_id, topic_filter)
 
     def may_receive(self, client: Client, topic: str) -> bool:
         """Return ``True``."""

@@ -22,6 +22,7 @@ from platziverse.broker.interfaces import SERVER, Client
 from platziverse.mqtt.errors import ConnectRefused
 from platziverse.mqtt.memo import Memo
 from platziverse.mqtt.packets import Connect, ConnectReturnCode
+from platziverse.mqtt.topics import RESPONSES, is_anothers_response
 
 log = Logger()
 
@@ -62,9 +63,9 @@ class Explanation:
 def is_servers_own(topic: str, announcements: Collection[str]) -> bool:
     """Return whether no client may publish to ``topic``, whatever the rules say.
 
-    :param announcements: Topic Names that are the server's own, beside everything below ``$``.
+    :param announcements: Topic Names that are the server's own, beside everything below ``$`` but answers.
     """
-    return topic in announcements or topic[:1] == "$"
+    return topic in announcements or (topic[:1] == "$" and not topic.startswith(RESPONSES))
 
 
 def _is_short(question: Question, _: bool) -> int:
@@ -220,8 +221,13 @@ class AccessAuthority:
         return self.rules is None or self._verdict(WRITE, client, topic)
 
     def may_subscribe(self, client: Client, topic_filter: str) -> bool:
-        """Return ``False`` only when no message that the filter matches could ever be delivered."""
+        """Return ``False`` only when no message that the filter matches could ever be delivered.
+
+        What a client is answered is for it alone, whatever the rules say. ADR 0194
+        """
         rules = self.rules
+        if topic_filter.startswith(RESPONSES) and client is not SERVER:
+            return not is_anothers_response(client.client_id, topic_filter)
         if rules is None or client is SERVER:
             return True
         return rules.decide_filter(Subject(client.client_id, client.username), topic_filter).allowed
@@ -236,6 +242,8 @@ class AccessAuthority:
     def _decide(self, question: Question) -> bool:
         access, client_id, username, topic = question
         assert self.rules is not None
+        if access == READ and topic.startswith(RESPONSES):
+            return not is_anothers_response(client_id, topic)
         return self.rules.decide(Subject(client_id, username), topic, access).allowed
 
     def is_admin(self, username: str | None) -> bool:
@@ -264,9 +272,22 @@ def explain(
     """
     subject = Subject(client_id, username)
     everything = Decision(True, None, "there is no ACL file")
+    if topic.startswith(RESPONSES):
+        return _explain_answers(rules, subject, topic)
     if "+" in topic or "#" in topic:
         return [Explanation("subscribe", rules.decide_filter(subject, topic) if rules else everything)]
     publish, receive = (rules.decide(subject, topic, kind) if rules else everything for kind in (WRITE, READ))
     if is_servers_own(topic, announcements):
         publish = Decision(False, None, "the topic is the server's own")
+    return [Explanation("publish", publish), Explanation("receive", receive)]
+
+
+def _explain_answers(rules: AccessRules | None, subject: Subject, topic: str) -> list[Explanation]:
+    """Say who may have what a client is answered, which is for it alone; anybody may answer by the rules."""
+    its_own = not is_anothers_response(subject.client_id, topic)
+    receive = Decision(its_own, None, "it is for the client with that Client Identifier alone")
+    if "+" in topic or "#" in topic:
+        return [Explanation("subscribe", receive)]
+    everything = Decision(True, None, "there is no ACL file")
+    publish = rules.decide(subject, topic, WRITE) if rules is not None else everything
     return [Explanation("publish", publish), Explanation("receive", receive)]

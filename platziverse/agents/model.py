@@ -12,7 +12,9 @@ from attrs import define, field, frozen
 from msgspec import Meta, Struct
 from msgspec import field as struct_field
 
+from platziverse.agents.kept import as_json
 from platziverse.broker.records import Delivery, Record
+from platziverse.mqtt.packets import PublishProperties
 
 __all__ = ["Agent", "InvalidReport", "Metric", "Report"]
 
@@ -80,6 +82,7 @@ class Rejection:
     :ivar reason: what is wrong, in one line, naming the path, e.g. ``"Expected `int` - at `$.agent.pid`"``.
     :ivar arrived: seconds since the epoch, wall clock.
     :ivar address: of the sender, as the log has it; empty: of nobody.
+    :ivar properties: that MQTT 5 has sent with the message.
     """
 
     topic: str
@@ -88,6 +91,11 @@ class Rejection:
     reason: str
     arrived: float
     address: str = ""
+    properties: PublishProperties | None = None
+
+    def properties_within(self, most: int) -> str | None:
+        """Return the Properties as JSON; see :func:`kept.as_json`."""
+        return None if self.properties is None else as_json(self.properties, most)
 
 
 class Describes(Protocol):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any, Final, TypeAlias
 
+from attrs import evolve
 from msgspec import DecodeError, Struct
 from msgspec.json import Decoder
 
@@ -67,14 +68,14 @@ def parse(
     """
     payload = message.payload
     check_size(payload, limits)
-    source = Rejection(message.topic, client_id, payload, "", arrived)
+    source = Rejection(message.topic, client_id, payload, "", arrived, "", message.properties)
     found = _read_quickly(payload, limits.max_metrics)
     timestamp: int | float | str | None
     if found is None:
         agent, metrics, timestamp, problems = read_carefully(payload, limits.max_metrics)
         report = Report(agent, metrics, arrived, source)
         if problems:
-            report.rejections.append(Rejection(message.topic, client_id, payload, problems, arrived))
+            report.rejections.append(evolve(source, reason=problems))
     else:
         timestamp = found.timestamp
         report = Report(found.agent, found.metrics, arrived, source)

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
+from attrs import evolve
 from msgspec.json import encode
 from twisted.internet.defer import Deferred, FirstError, gatherResults, succeed
 from twisted.logger import Logger
@@ -257,7 +258,8 @@ class Recorder:
         self.rejected[error.kind] += 1
         self._complain(client, message.topic, error.reason)
         who, reason = client.client_id, error.reason
-        rejection = Rejection(message.topic, who, message.payload, reason, arrived, client.address)
+        about = message.topic, who, message.payload, reason, arrived, client.address
+        rejection = Rejection(*about, message.properties)
         refused = Refused(REASONS.get(error.kind, Reason.PAYLOAD_INVALID), reason)
         return self._sessions.save(who, rejection).addCallback(lambda _: refused)
 
@@ -371,7 +373,7 @@ def _add_rejection(report: Report, reason: str) -> None:
     source = report.source
     reasons = [rejection.reason for rejection in report.rejections]
     reason = "; ".join([reason, *reasons])[:MAX_REASON]
-    report.rejections = [Rejection(source.topic, source.client_id, source.payload, reason, report.arrived)]
+    report.rejections = [evolve(source, reason=reason, arrived=report.arrived)]
 
 
 def _one_of(errors: Sequence[InvalidReport]) -> InvalidReport:

@@ -9,6 +9,7 @@ from functools import partial
 from inspect import iscoroutine
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from attrs import evolve
 from msgspec.json import encode
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -268,10 +269,11 @@ def completed(
     except UnicodeEncodeError as error:
         raise InvalidReport("encoding", f"not UTF-8: {error.reason}") from None
     agent, metrics, _, problems = read_carefully(written, limits.max_metrics)
-    source = Rejection(message.topic, client.client_id, message.payload, "", arrived)
+    who, properties = client.client_id, message.properties
+    source = Rejection(message.topic, who, message.payload, "", arrived, "", properties)
     made = Report(agent, metrics, arrived, source)
     if problems:
-        made.rejections.append(Rejection(source.topic, source.client_id, source.payload, problems, arrived))
+        made.rejections.append(evolve(source, reason=problems))
     if report.measured is not None:
         # Unlike in agent/message the payload does not name the agent, the topic may: two devices that send
         # equal bytes in one millisecond are two messages.

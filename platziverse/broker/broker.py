@@ -28,12 +28,13 @@ from platziverse.broker.owing import Owing
 from platziverse.broker.ports import Elsewhere, Listening, Opened, RetainedStore, SessionStore
 from platziverse.broker.reasons import Reason
 from platziverse.broker.restoring import Restoring
-from platziverse.broker.retained import RetainedMessages
-from platziverse.broker.retaining import OF_THE_PROCESS, DurableRetained
+from platziverse.broker.retaining import OF_THE_PROCESS, DurableRetained, retained_store
 from platziverse.broker.routing import Router
 from platziverse.broker.session import Session
 from platziverse.broker.sessionrecords import SessionRecords
 from platziverse.broker.sessions import MANY, Sessions
+from platziverse.broker.shares import Shares
+from platziverse.broker.sharing import Sharing
 from platziverse.broker.subscribing import Subscribing, granted_of
 from platziverse.broker.subscriptions import SubscriptionTree
 from platziverse.broker.traffic import Traffic
@@ -55,6 +56,7 @@ class Broker:
     :param store: where durable Sessions, Retained Messages and Wills are saved; ``None``: they end with the
         process.
     :param grace: seconds that a message waits for durable Sessions before it is stored; see :class:`Durable`.
+    :ivar destinations: Topic Name → its handlers; ``None``: no client may publish there. Neither changes.
     :ivar loading: what the store has is not in memory yet; ``None``: it is. Its text says how much is.
     :ivar moving: durable Sessions on their way from or to other daemons; ``None``: there are none.
     """
@@ -75,10 +77,11 @@ class Broker:
     ) -> None:
         self.limits, self.authority, self.traffic = limits, authority, Traffic()
         self.complaints = complaints = Complaints(clock)
-        self.retained: RetainedStore = _retained(limits, store)
+        self.retained: RetainedStore = retained_store(limits, store)
         #: Called when it took long to find out who gets a message.
         self.strained: Callable[[], None] = _nothing
         self.subscriptions: SubscriptionTree[Session] = SubscriptionTree(strained=lambda: self.strained())
+        self.shares = Shares(self.begin_sharing, self.subscriptions)
         self.sessions = sessions = Sessions(limits, authority, self._session_ended)
         durable = partial(Durable, clock, grace, limits, authority, wall_clock, complaints)
         self.durable = durable(store) if store is not None else None
@@ -87,16 +90,15 @@ class Broker:
         clients = partial(Clients, sessions, authority, traffic, limits, observers, publish, clock)
         self.clients = clients(wall_clock, complaints, turn, records)
         sent = records.retained_sent if records is not None else _nothing
-        self._subscribing = Subscribing(
-            self.subscriptions, self.retained, authority, limits, traffic, complaints, turn, sent
-        )
-        backpressure = Backpressure(limits, sessions, traffic, complaints, clock)
-        self.router = router = Router(authority, traffic, backpressure, self.durable, self.clients.plain)
+        there = self.subscriptions, self.shares, self.retained
+        self._subscribing = Subscribing(*there, authority, limits, traffic, complaints, turn, sent)
+        pressure = Backpressure(limits, sessions, traffic, complaints, clock)
+        self.router = router = Router(authority, traffic, pressure, self.durable, self.clients.plain)
         self._route, self._route_retained = router.route, cast("Callable[..., Answer]", router.route_retained)
+        self.sharing = Sharing(self.shares, router, authority, clock, sessions.make("", False))
         self._dispatcher, self._clock, self._match = dispatcher, clock, self.subscriptions.match
-        self._load, self._reads = succeed(0), DeferredLock()
+        self._load, self._reads, self.destinations = succeed(0), DeferredLock(), Memo(self._find_destination)
         self._reads.acquire()  # the start is the first that reads
-        self._destinations = Memo(self._find_destination)  # neither a table nor what is reserved changes
         self.loading = self._prepare(store, wall_clock) if store is not None else None
 
     def _record(self, store: SessionStore | None, durable: Durable | None) -> SessionRecords | None:
@@ -140,6 +142,14 @@ class Broker:
         if self._records is not None:
             restoring = partial(self._restoring, self._records.durable.wall_clock)
             self.moving = Moving(self.sessions, self._subscribing, self.clients, self._records, restoring)
+
+    def begin_sharing(self) -> None:
+        """Hand messages to groups too, from the first one on that there ever is. ADR 0192."""
+        if self._route != self.sharing.route:
+            routes = self.sharing.stand_before(self._route, self._route_retained)
+            self._route, self._route_retained = routes
+            self.subscriptions.extend(self.sharing.receivers)
+            self._match = self.subscriptions.match
 
     def load(self) -> "Deferred[int]":
         """Read what the store has; see :meth:`Loading.load`. Until that is done some clients have to wait."""
@@ -215,6 +225,8 @@ class Broker:
 
     def _session_ended(self, session: Session) -> None:
         self._subscribing.end(session)
+        if session.shares is not None:
+            self.sharing.take_back(session.leave_behind())
         if self.durable is not None:
             self.durable.detach(session)
         if self.loading is not None:
@@ -225,10 +237,7 @@ class Broker:
             self.clients.session_ended(session.client_id)
 
     def expire_sessions(self) -> None:
-        """End the Sessions of clients that have been absent too long; called now and then.
-
-        When there are many, the rest of them ends in the next turns.
-        """
+        """End Sessions of clients that have been absent too long; of very many the rest in the next turns."""
         expired = self.sessions.expire(self._clock.seconds())
         self.traffic.sessions_expired += expired
         if expired:
@@ -246,7 +255,7 @@ class Broker:
         :return: ``None``, or a Deferred that the acknowledgement waits for.
         """
         topic = message.topic
-        handlers = self._destinations[topic]
+        handlers = self.destinations[topic]
         if handlers is None or (self.authority.restricts and not self.authority.may_publish(client, topic)):
             return self.clients.deny(message, client)
         if message.retain:  # [MQTT-3.3.1-12] [MQTT-3.1.2-16] [MQTT-3.1.2-17]
@@ -259,29 +268,23 @@ class Broker:
 
     def join(self, owing: Owing, topic: str, run: Sequence[Publish]) -> int:
         """Publish messages behind one that durable Sessions owe, with it; see :meth:`Router.join`."""
-        return 0 if self._destinations[topic] else self.router.join(owing, self._match(topic), topic, run)
+        return 0 if self.destinations[topic] else self.router.join(owing, self._match(topic), topic, run)
 
     def handle(self, message: Publish, client: Client) -> Answer:
-        """Dispatch a message that comes again and was routed before this process began.
-
-        :return: as of :meth:`publish`.
-        """
+        """Dispatch, as ``publish`` does, a message that comes again: an earlier process has routed it."""
         return call(self._handlers(message, client), message, client)
 
     def repeat(self, message: Publish, client: Client) -> Answer:
-        """Tell the handlers of a QoS 2 message that was published before, and comes again.
-
-        :return: as of :meth:`publish`.
-        """
+        """Tell the handlers of a QoS 2 message that was published before, and comes again."""
         return repeat(self._handlers(message, client), message, client)
 
     def _handlers(self, message: Publish, client: Client) -> Handlers:
         """Return the handlers of what the client may publish."""
         allowed = not self.authority.restricts or self.authority.may_publish(client, message.topic)
-        return self._destinations[message.topic] or () if allowed else ()
+        return self.destinations[message.topic] or () if allowed else ()
 
     def _find_destination(self, topic: str) -> Handlers | None:
-        """Return the handlers of a Topic Name, or ``None`` if no client may ever publish there."""
+        """Return the handlers of a Topic Name; ``None``: no client may ever publish there."""
         return None if self.authority.reserved(topic) else self._dispatcher.handlers(topic)
 
     def _publish_retained(self, message: Publish, client: Client, handlers: Handlers) -> Answer:
@@ -290,12 +293,10 @@ class Broker:
         if self.retained.refused > refused:
             text = "Delivered, but not kept, what {address} {client_id!r} published to {topic!r}: there are"
             text += " too many Retained Messages (max_retained_messages, max_retained_bytes)"
-            self._complain(client, "not retained", text, topic=message.topic[:200])
+            who = {"address": client.address, "client_id": client.client_id, "topic": message.topic[:200]}
+            self.complaints.warn("not retained", text, **who)
         owed = self._route_retained(message, self._match(message.topic), client)
         return joined(kept, owed, call(handlers, message, client))
-
-    def _complain(self, client: Client, cause: str, text: str, **fields: object) -> None:
-        self.complaints.warn(cause, text, address=client.address, client_id=client.client_id, **fields)
 
     def _publish_will(self, will: Publish, client: Client) -> Answer:
         will = arrived(will, will.topic, self.clients.now())
@@ -307,7 +308,7 @@ class Broker:
     def use_handlers(self, dispatcher: TopicDispatcher) -> None:
         """Hand messages to other handlers from now on; those under way end at the old ones."""
         self._dispatcher = dispatcher
-        self._destinations.clear()
+        self.destinations.clear()
 
     def tell(self, topic: str, make: Callable[[], bytes]) -> None:
         """Send what ``make`` makes to subscribers alone, at QoS 0 and if there are any; handlers get none."""
@@ -389,11 +390,6 @@ class Broker:
         if session.number and self._records is not None:
             return self._records.unsubscribed(session, topic_filters)
         return None
-
-
-def _retained(limits: Limits, store: SessionStore | None) -> RetainedStore:
-    memory = RetainedMessages(limits.max_retained_messages, limits.max_retained_bytes)
-    return memory if store is None else DurableRetained(memory, store)
 
 
 def _nothing(*_: object) -> None:

@@ -211,6 +211,8 @@ class Clients:
         session.denied = 0
         if self._records is not None and (opened[1] or will is not None):
             self._save_begin(self._records, opened, client)
+        if session.shares is not None:
+            session.shares.came(session)
         self.connected += 1
         self.traffic.connected[client.protocol_level] += 1
         self.traffic.connects_accepted += 1
@@ -254,6 +256,8 @@ class Clients:
         client, will = session.client, session.will
         assert client is not None
         session.pause()
+        if session.shares is not None:
+            session.shares.went(session)
         self.connected -= 1
         self.traffic.connected[client.protocol_level] -= 1
         self.users.leave(client.username)

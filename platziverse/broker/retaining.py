@@ -6,7 +6,8 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 
 from platziverse.broker.interfaces import SERVER, Answer, Client
-from platziverse.broker.ports import SessionStore
+from platziverse.broker.limits import Limits
+from platziverse.broker.ports import RetainedStore, SessionStore
 from platziverse.broker.records import Cleared, Kept, StoredRetained
 from platziverse.broker.retained import RetainedMessages
 from platziverse.mqtt.packets import Publish
@@ -80,3 +81,9 @@ class DurableRetained:
         publisher = Client(client_id, 0, username=username) if client_id else SERVER
         properties = restored(stored.properties)
         self.take(Publish(stored.topic, stored.payload, stored.qos, True, properties=properties), publisher)
+
+
+def retained_store(limits: Limits, store: SessionStore | None) -> RetainedStore:
+    """Return where Retained Messages are kept; without a store they end with the process."""
+    memory = RetainedMessages(limits.max_retained_messages, limits.max_retained_bytes)
+    return memory if store is None else DurableRetained(memory, store)

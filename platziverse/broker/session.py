@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Sequence
 from sys import getsizeof
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from platziverse.broker.interfaces import (
     DROPPED,
@@ -27,6 +27,9 @@ from platziverse.broker.window import Window
 from platziverse.mqtt.codec import EncodedPublish
 from platziverse.mqtt.packets import Publish
 from platziverse.mqtt.properties import weigh as weigh_properties
+
+if TYPE_CHECKING:
+    from platziverse.broker.shares import Shares
 
 #: Bytes that a Session takes, and each Subscription, Packet Identifier and waiting message, roughly.
 _OWN: Final = 2048
@@ -59,6 +62,7 @@ class Session(Receiving):
         "number",
         "owner",
         "persistent",
+        "shares",
         "slow",
         "stored_expiry",
         "subscription_identifiers",
@@ -75,13 +79,16 @@ class Session(Receiving):
     will: Publish | None
     #: Returns those of a message, as Properties; ``None``: it has never subscribed with one.
     subscription_identifiers: Callable[[Publish], bytes] | None
+    #: Where it is, or was, a member of a group; ``None``: it never was.
+    shares: "Shares | None"
 
     def __init__(self, client_id: str, persistent: bool, limits: Limits, authority: Authority) -> None:
         super().__init__(limits)
         self.client_id, self.persistent, self._authority = client_id, persistent, authority
         #: Of a durable Session, as the store has given it, 0: it is none; PUBLISHes that were not allowed.
         self.number = self.denied = 0
-        self.client = self.owner = self.connection = self.will = self.subscription_identifiers = None
+        self.client = self.owner = self.connection = self.will = None
+        self.subscription_identifiers = self.shares = None
         self.subscriptions: dict[str, int] = {}
         #: What all its Topic Filters weigh together; see :func:`weigh`.
         self.levels = 0
@@ -93,13 +100,10 @@ class Session(Receiving):
         self.terms, self.stored_expiry = unused(limits.max_inflight), 0
         #: Sends instead of this Session, and has its messages, if it is durable.
         self.window: Window | None = None
-        # Made when first needed: an idle client costs as little as possible.
-        # A durable Session never has one.
+        # Made when first needed: an idle client costs as little as possible. A durable one never has them.
         self._outgoing: Outgoing | None = None
         self._queue: deque[Entry] | None = None
         self._sending: RetainedSending | None = None
-
-    # -- subscriptions ---------------------------------------------------------------------------
 
     def limit_for(self, topic_filter: str) -> str:
         """Return the name of the limit that forbids a Subscription with this Topic Filter, or ``""``."""
@@ -150,8 +154,6 @@ class Session(Receiving):
             self._outgoing.wire = self.terms.wire
         if self.window is not None:
             self.window.outgoing.wire = self.terms.wire
-
-    # -- to the client ---------------------------------------------------------------------------
 
     @property
     def queued(self) -> int:
@@ -270,7 +272,7 @@ class Session(Receiving):
         return DROPPED
 
     def refused(self, packet_id: int) -> None:
-        """Owe a message no more that the client has refused with a PUBREC. [MQTT5-4.3.3-4]"""
+        """Owe a message no more, to nobody, that the client refuses. [MQTT5-4.3.3-4] [MQTT5-4.8.2-6]"""
         if self.window is not None:
             self.window.refused(packet_id)
         elif self._outgoing is not None:
@@ -366,6 +368,12 @@ class Session(Receiving):
         if self._queue or self._sending or self._outgoing.unsent:
             self.pump()
         return unknown
+
+    def leave_behind(self) -> list[Publish]:
+        """Return what an ended Session owes that was not sent, or sent at QoS 1. [MQTT5-4.8.2-5]"""
+        inflight = self._outgoing.inflight.values() if self._outgoing is not None else ()
+        sent = [entry for entry in inflight if entry is not None and entry[1] == 1]
+        return [message.message for message, _ in (*sent, *(self._queue or ()))]
 
     def resume(self) -> None:
         """Send everything in flight again, then messages that wait, after a reconnect. [MQTT-4.4.0-1]"""

@@ -12,6 +12,7 @@ from platziverse.broker.limits import Limits
 from platziverse.broker.ports import Listening, RetainedStore
 from platziverse.broker.sending import RetainedSending
 from platziverse.broker.session import Session
+from platziverse.broker.shares import SHARE, Shares, filter_behind, is_shared
 from platziverse.broker.subscriptions import (
     AS_PUBLISHED,
     IDENTIFIER,
@@ -30,14 +31,14 @@ from platziverse.mqtt.reasoncodes import ReasonCode
 
 #: Subscriptions that are restored in one step.
 FEW: Final = 200
-#: Share of ``max_memory`` that the levels of all Topic Filters may take.
-SHARE: Final = 0.25
+#: Part of ``max_memory`` that the levels of all Topic Filters may take.
+PART: Final = 0.25
 #: Reasons that are no limits.
-SHARED: Final = "there are no Shared Subscriptions"
+NO_SHARE: Final = "a Shared Subscription is $share/name/filter, without a wildcard in its name"
 NOT_ALLOWED: Final = "not allowed"
 #: Why a Subscription is refused → the code for it; of any limit it is another one. [MQTT5-3.9.3-2]
 CODES: Final = {
-    SHARED: ReasonCode.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED,
+    NO_SHARE: ReasonCode.TOPIC_FILTER_INVALID,
     NOT_ALLOWED: ReasonCode.NOT_AUTHORIZED,
     "max_topic_levels": ReasonCode.TOPIC_FILTER_INVALID,
 }
@@ -47,6 +48,7 @@ class Subscribing:
     """Subscribing changes the Subscriptions of Sessions and the tree that messages are routed by, together.
 
     :param tree: Topic Filter → the Sessions that have subscribed.
+    :param shares: likewise of Shared Subscriptions; they bring no Retained Messages.
     :param complaints: where refused Subscriptions are said.
     :param turn: what sending Retained Messages may take of a turn of the reactor.
     :param sent: called with a Session and Topic Filters, when their Retained Messages are owed no more.
@@ -55,6 +57,7 @@ class Subscribing:
     def __init__(
         self,
         tree: SubscriptionTree[Session],
+        shares: Shares,
         retained: RetainedStore,
         authority: Authority,
         limits: Limits,
@@ -63,7 +66,7 @@ class Subscribing:
         turn: Turn,
         sent: Callable[[Session, Iterable[str]], None] = lambda session, topic_filters: None,
     ) -> None:
-        self._tree, self._retained = tree, retained
+        self._tree, self._shares, self._retained = tree, shares, retained
         self._authority, self._limits, self._traffic = authority, limits, traffic
         self._complaints = complaints
         self._make = partial(RetainedSending, retained, traffic, turn)
@@ -71,7 +74,7 @@ class Subscribing:
         # Of all Topic Filters together: a client can make so many in a moment that a look at the memory now
         # and then is too late.
         self._levels = 0
-        self._most_levels = int(limits.max_memory * SHARE / LEVEL) or sys.maxsize
+        self._most_levels = int(limits.max_memory * PART / LEVEL) or sys.maxsize
         # Is told of each Subscription that begins and ends; ``None``: nobody wants to know.
         self._listening: Listening | None = None
 
@@ -104,7 +107,10 @@ class Subscribing:
         if qos > OPTIONS and session.subscription_identifiers is None:
             self._identify(session)
         self._levels += session.levels
-        self._tree.add(topic_filter, session, qos)
+        if is_shared(topic_filter):
+            self._shares.add(session, topic_filter, qos)
+        else:
+            self._tree.add(topic_filter, session, qos)
 
     def _identify(self, session: Session) -> None:
         session.identify(partial(_identifiers, session, self._tree.identifiers))
@@ -120,10 +126,11 @@ class Subscribing:
             return limit
         if self._levels > self._most_levels and topic_filter not in session.subscriptions:
             return "max_memory"
-        if topic_filter.startswith("$share/"):  # say so
-            return SHARED
+        wanted = filter_behind(topic_filter) if is_shared(topic_filter) else topic_filter
+        if not wanted:
+            return NO_SHARE
         assert session.client is not None
-        return "" if self._authority.may_subscribe(session.client, topic_filter) else NOT_ALLOWED
+        return "" if self._authority.may_subscribe(session.client, wanted) else NOT_ALLOWED
 
     def _refuse(self, session: Session, topic_filter: str, reason: str) -> None:
         client, refused = session.client, self._traffic.subscriptions_refused
@@ -136,7 +143,7 @@ class Subscribing:
             client_id=client.client_id,
             username=client.username,
             topic_filter=topic_filter[:200],
-            reason=reason if reason in (SHARED, NOT_ALLOWED) else f"the limit {reason}",
+            reason=reason if reason in (NO_SHARE, NOT_ALLOWED) else f"the limit {reason}",
         )
 
     def unsubscribe(self, session: Session, topic_filters: Sequence[str]) -> None:
@@ -148,7 +155,7 @@ class Subscribing:
             levels = session.levels
             if session.unsubscribe(topic_filter):
                 self._levels += session.levels - levels
-                self._tree.remove(topic_filter, session)
+                self._remove(session, topic_filter)
                 if self._listening is not None:
                     self._listening.unsubscribed(session, topic_filter)
 
@@ -160,7 +167,7 @@ class Subscribing:
         self._levels += session.levels
         left = iter(subscriptions.items())
         while few := subscriptions if len(subscriptions) <= FEW else dict(islice(left, FEW)):
-            self._tree.restore(few, session)
+            self._restore(session, few)
             if self._listening is not None:
                 for topic_filter in few:
                     self._listening.subscribed(session, topic_filter)
@@ -168,12 +175,26 @@ class Subscribing:
                 return
             yield
 
+    def _restore(self, session: Session, subscriptions: dict[str, int]) -> None:
+        shared = [name for name in subscriptions if name.startswith(SHARE)]
+        if shared:
+            for name in shared:
+                self._shares.add(session, name, subscriptions[name])
+            subscriptions = {name: qos for name, qos in subscriptions.items() if not is_shared(name)}
+        self._tree.restore(subscriptions, session)
+
+    def _remove(self, session: Session, topic_filter: str) -> bool:
+        """Have a Subscription no more; return whether it was there."""
+        if is_shared(topic_filter):
+            return self._shares.remove(session, topic_filter)
+        return self._tree.remove(topic_filter, session)
+
     def end(self, session: Session) -> None:
         """Drop all Subscriptions of a Session that is given up. Its Retained Messages stay. [MQTT-3.1.2-7]"""
         self._levels -= session.levels
         session.levels = 0
         for topic_filter in session.subscriptions:
-            if self._tree.remove(topic_filter, session) and self._listening is not None:
+            if self._remove(session, topic_filter) and self._listening is not None:
                 self._listening.unsubscribed(session, topic_filter)
         session.subscriptions.clear()
 
@@ -183,7 +204,7 @@ class Subscribing:
         :param granted: Topic Filter → QoS.
         """
         may_match = self._retained.may_match
-        if wanted := [name for name in granted if may_match(name)]:
+        if wanted := [name for name in granted if may_match(name) and not is_shared(name)]:
             self.owe_retained(session, wanted)
 
     def owed(self, granted: Mapping[str, int], silent: Collection[str] = ()) -> tuple[str, ...]:
@@ -192,7 +213,7 @@ class Subscribing:
         :param silent: those that shall bring none.
         """
         loud = [name for name, options in granted.items() if options & 3 and name not in silent]
-        return tuple(filter(self._retained.may_match, loud))
+        return tuple([name for name in loud if self._retained.may_match(name) and not is_shared(name)])
 
     def owe_retained(self, session: Session, topic_filters: Iterable[str]) -> None:
         """Send the Retained Messages of these Subscriptions as soon as the client takes them."""

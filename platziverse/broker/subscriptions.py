@@ -70,11 +70,13 @@ class SubscriptionTree(Generic[H]):
     :ivar identifiers: returns, by holder, the Subscription Identifiers that a message with the Topic Name has
         there, as they stand in PUBLISH; those without any are not in it.
     :ivar remembers: returns whether that takes no search.
+    :ivar shared: Subscriptions that are kept elsewhere, and count here.
     """
 
     __slots__ = (
         "_count",
         "_exact",
+        "_find",
         "_identifiers",
         "_memo",
         "_memory",
@@ -83,10 +85,11 @@ class SubscriptionTree(Generic[H]):
         "identifiers",
         "match",
         "remembers",
+        "shared",
     )
 
     def __init__(self, memory: int = CACHE_SIZE, strained: Callable[[], None] = lambda: None) -> None:
-        self._strained, self._memory = strained, memory
+        self._strained, self._memory, self._find = strained, memory, self.find
         # Holders of filters without a wildcard. A dict with one holder may be that of several filters.
         self._exact: tuple[dict[str, dict[H, int]], ...] = tuple({} for _ in range(SHARDS))
         self._root: _Level[H] = _Level()
@@ -94,14 +97,14 @@ class SubscriptionTree(Generic[H]):
         self._identifiers: Memo[str, dict[H, bytes]] = Memo(
             self.find_identifiers, memory // 4, _weigh_identifiers
         )
-        self._count = 0
+        self._count = self.shared = 0
         self.identifiers: Callable[[str], Mapping[H, bytes]] = self._identifiers.__getitem__
         self.match: Callable[[str], Match[H]] = self._memo.__getitem__
         self.remembers: Callable[[str], bool] = self._memo.__contains__
 
     def __len__(self) -> int:
         """Return the number of Subscriptions."""
-        return self._count
+        return self._count + self.shared
 
     def add(self, topic_filter: str, holder: H, qos: int) -> None:
         """Subscribe ``holder``, or replace its Subscription to this filter. [MQTT-3.8.4-3]"""
@@ -167,11 +170,13 @@ class SubscriptionTree(Generic[H]):
         return True
 
     def extend(self, more: "Callable[[str], Match[H]]") -> None:
-        """Let ``match`` return more than those that have subscribed.
+        """Let ``match`` return more than those that have subscribed; what is said last comes last.
 
         :param more: returns who else gets a message with a Topic Name; asked when nothing is remembered.
         """
-        self._memo = Memo(lambda topic: self.find(topic) + more(topic), self._memory, _size)
+        before = self._find
+        self._find = lambda topic: before(topic) + more(topic)
+        self._memo = Memo(self._find, self._memory, _size)
         self.match, self.remembers = self._memo.__getitem__, self._memo.__contains__
 
     def forget(self, topic_filter: str) -> None:

@@ -92,8 +92,6 @@ class Cluster:
         delaying, told = self.routing.delaying, self.announcing
         self.inheriting = Inheriting(broker, self.linking, peers, self.interest, told, self.routing.heirs)
         self.moves = Moves.of(broker, peers, self.linking, delaying, told, self._later, self.identifiers)
-        # Number of a daemon → its last incarnation, which has ended.
-        self._ended: dict[int, int] = {}
         self._looks = LoopingCall(self._look)
         self._looks.clock = clock
         self._began: Deferred[None] | None = None
@@ -230,7 +228,7 @@ class Cluster:
             self._part(number)
 
     def _part(self, number: int) -> None:
-        self._ended[number] = self.peers[number].incarnation
+        self.peers.ended[number] = self.peers[number].incarnation
         self._forget(number)
         self.announcing.answered()
         self._check_begun()
@@ -287,7 +285,7 @@ class Cluster:
         peer = self.peers.get(origin)
         if peer is not None and peer.incarnation == incarnation:
             return peer
-        known = peer.incarnation if peer is not None else self._ended.get(origin, -1)
+        known = peer.incarnation if peer is not None else self.peers.ended.get(origin, -1)
         if not isinstance(said, Wanted) or incarnation <= known:
             return None
         self._forget(origin)

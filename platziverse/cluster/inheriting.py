@@ -36,7 +36,9 @@ class Inheriting:
     def inherit(self, daemon: int, taken: "Deferred[Sequence[int]]") -> "Deferred[None]":
         """Have the Sessions of a dead daemon, and all that is owed to them; see :meth:`Broker.inherit`."""
         broker = self._broker
-        self._heirs.expect(daemon, [one.number for one in broker.sessions if one.number])
+        peers, there = self._peers, self._peers.get(daemon)
+        ended = peers.ended.get(daemon, there.incarnation if there is not None else 0)
+        self._heirs.expect(daemon, ended, [one.number for one in broker.sessions if one.number])
         taken.addCallback(self._taken, daemon)
         return broker.inherit(taken, partial(self._restored, daemon))
 
@@ -46,9 +48,10 @@ class Inheriting:
 
     def _restored(self, daemon: int) -> None:
         """Let all know that the Sessions of a dead daemon are ours, and in memory now."""
-        if daemon in self._peers or not self._heirs.has(daemon):
+        if not self._heirs.has(daemon):
             return
-        self._interest.drop(daemon)  # before we publish anything more: it is owed to them alone
+        if daemon not in self._peers:
+            self._interest.drop(daemon)  # before we publish anything more: it is owed to them alone
         told = self._announcing.told()
         self._heirs.complete(daemon, self._announcing.number)
         if told is None:
@@ -57,8 +60,10 @@ class Inheriting:
             told.addCallback(self._inherit, daemon)
 
     def _inherit(self, _: object, daemon: int) -> None:
-        if self._linking is not None and daemon not in self._peers:
+        if self._linking is not None:
             self._linking.legacies.add(daemon)
+            if daemon in self._peers:  # what it was owed before it came back is for them as well
+                self._linking.legacies.back(daemon)
 
     def begin_anew(self) -> None:
         """Forget what we had inherited: others own it."""

@@ -58,6 +58,7 @@ class Peers(dict[int, Peer]):
     at its end, or before the next frame of another sort: so everything keeps its order. ADR 0190.
 
     :param daemon: returns our number and incarnation; ``None``: there are none yet.
+    :ivar ended: number of a daemon → its last incarnation, which has ended.
     :ivar everybody: their mask on the bus.
     :ivar sent: frames that were given to the bus, and messages of those that have several.
     """
@@ -72,6 +73,7 @@ class Peers(dict[int, Peer]):
         self._payloads: list[bytes] = []
         self._size = 0
         self._turn: IDelayedCall | None = None
+        self.ended: dict[int, int] = {}
         self.everybody = self.sent = 0
         self.number = self.incarnation = 0
 

@@ -189,7 +189,8 @@ class _Import:
         if others:
             self._reject(f"{len(others)} metrics of new types of {report.agent.uuid!r} (max_types)")
         report.metrics = metrics
-        report.series = self.meaning.series(report, learnt)
+        if learnt:
+            report.series = self.meaning.series(report, learnt)
         self.oldest = min(self.oldest, report.arrived)
         return len(metrics)
 

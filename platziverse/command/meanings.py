@@ -17,7 +17,7 @@ from platziverse.command.sources import CSV, INFLUX, Record
 from platziverse.mqtt.errors import MalformedPacket
 from platziverse.mqtt.packets import Publish
 from platziverse.mqtt.topics import check_topic_name
-from platziverse.rules.influx import read_lines
+from platziverse.rules.formats import find_format
 from platziverse.rules.metrics import wrong_type
 from platziverse.rules.rule import MAX_TEXT, Rule, TopicRule
 from platziverse.rules.ruleset import RuleSet
@@ -106,6 +106,8 @@ class OfRules:
     ) -> None:
         self._rules = RuleSet(rules, limits, PastTimes(now))
         self._topic, self._form, self._sender = topic, form, sender
+        #: Reads a record as a payload; most rules would read it in the same way.
+        self._read = find_format(INFLUX if form == INFLUX else "json")
         self._near = now
         self._problems: list[str] = []
         self.identity = f"{topic.text}\0{[rule.table for rule in rules]!r}"
@@ -119,8 +121,9 @@ class OfRules:
         """Return the Reports of a record."""
         try:
             payload = encode(record) if isinstance(record, dict) else record
-            topic = self._topic.fill({}, self._document(record)) if self._topic.holes else self._topic.text
-        except (UnicodeEncodeError, DecodeError, ValueError, IndexError) as error:
+            document = self._document(record)
+            topic = self._topic.fill({}, self._point(document)) if self._topic.holes else self._topic.text
+        except (UnicodeEncodeError, IndexError) as error:
             raise InvalidReport("syntax", str(error)) from None
         except Unfilled as error:
             raise InvalidReport("fields", f"no topic: {error}") from None
@@ -128,7 +131,8 @@ class OfRules:
         if found.rule.ignore:
             raise Ignored
         try:
-            readings = found.read(Publish(topic, payload, 1), self._sender, self._near)
+            known = document if found.rule.read is self._read else None
+            readings = found.read(Publish(topic, payload, 1), self._sender, self._near, known)
         except InvalidReport:
             if found.rule.lenient:
                 raise Ignored from None
@@ -140,9 +144,16 @@ class OfRules:
         return reports
 
     def _document(self, record: Record) -> Any:
+        """Return what a record is as a payload, where that is known or has to be; else ``None``.
+
+        :raises InvalidReport: it cannot be read.
+        """
         if isinstance(record, dict):
             return record
-        return read_lines(record.decode())[0] if self._form == INFLUX else decode(record)
+        return self._read("", record) if self._topic.holes else None
+
+    def _point(self, document: Any) -> Any:
+        return document["metrics"][0] if self._form == INFLUX else document
 
     def _find(self, topic: str) -> TopicRule:
         """Return the rule of a topic. :raises InvalidReport: there is none, or it can import nothing."""

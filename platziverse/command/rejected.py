@@ -40,6 +40,8 @@ def show_row(config: Config, options: argparse.Namespace) -> int:
         sys.stdout.buffer.write(found[0].payload)
     else:
         print(found[0])
+        for name, value in (found[0].properties or {}).items():
+            print(f"  {name} {value!r}")
         print(_readable(found[0].payload))
     return 0
 

@@ -5,7 +5,7 @@ import re
 from typing import Any, Final
 
 from attrs import Attribute, field, frozen
-from attrs.validators import ge, in_, le
+from attrs.validators import ge, in_, le, max_len
 from psycopg2 import ProgrammingError
 from psycopg2.extensions import parse_dsn
 from twisted.logger import InvalidLogLevelError, LogLevel
@@ -188,6 +188,9 @@ class Config:
 
     #: Where to listen, as Twisted endpoint descriptions.
     listen: tuple[str, ...] = field(default=("tcp:1883", "tcp:8083"), validator=_are_endpoints)
+    #: Another server, which clients of MQTT 5 are told of when this one stops or cannot take them:
+    #: ``host``, ``host:port`` or several of them with spaces between; empty: none.
+    server_reference: str = field(default="", validator=max_len(1000))
     #: Connection string of PostgreSQL; empty: the embedded one.
     database: str = field(default="", validator=_is_dsn, repr=lambda dsn: repr(without_secrets(dsn)))
     #: Directory of what must survive a restart: the embedded database.

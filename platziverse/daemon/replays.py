@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
+from platziverse.agents.kept import from_json
 from platziverse.agents.limits import AgentLimits
 from platziverse.agents.model import InvalidReport, Report
 from platziverse.agents.payload import parse
@@ -27,7 +28,7 @@ CONNECT: Final = 5
 STATEMENT: Final = "-c statement_timeout=5000"
 
 _SELECT: Final = """SELECT id, "createdAt", topic, "clientId", payload, reason, "replayedAt", "fullSize",
-    address FROM rejected_messages"""
+    address, properties FROM rejected_messages"""
 
 
 @frozen
@@ -36,6 +37,7 @@ class Row:
 
     :param full_size: bytes of the payload as it came; ``None``: all of them are kept.
     :param address: of the sender; ``None``: nobody knows it.
+    :param properties: that MQTT 5 has sent with it, as ``agents.kept`` writes them; ``None``: there are none.
     """
 
     id: int
@@ -47,6 +49,7 @@ class Row:
     replayed: datetime | None
     full_size: int | None
     address: str | None
+    properties: dict[str, Any] | None
     #: Of the sender; it is not kept.
     username: None = None
 
@@ -79,7 +82,8 @@ def reports_of(row: Row, limits: AgentLimits, rules: RuleSet) -> list[Report]:
     """
     if row.cut:
         raise InvalidReport("size", row.cut)
-    message, arrived = Publish(row.topic, row.payload, 1), row.arrived.timestamp()
+    properties, arrived = from_json(row.properties), row.arrived.timestamp()
+    message = Publish(row.topic, row.payload, 1, properties=properties)
     found = rules.find(row.topic)
     if found is None or found.rule.ignore:
         reports = [parse(message, row.client_id, arrived, limits)]

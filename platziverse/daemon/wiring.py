@@ -94,6 +94,7 @@ class Parts:
     def _shared(self) -> Shared:
         shared = Shared(self.broker, self._reactor, self.observations.ack, self.database)
         shared.refusing.is_away = lambda: self.database.is_away
+        shared.server_reference = self._config.server_reference
         return shared
 
     def _recorder(self) -> Recorder:

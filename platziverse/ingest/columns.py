@@ -179,6 +179,7 @@ class Columns:
             "r_topic": (text_array, [rejection.topic for rejection in rejections]),
             "r_client": (text_array, [rejection.client_id for rejection in rejections]),
             "r_address": (nullable_text_array, [rejection.address or None for rejection in rejections]),
+            "r_properties": (nullable_text_array, [one.properties_within(kept) for one in rejections]),
             "r_reason": (text_array, [rejection.reason for rejection in rejections]),
         }
 

@@ -113,13 +113,13 @@ _SERIES: Final = """series AS (
 
 _REJECTIONS: Final = """rejections AS (
     INSERT INTO rejected_messages
-        (topic, "clientId", address, payload, reason, "createdAt", "fullSize", "fullDigest")
+        (topic, "clientId", address, payload, reason, "createdAt", "fullSize", "fullDigest", properties)
     SELECT topic, client, address, decode(payload, 'hex'), reason, to_timestamp(arrived), size,
-        decode(digest, 'hex')
+        decode(digest, 'hex'), properties::jsonb
     FROM unnest(%(r_message)s::integer[], %(r_topic)s::text[], %(r_client)s::text[], %(r_address)s::text[],
         %(r_payload)s::text[], %(r_reason)s::text[], %(r_arrived)s::float8[], %(r_size)s::integer[],
-        %(r_digest)s::text[]) WITH ORDINALITY
-        AS rejected (message, topic, client, address, payload, reason, arrived, size, digest, n)
+        %(r_digest)s::text[], %(r_properties)s::text[]) WITH ORDINALITY
+        AS rejected (message, topic, client, address, payload, reason, arrived, size, digest, properties, n)
     WHERE EXISTS (SELECT FROM ticket) AND (message = 0{fresh})
     ORDER BY n)"""
 _OF_FRESH: Final = " OR message IN (SELECT n FROM fresh)"

@@ -1,6 +1,6 @@
 """Codec of MQTT 5: one encode function per Control Packet."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ from platziverse.mqtt.packets import (
     Unsubscribe,
 )
 from platziverse.mqtt.properties import encode_properties
+from platziverse.mqtt.reasoncodes import ReasonCode
 
 _UINT16: Final = Struct(">H").pack
 _IDENTIFIED: Final = Struct(">BBH").pack
@@ -83,6 +84,12 @@ def encode_acknowledgement(
         body = _UINT16(packet_id) + bytes((code,)) + encode_properties(name, properties)
         return _packet(first, body)
     return _REFUSED(first, 3, packet_id, code) if code else _IDENTIFIED(first, 2, packet_id)
+
+
+def encode_unheard(packet_ids: Sequence[int]) -> bytes:
+    """Return a PUBACK for each Packet Identifier, which says that nobody has subscribed."""
+    code = ReasonCode.NO_MATCHING_SUBSCRIBERS
+    return b"".join([_REFUSED(0x40, 3, packet_id, code) for packet_id in packet_ids])
 
 
 def _encoder_of_acknowledgement(first: int, name: str) -> Callable[[Any], bytes]:

@@ -31,7 +31,7 @@ from platziverse.mqtt.packets import (
 from platziverse.mqtt.properties import check_response_topic, decode_properties
 from platziverse.mqtt.readers import Body, check_levels, decode_topic
 from platziverse.mqtt.reasoncodes import REASON_CODES, ReasonCode
-from platziverse.mqtt.topics import check_count, check_shared, check_topic_filter
+from platziverse.mqtt.topics import check_count, check_topic_filter
 
 #: How CONNECT of MQTT 5 begins: Protocol Name and Level.
 MQTT_5: Final = b"\0\4MQTT\5"
@@ -176,10 +176,8 @@ def _subscription(body: Body) -> Subscription:
     qos, no_local, handling = options & 3, bool(options & 4), options >> 4
     if qos == 3 or handling == 3:
         raise ProtocolViolation(f"Subscription Options {options:#04x}", "MQTT5-3.8.3-5")
-    if topic_filter.startswith("$share/"):
-        check_shared(topic_filter)
-        if no_local:
-            raise ProtocolViolation("No Local with a Shared Subscription", "MQTT5-3.8.3-4")
+    if no_local and topic_filter.startswith("$share/"):
+        raise ProtocolViolation("No Local with a Shared Subscription", "MQTT5-3.8.3-4")
     return Subscription(topic_filter, qos, no_local, bool(options & 8), handling)
 
 

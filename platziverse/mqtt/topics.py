@@ -16,6 +16,8 @@ CACHED_TOPIC_LENGTH: Final = 256
 #: Topic Name, at each reconnect if it is retained. Section 1.5.3 lets a Server close the publisher's instead.
 _NO_CHARACTERS: Final = "".join(chr(plane << 16 | 0xFFFE) + chr(plane << 16 | 0xFFFF) for plane in range(17))
 _CONTROL: Final = re.compile(f"[\x01-\x1f\x7f-\x9f\ufdd0-\ufdef{_NO_CHARACTERS}]")
+#: Below it, and its Client Identifier, is what a client is answered; see :func:`response_prefix`.
+RESPONSES: Final = "$response/"
 #: Topic Filters of one SUBSCRIBE or UNSUBSCRIBE; reading more would hold everybody up.
 MAX_FILTERS: Final = 10_000
 
@@ -53,16 +55,24 @@ def check_topic_filter(topic_filter: str) -> None:
                 raise MalformedPacket(f"+ out of place in Topic Filter {topic_filter!r:.100}", "MQTT-4.7.1-3")
 
 
-def check_shared(topic_filter: str) -> None:
-    """Check the Topic Filter of a Shared Subscription, ``$share/name/filter`` (section 4.8.2 of MQTT 5).
+def response_prefix(client_id: str) -> str | None:
+    """Return how all Topic Names begin that this client alone may subscribe to: its Response Information.
 
-    :raises MalformedPacket: it has no name, a wildcard in its name, or no Topic Filter behind it.
+    :return: ``None``: there are none, as its Client Identifier has more than one level, or wildcards; or it
+        would stand below another client's, or above it.
     """
-    _, name, *rest = topic_filter.split("/", 2)
-    if not name or "+" in name or "#" in name:  # [MQTT5-4.8.2-1]
-        raise MalformedPacket(f"Shared Subscription {topic_filter!r:.100} without a name", "MQTT5-4.8.2-1")
-    if not rest or not rest[0]:  # [MQTT5-4.8.2-2]
-        raise MalformedPacket(f"Shared Subscription {topic_filter!r:.100} without a filter", "MQTT5-4.8.2-2")
+    return f"{RESPONSES}{client_id}/" if client_id and not set("/+#") & set(client_id) else None
+
+
+def is_anothers_response(client_id: str, topic: str) -> bool:
+    """Return whether a Topic Name or Topic Filter is about what another client is answered.
+
+    Wildcards in its first level match no such Topic Name. [MQTT-4.7.2-1]
+    """
+    if not topic.startswith(RESPONSES):
+        return topic == RESPONSES[:-1]
+    prefix = response_prefix(client_id)
+    return prefix is None or not topic.startswith(prefix)
 
 
 def check_count(topic_filters: Sized) -> None:

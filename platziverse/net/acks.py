@@ -86,12 +86,13 @@ class AckQueue:
                     left.callback(None)
 
     def when_left(self, data: bytes) -> "Deferred[None] | None":
-        """Return a Deferred that fires when the last acknowledgement with these bytes has left.
+        """Return a Deferred that fires when the last acknowledgement has left that begins as these bytes.
 
+        :param data: a whole packet; those with a Reason Code differ in their length, and are meant as well.
         :return: ``None``: there is none in the queue. At the end of the queue the Deferred is cancelled.
         """
         for pending in reversed(self._pending):
-            if pending.data == data:
+            if pending.data[:1] == data[:1] and pending.data[2:4] == data[2:4]:
                 left: Deferred[None] = Deferred()
                 pending.left = [*(pending.left or ()), left]
                 return left

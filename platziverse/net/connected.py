@@ -85,8 +85,11 @@ class Connected:
     def _published(self) -> Publications:
         """Return what hands on the messages of this connection; it is made for the first of them."""
         if self._publications is None:
-            self._publications = Publications(self.session, self.outbox, self.reading, self._dialect)
+            self._publications = self._make_publications()
         return self._publications
+
+    def _make_publications(self) -> Publications:
+        return Publications(self.session, self.outbox, self.reading, self._dialect)
 
     def puback(self, run: list[Puback]) -> int:
         """Take a run of PUBACKs together: each makes room for a message that waits."""

@@ -28,6 +28,8 @@ from platziverse.net.connected import Connected, PacketTable
 from platziverse.net.dialect import Dialect
 from platziverse.net.flow import MAY_BE_TOLD, NOT_TOLD, STORE, TOLD
 from platziverse.net.outbox import Outbox
+from platziverse.net.publications import Publications
+from platziverse.net.publications5 import Publications5
 from platziverse.net.reading import Reading
 
 _NOT_UTF8: Final = Refused(Reason.PAYLOAD_INVALID, "its payload is not UTF-8, as it says")
@@ -62,6 +64,9 @@ class Connected5(Connected):
         if handled < len(run):  # these have come as well, whenever they are handled
             self._room()
         return handled
+
+    def _make_publications(self) -> Publications:
+        return Publications5(self.session, self.outbox, self.reading, self._dialect)
 
     def _has_room(self, count: int) -> bool:
         """Return whether so many PUBLISHes certainly are not too many: all that waits is counted, roughly."""

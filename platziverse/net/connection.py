@@ -203,7 +203,8 @@ class Connection(Protocol):
         if self._admission is not None:
             raise _out_of_place(run[0])  # there is one CONNACK [MQTT5-3.2.0-2]
         if run[0].protocol_level == 5:
-            self.dialect = MQTT5(run[0], self.shared.limits, self.shared.traffic)
+            shared = self.shared
+            self.dialect = MQTT5(run[0], shared.limits, shared.traffic, shared.server_reference)
         self._admission = Admission(self, run[0])
         self._admission.begin()
         if self._admission is not None and not self.outbox.closed:

@@ -27,6 +27,7 @@ from platziverse.mqtt.packets import (
     Unsuback,
 )
 from platziverse.mqtt.reasoncodes import REASON_CODES, ReasonCode
+from platziverse.mqtt.topics import response_prefix
 
 
 class Dialect(Protocol):
@@ -119,6 +120,8 @@ CODES: Final = {
     Reason.TOO_SLOW: ReasonCode.IMPLEMENTATION_SPECIFIC_ERROR,
     Reason.ADMINISTRATIVE: ReasonCode.ADMINISTRATIVE_ACTION,
 }
+#: Codes that a Server Reference goes with, if there is one.
+ELSEWHERE: Final = (ReasonCode.SERVER_SHUTTING_DOWN, ReasonCode.SERVER_UNAVAILABLE)
 #: Characters of a Reason String.
 MAX_REASON: Final = 500
 
@@ -129,19 +132,33 @@ class MQTT5:
     :param connect: what it wants; ``None``: nobody knows, as something is wrong with it.
     :param limits: what it is told of ours.
     :param traffic: counts the Reason Codes that say no.
+    :param reference: another server, for when this one cannot serve it; empty: there is none.
     """
 
-    __slots__ = ("_asked", "_client_id", "_expiry", "_largest", "_limits", "_traffic", "_wants_reasons")
+    __slots__ = (
+        "_asked",
+        "_client_id",
+        "_expiry",
+        "_largest",
+        "_limits",
+        "_reference",
+        "_traffic",
+        "_wants_reasons",
+        "_wants_responses",
+    )
 
-    def __init__(self, connect: Connect | None, limits: Limits, traffic: Traffic) -> None:
+    def __init__(
+        self, connect: Connect | None, limits: Limits, traffic: Traffic, reference: str = ""
+    ) -> None:
         asked = connect.properties if connect is not None else None
         asked = asked or Properties()
-        self._limits, self._traffic = limits, traffic
+        self._limits, self._traffic, self._reference = limits, traffic, reference
         self._client_id = connect.client_id if connect is not None else ""
         self._asked = connect.keep_alive if connect is not None else 0
         self._expiry = asked.session_expiry_interval or 0
         self._largest = asked.maximum_packet_size or 1 << 30
         self._wants_reasons = asked.request_problem_information != 0
+        self._wants_responses = asked.request_response_information == 1  # [MQTT5-3.1.2-28]
 
     def keep_alive(self, asked: int) -> int:
         """Return what was asked for, or less; 0, which is no Keep Alive at all, is more than any."""
@@ -171,14 +188,14 @@ class MQTT5:
         raise ConnectRefused(ConnectReturnCode.NOT_AUTHORIZED, text, "MQTT5-3.1.2-24", code)
 
     def _told(self, session: Session, more: dict[str, Any]) -> Properties:
-        # No Response Information, and no Authentication Method: [MQTT5-3.1.2-28] [MQTT5-4.12.0-6]
+        # No Authentication Method where there was none: [MQTT5-4.12.0-6]
         expiry = self._expiry_of(session)
         keep_alive = self.keep_alive(self._asked)  # [MQTT5-3.2.2-22]
         return Properties(
             session_expiry_interval=expiry if expiry != self._expiry else None,
             assigned_client_identifier=None if self._client_id else session.client_id,
+            response_information=response_prefix(session.client_id) if self._wants_responses else None,
             server_keep_alive=keep_alive if keep_alive != self._asked else None,
-            shared_subscription_available=0,
             **more,
         )
 
@@ -194,7 +211,8 @@ class MQTT5:
         allowed = error.code in REASON_CODES[Connack]
         code = error.code if allowed else ReasonCode.UNSPECIFIED_ERROR
         self._traffic.refused("server", "CONNACK", code)
-        return self._reasoned(str(error), lambda why: encode5(Connack(False, code, why)))
+        reference = self._reference_with(code)
+        return self._reasoned(str(error), lambda why: encode5(Connack(False, code, why)), reference)
 
     def negative(self, packet: Publish, refused: Refused) -> bytes | None:
         """Return PUBACK or PUBREC with a Reason Code; nothing at QoS 0."""
@@ -228,19 +246,30 @@ class MQTT5:
         if code not in REASON_CODES[Disconnect]:  # [MQTT5-3.14.2-1]
             code = ReasonCode.UNSPECIFIED_ERROR
         self._traffic.refused("server", "DISCONNECT", code)
-        return self._reasoned(text, lambda why: encode5(Disconnect(code, why)))
+        reference = self._reference_with(code)
+        return self._reasoned(text, lambda why: encode5(Disconnect(code, why)), reference)
 
-    def _reasoned(self, text: str, make: Callable[[Properties | None], bytes]) -> bytes:
+    def _reasoned(
+        self, text: str, make: Callable[[Properties | None], bytes], reference: str | None = None
+    ) -> bytes:
         """Return a packet with a Reason String, if the client wants some and it fits; or none that would fit.
 
         No packet of ours but PUBLISH has User Properties.
 
         [MQTT5-3.1.2-29] [MQTT5-3.2.2-19] [MQTT5-3.4.2-2] [MQTT5-3.4.2-3] [MQTT5-3.5.2-2] [MQTT5-3.5.2-3]
         [MQTT5-3.14.2-3] [MQTT5-3.14.2-4]
+
+        :param reference: a Server Reference, which is worth more than the Reason String.
         """
-        if self._wants_reasons and text:
-            data = make(Properties(reason_string=text[:MAX_REASON]))
+        reason = text[:MAX_REASON] if self._wants_reasons and text else None
+        for why in (reason, None):
+            told = Properties(reason_string=why, server_reference=reference)
+            data = make(told if why or reference else None)
             if len(data) <= self._largest:
                 return data
         data = make(None)
         return data if len(data) <= self._largest else b""
+
+    def _reference_with(self, code: ReasonCode) -> str | None:
+        """Return the Server Reference where another server may help (section 4.11)."""
+        return self._reference or None if code in ELSEWHERE else None

@@ -4,7 +4,7 @@ A read of one client often means packets for many others, and many for one of th
 each connection that has some is flushed once, at the end of the turn.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -102,16 +102,22 @@ class Outbox:
         """Send the messages that wait in this Session, from now on, whenever there is room."""
         self._session = session
 
-    def acknowledge(self, packet_ids: list[int], place: int | None = None) -> int | None:
+    def acknowledge(
+        self,
+        packet_ids: list[int],
+        place: int | None = None,
+        encode: Callable[[Sequence[int]], bytes] = encode_pubacks,
+    ) -> int | None:
         """Queue a PUBACK for each Packet Identifier, all in one piece.
 
         :param place: see :meth:`send_at`; ``None``: behind all that waits.
+        :param encode: makes the piece.
         :return: the place behind them.
         """
         if not packet_ids:
             return place
         self.shared.traffic.messages_sent += len(packet_ids) - 1
-        pubacks = encode_pubacks(packet_ids)
+        pubacks = encode(packet_ids)
         if place is not None:
             return self.send_at(pubacks, place)
         self.send(pubacks)

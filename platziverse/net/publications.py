@@ -175,13 +175,20 @@ class Publications:
             self._count(self._bundle)
         messages = self._done
         if messages:
-            size = sum([len(message.payload) for message in messages])
-            qos = messages[0].qos
+            size, qos = sum([len(message.payload) for message in messages]), messages[0].qos
             self._shared.traffic.received(qos, len(messages), size)
-            packet_ids = [message.packet_id for message in messages] if qos else []
-            messages.clear()
-            # [MQTT-2.3.1-6] [MQTT-3.3.4-1]
-            self._place = self._outbox.acknowledge(cast("list[int]", packet_ids), self._place)
+            ours, messages[:] = messages[:], []  # an end of the connection meanwhile settles as well
+            if qos:
+                self._acknowledge(ours)
+
+    def _acknowledge(self, messages: list[Publish]) -> None:
+        """Acknowledge messages at QoS 1 that are ours. [MQTT-2.3.1-6] [MQTT-3.3.4-1]"""
+        packet_ids = [message.packet_id for message in messages]
+        self._place = self._outbox.acknowledge(cast("list[int]", packet_ids), self._place)
+
+    def _ack(self, packet: Publish) -> bytes:
+        """Return PUBACK or PUBREC for what is ours. [MQTT-4.3.2-2] [MQTT5-4.3.2-5] [MQTT-4.3.3-2]"""
+        return (encode_pubrec if packet.qos == 2 else encode_puback)(cast(int, packet.packet_id))
 
     @property
     def unacknowledged(self) -> int:
@@ -202,24 +209,16 @@ class Publications:
 
     def end(self) -> None:
         """Owe no acknowledgement any more: the client has gone."""
-        if self.acks is not None:
-            self.acks.end()
+        self._queue().end()
 
     def _answer(self, packet: Publish, answer: Answer) -> None:
-        qos = packet.qos
-        traffic = self._shared.traffic
+        qos, traffic = packet.qos, self._shared.traffic
         traffic.publish_received[qos] += 1
         traffic.publish_bytes_received[qos] += len(packet.payload)
         if answer is not None:
             self._wait(answer, packet)
         elif packet.packet_id is not None:
-            puback = encode_puback(packet.packet_id)  # [MQTT-4.3.2-2] [MQTT5-4.3.2-5]
-            if self.acks:
-                self._acknowledge_behind(self.acks, puback)
-            elif self._place is None:
-                self._outbox.send(puback)
-            else:
-                self._place = self._outbox.send_at(puback, self._place)
+            self._send_ack(packet)
 
     def _handle_exactly_once(self, run: list[Publish]) -> int:
         for handled, packet in enumerate(run, 1):
@@ -245,24 +244,29 @@ class Publications:
             self._wait(answer, packet)
             return
         session.stored(packet_id, shared.deadlines.now)
-        pubrec = encode_pubrec(packet_id)  # [MQTT-4.3.3-2]
+        self._send_ack(packet)
+
+    def _send_ack(self, packet: Publish) -> None:
+        """Acknowledge one message, behind those that wait."""
+        ack = self._ack(packet)
         if self.acks:
-            self._acknowledge_behind(self.acks, pubrec)
+            self.acks.expect(ack).done()
+            self._owe()
         elif self._place is None:
-            self._outbox.send(pubrec)
+            self._outbox.send(ack)
         else:
-            self._place = self._outbox.send_at(pubrec, self._place)
+            self._place = self._outbox.send_at(ack, self._place)
 
     def _missed(self, count: int) -> None:
-        shared, client = self._shared, self._client
+        shared, client, cause = self._shared, self._client, "PUBREL has not come"
         shared.traffic.pubrels_missed += count
         text = "Forgot {count} QoS 2 messages of {address} {client_id!r} without PUBREL (max_awaiting_pubrel,"
         text += " awaiting_pubrel_expiry)"
-        cause, address = "PUBREL has not come", client.address
-        shared.complaints.warn(cause, text, address=address, client_id=client.client_id, count=count)
+        name, address = client.client_id, client.address
+        shared.complaints.warn(cause, text, address=address, client_id=name, count=count)
 
     def _repeat(self, packet: Publish, packet_id: int, pending: Pending) -> None:
-        """A QoS 2 message came again: the outcome of the first is its outcome; handlers are told of it."""
+        """Give a QoS 2 message that came again the outcome of the first; handlers are told of it."""
         stored: Deferred[bool] = Deferred()
         self._session.when_stored(packet_id, stored.callback)
         stored.addCallback(self._tell, packet).addErrback(self._not_told)
@@ -287,10 +291,6 @@ class Publications:
             self._outbox.close(Reason.NOT_HANDLED, "not stored")
         if waits:
             self._shared.flow.finished(self._reading, 0)
-
-    def _acknowledge_behind(self, acks: AckQueue, data: bytes) -> None:
-        acks.expect(data).done()
-        self._owe()
 
     def _owe(self) -> None:
         """Hold reading when too many acknowledgements that are there stand behind one that is not."""

@@ -63,6 +63,8 @@ class Shared:
     #: Connections from now on tell the log which packets come and go.
     tracing = False
     traced: frozenset[str] = frozenset()
+    #: Another server, for clients when this one stops, or cannot take them; empty: there is none.
+    server_reference = ""
 
     def __init__(
         self,

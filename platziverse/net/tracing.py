@@ -7,7 +7,7 @@ CONNECT makes its connection such a one.
 An operator who traces a client hears the same, instead of the log, and of a connection that is there already.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, cast, get_args
 
@@ -15,6 +15,7 @@ from twisted.logger import Logger
 
 from platziverse.broker.interfaces import DROPPED
 from platziverse.broker.session import Session
+from platziverse.mqtt.codec import encode_pubacks
 from platziverse.mqtt.details import VERSIONS, answer_in_words, in_words, packets_in
 from platziverse.mqtt.packets import Connect, Packet, Publish, Subscribe
 from platziverse.net.connected import PacketTable
@@ -71,10 +72,15 @@ class TracedOutbox(Outbox):
         self._tell_sent(head, payload)
         super().send_shared(head, payload)
 
-    def acknowledge(self, packet_ids: list[int], place: int | None = None) -> int | None:
+    def acknowledge(
+        self,
+        packet_ids: list[int],
+        place: int | None = None,
+        encode: Callable[[Sequence[int]], bytes] = encode_pubacks,
+    ) -> int | None:
         """Send each PUBACK on its own, so that each is told."""
         for packet_id in packet_ids:
-            place = super().acknowledge([packet_id], place)
+            place = super().acknowledge([packet_id], place, encode)
         return place
 
     def offer(self, data: bytes) -> int:

@@ -162,7 +162,8 @@ class Reader:
 
     def rejection(self, number: int) -> "Deferred[dict[str, Any] | None]":
         """Fire with one rejected message and its payload, or ``None``."""
-        names, sql = (*_REJECTED, "payload"), _REJECTIONS.format(payload=", payload") + "id = %s"
+        names = (*_REJECTED, "payload", "properties")
+        sql = _REJECTIONS.format(payload=", payload, properties") + "id = %s"
         return self._ask(names, sql, number).addCallback(lambda rows: rows[0] if rows else None)
 
     def sessions(self, after: str, limit: int) -> "Deferred[list[dict[str, Any]]]":

@@ -197,10 +197,11 @@ class TopicRule:
         self._names: dict[str, str] = {}
         self._agent: Agent | None = None
 
-    def read(self, message: Publish, client: Sender, arrived: float) -> Readings:
+    def read(self, message: Publish, client: Sender, arrived: float, document: Any = None) -> Readings:
         """Return what a message brings.
 
         :param arrived: seconds since the epoch, wall clock.
+        :param document: of the payload, if somebody has read it.
         :raises InvalidReport: nothing of it can become rows; the reason begins with the name of the rule.
         """
         rule = self.rule
@@ -210,10 +211,13 @@ class TopicRule:
                 self._meet(client)
             if rule.words is not None:
                 return self._presence(rule.words, message, client, arrived)
-            document = rule.read(message.topic, message.payload)
+            if document is None:
+                document = rule.read(message.topic, message.payload)
             if len(message.payload) > self._most:  # else it cannot have as many
                 check_values(document, self._most)
-            source = Rejection(message.topic, client.client_id, message.payload, "", arrived)
+            source = Rejection(
+                message.topic, client.client_id, message.payload, "", arrived, "", message.properties
+            )
             if rule.each is None:
                 return self._one(document, source)
             return self._several(rule.each, document, source)
@@ -242,7 +246,9 @@ class TopicRule:
         agent = self._agent or self.rule.agent.make(self._names, document, document)
         if not there:
             return Readings(departed=agent)
-        source = Rejection(message.topic, client.client_id, message.payload, "", arrived)
+        source = Rejection(
+            message.topic, client.client_id, message.payload, "", arrived, "", message.properties
+        )
         return Readings([Report(agent, [], arrived, source)])
 
     # -- metrics ---------------------------------------------------------------------------------

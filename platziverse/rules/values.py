@@ -42,6 +42,8 @@ class Values:
         self._states = STATES
         if states is not None:
             self._states = {word.casefold(): number_text(number) for word, number in states.items()}
+        # Then a text that is a number needs no look at the words.
+        self._only_words = not any(_NUMERIC(word) for word in self._states)
 
     def text(self, value: Any) -> str | None:
         """Return a value as it is stored; ``None``: it is a text, a list or the like, and no number.
@@ -62,6 +64,8 @@ class Values:
         return None
 
     def _of_text(self, text: str) -> str | None:
+        if self._only_words and len(text) <= MAX_VALUE and _NUMERIC(text):
+            return text
         state = self._states.get(text.casefold())
         if state is not None:
             return state

@@ -13,7 +13,7 @@ from platziverse.agents.model import Agent, Departure, InvalidReport, Metric, Re
 from platziverse.agents.recorder import Recorder
 from platziverse.broker.reasons import Reason
 from platziverse.broker.records import Delivery, Forget, Release
-from platziverse.mqtt.packets import Puback, Publish, Pubrec, Pubrel
+from platziverse.mqtt.packets import Puback, Publish, PublishProperties, Pubrec, Pubrel
 from platziverse.testing import BrokerHarness
 from tests.agents.doubles import COURSE, NOW, FakeClient, HeldStore, message, of_agent
 from tests.logs import observe_log
@@ -162,6 +162,20 @@ class MessageTests(HandlersCase):
         self.store.stop()
         self.failureResultOf(answer, RuntimeError)
         self.failureResultOf(self.send(self.connected()), RuntimeError)
+
+    def test_what_is_rejected_has_the_properties_of_its_message(self) -> None:
+        """All of it, or a part; by the payload, by the access rules, or by the database later."""
+        client, properties = self.connected(), PublishProperties(1, user_properties=(("a", "1"),))
+        part = json.loads(COURSE)
+        part["metrics"].append({"type": "bad", "value": None})
+        for payload in (b"Hello", json.dumps(part).encode(), COURSE):
+            self.handlers(Publish("agent/message", payload, 1, properties=properties), client)
+        rejection, partly, whole = self.store.entries
+        assert isinstance(rejection, Rejection)
+        assert isinstance(partly, Report)
+        assert isinstance(whole, Report)
+        for one in (rejection, *partly.rejections, partly.source, whole.source):
+            self.assertIs(one.properties, properties)
 
     def test_types_beyond_the_cap_are_rejected(self) -> None:
         """row 98"""

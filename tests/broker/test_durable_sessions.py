@@ -210,7 +210,7 @@ class Subscriptions(Durable):
         self.assertEqual(self.saved(Subscribed), [Subscribed(1, (("a", 0), ("b", 2)))])
 
     def test_what_is_refused_is_not_saved(self) -> None:
-        self.client.send(Subscribe(5, [Subscription("$share/a/b", 1)]))
+        self.client.send(Subscribe(5, [Subscription("$share//b", 1)]))
         self.assertEqual(self.client.received(), [Suback(5, [128])])
 
     def test_unsuback_waits_for_the_commit(self) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.broker.limits import KIB, Limits
+from platziverse.broker.subscribing import NO_SHARE
 from platziverse.mqtt.packets import Suback, Subscribe, Subscription, Unsubscribe
 from platziverse.testing import BrokerHarness, OpenAuthority
 from tests.logs import observe_lines
@@ -41,7 +42,7 @@ class Refusals(SynchronousTestCase):
             ("max_topic_levels", ("a", "a/b/c"), {"max_topic_levels": 1}),
             ("max_filters_per_subscribe", ("a", "b"), {"max_filters_per_subscribe": 1}),
             ("not allowed", ("a", "secret/#"), {}),
-            ("there are no Shared Subscriptions", ("a", "$share/g/t"), {}),
+            (NO_SHARE, ("a", "$share/g"), {}),
         ):
             self.lines.clear()
             self.assertEqual(self.refused(*filters, **limits), [0, 0x80], reason)

@@ -43,7 +43,7 @@ class Subscribing(SynchronousTestCase):
         client = BrokerHarness().connect()
         filters = [
             Subscription("a", 2),
-            Subscription("$share/g/t", 1),
+            Subscription("$share/+/t", 1),
             Subscription("b/#", 1),
             Subscription("c", 0),
         ]

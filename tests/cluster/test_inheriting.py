@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.broker.records import Queued, link
@@ -14,6 +14,7 @@ from platziverse.broker.subscriptions import Match
 from platziverse.cluster.codec import encode
 from platziverse.cluster.frames import Inherited, Mark, Message, Past
 from platziverse.cluster.heirs import Heirs
+from platziverse.cluster.links import POSITIONS
 from platziverse.mqtt.packets import PublishProperties
 from platziverse.mqtt.properties import store_properties
 from platziverse.testing import BrokerHarness, MemorySessionStore
@@ -90,6 +91,57 @@ class BothWaysTests(Case):
         self.successResultOf(done)
         self.assertEqual((self.got(), self.got(client_id="own")), ([b"x"], [b"x"]))
         self.assertEqual((self.rows(), self.rows(link(1, 3))), ([], []))
+
+    def test_what_the_dead_has_published_itself_comes_once(self) -> None:
+        """The heir reads it, for its own Sessions, when those of the dead are in its memory already."""
+        self.three.listening("own", "a", 2, clean_session=False).lose()
+        self.three.bus.ear.losing = True
+        self.two.connect("there").publish("a", b"x", 2, 1)
+        self.settle()
+        self.three.bus.ear.losing = False
+        self.shares[3].slow = True
+        self.die()
+        self.successResultOf(self.inherit())
+        self.shares[3].slow = False
+        while self.shares[3].asked:
+            self.shares[3].answer()
+        self.settle()
+        self.assertEqual((self.got(), self.got(client_id="own")), ([b"x"], [b"x"]))
+        self.assertEqual(self.rows(link(2, 3)), [])
+
+    def test_a_message_waits_until_a_daemon_that_is_back_says_for_whom_it_is(self) -> None:
+        """It is owed to both, and for the Sessions of before."""
+        self.three.listening("own", "a", 2, clean_session=False).lose()
+        self.die()
+        self.successResultOf(self.inherit())
+        self.publisher.publish("a", b"x", 2, 1)
+        self.shares[2] = Share(self.table, 2)
+        self.begin(2)
+        self.publisher.publish("a", b"y", 2, 2)
+        self.daemons.advance(2)
+        self.assertEqual((self.got(), self.got(client_id="own")), ([b"x", b"y"], [b"x", b"y"]))
+        self.assertEqual((self.rows(), self.rows(link(1, 3))), ([], []))
+
+    def test_a_daemon_that_is_back_before_all_know_its_heir_takes_nothing_of_its_sessions(self) -> None:
+        self.die()
+        self.publisher.publish("a", b"x", 2, 1)
+        self.one.bus.ear.losing = True
+        self.inherit()
+        self.shares[2] = Share(self.table, 2)
+        self.begin(2)
+        self.one.bus.ear.losing = False
+        self.daemons.advance(20)
+        self.assertEqual(self.got(), [b"x"])
+        self.assertEqual(self.rows(), [])
+
+    def test_what_a_daemon_publishes_after_it_has_died_is_for_its_sessions_of_before(self) -> None:
+        self.die()
+        self.successResultOf(self.inherit())
+        self.shares[2] = Share(self.table, 2)
+        self.two = self.begin(2)
+        self.two.connect("there").publish("a", b"x", 2, 1)
+        self.settle()
+        self.assertEqual(self.got(), [b"x"])
 
     def test_what_the_heir_publishes_itself_comes_once(self) -> None:
         self.die()
@@ -296,7 +348,7 @@ class BackTests(Case):
 
 class HeirsTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.heirs = Heirs(lambda: 3)
+        self.heirs = Heirs(lambda: 3, {1, 2, 3}.__contains__)
         harness = BrokerHarness(sessions=MemorySessionStore())
         for name in ("own", "inherited"):
             harness.connect(name, clean_session=False).subscribe("a", 2)
@@ -310,7 +362,7 @@ class HeirsTests(SynchronousTestCase):
         return next(session.number for session, _ in self.all if session.client_id == name)
 
     def test_sessions_that_are_not_all_there_get_nothing_that_is_owed_to_us(self) -> None:
-        self.heirs.expect(2, [self.number("own")])
+        self.heirs.expect(2, 1, [self.number("own")])
         self.heirs.take(2, [self.number("own"), self.number("inherited")])
         receivers, rows = self.heirs.of_row((link(1, 3), 7), self.all)
         self.assertEqual((self.names(receivers), rows), (["clean", "own"], ((link(1, 3), 7),)))
@@ -323,18 +375,64 @@ class HeirsTests(SynchronousTestCase):
         self.assertEqual(self.names(self.heirs.of_message(self.all, 5)), ["clean", "inherited", "own"])
 
     def test_who_begins_again_to_take_over_knows_what_was_there_before(self) -> None:
-        self.heirs.expect(2, [self.number("own")])
-        self.heirs.expect(2, [self.number("own"), self.number("inherited")])
+        self.heirs.expect(2, 1, [self.number("own")])
+        self.heirs.expect(2, 1, [self.number("own"), self.number("inherited")])
         self.heirs.take(2, [self.number("inherited")])
         receivers, _ = self.heirs.of_row((link(1, 2), 7), self.all)
         self.assertEqual(self.names(receivers), ["inherited"])
 
     def test_what_is_left_of_a_daemon_that_is_forgotten_is_for_nobody(self) -> None:
-        self.heirs.expect(2, [])
+        self.heirs.expect(2, 1, [])
         self.heirs.take(4, [1])
         self.heirs.complete(4, 1)
         receivers, rows = self.heirs.of_row((link(1, 4), 7), self.all)
         self.assertEqual((receivers, rows), ((), ((link(1, 4), 7),)))
+
+
+class UndecidedTests(SynchronousTestCase):
+    """Daemon 2 was dead and is back; its Session 7 is ours, of daemon 3. Daemon 1 owes us something."""
+
+    def setUp(self) -> None:
+        self.living = {1, 2, 3, 4}
+        self.heirs = Heirs(lambda: 3, self.living.__contains__)
+        self.heirs.expect(2, 1, [])
+        self.heirs.take(2, [7])
+        self.heirs.complete(2, 1)
+        self.got: list[int] = []
+
+    def keep(self, origin: int, position: int) -> "Deferred[object]":
+        row = link(origin, 3), position
+        self.assertTrue(self.heirs.is_undecided(row))
+        return self.heirs.keep(row, lambda: self.got.append(position))
+
+    def test_it_is_decided_by_what_the_other_daemon_says_of_its_publisher(self) -> None:
+        self.assertFalse(self.heirs.is_undecided((link(1, 3), 1)))
+        self.heirs.bound(2, {})
+        first, second, other = self.keep(1, 1), self.keep(1, 2), self.keep(4, 1)
+        self.assertFalse(self.heirs.is_undecided((link(4, 2), 1)) and self.heirs.decided)
+        self.heirs.bound(2, {1: 1})
+        self.assertEqual(self.got, [1, 2])
+        self.successResultOf(first)
+        self.successResultOf(second)
+        self.assertNoResult(other)
+        self.living.discard(4)
+        self.heirs.decide()
+        self.successResultOf(other)
+        self.assertTrue(self.heirs.decided)
+
+    def test_whoever_was_taken_for_dead_answers_nobody(self) -> None:
+        self.heirs.bound(2, {})
+        answer = self.keep(1, 1)
+        self.heirs.clear()
+        self.failureResultOf(answer, CancelledError)
+        self.assertEqual(self.got, [])
+
+    def test_what_it_publishes_itself_waits_until_its_sessions_are_there(self) -> None:
+        self.heirs.take(2, [8])
+        self.assertFalse(self.heirs.is_undecided((link(2, 3), POSITIONS + 1)))
+        new = self.keep(2, 2 * POSITIONS + 1)
+        self.heirs.complete(2, 2)
+        self.successResultOf(new)
 
 
 class Ledger(test_links.Ledger):

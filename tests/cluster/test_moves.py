@@ -22,9 +22,11 @@ from platziverse.cluster.frames import (
     Free,
     LetGo,
     Marked,
+    Message,
     Moved,
     Ready,
     Refused,
+    Several,
 )
 from platziverse.mqtt.packets import Connack, ConnectReturnCode, Puback
 from platziverse.testing import FakeClient, OpenAuthority
@@ -182,6 +184,22 @@ class MoveTests(Case):
         far.connack += far.received()
         self.assertTrue(self.present(far))
         self.assertEqual(set(self.all_that_comes(far)), {b"%d" % number for number in range(1, 252)})
+
+    def test_one_does_not_go_while_it_is_not_known_what_it_gets(self) -> None:
+        self.durable(self.one).lose()
+        self.daemons.advance(1)
+        heirs = self.one.cluster.routing.heirs
+        heirs.expect(9, 1, [])
+        heirs.take(9, [99])
+        heirs.complete(9, 1)
+        heirs.bound(9, {})
+        heirs.keep((link(3, 1), 1), lambda: None)
+        far = self.come(self.two)
+        self.assertEqual(far.connack, [])
+        heirs.settle(9)
+        self.settle(0.3)
+        far.connack += far.received()
+        self.assertTrue(self.present(far))
 
     def test_one_that_was_inherited_meanwhile_is_not_ended(self) -> None:
         self.durable(self.one).lose()
@@ -391,6 +409,24 @@ class DelayTests(Case):
         self.assertIsNone(delaying.keep("a", lambda: None, 1, 1 << 40))
         self.successResultOf(delaying.when_clear(["a"]))
         delaying.end(delay)
+
+    def test_what_is_owed_to_nobody_comes_behind_what_has_waited(self) -> None:
+        """Nobody there is known to be owed anything, by then."""
+        live, cluster = self.two.listening("live", "a", 1), self.two.cluster
+        delaying, got = cluster.routing.delaying, list[object]()
+        delay = delaying.begin(["a"])
+
+        def first() -> None:
+            cluster.frame(1, encode(Message("a", b"1", 1), 1))
+            cluster.frame(1, encode(Several(Message("a", b"", 1), (b"2", b"3")), 1))
+            cluster.frame(1, encode(Message("b", b"", 1), 1))
+
+        delaying.keep("a", first)
+        delaying.keep("a", lambda: got.extend(live.received()))
+        delaying.end(delay)
+        self.assertEqual(got, [])
+        self.settle()
+        self.assertEqual(acknowledge(live), [b"1", b"2", b"3"])
 
     def test_an_answer_that_ends_another_delay_does_not_change_the_order(self) -> None:
         near = self.one.listening("near", "a", 0)

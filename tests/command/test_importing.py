@@ -365,6 +365,16 @@ class OwnTests(ImportCase):
             self.assertEqual(self.sql("SELECT type, unit FROM series ORDER BY 1"), series)
             self.assertEqual(self.sql("SELECT username, name FROM agents"), [("ana", "n\\")])
 
+    def test_texts_that_copy_would_read_as_something_else_stay_as_they_are(self) -> None:
+        texts = ['"', 'a "b"', "\\N", "\\.", "", "a,b", "a\tb", "a\nb", "\r", "'; --", "NULL", " ", "\\"]
+        rows = [
+            {"uuid": "u", "type": f"{text}t", "value": text, "measured": 1_600_000_000_000} for text in texts
+        ]
+        out = self.load("".join(json.dumps(row) + "\n" for row in rows), name="texts.ndjson")
+        self.assertIn(f"{len(texts)} metrics stored", out)
+        found = self.sql("SELECT type, value FROM metrics ORDER BY id")
+        self.assertEqual(found, [(f"{text}t", text) for text in texts])
+
     def test_some_of_it_is_chosen(self) -> None:
         self.fill()
         for arguments, count in (

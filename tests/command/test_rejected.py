@@ -8,14 +8,19 @@ import shutil
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import psycopg2
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
+from platziverse.agents.limits import AgentLimits
 from platziverse.command.cli import main
+from platziverse.daemon.replays import reports_of, rows
 from platziverse.embedded.cluster import locate
 from platziverse.embedded.places import SYSTEM_HOME
+from platziverse.mqtt.packets import Publish, PublishProperties
 from platziverse.postgres.migrate import migrate
 from tests.postgres.scratch import open_dir, scratch_server
 
@@ -81,6 +86,36 @@ class RejectedTests(TestCase):
         self.assertTrue(lines[0].endswith(r"'me\n' 'agent/message' JSON is malformed"), lines[0])
         self.sql("UPDATE rejected_messages SET address = '192.0.2.1:5000'")
         self.assertIn(r"'me\n' 192.0.2.1:5000 'agent/message' JSON", self.rejected("list"))
+
+    def test_show_gives_the_properties_that_mqtt_5_has_sent_and_a_replay_has_them(self) -> None:
+        number = self.reject(b"Hello")
+        found = {
+            "contentType": "text/\x1b",
+            "correlationData": "AP8=",
+            "userProperties": [["b", "1"], ["a", "2"]],
+        }
+        self.sql("UPDATE rejected_messages SET properties = %s", json.dumps(found))
+        lines = self.rejected("show", str(number)).splitlines()[1:]
+        pairs = "  userProperties [['b', '1'], ['a', '2']]"
+        self.assertEqual(sorted(lines[:3]), ["  contentType 'text/\\x1b'", "  correlationData 'AP8='", pairs])
+        seen: list[Any] = []
+        rules = mock.Mock()
+        found_rule = rules.find.return_value
+
+        def read(message: Publish, *more: object) -> mock.Mock:
+            seen.append(message)
+            return mock.Mock(errors=[])
+
+        found_rule.read.side_effect = read
+        with contextlib.closing(psycopg2.connect(self.dsn)) as connection:
+            [row] = rows(connection, "")
+        found_rule.rule.ignore = False
+        reports_of(row, AgentLimits(), rules)
+        told = (("b", "1"), ("a", "2"))
+        expected = PublishProperties(
+            content_type="text/\x1b", correlation_data=b"\0\xff", user_properties=told
+        )
+        self.assertEqual(seen[0].properties, expected)
 
     def test_show_gives_the_payload(self) -> None:
         self.assertEqual(self.rejected("show", str(self.reject(b"Hello"))).splitlines()[1], "Hello")

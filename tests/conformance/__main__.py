@@ -18,14 +18,9 @@ show it. Written by ``make conformance`` from the marks ``[MQTT-x.y.z-n]`` in th
 is up to date. {servers} statements bind a Server, {clients} bind Clients alone.
 """
 #: What is not met, or not there, as CONNACK says; why.
-SHARED = "Shared Subscriptions are not there: CONNACK says so, and SUBACK has 0x9E."
 LOGINS = "Enhanced authentication is not there: any Authentication Method is answered with 0x8C."
 UNMET = {
     "3.1.3-9": "Met while the daemon lives: at its start the Wills of before are published at once.",
-    "4.8.2-3": SHARED,
-    "4.8.2-4": SHARED,
-    "4.8.2-5": SHARED,
-    "4.8.2-6": SHARED,
     "3.15.2-2": LOGINS,
     "3.15.2-3": LOGINS,
     "4.12.0-2": LOGINS,

@@ -22,6 +22,7 @@ from tests.crash.daemon import GRAVE, Daemon
 from tests.crash.ledger import Ledger
 from tests.crash.publisher import Work
 from tests.crash.waiting import TooLate, poll
+from tests.postgres.rolled import wrong_buckets
 from tests.servers import execute
 
 #: What the log says of messages that find no room.
@@ -35,9 +36,10 @@ Speaking: TypeAlias = Callable[[], tuple[set[str], set[str]]]
 _BOUNDS: Final = """SELECT coalesce((SELECT max(id) FROM metrics), 0),
     coalesce((SELECT max(id) FROM rejected_messages), 0)"""
 _ROWS: Final = """SELECT m.type, m.value, a.uuid FROM metrics m LEFT JOIN agents a ON a.id = m."agentId"
-    WHERE m.id > %s AND m.id <= %s ORDER BY m.id"""
+    WHERE m.id > %s AND m.id <= %s AND m.type <> 'count' ORDER BY m.id"""
 _REJECTIONS: Final = "SELECT payload FROM rejected_messages WHERE id > %s AND id <= %s"
 _CONNECTED: Final = "SELECT uuid FROM agents WHERE connected"
+_ROLL_UP: Final = "SELECT platziverse_roll_up('infinity', 1000)"
 _TWICE: Final = "SELECT uuid, count(*) FROM agents GROUP BY uuid HAVING count(*) > 1"
 
 
@@ -95,6 +97,19 @@ def check_agents(ledger: Ledger, execute: Execute) -> None:
     """One row for each agent."""
     for uuid, count in execute(_TWICE):
         ledger.violation("agent twice", f"{uuid}, {count} rows")
+
+
+def check_roll_ups(ledger: Ledger, execute: Execute) -> None:
+    """Roll-ups are what the metrics say, whatever has come between a batch, its marks and the job.
+
+    No daemon may run, or it could be its job that makes them.
+    """
+    while execute(_ROLL_UP) != [(0,)]:
+        pass
+    if execute("SELECT count(*) FROM metrics_5m") == [(0,)]:
+        ledger.violation("roll-up", "there is none")
+    for row in wrong_buckets(execute)[:3]:
+        ledger.violation("roll-up", f"{row}")
 
 
 def check_books(ledger: Ledger, scraped: "Mapping[str, float] | None") -> None:

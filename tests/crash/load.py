@@ -261,6 +261,10 @@ class Load(threading.Thread):
         """How many messages are acknowledged."""
         return self.ledger.acked + self.deliveries.acked
 
+    def done(self) -> int:
+        """How much has come to its end: messages that are acknowledged, and all that have come."""
+        return self.acks() + self.deliveries.delivered - self.deliveries.repeated
+
     def after_acks(self, count: int, act: Callable[[], Any]) -> None:
         """Call ``act``, between two packets, as soon as ``count`` further messages are acknowledged."""
         self._trigger = (self.acks() + count, act)

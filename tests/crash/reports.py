@@ -13,6 +13,8 @@ from tests.crash.ledger import BAD, GOOD, MIXED, Ledger
 from tests.crash.publisher import Message, Profile
 
 TOPIC = "agent/message"
+#: The type of the metric that is a number, which roll-ups are made of.
+COUNT = "count"
 
 
 def payload_of(uuid: str, n: int, kind: int, timestamped: bool, rng: random.Random) -> bytes:
@@ -20,6 +22,7 @@ def payload_of(uuid: str, n: int, kind: int, timestamped: bool, rng: random.Rand
     agent: dict[str, Any] = {"uuid": uuid, "username": "crash", "name": "crash", "hostname": "here", "pid": 1}
     mark = f"{uuid}:{n}"
     metrics: list[Any] = [{"type": "n", "value": mark}, {"type": "again", "value": mark}]
+    metrics.append({"type": COUNT, "value": n})
     if kind == MIXED:
         metrics[1] = {"type": "again", "value": {"mark": mark}}
     sort = rng.randrange(3) if kind == BAD else -1
@@ -37,7 +40,7 @@ def payload_of(uuid: str, n: int, kind: int, timestamped: bool, rng: random.Rand
 def reading_of(uuid: str, n: int, kind: int, timestamped: bool, rng: random.Random) -> bytes:
     """The same of a device, which the rule in devices.toml reads."""
     mark = f"{uuid}:{n}"
-    message: Any = {"n": mark, "again": {"mark": mark} if kind == MIXED else mark}
+    message: Any = {"n": mark, "again": {"mark": mark} if kind == MIXED else mark, COUNT: n}
     if timestamped:
         message["at"] = int(time.time() * 1000)
     sort = rng.randrange(3) if kind == BAD else -1

@@ -9,7 +9,7 @@ from typing import Final
 from attrs import define, field
 
 from tests.crash.daemonset import PATIENCE, DaemonSet
-from tests.crash.invariants import Bounds, Tables, check_log, check_stored_soon
+from tests.crash.invariants import Bounds, Tables, check_log, check_roll_ups, check_stored_soon
 from tests.crash.ledger import Ledger
 from tests.crash.load import CLEAN_HABITS, HABITS, MOVING_PUBLISHERS, Load
 from tests.crash.places import Places
@@ -196,7 +196,7 @@ class SetTorture:
         self.figures.quiets += 1
         self.load.pause()
         try:
-            took = poll(self.load.idle, self.plan.idle, "all is acknowledged", 0.02)
+            took = poll(self.load.idle, self.plan.idle, "all is acknowledged", 0.02, self.load.done)
             self.figures.measured("until idle", took)
         except TooLate as error:
             names = [(one.name, one.state, one.address[1]) for one in self.load.busy()]
@@ -236,6 +236,7 @@ class SetTorture:
             check_log(self.ledger, daemon.new_lines())
         if left := self.daemons.execute("SELECT uuid FROM agents WHERE connected"):
             self.ledger.violation("presence", f"{len(left)} agents connected after the end")
+        check_roll_ups(self.ledger, self.daemons.execute)
         self.ledger.raise_violations()
 
 

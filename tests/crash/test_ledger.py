@@ -6,11 +6,13 @@ import time
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.crash.deliveries import Deliveries
-from tests.crash.invariants import check_books, check_log, check_presence, check_stored_soon
+from tests.crash.invariants import check_books, check_log, check_presence, check_roll_ups, check_stored_soon
 from tests.crash.ledger import BAD, GOOD, MIXED, Ledger
 from tests.crash.promises import check_nothing_dropped
 from tests.crash.publisher import Profile
 from tests.crash.reports import Reports
+from tests.postgres.rolled import Rolled
+from tests.servers import MISSING, cluster
 
 UUID = "agent-1-0"
 
@@ -138,3 +140,18 @@ class TheOthers(SynchronousTestCase):
         self.assertIsNone(check_stored_soon(self.ledger, [(work, work.next().n)], 0.05))
         self.assertLess(time.monotonic() - since, 30)
         self.assertEqual(list(self.ledger.violated), ["stored late"])
+
+
+class TheRollUps(SynchronousTestCase):
+    skip = MISSING or None
+
+    def test_a_bucket_that_says_something_else_is_noticed(self) -> None:
+        ledger, rolled = Ledger(), Rolled(cluster().database())
+        check_roll_ups(ledger, rolled.sql)
+        self.assertEqual(dict(ledger.violated), {"roll-up": 1})  # there is none
+        rolled.measure("1")
+        check_roll_ups(ledger, rolled.sql)
+        self.assertEqual(dict(ledger.violated), {"roll-up": 1})
+        rolled.sql("UPDATE metrics SET number = 2")
+        check_roll_ups(ledger, rolled.sql)
+        self.assertEqual(ledger.violated["roll-up"], 4)

@@ -1,5 +1,6 @@
 """The short version of the torture of several daemons, and its parts."""
 
+import itertools
 import os
 import random
 import shutil
@@ -14,6 +15,7 @@ from tests.crash.postgres import Postgres, Unavailable
 from tests.crash.setfaults import SET_FAULTS, Step, schedule
 from tests.crash.settorture import SetTorture, load_of, places_of, set_report
 from tests.crash.torture import Plan
+from tests.crash.waiting import TooLate, poll
 from tests.redis import MISSING_REDIS, RedisServer
 
 DAEMONS, AGENTS, RATE = 3, 10, 0.5
@@ -37,6 +39,16 @@ class TheSchedule(TestCase):
         self.assertEqual({step.fault for step in steps}, set(SET_FAULTS))
         steps = schedule(5, DAEMONS, random.Random(1), only="Redis frozen")
         self.assertEqual({step.fault.name for step in steps}, {"Redis frozen"})
+
+
+class Patience(TestCase):
+    def test_it_begins_anew_while_there_is_progress(self) -> None:
+        asked = itertools.count()
+        took = poll(lambda: next(asked) > 9, 1.0, "", 0.3, lambda: next(asked))
+        self.assertGreater(took, 1.0)
+
+    def test_it_ends_when_nothing_goes_on(self) -> None:
+        self.assertRaises(TooLate, poll, lambda: False, 0.01, "nothing", progress=lambda: 7)
 
 
 class ThreeDaemons(SynchronousTestCase):

@@ -10,7 +10,14 @@ from attrs import define, field, frozen
 
 from tests.crash.daemon import Daemon
 from tests.crash.faults import OURS, Fault
-from tests.crash.invariants import Bounds, Tables, assert_invariants, check_log, check_stored_soon
+from tests.crash.invariants import (
+    Bounds,
+    Tables,
+    assert_invariants,
+    check_log,
+    check_roll_ups,
+    check_stored_soon,
+)
 from tests.crash.ledger import Ledger
 from tests.crash.load import Load
 from tests.crash.promises import (
@@ -245,6 +252,7 @@ class Torture:
         left = self.database.execute("SELECT uuid FROM agents WHERE connected")
         if left:
             self.ledger.violation("presence", f"{len(left)} agents connected after the end")
+        check_roll_ups(self.ledger, self.database.execute)
         self.ledger.raise_violations()
 
     def stop(self) -> None:

@@ -57,13 +57,13 @@ known_delivery AS (
         CASE WHEN fresh.moment < now() - interval '10 min' THEN CASE WHEN fresh.agent > 0 THEN fresh.agent ELSE upserted.id END END
     FROM fresh LEFT JOIN upserted ON upserted.n = fresh.agent), rejections AS (
     INSERT INTO rejected_messages
-        (topic, "clientId", address, payload, reason, "createdAt", "fullSize", "fullDigest")
+        (topic, "clientId", address, payload, reason, "createdAt", "fullSize", "fullDigest", properties)
     SELECT topic, client, address, decode(payload, 'hex'), reason, to_timestamp(arrived), size,
-        decode(digest, 'hex')
+        decode(digest, 'hex'), properties::jsonb
     FROM unnest(%(r_message)s::integer[], %(r_topic)s::text[], %(r_client)s::text[], %(r_address)s::text[],
         %(r_payload)s::text[], %(r_reason)s::text[], %(r_arrived)s::float8[], %(r_size)s::integer[],
-        %(r_digest)s::text[]) WITH ORDINALITY
-        AS rejected (message, topic, client, address, payload, reason, arrived, size, digest, n)
+        %(r_digest)s::text[], %(r_properties)s::text[]) WITH ORDINALITY
+        AS rejected (message, topic, client, address, payload, reason, arrived, size, digest, properties, n)
     WHERE EXISTS (SELECT FROM ticket) AND (message = 0 OR message IN (SELECT n FROM fresh))
     ORDER BY n), releases AS (
     DELETE FROM qos2_messages
@@ -147,13 +147,13 @@ WITH ticket AS (
     ON CONFLICT (writer) DO UPDATE SET batch = excluded.batch, "updatedAt" = now()
     WHERE known.batch < excluded.batch RETURNING 1), rejections AS (
     INSERT INTO rejected_messages
-        (topic, "clientId", address, payload, reason, "createdAt", "fullSize", "fullDigest")
+        (topic, "clientId", address, payload, reason, "createdAt", "fullSize", "fullDigest", properties)
     SELECT topic, client, address, decode(payload, 'hex'), reason, to_timestamp(arrived), size,
-        decode(digest, 'hex')
+        decode(digest, 'hex'), properties::jsonb
     FROM unnest(%(r_message)s::integer[], %(r_topic)s::text[], %(r_client)s::text[], %(r_address)s::text[],
         %(r_payload)s::text[], %(r_reason)s::text[], %(r_arrived)s::float8[], %(r_size)s::integer[],
-        %(r_digest)s::text[]) WITH ORDINALITY
-        AS rejected (message, topic, client, address, payload, reason, arrived, size, digest, n)
+        %(r_digest)s::text[], %(r_properties)s::text[]) WITH ORDINALITY
+        AS rejected (message, topic, client, address, payload, reason, arrived, size, digest, properties, n)
     WHERE EXISTS (SELECT FROM ticket) AND (message = 0)
     ORDER BY n) SELECT (SELECT count(*) FROM ticket), 0, NULL, NULL;
 -- departures and releases

@@ -15,6 +15,7 @@ from platziverse.broker.records import Forget, Release
 from platziverse.ingest.batch import Outcome
 from platziverse.ingest.reports import ReportStatements
 from platziverse.ingest.statement import Statement
+from platziverse.mqtt.packets import PublishProperties
 from tests.ingest.entries import delivery, key, rejection, report
 from tests.servers import MISSING, cluster, execute
 
@@ -150,6 +151,24 @@ class Senders(StatementCase):
         self.run_statement([rejection("known", address="192.0.2.1:5000"), rejection("nobody's")], 1)
         rows = execute(self.dsn, "SELECT reason, address FROM rejected_messages ORDER BY id")
         self.assertEqual(rows, [("known", "192.0.2.1:5000"), ("nobody's", None)])
+
+
+class Sent(StatementCase):
+    def test_properties_are_kept_and_those_without_room_counted(self) -> None:
+        """Row 531: User Properties by the thousand, with a message that is rejected."""
+        self.statements = ReportStatements(uuid4(), kept_bytes=1000)
+        few = PublishProperties(content_type="a\u20ac", user_properties=(("b", "1"), ("a", "2"), ("b", "3")))
+        many = PublishProperties(user_properties=tuple((f"{n:03}", "v") for n in range(1000)))
+        entries = [rejection("some", properties=few), rejection("many", properties=many), rejection("none")]
+        self.run_statement(entries, 1)
+        rows = execute(self.dsn, "SELECT properties FROM rejected_messages ORDER BY id")
+        [(first,), (second,), (third,)] = rows
+        expected = {"contentType": "a\u20ac", "userProperties": [["b", "1"], ["a", "2"], ["b", "3"]]}
+        self.assertEqual((first, third), (expected, None))
+        kept = second["userProperties"]
+        self.assertEqual(kept, [[f"{n:03}", "v"] for n in range(len(kept))])
+        self.assertEqual(len(kept) + second["leftOut"], 1000)
+        self.assertGreater(len(kept), 20)
 
 
 class Remembering(StatementCase):

@@ -107,9 +107,9 @@ class Clients(DaemonTestCase):
         self.assertEqual((code.value, why.ReasonString), (0x99, REJECTED))
         code, _ = client.publish("$SYS/x", b"", 1)
         self.assertEqual(code.value, 0x87)
-        for qos in (1, 2):
+        for qos, told in (1, 0x10), (2, 0):
             code, _ = client.publish("other", b"", qos)
-            self.assertEqual(code.value, 0)
+            self.assertEqual(code.value, told)
 
     def test_what_waits_keeps_its_properties_and_its_time(self) -> None:
         """Row 512: through the database."""
@@ -177,6 +177,21 @@ class Clients(DaemonTestCase):
         )
         self.run_program("mosquitto_pub", *pub)
         sub.wait_for("x a:b")
+
+    def test_mosquitto_rr_gets_an_answer_where_it_alone_may_listen(self) -> None:
+        """What it asks with is a client of another kind, with what the broker has told that client."""
+        responder, _ = self.connect("responder")
+        responder.subscribe("request", 1)
+        _, (_, _, told) = self.connect("asker", RequestResponseInformation=1)
+        self.assertEqual(told.ResponseInformation, "$response/asker/")
+        self.assertEqual(responder.subscribe("$response/rr/#", 1), 0x87)
+        port = str(self.port)
+        asking = ("-V", "5", "-p", port, "-i", "rr", "-q", "1", "-t", "request", "-m", "time?")
+        rr = self.start_program("mosquitto_rr", *asking, "-e", "$response/rr/time", "-F", "%p")
+        request = responder.event("message")
+        self.assertEqual(request.properties.ResponseTopic, "$response/rr/time")
+        responder.publish(request.properties.ResponseTopic, b"noon", 1)
+        rr.wait_for("noon")
 
 
 class Away(DaemonTestCase):

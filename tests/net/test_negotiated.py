@@ -121,6 +121,7 @@ class ReceiveMaximum(Case):
         self.assertEqual((len(client.received()), client.closed), (3, False))
 
     def test_a_message_at_qos_2_counts_until_its_pubcomp(self) -> None:
+        self.harness.connect("listener").subscribe("x")
         client = self.connect()
         client.send(*messages(1, 2, 3, 4, topic="x", qos=2))
         self.assertEqual(client.received(), [Pubrec(number) for number in (1, 2, 3, 4)])

@@ -1,6 +1,6 @@
 """A database with metrics, and what its roll-ups ought to be."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 from uuid import uuid4
 
@@ -61,7 +61,15 @@ class Rolled:
 
     def wrong(self) -> Sequence[tuple[Any, ...]]:
         """Return the buckets that are not what the metrics say."""
-        found: list[tuple[Any, ...]] = []
-        for table, seconds in ("metrics_5m", 300), ("metrics_1h", 3600):
-            found += self.sql(_WRONG.format(table=table, seconds=seconds))
-        return found
+        return wrong_buckets(self.sql)
+
+
+def wrong_buckets(sql: Callable[[str], list[tuple[Any, ...]]]) -> list[tuple[Any, ...]]:
+    """Return the buckets of a database that are not what its metrics say.
+
+    :param sql: runs a statement, and returns its rows.
+    """
+    found: list[tuple[Any, ...]] = []
+    for table, seconds in ("metrics_5m", 300), ("metrics_1h", 3600):
+        found += sql(_WRONG.format(table=table, seconds=seconds))
+    return found

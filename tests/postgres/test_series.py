@@ -305,5 +305,9 @@ class RejectedTests(ReaderCase):
         rows = yield self.reader.rejected_since(first, 9)
         self.assertEqual([row["id"] for row in rows], [second, third])
         row = yield self.reader.rejection(second)
-        self.assertEqual(bytes(row["payload"]), b"\0")
+        self.assertEqual((bytes(row["payload"]), row["properties"]), (b"\0", None))
+        self.execute(
+            'UPDATE rejected_messages SET properties = \'{"contentType": "a"}\' WHERE id = %s', third
+        )
+        self.assertEqual((yield self.reader.rejection(third))["properties"], {"contentType": "a"})
         self.assertIsNone((yield self.reader.rejection(10**15)))

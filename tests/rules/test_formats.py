@@ -292,6 +292,7 @@ class InfluxTests(SynchronousTestCase):
             ("cpu v=1\ncpu v", "line 2: no field"),
             ("cpu v=1,", "line 1: no field"),
             ("cpu v=abc", "line 1: 'abc' is no value"),
+            ("cpu v=abc 12", "line 1: 'abc' is no value"),
             ("cpu v=1 12 13", "line 1: something stands behind"),
             ('cpu v="open', "line 1: no field"),
             ("cpu,a= v=1", "line 1: no blank"),
@@ -325,3 +326,16 @@ class InfluxTests(SynchronousTestCase):
             read_lines(text)
         except ValueError as error:
             self.assertTrue(str(error).startswith("line "))
+
+    @given(
+        st.lists(st.from_regex(r"[a,]{1,4}(=[b1])?[ ]?[a=,1.it]{0,7}[ ]?[-12\u0661]{0,3}", fullmatch=True))
+    )
+    def test_usual_lines_are_read_as_all_others_are(self, lines: list[str]) -> None:
+        """A comment lets the other reader have them."""
+        text = "\n".join([*lines, "m,a=b f=1i,g=.5 7"])
+        try:
+            points = read_lines(f"{text}\n#")
+        except ValueError as error:
+            self.assertEqual(str(self.assertRaises(ValueError, read_lines, text)), str(error))
+        else:
+            self.assertEqual(read_lines(text), points)

@@ -6,8 +6,8 @@ from typing import Any
 from tests.vectors.build import PINGREQ, PINGRESP, expect, length, number, packet, send, text
 
 Vectors = Iterator[dict[str, Any]]
-#: Receive Maximum 256, Topic Alias Maximum 16, Maximum Packet Size 16 MiB; no Shared Subscriptions.
-TOLD = bytes.fromhex("21010022001027010000002a00")
+#: Receive Maximum 256, Topic Alias Maximum 16, Maximum Packet Size 16 MiB.
+TOLD = bytes.fromhex("2101002200102701000000")
 NONE = b"\0"
 
 
@@ -117,7 +117,8 @@ def _connects() -> Vectors:
         b"\x26\0\1a\0\1b",
         b"\x26\0\1a\0\1c",
     )
-    yield conversation("every property", "2.2.2.2", send(connect(2, every)), expect(ACCEPTED))
+    answered = connack(0, b"\x1a" + text("$response/vector/"), TOLD)
+    yield conversation("every property", "2.2.2.2", send(connect(2, every)), expect(answered))
     for expiry, told in ((0, b""), (100, b""), (0xFFFFFFFF, b"\x11" + (86_400).to_bytes(4, "big"))):
         properties = listed(b"\x11" + expiry.to_bytes(4, "big"))
         yield conversation(
@@ -317,8 +318,17 @@ def _subscriptions(accepted: list[dict[str, str]]) -> Vectors:
         steps += [expect(suback(0)), send(publish("t", b"y")), expect(publish("t", b"y"))]
         numbers = "MQTT5-3.3.4-3 MQTT5-3.3.4-4 MQTT5-3.8.4-3"
         yield conversation(f"Subscription Identifier {identifier.hex()}", numbers, *steps)
-    shared = send(subscribe("$share/g/t", 0)), expect(suback(0x9E))
-    yield conversation("a Shared Subscription", "3.2.2.3.13", *accepted, *shared)
+    group = "$share/g/t"
+    steps = [*accepted, send(publish("t", b"kept", 0, flags=1)), send(subscribe(group, 0)), expect(suback(0))]
+    steps += [send(subscribe("t", 0x20)), expect(suback(0)), send(publish("t", b"x"))]
+    steps += [expect(publish("t", b"x") * 2), send(packet(0xA2, number(2), NONE, text("t")))]
+    steps += [expect(packet(0xB0, number(2), NONE, b"\0")), send(publish("t", b"y"))]
+    steps += [expect(publish("t", b"y")), send(packet(0xA2, number(3), NONE, text(group), text(group)))]
+    steps += [expect(packet(0xB0, number(3), NONE, b"\0\x11")), send(publish("t", b"z")), send(PINGREQ)]
+    yield conversation("a Shared Subscription", "MQTT5-4.8.2-3", *steps, expect(PINGRESP))
+    for wrong in ("$share/", "$share//t", "$share/g", "$share/g/", "$share/+/t", "$share/#"):
+        steps = [*accepted, send(subscribe(wrong, 0)), expect(suback(0x8F))]
+        yield conversation(f"Shared Subscription {wrong}", "MQTT5-4.8.2-1 MQTT5-4.8.2-2", *steps)
     both = packet(0xA2, number(2), NONE, text("t"), text("t"), text("u"))
     steps = [*accepted, send(subscribe("t", 0)), expect(suback(0)), send(both)]
     steps.append(expect(packet(0xB0, number(2), NONE, b"\0\x11\x11")))

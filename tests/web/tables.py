@@ -51,6 +51,10 @@ REJECTED: list[Row] = [
 ]
 
 
+#: Of each of them.
+PROPERTIES: Row = {"contentType": "text/plain", "userProperties": [["b", "1"], ["a", "2"]]}
+
+
 class TableStore:
     """A ``ReadStore`` of one agent with one metric.
 
@@ -140,7 +144,10 @@ class TableStore:
 
     def rejection(self, number: int) -> "Deferred[Row | None]":
         found = [row for row in REJECTED if row["id"] == number]
-        return self._answer((number,), {**found[0], "payload": memoryview(self.payload)} if found else None)
+        return self._answer(
+            (number,),
+            {**found[0], "payload": memoryview(self.payload), "properties": PROPERTIES} if found else None,
+        )
 
     def known(self, uuids: Sequence[str]) -> "Deferred[list[str]]":
         return self._answer((uuids,), [uuid for uuid in uuids if uuid == "yyy"])

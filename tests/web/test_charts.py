@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from platziverse.web.charts import MAX_POINTS, STEPS
 from platziverse.web.interfaces import Range
 from tests.web.apicase import NOW, ApiCase
-from tests.web.tables import NEWEST, REJECTED
+from tests.web.tables import NEWEST, PROPERTIES, REJECTED
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 #: Milliseconds since the epoch; the last whole minute before NOW.
@@ -192,7 +192,8 @@ class RejectedTests(ApiCase):
     def test_one_comes_with_its_payload_and_as_text_if_it_is(self) -> None:
         self.store.payload = '{"ñ": "\0"'.encode()
         row = self.get("/api/rejected/8").json
-        self.assertEqual(row, {**REJECTED[1], "payload": "eyLDsSI6ICIAIg==", "text": '{"ñ": "\0"'})
+        payload = {"payload": "eyLDsSI6ICIAIg==", "text": '{"ñ": "\0"', "properties": PROPERTIES}
+        self.assertEqual(row, {**REJECTED[1], **payload})
         self.store.payload = b"\xff"
         self.assertEqual(self.get("/api/rejected/8").json["text"], None)
         for number in ("1", "x", "99999999999999999999", "-1"):

@@ -25,6 +25,15 @@ function payload(found) {
   return found.text.length > LONGEST ? `${found.text.slice(0, LONGEST)}…` : found.text;
 }
 
+/** Return what MQTT 5 has sent with a message, name by name. */
+function properties(found) {
+  if (!found) return [];
+  const { userProperties = [], leftOut = 0, ...named } = found;
+  const rest = leftOut ? [["…", `${leftOut} more`]] : [];
+  const rows = [...Object.entries(named), ...userProperties, ...rest];
+  return [el("dl", { class: "properties", "aria-label": "Properties" }, ...rows.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, String(value))]))];
+}
+
 export class RejectedView {
   constructor(main, context) {
     this.context = context;
@@ -130,6 +139,7 @@ export class RejectedView {
       const replayed = found.replayed === null ? "" : ` · stored again ${moment(found.replayed)}`;
       place.replaceChildren(
         el("p", { class: "quiet" }, `message ${found.id} · ${bytes(found.size)}${cut} · ${found.text === null ? "no text" : "text"}${replayed}`),
+        ...properties(found.properties),
         el("pre", { tabindex: "0", role: "region", "aria-label": `Payload of message ${found.id}` }, payload(found)),
       );
       if (found.replayed === null && (await this.#mayReplay())) place.append(this.#replay(found.id));

@@ -1,0 +1,135 @@
+"""Sharing: each message of a Shared Subscription goes to one member of its group. ADR 0192."""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Final
+
+from twisted.internet.interfaces import IReactorTime
+
+from platziverse.broker.clients import log_failure
+from platziverse.broker.dispatcher import joined
+from platziverse.broker.interfaces import SERVER, Answer, Authority, Client
+from platziverse.broker.routing import Router
+from platziverse.broker.session import Session
+from platziverse.broker.shares import Share, Shares, is_shared
+from platziverse.broker.subscriptions import Match
+from platziverse.broker.turn import Turn
+from platziverse.mqtt.codec import EncodedPublish
+from platziverse.mqtt.packets import Publish
+from platziverse.mqtt.properties import brought_by
+
+#: In the place of a QoS, with the last receiver of a match: groups get the message too. It has neither
+#: a QoS nor an option.
+GROUPS: Final = -16
+
+Route = Callable[..., Answer]
+
+
+class Sharing:
+    """A Sharing stands before the routes of a broker as soon as there is a group.
+
+    The match of a Topic Name that groups listen to ends with a *marker*, so any other message costs no more
+    than a look at its last receiver; and nothing where there are no groups.
+
+    What a group gets is a copy of its own, which says which Shared Subscription has brought it: so it can
+    wait, be stored, and go to another member.
+
+    :param marker: a Session that stands for all groups, and never gets anything.
+    """
+
+    def __init__(
+        self, shares: Shares, router: Router, authority: Authority, clock: IReactorTime, marker: Session
+    ) -> None:
+        self._shares, self._router, self._authority, self._clock = shares, router, authority, clock
+        self._marker, self._turn = marker, Turn(clock)
+        self._route: Route = router.route
+        self._route_retained: Route = router.route_retained
+        # Copies that members have left behind.
+        self._left: deque[Publish] = deque()
+
+    def stand_before(self, route: Route, route_retained: Route) -> tuple[Route, Route]:
+        """Return what hands a message to groups too, as these hand it to others."""
+        self._route, self._route_retained = route, route_retained
+        return self.route, self.route_retained
+
+    def receivers(self, topic: str) -> "Match[Session]":
+        """Return the marker, if a group listens to a Topic Name."""
+        return ((self._marker, GROUPS),) if self._shares.of(topic) else ()
+
+    def route(
+        self, message: Publish, receivers: "Match[Session]", client: Client, more: object = True
+    ) -> Answer:
+        """Hand a message on as the route behind it does, and to one member of each group."""
+        if not receivers or receivers[-1][1] != GROUPS:
+            return self._route(message, receivers, client, more)
+        owed = self._route(message, receivers[:-1], client) if len(receivers) > 1 else None
+        return joined(owed, self.hand_out(message, client))
+
+    def route_retained(self, message: Publish, receivers: "Match[Session]", client: Client) -> Answer:
+        """Hand on a message with RETAIN likewise."""
+        if not receivers or receivers[-1][1] != GROUPS:
+            return self._route_retained(message, receivers, client)
+        owed = self._route_retained(message, receivers[:-1], client)
+        return joined(owed, self.hand_out(message, client))
+
+    def hand_out(self, message: Publish, client: Client) -> Answer:
+        """Give a copy to each group that listens to its Topic Name."""
+        owed: Answer = None
+        for share in self._shares.of(message.topic):
+            owed = joined(owed, self.give(share, brought_by(message, share.topic_filter), client))
+        return owed
+
+    def give(
+        self, share: Share, copy: Publish, client: Client, crossed: "tuple[tuple[int, int], ...]" = ()
+    ) -> Answer:
+        """Give a copy to one member; to nobody if there is none that may get it. [MQTT5-4.8.2-3]
+
+        From then on it is that member's, also while it is away. [MQTT5-4.8.2-4]
+
+        :param crossed: rows that its own takes the place of, see :class:`Queued`.
+        """
+        chosen = share.choose(copy.qos, partial(self._may_get, EncodedPublish(copy), client))
+        if chosen is None:
+            return None
+        router = self._router
+        if copy.qos and not copy.retain:
+            return router.route_owed(copy, (chosen,), client, (), crossed)
+        answer = router.route_retained(copy, (chosen,), client)
+        router.alike = ()  # nothing may join it
+        return answer
+
+    def _may_get(self, encoded: EncodedPublish, client: Client, session: Session) -> bool:
+        if not session.terms.fits(encoded) or (client.bridge and session.client_id == client.client_id):
+            return False
+        if not self._authority.restricts:
+            return True
+        return session.client is not None and self._authority.may_receive(session.client, encoded.topic)
+
+    # -- members that leave for good -------------------------------------------------------------
+
+    def take_back(self, copies: Iterable[Publish]) -> None:
+        """Give copies that a member has left behind to other members, in turns of the reactor."""
+        begins = not self._left
+        self._left.extend(filter(is_copy, copies))
+        if begins and self._left:
+            self._clock.callLater(0, self._give_left)
+
+    def _give_left(self) -> None:
+        while self._left and not self._turn.is_over:
+            copy = self._left.popleft()
+            assert copy.properties is not None
+            share = self._shares.get(copy.properties.subscription or "")
+            answer = self.give(share, copy, SERVER) if share is not None else None
+            if answer is not None:
+                answer.addErrback(log_failure, SERVER)
+        if self._left:
+            self._clock.callLater(0, self._give_left)
+
+
+def is_copy(message: Publish) -> bool:
+    """Return whether a message is the copy of a group."""
+    properties = message.properties
+    return (
+        properties is not None and properties.subscription is not None and is_shared(properties.subscription)
+    )

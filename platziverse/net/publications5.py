@@ -1,0 +1,38 @@
+"""Publications5: those of a client of MQTT 5, which is told when nobody has subscribed."""
+
+from itertools import groupby
+from typing import cast
+
+from platziverse.mqtt.codec5 import encode_acknowledgement, encode_unheard
+from platziverse.mqtt.packets import Publish
+from platziverse.mqtt.reasoncodes import ReasonCode
+from platziverse.net.publications import Publications
+
+
+class Publications5(Publications):
+    """A Publications5 says in PUBACK and PUBREC if nobody has subscribed to what has come.
+
+    Nobody: no client of this daemon, or by what they have said of another one, connected or not, and no
+    handler, as one that records; and the message is not retained. What waits before it is acknowledged is
+    not looked at: somebody gets it. Decided in ADR 0194.
+    """
+
+    __slots__ = ()
+
+    def _is_unheard(self, message: Publish) -> bool:
+        broker, topic = self._shared.broker, message.topic
+        return not (message.retain or broker.subscriptions.match(topic) or broker.destinations[topic])
+
+    def _acknowledge(self, messages: list[Publish]) -> None:
+        for unheard, group in groupby(messages, self._is_unheard):
+            packet_ids = cast("list[int]", [message.packet_id for message in group])
+            if unheard:
+                self._place = self._outbox.acknowledge(packet_ids, self._place, encode_unheard)
+            else:
+                self._place = self._outbox.acknowledge(packet_ids, self._place)
+
+    def _ack(self, packet: Publish) -> bytes:
+        if packet.packet_id is None or not self._is_unheard(packet):
+            return super()._ack(packet)
+        first, code = 0x50 if packet.qos == 2 else 0x40, ReasonCode.NO_MATCHING_SUBSCRIBERS
+        return encode_acknowledgement(first, packet.packet_id, code)
