@@ -70,7 +70,6 @@ class Database:
     :param left_behind: called with the uuids of agents that a daemon which has died left connected.
     :param ours: returns seconds since the epoch, as this machine has them.
     :param asked: called with each request of an operator, and its argument.
-    :ivar stages: those of a start.
     :ivar clock: what time it is, for what is stored.
     :ivar users: the table of users, whether it is used or not.
     :ivar writer: the ``ReportStore``; takes entries at any time.
@@ -82,6 +81,7 @@ class Database:
     """
 
     roll_ups: RollUps | None = None
+    _tables: Stage | None = None
 
     def __init__(
         self,
@@ -116,8 +116,6 @@ class Database:
         #: Called when the tables were looked at once more: what only we remember may not be in them any more.
         self.prepared_again: Callable[[], object] = lambda: None
         self._was_prepared = self.leaves = False
-        self.stages = GIVEN if self._embedded is None else EMBEDDED
-        self._tables: Stage | None = None
         self._maintenance: Maintenance | None = None
 
     def _make_writer(self, observe: Callable[[int, float], None]) -> BatchWriter:
@@ -241,8 +239,13 @@ class Database:
         self._tables = Stage(self.stages, TABLES, text, (version - 1) / last)
 
     @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages of a start, in their order."""
+        return GIVEN if self._embedded is None else EMBEDDED
+
+    @property
     def stage(self) -> Stage | None:
-        """Where the start has come to; ``None``: the database is ready."""
+        """The stage that the start has come to; ``None``: the database is ready."""
         if self._tables is not None and not self._was_prepared:
             return self._tables
         if self._embedded is not None and self.state == CONNECTING:
