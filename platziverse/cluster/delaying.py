@@ -122,6 +122,10 @@ class Delaying:
         """Return whether so many messages wait that no Session more may begin to move."""
         return self._count >= self._most
 
+    def delivers(self, topic: str) -> bool:
+        """Return whether messages of a topic have waited, and are not with their receivers yet."""
+        return topic in self._topics
+
     # -- messages --------------------------------------------------------------------------------
 
     def keep(

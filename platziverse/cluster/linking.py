@@ -91,6 +91,18 @@ class Linking:
         """Return the links to the daemons of a mask of the bus, for a message at this QoS."""
         return [(one, qos) for one in self._of[mask]]
 
+    def pass_behind(self, mask: int, topic: str, send: Callable[[int], None]) -> int:
+        """Have a message behind those of its topic that links have not sent yet; return for whom that is not.
+
+        :param mask: of the daemons that it is for, and to which it is not owed.
+        :param send: sends it to a mask of daemons.
+        """
+        if topic in self._serials.unsent:
+            for number, one in self._links.items():
+                if mask >> number & 1 and one.pass_behind(topic, partial(send, 1 << number)):
+                    mask &= ~(1 << number)
+        return mask
+
     def _links_of(self, mask: int) -> list[Link]:
         return [self._link(number) for number in range(mask.bit_length()) if mask >> number & 1]
 

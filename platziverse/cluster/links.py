@@ -6,11 +6,12 @@ all of QoS 2, is a row of the link in the store. So nothing is lost by the bus: 
 *aligns*, reads the rows up to a position, and takes copies from there on. Decided in ADR 0139.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
-from attrs import define
+from attrs import define, field, frozen
 
 from platziverse.broker.durable import Durable
 from platziverse.broker.owing import Owing, Unsettled
@@ -33,15 +34,30 @@ class Serials:
     All its links share them: a message has the same position in each, so two daemons that get it can tell.
 
     :ivar last: the highest position that was given.
+    :ivar unsent: topic → link → how many of its messages wait for a commit, and are not sent.
     """
 
     last: int = 0
+    unsent: dict[str, Counter[int]] = field(factory=dict)
 
     def begin(self, incarnation: int) -> int:
         """Return the position below all those of this incarnation, and give none at or below it."""
         first = incarnation * POSITIONS
         self.last = max(self.last, first)
         return first
+
+
+@frozen
+class _Unsent:
+    """An _Unsent is a message that waits for the commit of one before it, or its own.
+
+    :ivar position: 0: it is owed to nobody.
+    """
+
+    position: int
+    topic: str
+    qos: int
+    send: Callable[[], None]
 
 
 class Link:
@@ -66,7 +82,7 @@ class Link:
         # Copies are sent: the other one is there, and has said from where on.
         self._follows = False
         # What waits for the commit of a message of QoS 2 before it, as that is sent when it is committed.
-        self._unsent: deque[tuple[int, EncodedPublish, int]] = deque()
+        self._unsent: deque[_Unsent] = deque()
         # Position → number of the message of rows that are committed and not answered.
         self._committed: dict[int, int] = {}
         # Positions that the other daemon had taken as copies, and not answered, when it asked last.
@@ -113,7 +129,7 @@ class Link:
         if not self._follows:
             return False
         if qos == 2 or self._unsent:
-            self._unsent.append((position, message, qos))
+            self._wait(_Unsent(position, message.topic, qos, partial(self._send, position, message, qos)))
             return False
         self._send(position, message, qos)
         return self.pace.quick
@@ -141,17 +157,53 @@ class Link:
     def failed(self, position: int, size: int) -> None:
         """Note that the row of this position never will be: it is sent no more."""
         if self.unsettled.pop(position, None) is not None:
-            self._unsent = deque(one for one in self._unsent if one[0] != position)
+            unsent = self._take_unsent()
+            for one in unsent:
+                if one.position != position:
+                    self._wait(one)
             if position == self._newest:
-                self._newest = max([self._sent, *(one[0] for one in self._unsent)])
+                self._newest = max([self._sent, *(one.position for one in self._unsent)])
             self.go_on()
 
     def go_on(self) -> None:
         """Send what has waited for a commit."""
         unsent = self._unsent
-        while unsent and not (unsent[0][2] == 2 and unsent[0][0] in self.unsettled):
-            self._send(*unsent.popleft())
+        while unsent and not (unsent[0].qos == 2 and unsent[0].position in self.unsettled):
+            one = unsent.popleft()
+            self._forget(one)
+            one.send()
         self._check_aligned()
+
+    # -- what waits for a commit -----------------------------------------------------------------
+
+    def _wait(self, one: "_Unsent") -> None:
+        self._unsent.append(one)
+        self._serials.unsent.setdefault(one.topic, Counter())[self.number] += 1
+
+    def _take_unsent(self) -> "deque[_Unsent]":
+        unsent, self._unsent = self._unsent, deque()
+        for one in unsent:
+            self._forget(one)
+        return unsent
+
+    def _forget(self, one: "_Unsent") -> None:
+        topics, number = self._serials.unsent, self.number
+        links = topics[one.topic]
+        links[number] -= 1
+        if not links[number]:
+            del links[number]
+        if not links:
+            del topics[one.topic]
+
+    def pass_behind(self, topic: str, send: Callable[[], None]) -> bool:
+        """Call ``send`` when messages of a topic have left that wait for a commit; return whether any does.
+
+        It sends a message that is owed to nobody there any more. ADR 0185.
+        """
+        if self.number not in self._serials.unsent.get(topic, ()):
+            return False
+        self._wait(_Unsent(0, topic, 0, send))
+        return True
 
     # -- the other daemon ------------------------------------------------------------------------
 
@@ -181,12 +233,15 @@ class Link:
                 self.done(position)
         # What is behind it reads, and deletes, itself.
         self._committed = {one: number for one, number in self._committed.items() if one <= last}
-        self._unsent.clear()
+        unsent = self._take_unsent()
         self._follows = True
         self.pace.begin()
         self._through, self._aligning = self.last, frame.number
         self._sent = self.last
         self._tell(Aligned(frame.number, self.last))
+        for one in unsent:
+            if not one.position:
+                one.send()
         for owing in list(self.unsettled.values()):
             self._durable.save_owing(owing)
         self._check_aligned()
@@ -199,7 +254,7 @@ class Link:
     def part(self) -> None:
         """Send no more copies: the other daemon has gone, and somebody will read the rows."""
         self._follows, self._aligning = False, None
-        self._unsent.clear()
+        self._take_unsent()
         self._committed.clear()
         for owing in list(self.unsettled.values()):
             self._durable.save_owing(owing)

@@ -96,10 +96,13 @@ class Routing:
     def _route(self, message: Publish, receivers: "Match[Session]", client: Client, more: object) -> Answer:
         mask, durable, receivers = self._divided(receivers)
         durable &= ~self.delaying.bit
-        if not message.qos or not durable or self._linking is None:
+        if not message.qos or self._linking is None:
             self._peers.pass_on(mask, message, client)
             return self._broker.router.route(message, receivers, client, more)
-        self._peers.pass_on(mask & ~durable, message, client)
+        others = partial(self._peers.pass_on, message=message, client=client)
+        others(self._linking.pass_behind(mask & ~durable, message.topic, others))
+        if not durable:
+            return self._broker.router.route(message, receivers, client, more)
         links = self._linking.owed(durable, message.qos)
         return self._broker.router.route_owed(message, receivers, client, links)
 
@@ -135,7 +138,11 @@ class Routing:
         durable &= ~self.delaying.bit
         if not message.qos or self._linking is None:
             durable = 0
-        self._peers.send(self._peers.everybody & ~durable, said)
+        others = partial(self._peers.send, frame=said)
+        mask = self._peers.everybody & ~durable
+        if message.qos and self._linking is not None:
+            mask = self._linking.pass_behind(mask, message.topic, others)
+        others(mask)
         if not durable or self._linking is None:
             return router.route_retained(message, receivers, client)
         self._peers.send(durable, Kept(said))
@@ -150,7 +157,9 @@ class Routing:
         client = self._publisher(frame)
         deliver = partial(self._deliver, frame, client, peer.ready)
         loading = self._broker.loading
-        if loading is None or not (frame.qos or frame.retain):
+        if frame.qos and self.delaying.delivers(frame.topic):
+            answer = self.delaying.keep(frame.topic, deliver)
+        elif loading is None or not (frame.qos or frame.retain):
             answer = deliver()
         elif self._waiting >= MOST_WAITING:
             self.dropped += 1
@@ -164,7 +173,7 @@ class Routing:
     def came_together(self, peer: Peer, frame: Several) -> None:
         """Route messages of another daemon, all of one publisher for one topic, to our clients."""
         like, broker = frame.message, self._broker
-        if like.qos and broker.loading is not None:
+        if like.qos and (broker.loading is not None or self.delaying.delivers(like.topic)):
             for payload in frame.payloads:
                 self.came(peer, replace(like, payload=payload))
             return

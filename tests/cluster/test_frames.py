@@ -161,7 +161,7 @@ class FrameTests(SynchronousTestCase):
             "Retained Messages come one by one": encode(Several(Message("a", b"", 0, 1), (b"x",)), 1),
             "a message at QoS 0 that is owed": encode(Owed(1, "a", b"", 0), 1),
             "Properties that are none": encode(Message("a", b"", 0, properties=b"\0"), 1),
-            "property 0x7f in PUBLISH [2.2.2.2]": encode(Owed(1, "a", b"", 1, 0, b"\1\x7f"), 1),
+            "property 0x7e in STORED [2.2.2.2]": encode(Owed(1, "a", b"", 1, 0, b"\1\x7e"), 1),
             "a time that is none": encode(Mine("a", None, float("nan")), 1),
             "1 bytes too many": encode(Wanted(), 1) + b"\0",
             "it is too short": encode(Ready(1), 1)[:-1],

@@ -170,6 +170,60 @@ class OwedTests(Case):
         crossed = [record.crossed for record in self.committed() if record.crossed]
         self.assertEqual(crossed[0], ((link(1, 2), (1 << 40) + 1),))
 
+    def test_what_is_owed_to_nobody_any_more_stays_behind_what_waits_for_its_commit(self) -> None:
+        """A topic that no durable Session there listens to any more goes another way. ADR 0185."""
+        live = self.wait_for_a_commit()
+        self.shares[3] = Share(self.table, 3)
+        elsewhere = self.begin(3).listening("elsewhere", "a", 2)
+        self.publisher.publish("a", b"2", 2, 2)
+        self.publisher.publish("a", b"3", 1, 3, retain=True)
+        self.publisher.publish("b", b"4", 1, 4)
+        self.settle()
+        self.assertEqual(acknowledge(live), [b"4"])
+        self.assertEqual(acknowledge(elsewhere), [b"2", b"3"])
+        self.shares[1].resume()
+        self.settle()
+        self.assertEqual(acknowledge(live), [b"1", b"2", b"3"])
+        self.publisher.publish("a", b"5", 2, 5)
+        self.settle()
+        self.assertEqual(acknowledge(live), [b"5"])
+
+    def wait_for_a_commit(self) -> FakeClient:
+        """Owe a message to a durable Session there, whose commit waits, and which unsubscribes."""
+        live = self.two.listening("live", "#", 2)
+        far = self.durable(self.two, 2)
+        self.shares[1].held = True
+        self.publisher.publish("a", b"1", 2, 1)
+        far.send(Unsubscribe(1, ["a"]))
+        self.daemons.advance(2)
+        return live
+
+    def test_it_leaves_when_the_other_daemon_reads_what_waits(self) -> None:
+        live = self.wait_for_a_commit()
+        self.publisher.publish("a", b"2", 2, 2)
+        self.settle()
+        self.two.cluster.lost(1)
+        self.settle()
+        self.shares[1].resume()
+        self.daemons.advance(2)
+        self.assertEqual(sorted(acknowledge(live)), [b"1", b"2"])
+
+    def test_it_is_lost_when_the_other_daemon_goes(self) -> None:
+        self.wait_for_a_commit()
+        self.publisher.publish("a", b"2", 2, 2)
+        self.daemons.members.leave(2)
+        self.shares[1].resume()
+        self.settle()
+        self.assertEqual(self.rows(), [b"1"])
+
+    def test_a_row_that_is_refused_lets_go_what_is_behind_it(self) -> None:
+        live = self.wait_for_a_commit()
+        self.publisher.publish("a", b"2", 2, 2)
+        self.shares[1].refusing = True
+        self.shares[1].resume()
+        self.settle()
+        self.assertEqual(acknowledge(live), [b"2"])
+
     def test_live_clients_there_get_it_too(self) -> None:
         self.durable(self.two).lose()
         live = self.two.listening("live", "a", 1)

@@ -22,9 +22,11 @@ from platziverse.cluster.frames import (
     Free,
     LetGo,
     Marked,
+    Message,
     Moved,
     Ready,
     Refused,
+    Several,
 )
 from platziverse.mqtt.packets import Connack, ConnectReturnCode, Puback
 from platziverse.testing import FakeClient, OpenAuthority
@@ -407,6 +409,24 @@ class DelayTests(Case):
         self.assertIsNone(delaying.keep("a", lambda: None, 1, 1 << 40))
         self.successResultOf(delaying.when_clear(["a"]))
         delaying.end(delay)
+
+    def test_what_is_owed_to_nobody_comes_behind_what_has_waited(self) -> None:
+        """Nobody there is known to be owed anything, by then."""
+        live, cluster = self.two.listening("live", "a", 1), self.two.cluster
+        delaying, got = cluster.routing.delaying, list[object]()
+        delay = delaying.begin(["a"])
+
+        def first() -> None:
+            cluster.frame(1, encode(Message("a", b"1", 1), 1))
+            cluster.frame(1, encode(Several(Message("a", b"", 1), (b"2", b"3")), 1))
+            cluster.frame(1, encode(Message("b", b"", 1), 1))
+
+        delaying.keep("a", first)
+        delaying.keep("a", lambda: got.extend(live.received()))
+        delaying.end(delay)
+        self.assertEqual(got, [])
+        self.settle()
+        self.assertEqual(acknowledge(live), [b"1", b"2", b"3"])
 
     def test_an_answer_that_ends_another_delay_does_not_change_the_order(self) -> None:
         near = self.one.listening("near", "a", 0)
