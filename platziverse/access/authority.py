@@ -293,7 +293,7 @@ class DelayedExchange:
 
     @property
     def username(self) -> str | None:
-        """Who the client is; ``None``: that is not proven yet."""
+        """The user name that the client has proven; ``None``: none yet."""
         return self._exchange.username
 
     def step(self, data: bytes) -> "Deferred[bytes]":

@@ -143,7 +143,7 @@ class Exchange(Protocol):
 
     @property
     def username(self) -> str | None:
-        """Who the client is; ``None``: that is not proven yet."""
+        """The user name that the client has proven; ``None``: none yet."""
 
     def step(self, data: bytes) -> "Deferred[bytes]":
         """Take what the client says; fire with what it is answered.
