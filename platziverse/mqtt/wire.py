@@ -27,7 +27,7 @@ class Wire(Protocol):
 
     @property
     def limited(self) -> bool:
-        """Whether its clients may have a Maximum Packet Size: who writes to many asks no other. ADR 0198."""
+        """Return whether its clients may have a Maximum Packet Size: others are not asked. ADR 0198."""
 
     def with_id(self, message: EncodedPublish, qos: int, packet_id: int, dup: bool = False, /) -> bytes:
         """Return the bytes of the packet at QoS 1 or 2."""
