@@ -6,7 +6,7 @@ from typing import Final
 
 from attrs import frozen
 
-from bench import bursts, cluster, durable, five, flat, recorded, results, rollups
+from bench import bursts, cluster, durable, flat, recorded, results, rollups
 from tests.integration.daemon import ROOT
 
 
@@ -33,7 +33,6 @@ PARTS: Final = (
     Part(PERFORMANCE, "durable", results.DURABLE, durable.section),
     Part(PERFORMANCE, "cluster", results.CLUSTER, cluster.section),
     Part(PERFORMANCE, "rollups", results.ROLLUPS, rollups.section),
-    Part(PERFORMANCE, "five", results.FIVE, five.section),
     Part(PERFORMANCE, "rules", results.RULES, recorded.section),
 )
 
