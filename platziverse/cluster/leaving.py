@@ -86,6 +86,7 @@ class Leaving:
         session = self._sessions.get(frame.client_id)
         assert session is not None
         self._part(session, peer)
+        self._way.broker.shares.depart(session)
         next_ = self._next(peer, frame.number, PATIENCE)
         try:
             yield self._moving.left(session)
@@ -102,6 +103,7 @@ class Leaving:
             self._peers.tell(peer.number, Refused(frame.number, BUSY))
         finally:
             self._said.pop((peer.number, frame.number), None)
+            self._way.broker.shares.stay(session)  # unless it is gone, and no member any more
 
     def _catch_up(self, session: Session, peer: Peer, frame: LetGo, until: float) -> _Steps:
         """Have the Session get what others have published before they followed, and free it."""
