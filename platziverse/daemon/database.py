@@ -18,6 +18,7 @@ from platziverse.agents.model import move
 from platziverse.config import Config, without_secrets
 from platziverse.daemon.machine import memory
 from platziverse.daemon.process import fail, within
+from platziverse.daemon.starting import DATA, EMBEDDED, GIVEN, SERVER, TABLES, Stage
 from platziverse.daemon.statedir import Instance
 from platziverse.durable.heir import Heir
 from platziverse.durable.members import Members
@@ -80,6 +81,7 @@ class Database:
     """
 
     roll_ups: RollUps | None = None
+    _tables: Stage | None = None
 
     def __init__(
         self,
@@ -212,7 +214,7 @@ class Database:
     def _prepare(self, dsn: str) -> Generator["Deferred[Any]", Any, None]:
         """Our tables; the first time also: nobody is connected yet, whatever a crash has left there."""
         try:
-            yield migrate(dsn, self._reactor, make=not self._was_prepared)
+            yield migrate(dsn, self._reactor, make=not self._was_prepared, begin=self._changing_tables)
             yield self._lease.start(dsn)
             if not self._was_prepared:
                 left = yield reset_presence(dsn, self._reactor, self.instance.id)
@@ -231,6 +233,24 @@ class Database:
         self.reader.dsn = self.exports.dsn = self._user_reader.dsn = dsn
         if self._maintenance is None:
             self._look_after(dsn)
+
+    def _changing_tables(self, version: int, last: int) -> None:
+        text = f"the tables, step {version} of {last}"
+        self._tables = Stage(self.stages, TABLES, text, (version - 1) / last)
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages of a start, in their order."""
+        return GIVEN if self._embedded is None else EMBEDDED
+
+    @property
+    def stage(self) -> Stage | None:
+        """The stage that the start has come to; ``None``: the database is ready."""
+        if self._tables is not None and not self._was_prepared:
+            return self._tables
+        if self._embedded is not None and self.state == CONNECTING:
+            return stage_of_server(self.stages, self._embedded)
+        return Stage(self.stages, SERVER, self.trouble) if self.trouble else None
 
     def _look_after(self, dsn: str) -> None:
         """Begin with what is done in the background."""
@@ -325,6 +345,13 @@ class Database:
             return [shlex.join(["psql", without_secrets(self._config.database)])]
         local = self._embedded.psql_command
         return [local, self._embedded.tcp_psql_command] if self._config.embedded.tcp else [local]
+
+
+def stage_of_server(stages: tuple[str, ...], server: EmbeddedPostgres) -> Stage:
+    """Return where the start of a private PostgreSQL has come to."""
+    if not server.has_data:
+        return Stage(stages, DATA, "a PostgreSQL of its own is made (initdb)")
+    return Stage(stages, SERVER, "PostgreSQL is starting")
 
 
 def embedded(config: Config, reactor: Any) -> EmbeddedPostgres:

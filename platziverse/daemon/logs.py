@@ -145,7 +145,7 @@ class LineLog:
         if self.lost:
             told = self._lines(_of_ours(f"{self.lost} events before this could not be written"))
             lines = f"{told[0]}\n".encode() + lines
-        if self._shown:
+        if self._shown or (self._worker and self._colours):  # below is the line of who looks after workers
             lines, self._shown = CLEAR + lines, False
         try:
             self.sink.write(lines)

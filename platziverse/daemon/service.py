@@ -107,7 +107,7 @@ class Daemon(Service):
         use = self._use_levels, parts.use_rules, parts.look_for_gone
         self._reload = Reload(config, reread, parts.authority, parts.front, *use)
         self._log: LineLog | None = None
-        self._start_line = StartLine(reactor, lambda: self._log, parts.trouble)
+        self._start_line = StartLine(reactor, lambda: self._log, parts.stage)
         self._drains = False
         # Fires when the start is over, well or not.
         self._started: Deferred[Any] = succeed(None)
@@ -181,7 +181,8 @@ class Daemon(Service):
         say_rules(len(parts.rules.rules.rules))
         self._supervisor.ready()
         self._reactor.callLater(PATIENCE, self._background.started)
-        self._start_line.start()
+        if not self.config.workers.number:  # or who looks after the workers has one for all
+            self._start_line.start()
         started = parts.database.start().addCallback(lambda _: parts.join())
         self._started = started.addCallback(self._load).addErrback(self._unusable)
 

@@ -36,6 +36,7 @@ from platziverse.daemon.machine import fitted, tcp_memory
 from platziverse.daemon.pages import Pages
 from platziverse.daemon.readers import MQTTLogins
 from platziverse.daemon.reload import load_rules
+from platziverse.daemon.starting import SESSIONS, Stage
 from platziverse.door.arrivals import Arrivals
 from platziverse.door.crowd import Crowd
 from platziverse.door.upgrade import WebSocketResource
@@ -221,6 +222,13 @@ class Parts:
     def trouble(self) -> str:
         """Return why what is sent now is not stored now, in one line; empty when it is."""
         return self.database.trouble or str(self.broker.loading or "")
+
+    def stage(self) -> Stage | None:
+        """Return where the start has come to; ``None``: all is there."""
+        if (stage := self.database.stage) is not None:
+            return stage
+        loading = self.broker.loading
+        return None if loading is None else Stage(self.database.stages, SESSIONS, str(loading))
 
     def _warning(self) -> str:
         """Return what somebody should put right although all is stored, in one line; empty: nothing."""

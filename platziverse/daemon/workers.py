@@ -13,10 +13,11 @@ from twisted.python.failure import Failure
 from platziverse import __version__
 from platziverse.config import Config
 from platziverse.daemon.background import PATIENCE, Background
-from platziverse.daemon.database import GRACE, embedded
+from platziverse.daemon.database import GRACE, embedded, stage_of_server
 from platziverse.daemon.logs import LineLog, give_log, log_target
 from platziverse.daemon.process import fail, reload_on_hangup, reopen_on_usr1, stop_on_signals, within
 from platziverse.daemon.sockets import Sockets, worker_dir
+from platziverse.daemon.starting import EMBEDDED, GIVEN, OF_WORKERS, WORKERS, Stage, StartLine
 from platziverse.daemon.statedir import Instance
 from platziverse.daemon.supervisor import Supervisor
 from platziverse.daemon.worker import STOP, Worker
@@ -28,6 +29,8 @@ log = Logger("platziverse.workers")
 
 #: Variables that are for this process, and of which a worker gets others.
 OURS: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+#: What the status of a worker says when its database is there.
+READY: Final = "the database is ready"
 #: The bus of workers when none is configured: they have a database in common.
 BUS: Final = "postgresql:"
 
@@ -63,6 +66,7 @@ class Workers(Service):
         self._sockets = Sockets(config.workers.count)
         self._supervisor = Supervisor(reactor, self._status)
         self._log: LineLog | None = None
+        self._start_line = StartLine(reactor, lambda: self._log, self._stage)
         self._workers: list[Worker] = []
         self._began: set[int] = set()
 
@@ -92,6 +96,7 @@ class Workers(Service):
         text = "platziverse {version} has {count} workers; they listen on {ports}"
         log.info(text, version=__version__, count=self._config.workers.count, ports=self._sockets.readable)
         self._reactor.callLater(PATIENCE, self._background.started)
+        self._start_line.start()
         self._launch().addErrback(self._unusable)
 
     @inlineCallbacks
@@ -136,7 +141,17 @@ class Workers(Service):
         variables = {f"PLATZIVERSE_{name.upper().replace('.', '_')}": text for name, text in settings.items()}
         return kept | variables | ({"PLATZIVERSE_CONFIG": self._path} if self._path else {})
 
+    def _stage(self) -> Stage:
+        """Return where the start has come to."""
+        if self._embedded is not None and not self._workers:
+            return stage_of_server(OF_WORKERS[EMBEDDED], self._embedded)
+        ready = sum(READY in worker.status for worker in self._workers)
+        stages = OF_WORKERS[GIVEN if self._embedded is None else EMBEDDED]
+        count = len(self._workers)
+        return Stage(stages, WORKERS, f"{ready} of {count} workers are ready", ready / max(count, 1))
+
     def _unusable(self, failure: Failure) -> None:
+        self._start_line.stop()
         if failure.check(Stopped):
             return
         if not failure.check(Unusable):
@@ -151,6 +166,8 @@ class Workers(Service):
 
     def _changed(self, worker: Worker) -> None:
         """A worker says something else of itself, or has ended."""
+        if all(READY in one.status for one in self._workers):
+            self._start_line.stop()
         if worker.status and worker.number not in self._began:
             self._began.add(worker.number)
             if len(self._began) == len(self._workers):
@@ -190,6 +207,7 @@ class Workers(Service):
     def stopService(self) -> Generator["Deferred[Any]", Any, None]:
         """Stop the workers, each of which commits what it has; then the database."""
         super().stopService()  # type: ignore[no-untyped-call]
+        self._start_line.stop()
         self._supervisor.stopping()
         self._sockets.close()
         stopped: Deferred[Any] = DeferredList([worker.stop() for worker in self._workers])

@@ -58,7 +58,10 @@ class EmbeddedPostgres:
     :param system_home: where root's data goes when the state directory is closed to other users.
     :param grace: seconds for a fast stop, which writes a checkpoint, then for an immediate one.
     :param memory: bytes that the machine has, of which the server takes an eighth or less; 0: it is small.
+    :ivar has_data: what PostgreSQL keeps there has been made, by this start or an earlier one.
     """
+
+    has_data = False
 
     cluster: Cluster
     socket_dir: str
@@ -126,6 +129,7 @@ class EmbeddedPostgres:
         self._binaries = yield made_reachable(self._reactor, found, owner, beside)
         if not os.path.isdir(self.cluster.data):
             yield self._initialise()
+        self.has_data = True
         yield self._bring_up()
         self._supervised = True
         self._log.keep_small(self._reactor)

@@ -7,7 +7,7 @@ once more when the setup of the original has dropped ours and made its own; see 
 
 import importlib.resources
 import re
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg2
@@ -80,6 +80,7 @@ def migrate(
     make: bool = True,
     patience: float = 60.0,
     step_deadline: float = 4 * 3600.0,
+    begin: Callable[[int, int], None] = lambda version, last: None,
 ) -> Generator["Deferred[Any]", Any, int]:
     """Apply the steps that are missing. The Deferred fires with the version reached.
 
@@ -88,6 +89,7 @@ def migrate(
         their schema is hidden (``search_path``), or somebody restores them.
     :param patience: seconds to wait while another daemon changes the tables.
     :param step_deadline: seconds for one step; converting a large database of the original takes long.
+    :param begin: called before each step with its version and that of the last one.
     :raises SchemaError: a newer daemon was here, the tables are somebody else's, or a step was refused.
     :raises psycopg2.OperationalError: the database is away, busy or full; try again later.
     """
@@ -96,7 +98,7 @@ def migrate(
     connection = yield connect(dsn, reactor)
     try:
         while version is None:
-            version = yield _next_step(connection, schema, steps, make, patience, step_deadline)
+            version = yield _next_step(connection, schema, steps, make, patience, step_deadline, begin)
         return int(version)
     except psycopg2.OperationalError:
         raise
@@ -122,6 +124,7 @@ def _next_step(
     make: bool,
     patience: float,
     deadline: float,
+    begin: Callable[[int, int], None],
 ) -> Generator["Deferred[Any]", Any, int | None]:
     """Apply the next step, in one transaction. Fires with ``None``; with the version if none was missing."""
     yield _begin(connection, patience)
@@ -137,6 +140,7 @@ def _next_step(
         raise SchemaError(f"{newer}; install a newer one")
     missing = [step for step in steps if step.version > version]
     if missing:
+        begin(missing[0].version, known)
         yield _apply(connection, missing[0], _surrounded(missing[0], schema, version, present), deadline)
     elif version:
         yield _look_again(connection, schema, steps, deadline)

@@ -12,7 +12,8 @@ class Moving(SynchronousTestCase):
         parts = [Rejection("t", "c", b"", reason, 100.0) for reason in ("", "one metric")]
         report = Report(AGENT, [Metric("m", "1")], 100.0, parts[0], measured=90.0, rejections=parts[1:])
         move(report, 5.0)
-        self.assertEqual((report.arrived, report.measured), (105.0, 90.0))
+        self.assertEqual((report.arrived, report.measured, report.moment), (105.0, 90.0, 90.0))
+        self.assertEqual(Report(AGENT, [], 100.0).moment, 100.0)
         self.assertEqual([part.arrived for part in parts], [105.0, 105.0])
 
     def test_a_time_that_was_put_in_the_place_of_the_agents_moves_too(self) -> None:

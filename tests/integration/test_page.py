@@ -38,6 +38,11 @@ DRAWN: Final = """[...document.querySelectorAll(".u-wrap canvas")].filter((canva
     return data.some((value, index) => index % 4 === 3 && value > 0);
 }).length"""
 NEWER: Final = "9.9.9"
+#: Rates may be less than a byte a second.
+BYTES: Final = """(async () => {
+    const { bytes } = await import(document.querySelector("link[href$='elements.js']").href);
+    return [0, 0.7, 1, 1023, 1024, 5e15].map(bytes).map((text) => text.replace("\\u00a0", " "));
+})()"""
 #: Where a small line has the averages that /api/latest gives a minute after five o'clock, and a newer value.
 SPARK: Final = """(async () => {
     const { href } = document.querySelector("link[href$='feed.js']");
@@ -114,6 +119,7 @@ class SessionTests(PageCase):
         page.open(self.url)
         page.sees("No readings yet")
         self.assertEqual(page.evaluate(SPARK), [["04:52:30", 1], ["04:57:30", 2], ["05:01:00", 4]])
+        self.assertEqual(page.evaluate(BYTES), ["0 B", "0.7 B", "1 B", "1,023 B", "1 KiB", "4,547.5 TiB"])
         self.is_well()
         page.do("click", selector="nav a[data-view=broker]")  # no PUBACK yet, so no latency to draw
         page.wait("document.querySelectorAll('.group .spark path').length > 0")

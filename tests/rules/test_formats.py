@@ -320,6 +320,20 @@ class InfluxTests(SynchronousTestCase):
         )
         self.assertEqual(refusal(toml, b"mem", "telegraf/a/mem").kind, "syntax")
 
+    def test_more_lines_than_values_could_need_are_refused_unread(self) -> None:
+        """Row 500: 64 KiB of points were read for some ten milliseconds before anybody counted them."""
+        for name in "influx", "python:platziverse.rules.telegraf:read":
+            toml = f'{HEAD}format = "{name}"\neach = "$.metrics"\nvalues = "@.fields"'
+            error = refusal(toml, b"a b=1\n" * 10_000)
+            self.assertEqual(error.kind, "size")
+            self.assertIn("more than 1200 lines, 6000 values are six times max_metrics", error.reason)
+            few = AgentLimits(max_metrics=2)
+            self.assertEqual(len(read(toml, b"a b=1\nc d=2\n", limits=few).reports), 1)
+            error = refusal(toml, b"a b=1\n" * 3, limits=few)
+            self.assertIn("more than 2 lines", error.reason)
+        error = refusal(toml, b'{"metrics":\n\n\n[]}', limits=few)
+        self.assertNotIn("lines", error.reason)
+
     @given(st.text('a,= \\"\n1i#t', max_size=30))
     def test_any_text_is_read_or_refused(self, text: str) -> None:
         try:

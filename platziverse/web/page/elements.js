@@ -71,7 +71,7 @@ export function span(milliseconds) {
 
 /** Return bytes in their unit. */
 export function bytes(count) {
-  const power = Math.min(4, count > 0 ? Math.floor(Math.log2(count) / 10) : 0);
+  const power = Math.min(4, count > 1 ? Math.floor(Math.log2(count) / 10) : 0);
   return `${precise.format(Math.round((count / 1024 ** power) * 10) / 10)}\u00a0${["B", "KiB", "MiB", "GiB", "TiB"][power]}`;
 }
 
