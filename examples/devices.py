@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred
 from platziverse.agents.interfaces import Record
 from platziverse.agents.model import Agent, InvalidReport, Metric, Report
 from platziverse.broker.interfaces import Client
+from platziverse.broker.reasons import Reason, Refused
 from platziverse.mqtt.packets import Publish
 
 
@@ -32,7 +33,12 @@ def table(publish: Callable[[str, bytes], None], record: Record) -> Mapping[str,
         return reading(message, client)
 
     def alarm(message: Publish, client: Client) -> "Deferred[object]":
-        """One reading; whoever subscribed to ``alarms`` hears of it after it is committed."""
+        """One reading; whoever subscribed to ``alarms`` hears of it after it is committed.
+
+        :raises Refused: who sends it has no login. A client of MQTT 5 is told, an older one acknowledged.
+        """
+        if client.username is None:
+            raise Refused(Reason.NOT_AUTHORIZED, "an alarm needs a login")
         saved = record(message, client, reading(message, client))
         return saved.addCallback(lambda _: publish("alarms", message.payload))
 

@@ -15,6 +15,7 @@ PUBLIC = (
     "platziverse.agents.interfaces",
     "platziverse.agents.model",
     "platziverse.broker.interfaces",
+    "platziverse.broker.reasons",
     "platziverse.config",
     "platziverse.errors",
     "platziverse.mqtt.packets",

@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
+from platziverse.broker.reasons import Refused
 from platziverse.mqtt.packets import Publish
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Call:
         first entry that could not be saved.
     :ivar recorded: the message is being stored, as rows or as a Rejection.
     :ivar unsaved: why an entry could not be saved.
+    :ivar refused: what the publisher is told, if it is not told that all is well.
     """
 
     def __init__(self, row: "RecordingRow", message: Publish) -> None:
@@ -39,6 +41,7 @@ class Call:
         self.finished = False
         self.recorded = False
         self.unsaved: Failure | None = None
+        self.refused: Refused | None = None
         self._saving = 0
         self._began = 0.0
         self._answers: list[Deferred[Any]] = []
@@ -123,13 +126,15 @@ class Call:
         self._saving -= 1
         if isinstance(result, Failure):
             self.unsaved = self.unsaved or result
+        elif isinstance(result, Refused):
+            self.refused = self.refused or result
         self._count()
         self._look()
         return result
 
     def _look(self) -> None:
         if self.finished and not self._saving and not self.answer.called:
-            self.answer.callback(self.unsaved)
+            self.answer.callback(self.unsaved or self.refused)
 
 
 def _noted(failure: Failure) -> None:

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from platziverse.agents.interfaces import Client
 from platziverse.agents.model import InvalidReport
 from platziverse.agents.payload import parse
-from platziverse.agents.pending import Redeliveries
+from platziverse.agents.pending import Redeliveries, refused_or
 from platziverse.agents.recorder import Recorder
 from platziverse.broker.records import Delivery
 from platziverse.mqtt.packets import Publish
@@ -33,7 +33,7 @@ class AgentHandlers:
             answer = self._redeliveries.find(message, client)
             if answer is not None:
                 recorder.redelivered += 1
-                return answer.addCallback(lambda _: self.repeated(message, client))
+                return answer.addCallback(refused_or, self.repeated, message, client)
         now = recorder.wall_clock()
         try:
             report = parse(message, client.client_id, now, recorder.limits)

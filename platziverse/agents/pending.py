@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 
 from platziverse.agents.interfaces import Client, ReportStore
 from platziverse.agents.model import Entry
+from platziverse.broker.reasons import Refused
 from platziverse.broker.records import Forget
 from platziverse.mqtt.packets import Publish
 
@@ -20,7 +21,7 @@ MAX_UNFINISHED: Final = 50_000
 @define
 class _Unfinished:
     message: Publish
-    waiting: "list[Deferred[None]]" = field(factory=list)
+    waiting: "list[Deferred[Any]]" = field(factory=list)
 
 
 class Redeliveries:
@@ -40,7 +41,7 @@ class Redeliveries:
         entry = self._unfinished.get((client.client_id, message.packet_id))
         if entry is None or entry.message.payload != message.payload or entry.message.topic != message.topic:
             return None
-        outcome: Deferred[None] = Deferred()
+        outcome: Deferred[Any] = Deferred()
         entry.waiting.append(outcome)
         return outcome
 
@@ -59,8 +60,13 @@ class Redeliveries:
             if isinstance(result, Failure):
                 outcome.errback(result)
             else:
-                outcome.callback(None)
+                outcome.callback(result)
         return result
+
+
+def refused_or(result: object, repeated: Callable[..., Any], message: Publish, client: Client) -> Any:
+    """Return what became of the first copy of a message, if it was refused; else let it have come again."""
+    return result if isinstance(result, Refused) else repeated(message, client)
 
 
 class EndedSessions:

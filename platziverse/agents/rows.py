@@ -20,8 +20,9 @@ from platziverse.agents.interfaces import Client, Recognising
 from platziverse.agents.limits import AgentLimits
 from platziverse.agents.model import MAX_REASON, InvalidReport, Rejection, Report
 from platziverse.agents.payload import check_size, hash_of, use_time
-from platziverse.agents.pending import Redeliveries
+from platziverse.agents.pending import Redeliveries, refused_or
 from platziverse.agents.recorder import Recorder, together
+from platziverse.broker.reasons import Refused
 from platziverse.mqtt.packets import Publish
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ class RecordingRow:
             if answer is not None:
                 self.recording.recorder.redelivered += 1
                 fate.kept = True  # by the first copy
-                return answer.addCallback(lambda _: self.repeated(message, client))
+                return answer.addCallback(refused_or, self.repeated, message, client)
         refusal = self.recording.tables.refusal(self, message)
         if refusal:
             fate.failed.append(refusal)
@@ -161,7 +162,7 @@ class RecordingRow:
             call.wait(given, finish)
         else:
             finish(given if isinstance(given, Failure) else _checked(given))
-        return call.answer if call.recorded or not call.answer.called else None
+        return call.answer if call.recorded or call.refused or not call.answer.called else None
 
     def _finish(self, call: Call, client: Client, fate: "Fate", began: float, result: Any) -> None:
         """Save the Reports that the handler has returned, or note how it has failed: it has finished."""
@@ -172,7 +173,11 @@ class RecordingRow:
                 call.keep(recording.save(message, client, fate.arrived, reports))
         except Exception:  # a Report made of something that no JSON can say
             result = Failure()
-        if isinstance(result, Failure):
+        if isinstance(result, Failure) and isinstance(result.value, Refused):
+            result = result.value
+        if isinstance(result, Refused):
+            self._refuse(call, client, result)
+        elif isinstance(result, Failure):
             if isinstance(result.value, InvalidReport):
                 call.keep(recording.recorder.reject(message, client, result.value, fate.arrived))
             elif call.unsaved is None:  # else it has only passed on what the store said
@@ -180,10 +185,16 @@ class RecordingRow:
         fate.kept = fate.kept or call.recorded
         call.finish()
 
+    def _refuse(self, call: Call, client: Client, refused: Refused) -> None:
+        """Note that the handler refuses its message, unless it passes on what the recorder has said."""
+        if call.refused is None:
+            call.refused = refused
+            self.recording.tables.refused(self, call.message, client, refused.text)
+
 
 def _checked(given: Any) -> Any:
-    """Return ``given``, of a handler, or a Failure if that is neither ``None`` nor Reports."""
-    if given is None or reports_in(given) is not None:
+    """Return ``given``, of a handler, or a Failure if it is neither ``None`` nor Reports, nor refuses."""
+    if given is None or isinstance(given, Refused) or reports_in(given) is not None:
         return given
     return Failure(TypeError(f"a handler returned {type(given).__name__}, neither Reports nor a Deferred"))
 
@@ -216,6 +227,7 @@ class Together:
 
     def __call__(self, message: Publish, client: Client, /) -> "Deferred[Any] | None":
         """Call the handler; return ``None`` when there is nothing to wait for."""
+        kept: Deferred[Any] | None
         fate = Fate(self._recorder.wall_clock())
         answers = []
         for handler in self._handlers:
@@ -227,7 +239,8 @@ class Together:
             if answer is not None:
                 answers.append(answer)
         if not answers:
-            return self._keep(None, message, client, fate)
+            kept = self._keep(None, message, client, fate)
+            return kept
         return together(answers).addCallback(self._keep, message, client, fate)
 
     def repeated(self, message: Publish, client: Client, /) -> "Deferred[Any] | None":
@@ -238,10 +251,14 @@ class Together:
         answers = [answer for answer in told if answer is not None]
         return together(answers) if answers else None
 
-    def _keep(self, _: object, message: Publish, client: Client, fate: Fate) -> "Deferred[Any] | None":
-        """Keep a message that handlers have failed with; one of the server's own (number 0) is not."""
+    def _keep(self, results: object, message: Publish, client: Client, fate: Fate) -> Any:
+        """Keep a message that handlers have failed with; one of the server's own (number 0) is not.
+
+        :return: that the message is refused, if it is, or a Deferred that fires with it.
+        """
         if fate.kept or not fate.failed or not client.number:
-            return None
+            found = results if isinstance(results, list) else [results]
+            return next((result for result in found if isinstance(result, Refused)), None)
         error = InvalidReport("handler", "; ".join(fate.failed)[:MAX_REASON])
         return self._recorder.reject(message, client, error, fate.arrived)
 

@@ -152,6 +152,15 @@ class Tables:
             self._complaints.fail(f"handler {name}: raised", failure, text, **fields)
         return f"handler {name}: {fields['reason']}"
 
+    def refused(self, row: RecordingRow, message: Publish, client: Client, reason: str) -> None:
+        """Count and log that a handler refuses a message."""
+        name = row.recording.name
+        self.recorder.handler_failures[name, "refused"] += 1
+        text = "Handler {handler} has refused a message of {address} {client_id!r} to {topic!r}: {reason}"
+        who = {"address": client.address, "client_id": client.client_id}
+        fields = {**who, "topic": message.topic[:200], "handler": name, "reason": reason[:MAX_REASON]}
+        self._complaints.warn(f"handler {name}: refused", text, **fields)
+
     def complain(self, row: RecordingRow, failure: Failure, reason: str) -> None:
         """Log a failure of a handler that concerns no message."""
         self._complain(row.recording.name, failure, reason)

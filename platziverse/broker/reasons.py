@@ -6,6 +6,8 @@ protocol has any for it. MQTT 3.1.1 has none: it closes.
 
 from enum import Enum, unique
 
+__all__ = ["Reason", "Refused"]
+
 
 @unique
 class Reason(Enum):
@@ -42,10 +44,13 @@ class Reason(Enum):
 
 
 class Refused(Exception):
-    """A Refused says that a message will never be taken, and why; it need not come again.
+    """A Refused says that a message will not be taken, and why; it need not come again.
 
-    What a handler returns may fire with one: the message is done with, and a publisher of MQTT 5 is told. Or
-    fail with one: then it is not, and a connection of MQTT 3.1.1 is closed.
+    A handler of a table returns or raises one, or its Deferred fires, or fails, with one: the message is
+    acknowledged, and a publisher of MQTT 5 is told why.
+
+    With the handlers of an embedder's own table, behind which there is no recorder, it matters which: where
+    the Deferred fires the message is done with; where it fails a connection of MQTT 3.1.1 is closed.
 
     :param text: one line, for the publisher and the log.
     """

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 
 from platziverse.agents.interfaces import Client
 from platziverse.agents.model import InvalidReport, Report
-from platziverse.agents.pending import Redeliveries
+from platziverse.agents.pending import Redeliveries, refused_or
 from platziverse.agents.recorder import Recorder
 from platziverse.broker.records import Delivery
 from platziverse.mqtt.packets import Publish
@@ -62,7 +62,7 @@ class RuleHandler:
             answer = self._redeliveries.find(message, client)
             if answer is not None:
                 self._recorder.redelivered += 1
-                return answer.addCallback(lambda _: self.repeated(message, client))
+                return answer.addCallback(refused_or, self.repeated, message, client)
         saved = self._save(found, message, client)
         if outlives and saved is not None:
             self._redeliveries.watch(message, client, saved)

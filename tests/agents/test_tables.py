@@ -8,9 +8,10 @@ from twisted.internet.task import deferLater
 from twisted.logger import formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from platziverse.agents.model import Agent, Metric, Report
+from platziverse.agents.model import Agent, InvalidReport, Metric, Report
 from platziverse.broker.limits import Limits
-from platziverse.mqtt.packets import Packet, Puback, Publish
+from platziverse.broker.reasons import Reason, Refused
+from platziverse.mqtt.packets import Packet, Properties, Puback, Publish, Pubrec
 from platziverse.testing import BrokerHarness, FakeClient
 from tests.agents.doubles import COURSE
 from tests.logs import observe_log
@@ -506,3 +507,122 @@ class Tools(HandlerCase):
 def _generated(message: Publish, client: object) -> Any:
     yield succeed(None)
     return made(message.topic)
+
+
+class RefusingTests(HandlerCase):
+    """A handler that says no: MQTT 5 is told, 3.1.1 gets its acknowledgement, nothing is kept."""
+
+    NAME = "tests.agents.test_tables:table"
+
+    def ask(self, handle: Handle, qos: int = 1) -> list[tuple[int, str | None]]:
+        """What a publisher of MQTT 5 is told; one of 3.1.1 is acknowledged."""
+        older = self.begin(of("t", handle))
+        older.publish("t", b"x", qos, 7)
+        self.assertEqual((self.received(older), older.closed), ([(Pubrec if qos == 2 else Puback)(7)], False))
+        self.begin(of("t", handle))
+        client = self.harness.connect("five", protocol_level=5)
+        client.publish("t", b"x", qos, 7)
+        told = []
+        for packet in self.received(client):
+            assert isinstance(packet, Puback | Pubrec)
+            text = packet.properties.reason_string if packet.properties is not None else None
+            told.append((packet.reason_code, text))
+        self.assertFalse(client.closed)
+        return told
+
+    def test_a_handler_refuses_by_what_it_returns_raises_or_fires_or_fails_with(self) -> None:
+        refused = Refused(Reason.QUOTA, "enough for today")
+
+        def throws(message: Publish, client: object) -> None:
+            raise refused
+
+        async def later(message: Publish, client: object) -> None:
+            raise refused
+
+        ways: list[Handle] = [lambda *_: refused, throws, later]
+        ways += [lambda *_: succeed(refused), lambda *_: fail(refused)]
+        for handle in ways:
+            for qos in (1, 2):
+                self.assertEqual(self.ask(handle, qos), [(0x97, "enough for today")])
+                self.assertEqual(self.reasons(), [])
+                self.assertEqual(self.failures, {(self.NAME, "refused"): 1})
+                self.assertEqual(self.told("has refused a message of 127.0.0.1:"), 1)
+
+    def test_each_reason_has_its_code(self) -> None:
+        codes = {
+            Reason.PAYLOAD_INVALID: 0x99,
+            Reason.NOT_AUTHORIZED: 0x87,
+            Reason.QUOTA: 0x97,
+            Reason.NOT_HANDLED: 0x80,
+            Reason.KEEP_ALIVE: 0x80,
+        }
+        for reason, code in codes.items():
+            refused = Refused(reason, "why")
+            self.assertEqual(self.ask(lambda *_, refused=refused: refused), [(code, "why")])
+
+    def test_what_cannot_be_recorded_is_refused_with_the_reason_that_is_kept(self) -> None:
+        def throws(message: Publish, client: object) -> None:
+            raise InvalidReport("syntax", "no number")
+
+        self.assertEqual(self.ask(throws), [(0x99, "no number")])
+        self.assertEqual(self.reasons(), ["no number"])
+        wrong = Report(Agent("a", "", "a", "", 0), [Metric("m", "x" * 5000)])
+        [(code, text)] = self.ask(lambda *_: wrong)
+        self.assertEqual((code, [text]), (0x99, self.reasons()))
+
+    def test_record_says_that_nothing_could_be_stored_and_so_is_the_publisher_told(self) -> None:
+        wrong = Report(Agent("a", "", "a", "", 0), [Metric("m", "x" * 5000)])
+        answers: list[object] = []
+
+        def noted(found: object) -> object:
+            answers.append(found)
+            return found
+
+        def careless(publish: object, record: Any) -> Mapping[str, Handle]:
+            def handle(message: Publish, client: object) -> None:
+                record(message, client, wrong).addCallback(noted)
+
+            return {"t": handle}
+
+        def careful(publish: object, record: Any) -> Mapping[str, Handle]:
+            return {"t": lambda message, client: record(message, client, wrong).addCallback(noted)}
+
+        for table in (careless, careful):
+            answers.clear()
+            self.begin(table)
+            client = self.harness.connect("five", protocol_level=5)
+            client.publish("t", b"x", 1, 7)
+            [puback] = self.received(client)
+            assert isinstance(puback, Puback)
+            self.assertEqual(puback.reason_code, 0x99)
+            [refused] = answers
+            self.assertEqual([str(refused)], self.reasons())
+            self.assertEqual(self.failures, {})
+
+    def test_one_that_refuses_is_enough(self) -> None:
+        self.begin(of("t", lambda *_: made()), of("+", lambda *_: Refused(Reason.QUOTA, "full")))
+        client = self.harness.connect("five", protocol_level=5)
+        client.publish("t", b"x", 1, 7)
+        [puback] = self.received(client)
+        assert isinstance(puback, Puback)
+        self.assertEqual(puback.reason_code, 0x97)
+        self.assertEqual(len(self.harness.reports.reports), 1)
+
+    def test_a_copy_of_a_message_that_is_refused_is_refused_too(self) -> None:
+        waits: list[Deferred[Any]] = []
+
+        def handle(message: Publish, client: object) -> "Deferred[Any]":
+            waits.append(Deferred())
+            return waits[-1]
+
+        self.begin(of("t", handle))
+        properties = Properties(session_expiry_interval=60)
+        more: dict[str, Any] = {"protocol_level": 5, "properties": properties, "clean_session": False}
+        first = self.harness.connect("five", **more)
+        first.publish("t", b"x", 1, 7)
+        second = self.harness.connect("five", **more)
+        second.publish("t", b"x", 1, 7, dup=True)
+        waits[0].callback(Refused(Reason.QUOTA, "full"))
+        [puback] = self.received(second)
+        assert isinstance(puback, Puback)
+        self.assertEqual((len(waits), puback.reason_code), (1, 0x97))
