@@ -147,8 +147,9 @@ class Heirs:
 
     def decide(self) -> None:
         """Deliver what is decided by now, in its order."""
-        for origin, waiting in list(self._undecided.items()):
-            if not self._is_open(origin, waiting[0][0][1]):
+        for origin in list(self._undecided):
+            waiting = self._undecided.get(origin)  # an answer may have decided more
+            if waiting and not self._is_open(origin, waiting[0][0][1]):
                 del self._undecided[origin]
                 for _, deliver, answer in waiting:
                     maybeDeferred(deliver).chainDeferred(answer)

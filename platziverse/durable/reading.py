@@ -323,7 +323,8 @@ class SessionReader:
     ) -> StoredMessage | None:
         received = bool(flags & PUBREC)
         if flags & ~_OURS or not flags & _QOS or flags & _QOS == _QOS:
-            self._skip("a message of another version waits for Session {session}; it stays there", session)
+            text = "a message of another version of platziverse waits for Session {session}; it stays there,"
+            self._skip(text + " for a daemon that knows it (docs/mqtt5.rst)", session)
             return None
         if topic is None and not received:
             self._skip("a message that waits for Session {session} is missing; its row is deleted", session)

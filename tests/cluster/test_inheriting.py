@@ -420,6 +420,14 @@ class UndecidedTests(SynchronousTestCase):
         self.successResultOf(other)
         self.assertTrue(self.heirs.decided)
 
+    def test_an_answer_may_decide_more(self) -> None:
+        self.heirs.bound(2, {})
+        first, second = self.keep(1, 1), self.keep(4, 1)
+        first.addCallback(lambda _: self.heirs.settle(2))
+        self.heirs.bound(2, {1: 1, 4: 1})
+        self.successResultOf(second)
+        self.assertEqual(self.got, [1, 1])
+
     def test_whoever_was_taken_for_dead_answers_nobody(self) -> None:
         self.heirs.bound(2, {})
         answer = self.keep(1, 1)
