@@ -35,10 +35,11 @@ def table(publish: Callable[[str, bytes], None], record: Record) -> Mapping[str,
     def alarm(message: Publish, client: Client) -> "Deferred[object]":
         """One reading; whoever subscribed to ``alarms`` hears of it after it is committed.
 
-        :raises Refused: who sends it has no login. A client of MQTT 5 is told, an older one acknowledged.
+        :raises Refused: it is retained, and would be raised again. A client of MQTT 5 is told, an older one
+            acknowledged.
         """
-        if client.username is None:
-            raise Refused(Reason.NOT_AUTHORIZED, "an alarm needs a login")
+        if message.retain:
+            raise Refused(Reason.NOT_AUTHORIZED, "an alarm is not retained")
         saved = record(message, client, reading(message, client))
         return saved.addCallback(lambda _: publish("alarms", message.payload))
 

@@ -145,6 +145,9 @@ class OpenAuthority:
         """Believe what CONNECT says."""
         return None
 
+    def exchange(self, method: str, client_id: str, address: str) -> None:
+        """Know no Authentication Method."""
+
     def reserved(self, topic: str) -> bool:
         """Return whether no client may ever publish to ``topic``."""
         return is_servers_own(topic, ANNOUNCEMENTS)

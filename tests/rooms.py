@@ -147,7 +147,7 @@ ROOMS = {
             "platziverse.broker.interfaces",
             "platziverse.broker.addresses",
         ),
-        theirs=("attrs", "twisted", "zope.interface", "argon2"),
+        theirs=("attrs", "twisted", "zope.interface", "argon2", "scramp"),
     ),
     "web": Room(
         ours=(

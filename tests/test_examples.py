@@ -55,14 +55,14 @@ class DeviceTests(SynchronousTestCase):
         self.harness = recording_harness(devices.table, store=self.store, wall_clock=1_795_478_400.0)
         self.client = self.harness.connect(username="ana")
 
-    def test_an_alarm_without_a_login_is_refused(self) -> None:
+    def test_an_alarm_that_is_retained_is_refused(self) -> None:
         client = self.harness.connect("five", protocol_level=5)
-        client.publish("alarms/hall/raise", b'{"smoke": 1}', qos=1, packet_id=1)
+        client.publish("alarms/hall/raise", b'{"smoke": 1}', qos=1, packet_id=1, retain=True)
         [puback] = client.received()
         assert isinstance(puback, Puback)
         assert puback.properties is not None
         self.assertEqual(
-            (puback.reason_code, puback.properties.reason_string), (0x87, "an alarm needs a login")
+            (puback.reason_code, puback.properties.reason_string), (0x87, "an alarm is not retained")
         )
 
     def send(self, topic: str, payload: bytes) -> list[object]:

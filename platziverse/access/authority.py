@@ -1,6 +1,8 @@
 """AccessAuthority: logins through twisted.cred, and access rules, behind the broker's port ``Authority``."""
 
-from collections.abc import Collection
+import os
+from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from attrs import frozen
@@ -18,6 +20,7 @@ from zope.interface import Interface, implementer
 from platziverse.access.acl import READ, WRITE, AccessRules, Decision, Subject
 from platziverse.access.delays import LoginDelays
 from platziverse.access.passwords import LoginsUnavailable, PasswordChecker, PasswordFile
+from platziverse.access.scram import METHOD, ScramExchange
 from platziverse.broker.interfaces import SERVER, Client
 from platziverse.mqtt.errors import ConnectRefused
 from platziverse.mqtt.memo import Memo
@@ -103,6 +106,8 @@ class AccessAuthority:
         self._binding = binding
         self._announcements = frozenset(announcements)
         self._delays = LoginDelays(clock)
+        # Who is not there has the same salt each time that SCRAM asks for it.
+        self._secret = os.urandom(32)
         self._portal = Portal(Realm(), [AllowAnonymousAccess(), *([checker] if checker is not None else [])])
         self._verdicts: Memo[Question, bool] = Memo(self._decide, REMEMBERED, _is_short)
         #: How many logins have failed.
@@ -155,12 +160,9 @@ class AccessAuthority:
             return succeed(certificate_user)
         if connect.username is None or self._checker is None:
             return self._login_anonymous(address, near)
-        host = _host(address)
-        wait = self._delays.wait(host)
+        wait = self._delays.wait(_host(address))
         if wait is None:
-            return fail(
-                ConnectRefused(ConnectReturnCode.SERVER_UNAVAILABLE, f"too many failed logins from {host}")
-            )
+            return fail(_too_many())
         # A missing password is not an empty one, and neither lets anyone in.
         if not connect.username or not connect.password:
             return self._refuse(Failure(UnauthorizedLogin("no password")), connect, address)
@@ -171,6 +173,17 @@ class AccessAuthority:
         else:
             checked = self._enter(credentials)
         return checked.addErrback(self._refuse, connect, address)
+
+    def exchange(self, method: str, client_id: str, address: str) -> "DelayedExchange | None":
+        """Begin a login by an Authentication Method; ``None``: there is none of this name, or no users."""
+        if method != METHOD or self._checker is None:
+            return None
+        scram = ScramExchange(self._checker.scram_keys, self._secret)
+
+        def refuse(failure: Failure) -> "Deferred[Any]":
+            return self._refuse(failure, Connect(client_id, username=scram.claimed), address)
+
+        return DelayedExchange(scram, partial(self._delays.wait, _host(address)), self._clock, refuse)
 
     def _enter(self, credentials: ICredentials) -> "Deferred[str | None]":
         entered: Deferred[Any] = self._portal.login(credentials, None, IUser)
@@ -255,6 +268,44 @@ class AccessAuthority:
         if self._binding == "none":
             return True
         return client.username == (agent_username if self._binding == "username" else agent_uuid)
+
+
+def _too_many() -> ConnectRefused:
+    return ConnectRefused(ConnectReturnCode.SERVER_UNAVAILABLE, "too many failed logins from its address")
+
+
+class DelayedExchange:
+    """A DelayedExchange is a login in steps which waits, is counted and refused as one with a password is.
+
+    :param wait: returns the seconds until it may begin; ``None``: too many wait already.
+    :param refuse: makes of what has failed a :class:`ConnectRefused`.
+    """
+
+    def __init__(
+        self,
+        exchange: ScramExchange,
+        wait: Callable[[], float | None],
+        clock: IReactorTime,
+        refuse: "Callable[[Failure], Deferred[Any]]",
+    ) -> None:
+        self._exchange, self._wait, self._clock, self._refuse = exchange, wait, clock, refuse
+        self._begun = False
+
+    @property
+    def username(self) -> str | None:
+        """The user name that the client has proven; ``None``: none yet."""
+        return self._exchange.username
+
+    def step(self, data: bytes) -> "Deferred[bytes]":
+        """Take what the client says; the first time it may have to wait."""
+        wait = 0.0 if self._begun else self._wait()
+        self._begun = True
+        if wait is None:
+            return fail(_too_many())
+        if not wait:
+            return self._exchange.step(data).addErrback(self._refuse)
+        waited: Deferred[Any] = deferLater(self._clock, wait)
+        return waited.addCallback(lambda _: self._exchange.step(data)).addErrback(self._refuse)
 
 
 def explain(

@@ -1,6 +1,7 @@
 """Passwords: users and their argon2 hashes, in a file of ``user:hash`` lines or in a table.
 
-Checking one costs some 20 ms of a processor on purpose, and happens in a thread of its own.
+Behind the hash, and a space, may stand what SCRAM needs; see :mod:`platziverse.access.scram`. Checking a
+password costs some 20 ms of a processor on purpose, and happens in a thread of its own.
 """
 
 import os
@@ -20,6 +21,7 @@ from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
 from platziverse.access.files import AccessError, read_lines, replace_file
+from platziverse.access.scram import make_keys, parse_keys
 from platziverse.mqtt.memo import Recent
 
 #: 19 MiB, two passes, one lane: OWASP's recommendation; a login of every agent of a fleet must be bearable.
@@ -78,11 +80,18 @@ def _parse(path: str) -> dict[str, str]:
         username, colon, hashed = line.rstrip("\r").rpartition(":")
         if not colon or not _is_username(username):
             raise AccessError(path, "a line must be user:hash", number)
+        argon2, _, keys = hashed.partition(" ")
         try:
-            extract_parameters(hashed)
+            extract_parameters(argon2)
+            if keys:
+                parse_keys(keys)
         except InvalidHashError:
             reason = f"the password of {username!r} is no argon2 hash; set it with: platziverse passwd"
             raise AccessError(path, reason, number) from None
+        except ValueError as error:
+            raise AccessError(
+                path, f"user {username!r}: {error}; use: platziverse passwd --scram", number
+            ) from None
         if username in hashes:
             raise AccessError(path, f"user {username!r} is there twice", number)
         hashes[username] = hashed
@@ -93,21 +102,23 @@ def _is_username(username: str) -> bool:
     return bool(username) and username == username.strip() and username.isprintable()
 
 
-def set_password(path: str, username: str, password: bytes) -> None:
+def set_password(path: str, username: str, password: bytes, scram: bool = False) -> None:
     """Add a user to a password file, or give it another password. The file is made when there is none.
 
+    :param scram: see :func:`hash_password`.
     :raises AccessError: the name or the password is empty or unusable, or the file is broken.
     """
-    hashed = hash_password(path, username, password)
+    hashed = hash_password(path, username, password, scram)
     hashes = _parse(path) if os.path.exists(path) else {}
     hashes[username] = hashed
     _write(path, hashes)
 
 
-def hash_password(place: str, username: str, password: bytes) -> str:
+def hash_password(place: str, username: str, password: bytes, scram: bool = False) -> str:
     """Return the argon2 hash of a password.
 
     :param place: names the file or table in messages.
+    :param scram: with the keys for SCRAM behind it.
     :raises AccessError: the name or the password cannot be used.
     """
     if not _is_username(username) or len(username.encode()) > LONGEST:
@@ -116,7 +127,12 @@ def hash_password(place: str, username: str, password: bytes) -> str:
         raise AccessError(place, "the password is empty")
     if len(password) > LONGEST:
         raise AccessError(place, f"the password is longer than {LONGEST} bytes")
-    return HASHER.hash(password)
+    if not scram:
+        return HASHER.hash(password)
+    try:
+        return f"{HASHER.hash(password)} {make_keys(password)}"
+    except ValueError as error:
+        raise AccessError(place, f"the password of {username!r}: {error}") from None
 
 
 def remove_user(path: str, username: str) -> None:
@@ -146,7 +162,7 @@ def _write(path: str, hashes: Mapping[str, str]) -> None:
 def verify(hashed: str, password: bytes) -> bool:
     """Return whether ``password`` belongs to ``hashed``: slow on purpose, in the same time for all."""
     try:
-        return HASHER.verify(hashed, password)
+        return HASHER.verify(hashed.partition(" ")[0], password)
     except (VerificationError, InvalidHashError):
         return False
 
@@ -183,6 +199,11 @@ class PasswordChecker:
         """Fire with whether a table has a user; errbacks with ``LoginsUnavailable``."""
         found: Deferred[Any] = self._find(username)
         return found.addCallback(lambda hashed: hashed is not None)
+
+    def scram_keys(self, username: str) -> "Deferred[str | None]":
+        """Fire with what SCRAM needs of a user; ``None``: there is no such user, or nothing of that."""
+        found: Deferred[Any] = self._find(username)
+        return found.addCallback(lambda hashed: (hashed or "").partition(" ")[2] or None)
 
     def stop(self) -> None:
         """Hash no more: logins that wait for a thread errback at once, and the pool can be stopped."""

@@ -21,6 +21,7 @@ __all__ = [
     "Authority",
     "Client",
     "ClientObserver",
+    "Exchange",
     "Handler",
     "NetworkConnection",
     "Recognising",
@@ -137,6 +138,20 @@ class ClientObserver(Protocol):
         """A persistent Session is gone: expired, or replaced by one with Clean Session 1."""
 
 
+class Exchange(Protocol):
+    """An Exchange is a login in which client and server speak in turn (section 4.12 of MQTT 5)."""
+
+    @property
+    def username(self) -> str | None:
+        """The user name that the client has proven; ``None``: none yet."""
+
+    def step(self, data: bytes) -> "Deferred[bytes]":
+        """Take what the client says; fire with what it is answered.
+
+        Errbacks with :class:`ConnectRefused` when the login fails.
+        """
+
+
 class Authority(Protocol):
     """An Authority decides who may do what; it answers at once, except for ``login``."""
 
@@ -157,6 +172,9 @@ class Authority(Protocol):
         :return: ``None``: its user name is what CONNECT says. Otherwise a Deferred of the user name, or of
             ``None`` for an anonymous client, that errbacks with :class:`ConnectRefused` when the login fails.
         """
+
+    def exchange(self, method: str, client_id: str, address: str) -> Exchange | None:
+        """Begin a login by an Authentication Method of MQTT 5; ``None``: there is none of this name."""
 
     def reserved(self, topic: str) -> bool:
         """Return whether no client may ever publish to ``topic``; the answer never changes."""

@@ -58,6 +58,8 @@ class Crossing:
         self._pending: dict[int, None] = {}
         # Rows are read and deleted without the other one, which has died, or does not answer.
         self._alone = False
+        # Rows are read from the first on, though later ones were taken, until all of them are.
+        self._all = False
         # Up to where rows are read, and where the next begin.
         self._state, self._through, self._at = ASKED, ALL, 0
         self._held: deque[Owed] = deque()
@@ -180,12 +182,12 @@ class Crossing:
 
     def take_past(self) -> None:
         """Read all rows: there is no heir of ours."""
-        self.past = 0
+        self.past, self._all = 0, True
         self.read_all()
 
     def _begin_reading(self) -> None:
         """Read what is behind the last, or everything, as an earlier incarnation has left rows before it."""
-        anew = self._through // POSITIONS != self.last // POSITIONS
+        anew = self._all or self._through // POSITIONS != self.last // POSITIONS
         if self.past is None or self.past > self._through:
             self.past = self._through
         self._state, self._at = READS, max(self.past, 0 if anew else self.last)
@@ -240,6 +242,7 @@ class Crossing:
 
     def _end(self) -> None:
         """Take copies from now on: all that was before them is ours."""
+        self._all = False
         if self._alone:
             self._state = ASKED
         else:

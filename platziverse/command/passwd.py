@@ -31,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("-D", "--delete", action="store_true", help="take USER out")
     what.add_argument("-l", "--list", action="store_true", help="print all user names")
+    parser.add_argument(
+        "--scram", action="store_true", help="let the user log in by SCRAM-SHA-256 of MQTT 5 as well"
+    )
     parser.add_argument("user", nargs="?", metavar="USER", help="add this user, or change the password")
     parser.set_defaults(run=run, parser=parser)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -44,6 +47,8 @@ def run(config: Config, options: argparse.Namespace) -> int:
     """
     if options.list == (options.user is not None):
         options.parser.error("name one USER, or say --list")
+    if options.scram and (options.list or options.delete):
+        options.parser.error("--scram is for a new password")
     path = _path(config, options)
     if path:
         _in_file(path, options)
@@ -78,7 +83,7 @@ def _in_file(path: str, options: argparse.Namespace) -> None:
         print(f"{options.user} is no longer in {path}{last}")
     else:
         new = not os.path.exists(path)
-        set_password(path, options.user, read_password(options.user))
+        set_password(path, options.user, read_password(options.user), options.scram)
         print(f"{options.user} has a new password in {path}")
         if new and not os.geteuid() and not os.stat(path).st_mode & stat.S_IRGRP:
             print(f"only root may read it; for the service: chgrp platziverse {path} && chmod 640 {path}")
@@ -88,7 +93,7 @@ def _in_table(dsn: str, options: argparse.Namespace) -> None:
     place = "the database"
     hashed = ""
     if not options.list and not options.delete:
-        hashed = hash_password(place, options.user, read_password(options.user))
+        hashed = hash_password(place, options.user, read_password(options.user), options.scram)
     with connected(dsn) as connection:
         try:
             if options.list:

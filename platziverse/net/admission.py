@@ -7,12 +7,15 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
+from platziverse.broker.interfaces import Exchange
 from platziverse.broker.session import Session
-from platziverse.mqtt.errors import ConnectRefused
-from platziverse.mqtt.packets import Connect, ConnectReturnCode
+from platziverse.broker.terms import ANY_SIZE
+from platziverse.mqtt.errors import ConnectRefused, ProtocolViolation
+from platziverse.mqtt.packets import Auth, Connect, ConnectReturnCode, Properties, Publish
 from platziverse.mqtt.properties import is_as_it_says, weigh, weigh_asked
 from platziverse.mqtt.reasoncodes import ReasonCode
-from platziverse.net.flow import LOGIN
+from platziverse.net.dialect import encode_auth
+from platziverse.net.flow import LOGIN, is_due
 from platziverse.net.outbox import Outbox
 from platziverse.net.peer import certificate_user, is_near
 from platziverse.net.reading import Reading
@@ -34,6 +37,12 @@ class Candidate(Protocol):
     def admit(self, session: Session, present: bool, connect: Connect) -> None:
         """Accept the CONNECT."""
 
+    def expect_auth(self) -> None:
+        """Let AUTH through from now on: CONNECT is not all that there is of this login."""
+
+    def proven(self, method: str, data: bytes) -> None:
+        """Tell the client, in CONNACK, what ``data`` says by this Authentication Method."""
+
     def fail(self, failure: Failure) -> None:
         """Refuse the CONNECT, or end the connection for a bug."""
 
@@ -44,11 +53,14 @@ class Admission:
     Each step may take time, during which nothing more is read, and the connection may end.
     """
 
-    __slots__ = ("_connection", "_delayed", "connect")
+    __slots__ = ("_connection", "_delayed", "_exchange", "_method", "connect")
 
     def __init__(self, connection: Candidate, connect: Connect) -> None:
         self._connection = connection
         self._delayed: IDelayedCall | None = None
+        # A login in steps is under way.
+        self._exchange: Exchange | None = None
+        self._method = ""
         self.connect = connect
 
     @property
@@ -74,10 +86,13 @@ class Admission:
             raise ConnectRefused(
                 rejected, "its Client Identifier is too long (max_client_id_bytes)", "3.1.3.1"
             )
-        if connect.properties is not None or connect.will is not None:
-            _check_properties(connect)
+        if connect.will is not None:
+            _check_will(connect.will)
         if refusal := shared.pressure.refusal(connect.client_id):
             raise ConnectRefused(ConnectReturnCode.SERVER_UNAVAILABLE, refusal)
+        if connect.properties is not None and connect.properties.authentication_method is not None:
+            self._begin_exchange(connect.properties)
+            return
         transport = connection.transport
         user, near = certificate_user(transport), is_near(transport)
         answer = shared.broker.authority.login(connect, connection.address, user, near)
@@ -86,6 +101,56 @@ class Admission:
         else:
             self._hold(0.0)
             answer.addCallback(self._delay).addErrback(connection.fail)
+
+    def _begin_exchange(self, asked: Properties) -> None:
+        """Log the client in by its Authentication Method.
+
+        :raises ConnectRefused: there is no such method.
+        """
+        connection = self._connection
+        self._method = method = asked.authentication_method or ""
+        authority = connection.shared.broker.authority
+        self._exchange = authority.exchange(method, self.connect.client_id, connection.address)
+        if self._exchange is None:  # [MQTT5-4.12.0-1]
+            text, code = (
+                f"there is no Authentication Method {method!r:.100}",
+                ReasonCode.BAD_AUTHENTICATION_METHOD,
+            )
+            raise ConnectRefused(ConnectReturnCode.NOT_AUTHORIZED, text, "MQTT5-4.12.0-1", code)
+        connection.expect_auth()
+        self._step(self._exchange, asked.authentication_data)
+
+    def authenticate(self, packet: Auth) -> None:
+        """Go on with a login in steps: the client has sent AUTH.
+
+        :raises ProtocolViolation: it is not its turn, or of another method.
+        """
+        told, exchange = packet.properties or Properties(), self._exchange
+        right = told.authentication_method == self._method
+        if exchange is None or not right or packet.reason_code != ReasonCode.CONTINUE_AUTHENTICATION:
+            text = f"AUTH {packet.reason_code:#04x} with method {told.authentication_method!r:.100}"
+            raise ProtocolViolation(text, "MQTT5-4.12.0-5")
+        self._step(exchange, told.authentication_data)
+
+    def _step(self, exchange: Exchange, data: bytes | None) -> None:
+        answer = exchange.step(data or b"")
+        if is_due(answer):
+            self._hold(0.0)
+        answer.addCallback(self._stepped, exchange).addErrback(self._connection.fail)
+
+    def _stepped(self, data: bytes, exchange: Exchange) -> None:
+        connection = self._connection
+        if connection.outbox.closed:
+            return
+        if exchange.username is not None:
+            connection.proven(self._method, data)
+            self._exchange = None
+            self._delay(exchange.username)
+            return
+        asked = self.connect.properties or Properties()
+        largest, code = asked.maximum_packet_size or ANY_SIZE, ReasonCode.CONTINUE_AUTHENTICATION
+        connection.outbox.send(encode_auth(code, self._method, data, largest))  # [MQTT5-4.12.0-2]
+        connection.reading.resume_reading(LOGIN)
 
     def cancel(self) -> None:
         """Go no further: the connection has ended."""
@@ -150,16 +215,11 @@ class Admission:
             connection.admit(session, present, self.connect)
 
 
-def _check_properties(connect: Connect) -> None:
-    """Check what a CONNECT of MQTT 5 asks for.
+def _check_will(will: Publish) -> None:
+    """Check that a Will is the UTF-8 that it says.
 
-    :raises ConnectRefused: there is no such Authentication Method, or the Will is not the UTF-8 that it says.
+    :raises ConnectRefused: it is not.
     """
-    asked, will = connect.properties, connect.will
-    if asked is not None and (method := asked.authentication_method) is not None:  # [MQTT5-4.12.0-1]
-        text = f"there is no Authentication Method {method!r:.100}"
-        code = ReasonCode.BAD_AUTHENTICATION_METHOD
-        raise ConnectRefused(ConnectReturnCode.NOT_AUTHORIZED, text, "MQTT5-4.12.0-1", code)
-    if will is not None and not is_as_it_says(will):
+    if not is_as_it_says(will):
         text, code = "its Will is not UTF-8, as it says", ReasonCode.PAYLOAD_FORMAT_INVALID
         raise ConnectRefused(ConnectReturnCode.NOT_AUTHORIZED, text, "3.1.3.2.3", code)

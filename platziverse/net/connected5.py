@@ -31,6 +31,7 @@ from platziverse.net.outbox import Outbox
 from platziverse.net.publications import Publications
 from platziverse.net.publications5 import Publications5
 from platziverse.net.reading import Reading
+from platziverse.net.renewal import Renewal
 
 _NOT_UTF8: Final = Refused(Reason.PAYLOAD_INVALID, "its payload is not UTF-8, as it says")
 
@@ -38,13 +39,15 @@ _NOT_UTF8: Final = Refused(Reason.PAYLOAD_INVALID, "its payload is not UTF-8, as
 class Connected5(Connected):
     """A Connected5 knows Properties, Topic Aliases and Reason Codes beyond what a Connected does."""
 
-    __slots__ = ("_aliases", "_before", "_most")
+    __slots__ = ("_aliases", "_before", "_most", "renewal")
 
     def __init__(self, session: Session, outbox: Outbox, reading: Reading, dialect: Dialect) -> None:
         super().__init__(session, outbox, reading, dialect)
         reading.telling = MAY_BE_TOLD
         # Of this connection: Topic Alias → Topic Name. [MQTT5-3.3.2-7]
         self._aliases: dict[int, str] = {}
+        #: ``None``: the client has not logged in by an Authentication Method.
+        self.renewal: Renewal | None = None
         # Messages at QoS 2 that came before this connection: they count in none but theirs.
         self._before = set(session.identifiers)
         # PUBLISHes that may be unacknowledged; see :meth:`pubrel`.
@@ -271,8 +274,17 @@ class Connected5(Connected):
         return 1
 
     def auth(self, run: list[Auth]) -> int:
-        """Refuse AUTH: nobody has agreed on an Authentication Method. [MQTT5-4.12.0-7]"""
-        raise ProtocolViolation("AUTH without an Authentication Method in CONNECT", "MQTT5-4.12.0-7")
+        """Let the client prove again who it is, by the method of its CONNECT. [MQTT5-4.12.0-7]"""
+        if self.renewal is None:
+            raise ProtocolViolation("AUTH without an Authentication Method in CONNECT", "MQTT5-4.12.0-7")
+        self._wait(self.renewal.take(run[0]), lambda _: None, "its login is not renewed")
+        return 1
+
+    def end(self) -> None:
+        """Give the Session back: the connection has ended."""
+        if self.renewal is not None:
+            self.renewal.end()
+        super().end()
 
 
 CONNECTED5: Final[PacketTable] = {

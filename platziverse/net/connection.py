@@ -11,7 +11,7 @@ from platziverse.broker.reasons import Reason
 from platziverse.broker.session import Session
 from platziverse.mqtt.decoder import PacketDecoder
 from platziverse.mqtt.errors import ConnectRefused, MalformedPacket, MQTTError, ProtocolViolation
-from platziverse.mqtt.packets import Connect, Disconnect, Puback, Pubcomp, Publish
+from platziverse.mqtt.packets import Auth, Connect, Disconnect, Puback, Pubcomp, Publish
 from platziverse.mqtt.reasoncodes import ReasonCode
 from platziverse.net.admission import Admission
 from platziverse.net.connected import CONNECTED, Connected, PacketTable
@@ -22,6 +22,7 @@ from platziverse.net.flow import CLOSED, LOGIN
 from platziverse.net.outbox import Outbox
 from platziverse.net.peer import format_peer
 from platziverse.net.reading import Reading
+from platziverse.net.renewal import Renewal
 from platziverse.net.shared import Shared
 
 #: Packets that ask for nothing but make room: ten of them count as one of ``packets_per_turn``. ADR 0125.
@@ -211,6 +212,25 @@ class Connection(Protocol):
             self.reading.note_partial(self._waiting, True)
         return 1
 
+    def expect_auth(self) -> None:
+        """Let AUTH through from now on: CONNECT is not all that there is of this login."""
+        self._decoder.connected(self.shared.limits.max_connect_size, 5)
+
+    def proven(self, method: str, data: bytes) -> None:
+        """Tell the client, in CONNACK, what ``data`` says by this Authentication Method."""
+        assert isinstance(self.dialect, MQTT5)
+        self.dialect.proof = method, data
+
+    def proceed(self, run: "list[Auth] | list[Disconnect]") -> int:
+        """Go on with a login in steps, or give it up; nothing else may come now. [MQTT5-3.1.4-6]"""
+        if self._admission is None:
+            raise _out_of_place(run[0])
+        if isinstance(run[0], Auth):
+            self._admission.authenticate(run[0])
+        else:
+            self.close(Reason.GRACEFUL, "it has disconnected")
+        return 1
+
     @property
     def _waiting(self) -> int:
         """How many bytes have come and are not handled, a CONNECT that waits for its login among them."""
@@ -228,10 +248,9 @@ class Connection(Protocol):
             self.shared.broker.disconnect(session, self.outbox, graceful=True)
             raise
         self._decoder.connected(self.shared.limits.max_packet_size, connect.protocol_level)
-        if connect.protocol_level == 5:
-            self.state, self._table = Connected5(*self._parts(session)), self._tables.connected5
-        else:
-            self.state, self._table = Connected(*self._parts(session)), self._tables.connected
+        five = connect.protocol_level == 5
+        self.state = state = self._connected5(session) if five else Connected(*self._parts(session))
+        self._table = self._tables.of(state)
         self._admission = None
         self.reading.start_keep_alive(self.dialect.keep_alive(connect.keep_alive))
         self._look_again(self.shared.deadlines.now)
@@ -240,6 +259,12 @@ class Connection(Protocol):
         if session.persistent:  # or it has just begun, and has nothing for its client
             session.resume()
         self.reading.resume_reading(LOGIN)
+
+    def _connected5(self, session: Session) -> Connected5:
+        state, client = Connected5(*self._parts(session)), session.client
+        if isinstance(self.dialect, MQTT5) and self.dialect.proof is not None and client is not None:
+            state.renewal = Renewal(self.dialect.proof[0], client, self.outbox, session.terms.largest)
+        return state
 
     def _parts(self, session: Session) -> tuple[Session, Outbox, Reading, Dialect]:
         return session, self.outbox, self.reading, self.dialect
@@ -281,7 +306,7 @@ class Connection(Protocol):
             malformed = isinstance(error, MalformedPacket)
             # [MQTT-4.8.0-1] [MQTT-3.1.4-1] [MQTT-3.2.2-6] [MQTT5-3.1.4-1] [MQTT5-4.13.1-1]
             reason = Reason.MALFORMED if malformed else Reason.PROTOCOL_ERROR
-            if self.state is None and error.protocol_level == 5:
+            if self.state is None and (error.protocol_level == 5 or self.dialect is not MQTT_3_1_1):
                 self.outbox.send(MQTT5(None, self.shared.limits, self.shared.traffic).refuse(error))
             self.close(reason, str(error), error.code)
 
@@ -344,7 +369,7 @@ class Connection(Protocol):
         """Return the reason for closing, in words too, and the setting behind it, or an empty one."""
         reading = self.reading
         if self.state is None:  # section 3.1.4
-            text = "no login in time" if reading.holds & LOGIN else "no CONNECT in time"
+            text = "no CONNECT in time" if self._admission is None else "no login in time"
             return Reason.TOO_SLOW, text, "connect_deadline"
         if self.outbox.overdue(now):
             return Reason.TOO_SLOW, "it does not read", "write_deadline"
@@ -368,4 +393,8 @@ def _out_of_place(packet: object) -> ProtocolViolation:
     return ProtocolViolation(f"a client does not send {type(packet).__name__.upper()}", "2.2.1")
 
 
-TABLES: Final = Tables({Connect: Connection.begin}, CONNECTED, CONNECTED5)
+TABLES: Final = Tables(
+    {Connect: Connection.begin, Auth: Connection.proceed, Disconnect: Connection.proceed},
+    CONNECTED,
+    CONNECTED5,
+)

@@ -16,6 +16,7 @@ from platziverse.mqtt.codec5 import encode5, encode_acknowledgement
 from platziverse.mqtt.errors import ConnectRefused, MQTTError
 from platziverse.mqtt.packets import (
     SUBSCRIPTION_REFUSED,
+    Auth,
     Connack,
     Connect,
     ConnectReturnCode,
@@ -126,6 +127,25 @@ ELSEWHERE: Final = (ReasonCode.SERVER_SHUTTING_DOWN, ReasonCode.SERVER_UNAVAILAB
 MAX_REASON: Final = 500
 
 
+def encode_auth(code: ReasonCode, method: str, data: bytes, largest: int) -> bytes:
+    """Return AUTH, with neither Reason String nor User Properties. [MQTT5-3.15.2-1] [MQTT5-3.15.2-2]
+
+    [MQTT5-3.15.2-3] [MQTT5-4.12.0-5]
+
+    :param largest: bytes of a packet that the client takes.
+    :raises ConnectRefused: that is less.
+    """
+    told = Properties(authentication_method=method, authentication_data=data)
+    packet = encode5(Auth(code, told))
+    if len(packet) > largest:
+        text, code = (
+            f"AUTH has {len(packet)} bytes, and the client takes {largest}",
+            ReasonCode.PACKET_TOO_LARGE,
+        )
+        raise ConnectRefused(ConnectReturnCode.NOT_AUTHORIZED, text, "MQTT5-3.1.2-24", code)
+    return packet
+
+
 class MQTT5:
     """MQTT5 is the dialect of one client of MQTT 5.
 
@@ -145,6 +165,7 @@ class MQTT5:
         "_traffic",
         "_wants_reasons",
         "_wants_responses",
+        "proof",
     )
 
     def __init__(
@@ -158,6 +179,8 @@ class MQTT5:
         self._expiry = asked.session_expiry_interval or 0
         self._largest = asked.maximum_packet_size or 1 << 30
         self._wants_reasons = asked.request_problem_information != 0
+        #: Authentication Method, and the last that the server says by it; ``None``: there was none.
+        self.proof: tuple[str, bytes] | None = None
         self._wants_responses = asked.request_response_information == 1  # [MQTT5-3.1.2-28]
 
     def keep_alive(self, asked: int) -> int:
@@ -188,12 +211,14 @@ class MQTT5:
         raise ConnectRefused(ConnectReturnCode.NOT_AUTHORIZED, text, "MQTT5-3.1.2-24", code)
 
     def _told(self, session: Session, more: dict[str, Any]) -> Properties:
-        # No Authentication Method where there was none: [MQTT5-4.12.0-6]
+        method, proof = self.proof or (None, None)  # [MQTT5-4.12.0-6] [MQTT5-4.12.0-5]
         expiry = self._expiry_of(session)
         keep_alive = self.keep_alive(self._asked)  # [MQTT5-3.2.2-22]
         return Properties(
             session_expiry_interval=expiry if expiry != self._expiry else None,
             assigned_client_identifier=None if self._client_id else session.client_id,
+            authentication_method=method,
+            authentication_data=proof or None,
             response_information=response_prefix(session.client_id) if self._wants_responses else None,
             server_keep_alive=keep_alive if keep_alive != self._asked else None,
             **more,

@@ -147,7 +147,7 @@ def _begin(connection: Connection, run: list[Connect]) -> int:
     return _TABLES.before_connect[Connect](connection, run)
 
 
-_BY_CLIENT: Final = Tables({Connect: _begin}, *TABLES[1:])
+_BY_CLIENT: Final = Tables({**TABLES.before_connect, Connect: _begin}, *TABLES[1:])
 
 
 def traced_by_client(shared: Shared) -> Connection:

@@ -300,6 +300,22 @@ class BackTests(Case):
         self.assertEqual(self.got(self.two, "new"), [b"y"])
         self.assertEqual(self.got(), [b"x", b"y"])
 
+    def test_rows_that_no_heir_takes_are_read_to_their_end(self) -> None:
+        """Others are asked again meanwhile from where on they send copies: these rows are before them."""
+        self.die()
+        self.publisher.publish("a", b"x", 2, 1)
+        self.settle()
+        self.table.owners = dict.fromkeys(self.table.owners, 3)
+        self.come_back()
+        self.shares[2].slow = True
+        self.daemons.advance(20)
+        self.assertEqual(self.rows(), [b"x"])
+        self.shares[2].slow = False
+        while self.shares[2].asked:
+            self.shares[2].answer()
+        self.daemons.advance(2)
+        self.assertEqual(self.rows(), [])
+
     def test_while_it_hears_nobody_it_reads_nothing(self) -> None:
         self.die()
         self.publisher.publish("a", b"x", 2, 1)

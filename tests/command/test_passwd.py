@@ -41,6 +41,26 @@ class FileTests(SynchronousTestCase):
         self.assertEqual(self.passwd(*file, "-D", "ana").code, 0)
         self.assertEqual(users(str(self.path)), ["bob"])
 
+    def test_scram_is_for_who_is_given_it_and_until_the_next_password(self) -> None:
+        file = ("--file", str(self.path))
+        self.assertEqual(self.passwd(*file, "--scram", "ana", stdin=b"one\n").code, 0)
+        entry = self.path.read_text().split(" ")
+        self.assertTrue(entry[0].startswith("ana:$argon2id$") and entry[1].startswith("SCRAM-SHA-256$10000$"))
+        self.assertTrue(self.verified("ana", b"one"))
+        self.assertEqual(self.passwd(*file, "bob", stdin=b"two\n").code, 0)
+        self.assertEqual(self.passwd(*file, "ana", stdin=b"three\n").code, 0)
+        self.assertNotIn("SCRAM", self.path.read_text())
+        self.assertEqual(self.passwd(*file, "--scram", "-D", "ana").code, 2)
+        done = self.passwd(*file, "--scram", "ana", stdin=b"\xff\n")
+        self.assertIn("the password of 'ana': it cannot be used with SCRAM", done.err)
+        self.assertTrue(self.verified("ana", b"three"))
+
+    def test_keys_that_are_broken_are_said(self) -> None:
+        self.passwd("--file", str(self.path), "--scram", "ana", stdin=b"one\n")
+        self.path.write_text(self.path.read_text().replace("$10000$", "$1$"))
+        done = self.passwd("--file", str(self.path), "--list")
+        self.assertIn("has no keys for SCRAM; use: platziverse passwd --scram", done.err)
+
     def test_the_last_one_goes_with_a_warning(self) -> None:
         """Row 80: an empty file stops the next start."""
         self.passwd("--file", str(self.path), "ana", stdin=b"one\n")

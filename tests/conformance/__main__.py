@@ -18,14 +18,8 @@ show it. Written by ``make conformance`` from the marks ``[MQTT-x.y.z-n]`` in th
 is up to date. {servers} statements bind a Server, {clients} bind Clients alone.
 """
 #: What is not met, or not there, as CONNACK says; why.
-LOGINS = "Enhanced authentication is not there: any Authentication Method is answered with 0x8C."
 UNMET = {
     "3.1.3-9": "Met while the daemon lives: at its start the Wills of before are published at once.",
-    "3.15.2-2": LOGINS,
-    "3.15.2-3": LOGINS,
-    "4.12.0-2": LOGINS,
-    "4.12.0-5": LOGINS,
-    "4.12.1-2": LOGINS,
 }
 #: Obeyed by the same lines as a statement of MQTT 3.1.1: number there → number here.
 SAME = dict(line.split() for line in (ROOT / "tests/conformance/same5.txt").read_text().splitlines())
