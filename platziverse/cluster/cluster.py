@@ -90,9 +90,7 @@ class Cluster:
         self.routing = Routing(broker, self.interest, peers, self.retaining, self.linking, clock)
         self.identifiers = Identifiers(broker, peers)
         broker.share(self.routing, self.announcing)
-        self.interest.grouped = broker.begin_sharing
-        broker.sharing.others = Groups(self.interest, peers, self.linking, broker.router)
-        broker.shares.present = self.announcing.present
+        Groups.of(broker, self.interest, peers, self.linking, self.announcing)
         delaying, told = self.routing.delaying, self.announcing
         self.inheriting = Inheriting(broker, self.linking, peers, self.interest, told, self.routing.heirs)
         self.moves = Moves.of(broker, peers, self.linking, delaying, told, self._later, self.identifiers)

@@ -6,9 +6,11 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from platziverse.broker.broker import Broker
 from platziverse.broker.interfaces import Answer, Client
 from platziverse.broker.routing import Router
 from platziverse.broker.shares import Share
+from platziverse.cluster.announcing import Announcing
 from platziverse.cluster.interest import Interest
 from platziverse.cluster.linking import Linking
 from platziverse.cluster.peers import Peers
@@ -30,6 +32,20 @@ class Groups:
         self._interest, self._peers, self._linking, self._router = interest, peers, linking, router
         self._turns: Counter[str] = Counter()
         self.groups: Callable[[str], Iterable[str]] = interest.groups
+
+    @classmethod
+    def of(
+        cls,
+        broker: Broker,
+        interest: Interest,
+        peers: Peers,
+        linking: Linking | None,
+        announcing: Announcing,
+    ) -> None:
+        """Let a broker and the other daemons know of each other's groups."""
+        interest.grouped = broker.begin_sharing
+        broker.sharing.others = cls(interest, peers, linking, broker.router)
+        broker.shares.present = announcing.present
 
     def choose(self, topic_filter: str, qos: int, share: Share | None) -> int:
         """Return the daemon whose turn it is; 0: it is ours, or nobody's."""

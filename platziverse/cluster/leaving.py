@@ -86,7 +86,6 @@ class Leaving:
         session = self._sessions.get(frame.client_id)
         assert session is not None
         self._part(session, peer)
-        self._way.broker.shares.depart(session)
         next_ = self._next(peer, frame.number, PATIENCE)
         try:
             yield self._moving.left(session)
@@ -147,6 +146,7 @@ class Leaving:
             fields = {"client_id": client.client_id, "number": peer.number}
             broker.complaints.warn(cause, text, address=client.address, **fields)
         self._moving.part(session, Reason.TAKEN_OVER, MOVED.format(number=peer.number))
+        broker.shares.depart(session)
 
     def _next(self, peer: Peer, number: int, seconds: float) -> "Deferred[object]":
         """Return a Deferred that fires with what a daemon says next, or with ``None`` when it is silent."""
