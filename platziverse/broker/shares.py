@@ -35,17 +35,24 @@ class Share:
     :ivar topic_filter: whole, with ``$share/`` and the name.
     :ivar present: members that are connected → what is granted; the one that got a message longest ago first.
     :ivar absent: likewise of those whose Sessions are kept.
+    :ivar leaving: of those whose Sessions are on their way to another daemon; they get nothing.
     """
 
-    __slots__ = ("absent", "present", "topic_filter")
+    __slots__ = ("absent", "leaving", "present", "topic_filter")
 
     def __init__(self, topic_filter: str) -> None:
         self.topic_filter = topic_filter
         self.present: OrderedDict[Session, int] = OrderedDict()
         self.absent: OrderedDict[Session, int] = OrderedDict()
+        self.leaving: dict[Session, int] = {}
 
     def __len__(self) -> int:
-        return len(self.present) + len(self.absent)
+        return len(self.present) + len(self.absent) + len(self.leaving)
+
+    @property
+    def is_there(self) -> bool:
+        """Return whether a member may get a message, now or later."""
+        return bool(self.present or self.absent)
 
     def choose(self, qos: int, may: Callable[[Session], bool]) -> tuple[Session, int] | None:
         """Return the member that gets a message, with what is granted to it; ``None``: nobody.
@@ -93,6 +100,8 @@ class Shares:
     def __init__(self, begun: Callable[[], None], others: SubscriptionTree[Session]) -> None:
         self._begun, self._others = begun, others
         self._groups: dict[str, Share] = {}
+        #: Is told of each group that has connected members from now on, or has none any more.
+        self.present: Callable[[str, bool], None] = lambda topic_filter, there: None
         # The filter behind the name → groups.
         self._tree: SubscriptionTree[Share] = SubscriptionTree(CACHE_SIZE // 4)
 
@@ -118,16 +127,22 @@ class Shares:
             self._tree.add(filter_behind(topic_filter), share, 0)
             self._others.forget(filter_behind(topic_filter))
         members = share.present if session.connection is not None else share.absent
-        self._others.shared += session not in members
+        new = session not in members
+        self._others.shared += new
         members[session] = granted
         session.shares = self
+        if members is share.present and len(members) == 1 and new:
+            self.present(topic_filter, True)
 
     def remove(self, session: Session, topic_filter: str) -> bool:
         """Have a member no more; return whether it was one."""
         share = self._groups.get(topic_filter)
-        if share is None or (session not in share.present and session not in share.absent):
+        if share is None:
             return False
-        (share.present if session in share.present else share.absent).pop(session)
+        if session in share.present:
+            self._is_absent(share, session)
+        elif share.absent.pop(session, share.leaving.pop(session, None)) is None:
+            return False
         self._others.shared -= 1
         if not share:
             del self._groups[topic_filter]
@@ -140,12 +155,32 @@ class Shares:
         for share in self._groups_of(session):
             if session in share.absent:
                 share.present[session] = share.absent.pop(session)
+                if len(share.present) == 1:
+                    self.present(share.topic_filter, True)
 
     def went(self, session: Session) -> None:
         """Note that a member is connected no more."""
         for share in self._groups_of(session):
             if session in share.present:
-                share.absent[session] = share.present.pop(session)
+                share.absent[session] = self._is_absent(share, session)
+
+    def _is_absent(self, share: Share, session: Session) -> int:
+        granted = share.present.pop(session)
+        if not share.present:
+            self.present(share.topic_filter, False)
+        return granted
+
+    def depart(self, session: Session) -> None:
+        """Give nothing more to a member, whose Session begins to move to another daemon."""
+        for share in self._groups_of(session):
+            if session in share.absent:
+                share.leaving[session] = share.absent.pop(session)
+
+    def stay(self, session: Session) -> None:
+        """Note that its Session has not moved."""
+        for share in self._groups_of(session):
+            if session in share.leaving:
+                share.absent[session] = share.leaving.pop(session)
 
     def _groups_of(self, session: Session) -> list[Share]:
         groups = self._groups

@@ -3,9 +3,10 @@
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 
 from platziverse.broker.clients import log_failure
 from platziverse.broker.dispatcher import joined
@@ -23,7 +24,41 @@ from platziverse.mqtt.properties import brought_by
 #: a QoS nor an option.
 GROUPS: Final = -16
 
+#: Seconds until a member is looked for again, and how often: one may be on its way from daemon to daemon.
+AGAIN: Final = 0.2
+TIMES: Final = 20
+#: Copies that may wait for that.
+MOST_LATE: Final = 10_000
+
 Route = Callable[..., Answer]
+
+
+class OtherDaemons(Protocol):
+    """OtherDaemons have members of groups too."""
+
+    def groups(self, topic: str) -> Iterable[str]:
+        """Return the groups that listen to a Topic Name and have members there."""
+
+    def choose(self, topic_filter: str, qos: int, share: Share | None) -> int:
+        """Return the daemon whose turn it is to get a message for a group; 0: it is ours."""
+
+    def hand(self, daemon: int, copy: Publish, client: Client) -> Answer:
+        """Hand the copy of a group to a daemon."""
+
+
+class Alone:
+    """Alone is a daemon that shares its clients with no other."""
+
+    def groups(self, topic: str) -> Iterable[str]:
+        """Return nothing."""
+        return ()
+
+    def choose(self, topic_filter: str, qos: int, share: Share | None) -> int:
+        """Return 0: ours."""
+        return 0
+
+    def hand(self, daemon: int, copy: Publish, client: Client) -> Answer:
+        """Do nothing, which is never asked for."""
 
 
 class Sharing:
@@ -45,6 +80,9 @@ class Sharing:
         self._marker, self._turn = marker, Turn(clock)
         self._route: Route = router.route
         self._route_retained: Route = router.route_retained
+        #: Where else members are.
+        self.others: OtherDaemons = Alone()
+        self._late = 0
         # Copies that members have left behind.
         self._left: deque[Publish] = deque()
 
@@ -55,7 +93,7 @@ class Sharing:
 
     def receivers(self, topic: str) -> "Match[Session]":
         """Return the marker, if a group listens to a Topic Name."""
-        return ((self._marker, GROUPS),) if self._shares.of(topic) else ()
+        return ((self._marker, GROUPS),) if self._shares.of(topic) or self.others.groups(topic) else ()
 
     def route(
         self, message: Publish, receivers: "Match[Session]", client: Client, more: object = True
@@ -76,9 +114,47 @@ class Sharing:
     def hand_out(self, message: Publish, client: Client) -> Answer:
         """Give a copy to each group that listens to its Topic Name."""
         owed: Answer = None
-        for share in self._shares.of(message.topic):
-            owed = joined(owed, self.give(share, brought_by(message, share.topic_filter), client))
+        groups = [share.topic_filter for share in self._shares.of(message.topic)]
+        for name in dict.fromkeys((*groups, *self.others.groups(message.topic))):
+            owed = joined(owed, self._hand_out(name, brought_by(message, name), client))
         return owed
+
+    def _hand_out(self, name: str, copy: Publish, client: Client) -> Answer:
+        """Give a copy to a member here, or hand it to another daemon, which does the same. ADR 0193."""
+        share = self._shares.get(name)
+        daemon = self.others.choose(name, copy.qos, share)
+        if daemon:
+            return self.others.hand(daemon, copy, client)
+        return self._give(name, copy, client, ())
+
+    def _give(
+        self, name: str, copy: Publish, client: Client, crossed: "tuple[tuple[int, int], ...]"
+    ) -> Answer:
+        share = self._shares.get(name)
+        if share is not None and share.is_there:
+            return self.give(share, copy, client, crossed)
+        if not copy.qos or self._late >= MOST_LATE:
+            return None
+        self._late += 1
+        return deferLater(self._clock, AGAIN, self._try_again, copy, client, TIMES)
+
+    def _try_again(self, copy: Publish, client: Client, times: int) -> Answer:
+        """Give a copy that nobody could get to whoever can now, here or elsewhere."""
+        assert copy.properties is not None
+        name = copy.properties.subscription or ""
+        share = self._shares.get(name)
+        daemon = self.others.choose(name, copy.qos, share)
+        if daemon == 0 and (share is None or not share.is_there) and times > 1:
+            return deferLater(self._clock, AGAIN, self._try_again, copy, client, times - 1)
+        self._late -= 1
+        if daemon:
+            return self.others.hand(daemon, copy, client)
+        return self.give(share, copy, client) if share is not None else None
+
+    def take(self, copy: Publish, client: Client, crossed: "tuple[tuple[int, int], ...]" = ()) -> Answer:
+        """Give a copy that another daemon has handed to us to a member here."""
+        assert copy.properties is not None
+        return self._give(copy.properties.subscription or "", copy, client, crossed)
 
     def give(
         self, share: Share, copy: Publish, client: Client, crossed: "tuple[tuple[int, int], ...]" = ()
@@ -119,8 +195,7 @@ class Sharing:
         while self._left and not self._turn.is_over:
             copy = self._left.popleft()
             assert copy.properties is not None
-            share = self._shares.get(copy.properties.subscription or "")
-            answer = self.give(share, copy, SERVER) if share is not None else None
+            answer = self._hand_out(copy.properties.subscription or "", copy, SERVER)
             if answer is not None:
                 answer.addErrback(log_failure, SERVER)
         if self._left:

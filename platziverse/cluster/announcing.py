@@ -9,6 +9,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from platziverse.broker.interfaces import Answer
 from platziverse.broker.session import Session
+from platziverse.broker.shares import is_shared
 from platziverse.cluster.frames import Changes, Snapshot
 from platziverse.cluster.interest import OwnInterest
 from platziverse.cluster.peers import Peer, Peers
@@ -48,13 +49,27 @@ class Announcing:
 
     def subscribed(self, session: Session, topic_filter: str) -> None:
         """Note that a Session has a Subscription that it did not have."""
-        self.own.add(topic_filter, self._durable and session.persistent)
+        durable = self._durable and session.persistent
+        if durable or not is_shared(topic_filter):
+            self._add(topic_filter, durable)
+
+    def _add(self, topic_filter: str, durable: bool) -> None:
+        self.own.add(topic_filter, durable)
         if self._soon is None and self.own.is_changed:
             self._soon = self._clock.callLater(0, self._tell)
 
+    def present(self, topic_filter: str, there: bool) -> None:
+        """Note that a group has members that are connected, or has none any more. ADR 0193."""
+        if there:
+            self._add(topic_filter, False)
+        else:
+            self.own.remove(topic_filter, False)
+
     def unsubscribed(self, session: Session, topic_filter: str) -> None:
         """Note that a Session has this Subscription no more."""
-        self.own.remove(topic_filter, self._durable and session.persistent)
+        durable = self._durable and session.persistent
+        if durable or not is_shared(topic_filter):
+            self.own.remove(topic_filter, durable)
 
     def told(self) -> Answer:
         """Return a Deferred that fires when all others know what was noted so far; ``None``: they do."""

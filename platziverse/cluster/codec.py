@@ -11,6 +11,7 @@ from math import inf
 from struct import Struct as Layout
 from typing import Any, Final
 
+from platziverse.broker.shares import filter_behind, is_shared
 from platziverse.cluster.frames import (
     ANOTHER,
     DURABLE,
@@ -200,12 +201,12 @@ def _decode_interests(reader: Reader, least: int) -> tuple[tuple[str, int], ...]
 
 
 def is_key(key: str) -> bool:
-    """Return whether ``key`` is a key of an interest: a Topic Filter without ``+``."""
+    """Return whether ``key`` is a key of an interest: a Topic Filter without ``+``, or that of a group."""
     try:
         check_topic_filter(key)
     except MalformedPacket:
         return False
-    return "+" not in key
+    return filter_behind(key) != "" if is_shared(key) else "+" not in key
 
 
 def _encode_changes(frame: Changes) -> bytes:

@@ -10,6 +10,8 @@ from typing import Final
 
 from attrs import define
 
+from platziverse.broker.shares import filter_behind, is_shared
+from platziverse.broker.subscriptions import SubscriptionTree
 from platziverse.cluster.frames import DURABLE, LIVE
 from platziverse.mqtt.memo import Memo
 
@@ -17,6 +19,8 @@ from platziverse.mqtt.memo import Memo
 SYS: Final = "$SYS/"
 #: Keys that are looked at in one step.
 FEW: Final = 1000
+#: Bytes that remembered groups of Topic Names take at most, roughly.
+GROUPS_SIZE: Final = 4 * 1024 * 1024
 #: Masks of which one object each is kept.
 MASKS: Final = 4096
 
@@ -28,7 +32,9 @@ _TOLD: Final = LIVE | DURABLE
 
 
 def key_of(topic_filter: str) -> str:
-    """Return the key of a Topic Filter."""
+    """Return the key of a Topic Filter; that of a Shared Subscription is the whole, as it names a group."""
+    if is_shared(topic_filter):
+        return topic_filter
     if "+" not in topic_filter and "#" not in topic_filter:
         return topic_filter
     levels = topic_filter.split("/")
@@ -65,6 +71,9 @@ class Interest:
 
     def __init__(self, forget: Callable[[str], None], later: "Callable[[Iterator[None]], object]") -> None:
         self._forget, self._later = forget, later
+        # The filter behind the name → keys of groups; and what is called when there is one.
+        self._groups: SubscriptionTree[str] = SubscriptionTree(GROUPS_SIZE)
+        self.grouped: Callable[[], None] = lambda: None
         self._keys: dict[str, int] = {}
         self._origins: dict[int, _Origin] = {}
         # Slot → number of its daemon; ``None``: the slot is swept, or free.
@@ -169,7 +178,20 @@ class Interest:
                 keys[key] = masks[new]
             else:
                 del keys[key]
-            self._forget(key)
+            if is_shared(key):
+                self._regroup(key, bool(new))
+            else:
+                self._forget(key)
+
+    def _regroup(self, key: str, there: bool) -> None:
+        """Note whether anybody else has members of a group."""
+        behind = filter_behind(key)
+        if there:
+            self._groups.add(behind, key, 0)
+            self.grouped()
+        else:
+            self._groups.remove(behind, key)
+        self._forget(behind)
 
     # -- slots -----------------------------------------------------------------------------------
 
@@ -204,6 +226,8 @@ class Interest:
                     keys[key] = self._masks[mask & ~bits]
                 else:
                     del keys[key]
+                    if is_shared(key):
+                        self._regroup(key, False)
             if not number % FEW:
                 yield
         self._free.append(slot)
@@ -224,6 +248,14 @@ class Interest:
         if not topic.startswith("$"):  # [MQTT-4.7.2-1]
             mask |= keys.get("#", 0)
         return self._buses[mask]
+
+    def groups(self, topic: str) -> list[str]:
+        """Return the keys of the groups that listen to a Topic Name and have members elsewhere."""
+        return [key for key, _ in self._groups.match(topic)]
+
+    def members(self, key: str) -> tuple[int, int]:
+        """Return the daemons that have members of a group, as :meth:`daemons` does: connected, and kept."""
+        return self._buses[self._keys.get(key, 0)]
 
     def _translate(self, mask: int) -> tuple[int, int]:
         live = durable = 0

@@ -102,6 +102,7 @@ class Leaving:
             self._peers.tell(peer.number, Refused(frame.number, BUSY))
         finally:
             self._said.pop((peer.number, frame.number), None)
+            self._way.broker.shares.stay(session)  # unless it is gone, and no member any more
 
     def _catch_up(self, session: Session, peer: Peer, frame: LetGo, until: float) -> _Steps:
         """Have the Session get what others have published before they followed, and free it."""
@@ -145,6 +146,7 @@ class Leaving:
             fields = {"client_id": client.client_id, "number": peer.number}
             broker.complaints.warn(cause, text, address=client.address, **fields)
         self._moving.part(session, Reason.TAKEN_OVER, MOVED.format(number=peer.number))
+        broker.shares.depart(session)
 
     def _next(self, peer: Peer, number: int, seconds: float) -> "Deferred[object]":
         """Return a Deferred that fires with what a daemon says next, or with ``None`` when it is silent."""

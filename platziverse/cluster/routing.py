@@ -13,6 +13,7 @@ from platziverse.broker.clients import log_failure
 from platziverse.broker.interfaces import SERVER, Answer, Client
 from platziverse.broker.records import Acknowledged, ends_of
 from platziverse.broker.session import Session
+from platziverse.broker.sharing import GROUPS, is_copy
 from platziverse.broker.subscriptions import Match
 from platziverse.cluster.delaying import Delaying
 from platziverse.cluster.frames import Kept, Message, Owed, Said, Several, Since
@@ -109,6 +110,8 @@ class Routing:
     def _divided(self, receivers: "Match[Session]") -> "tuple[int, int, Match[Session]]":
         """Return the masks of all daemons that listen, and of those with durable Sessions, and our own."""
         mask = durable = 0
+        if receivers and receivers[-1][1] == GROUPS:  # which get copies of their own
+            receivers = receivers[:-1]
         if receivers and receivers[-1][0] is self._marker:
             mask, receivers = receivers[-1][1], receivers[:-1]
         if receivers and receivers[-1][0] is self._durable:
@@ -177,6 +180,10 @@ class Routing:
             for payload in frame.payloads:
                 self.came(peer, replace(like, payload=payload))
             return
+        if like.properties:
+            for payload in frame.payloads:
+                self.came(peer, replace(like, payload=payload))
+            return
         peer.received += len(frame.payloads)
         client, topic, qos = self._publisher(like), like.topic, like.qos
         match, route = broker.subscriptions.match, broker.router.route
@@ -201,6 +208,8 @@ class Routing:
         broker = self._broker
         properties = restored(frame.properties)
         message = Publish(frame.topic, frame.payload, frame.qos, frame.retain, properties=properties)
+        if is_copy(message):
+            return broker.sharing.take(message, client)
         receivers = self._ours(frame.topic)
         if frame.qos:
             receivers = self.heirs.of_message(receivers, ready)
@@ -219,6 +228,10 @@ class Routing:
         """
         if self.heirs.is_undecided(row):
             return self.heirs.keep(row, partial(self.cross, frame, row))
+        message = Publish(frame.topic, frame.payload, frame.qos, properties=restored(frame.properties))
+        if is_copy(message):
+            rows = self.heirs.of_row(row, ())[1]
+            return self._crossed(frame, self._broker.sharing.take(message, SERVER, rows), rows)
         _, durable, receivers = self._divided(self._broker.subscriptions.match(frame.topic))
         if durable & self.delaying.bit:
             return self.delaying.keep(frame.topic, partial(self._cross_late, frame, row), *_origin(row))
@@ -230,7 +243,11 @@ class Routing:
     def _cross(self, frame: Owed, row: Place, receivers: "Match[Session]") -> Answer:
         message = Publish(frame.topic, frame.payload, frame.qos, properties=restored(frame.properties))
         receivers, rows = self.heirs.of_row(row, receivers)
-        answer = self._broker.router.route_owed(message, receivers, SERVER, (), rows)
+        return self._crossed(
+            frame, self._broker.router.route_owed(message, receivers, SERVER, (), rows), rows
+        )
+
+    def _crossed(self, frame: Owed, answer: Answer, rows: "tuple[Place, ...]") -> Answer:
         if answer is None and frame.qos == 2:
             # Before a Session that has this message comes to us, the row must be gone. ADR 0153.
             return self._delete(None, rows)

@@ -7,10 +7,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from msgspec.structs import replace
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from platziverse.broker.interfaces import Client
+from platziverse.broker.interfaces import SERVER, Client
 from platziverse.broker.limits import Limits
+from platziverse.broker.shares import Share, Shares
+from platziverse.broker.sharing import Sharing
+from platziverse.broker.subscriptions import SubscriptionTree
 from platziverse.mqtt.packets import (
     Disconnect,
     Properties,
@@ -25,7 +29,8 @@ from platziverse.mqtt.packets import (
     Unsuback,
     Unsubscribe,
 )
-from platziverse.testing import BrokerHarness, FakeClient
+from platziverse.mqtt.properties import brought_by
+from platziverse.testing import BrokerHarness, FakeClient, OpenAuthority
 from tests.broker.test_access import Rules
 
 GROUP = "$share/g/t"
@@ -399,3 +404,92 @@ class Machine(RuleBasedStateMachine):
 
 
 TestMachine = Machine.TestCase
+
+
+class SimpleNamespace:
+    """Something with these attributes, that is equal to nothing else."""
+
+    def __init__(self, **attributes: object) -> None:
+        self.__dict__.update(attributes)
+
+
+def standing_in(congested: bool = False) -> Any:
+    """What a group asks of a connected member."""
+    return SimpleNamespace(
+        inflight=0, queued=0, connection=SimpleNamespace(congested=congested), subscriptions={GROUP: 1}
+    )
+
+
+class Parts(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.tree: SubscriptionTree[Any] = SubscriptionTree()
+        self.shares = Shares(lambda: None, self.tree)
+
+    def test_a_connection_that_is_congested_comes_last(self) -> None:
+        congested, free = standing_in(congested=True), standing_in()
+        share = Share(GROUP)
+        share.present.update({congested: 1, free: 1})
+        for _ in range(3):
+            self.assertEqual(share.choose(1, lambda session: True), (free, 1))
+
+    def test_who_is_no_member_cannot_leave(self) -> None:
+        member: Any = SimpleNamespace(connection=None, subscriptions={GROUP: 1})
+        self.assertFalse(self.shares.remove(member, GROUP))
+        self.shares.add(member, GROUP, 1)
+        self.assertFalse(self.shares.remove(standing_in(), GROUP))
+        self.assertTrue(self.shares.remove(member, GROUP))
+        self.assertEqual(len(self.shares), 0)
+
+    def test_a_member_that_was_about_to_move_may_stay(self) -> None:
+        member: Any = SimpleNamespace(connection=None, inflight=0, queued=0, subscriptions={GROUP: 1})
+        self.shares.add(member, GROUP, 1)
+        [share] = self.shares.of("t")
+        for there in (True, False, True):
+            (self.shares.stay if there else self.shares.depart)(member)
+            self.assertEqual(share.choose(1, lambda session: True), (member, 1) if there else None)
+            self.assertEqual((share.is_there, len(share)), (there, 1))
+
+    def test_what_is_left_behind_is_given_in_order_though_a_turn_is_too_short_for_it(self) -> None:
+        """Row 519."""
+        clock, given = Clock(), list[bytes]()
+
+        class Slow:
+            route = route_retained = None
+
+            def route_owed(self, message: Publish, *rest: object) -> None:
+                given.append(message.payload)
+                clock.rightNow += 0.006  # without a turn
+
+        router: Any = Slow()
+        sharing = Sharing(self.shares, router, OpenAuthority(), clock, standing_in())
+        member = standing_in()
+        member.terms = SimpleNamespace(fits=lambda message: True)
+        self.shares.add(member, GROUP, 1)
+        sharing.take_back(brought_by(Publish("t", b"%d" % number, 1), GROUP) for number in range(5))
+        clock.pump([0] * 5)
+        self.assertEqual(given, [b"%d" % number for number in range(5)])
+
+
+class Nobody(Case):
+    def test_a_copy_that_nobody_can_get_waits_for_a_while(self) -> None:
+        """At QoS 0 it does not."""
+        take = self.harness.broker.sharing.take
+        self.assertIsNone(take(brought_by(Publish("t", b"0"), GROUP), SERVER))
+        answer = take(brought_by(Publish("t", b"1", 1), GROUP), SERVER)
+        assert answer is not None
+        self.harness.advance(3)
+        self.assertNoResult(answer)
+        self.harness.advance(2)
+        self.assertIsNone(self.successResultOf(answer))
+        late = take(brought_by(Publish("t", b"2", 1), GROUP), SERVER)
+        assert late is not None
+        client = self.member("late")
+        self.harness.advance(1)
+        self.assertEqual(payloads(client), [b"2"])
+        self.assertIsNone(self.successResultOf(late))
+
+    def test_retained_messages_of_other_topics_are_as_before(self) -> None:
+        self.member("member")
+        other = self.member("other", "other")
+        self.publish(b"kept", topic="other", retain=True)
+        self.assertEqual(payloads(other), [b"kept"])
