@@ -14,6 +14,8 @@ class Reasons(SynchronousTestCase):
             traffic.protocol_error(reason)
         for code in (0x99, 0x00, 0x99, 0x11, 0x8E):
             traffic.refused("server", "PUBACK", code)
+        traffic.store_refused("max_unfinished")
+        self.assertEqual(traffic.store_refusals, {"max_unfinished": 1})
         name = "payload_format_invalid"
         refusals = {("server", "PUBACK", name): 2, ("server", "PUBACK", "session_taken_over"): 1}
         self.assertEqual(traffic.refusals, refusals)

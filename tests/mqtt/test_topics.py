@@ -5,7 +5,13 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.mqtt.errors import MalformedPacket
-from platziverse.mqtt.topics import check_topic_filter, check_topic_name, matches
+from platziverse.mqtt.topics import (
+    check_topic_filter,
+    check_topic_name,
+    is_anothers_response,
+    matches,
+    response_prefix,
+)
 from tests.mqtt.strategies import TOPIC_FILTERS, TOPIC_NAMES
 from tests.vectors.matching import DIFFERS, MATCHES
 from tests.vectors.subscribing import BAD_FILTERS, GOOD_FILTERS
@@ -61,3 +67,20 @@ class Rules(SynchronousTestCase):
             self.assertTrue(matches(*line.split()), line)
         for line in DIFFERS.strip().splitlines():
             self.assertFalse(matches(*line.split()), line)
+
+
+class Responses(SynchronousTestCase):
+    """What a client is answered is for that client alone."""
+
+    def test_a_client_has_the_topics_below_its_identifier(self) -> None:
+        self.assertEqual(response_prefix("one"), "$response/one/")
+        for client_id in ("", "a/b", "+", "#", "a+"):
+            self.assertIsNone(response_prefix(client_id))
+
+    def test_those_of_others_are_not_its_own(self) -> None:
+        own = ("$response/one/a", "$response/one/#", "t", "$responses/two/a", "#")
+        others = ("$response", "$response/two/a", "$response/+/a", "$response/#", "$response/one")
+        for expected, topics in ((False, own), (True, others)):
+            for topic in topics:
+                self.assertIs(is_anothers_response("one", topic), expected, topic)
+        self.assertTrue(is_anothers_response("a/b", "$response/a/b/c"))

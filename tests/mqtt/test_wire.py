@@ -5,14 +5,17 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.mqtt.codec import EncodedPublish, encode
-from platziverse.mqtt.codec5 import encode5
-from platziverse.mqtt.packets import Publish, PublishProperties
+from platziverse.mqtt.codec5 import encode5, encode_unheard
+from platziverse.mqtt.packets import Properties, Publish, PublishProperties, Subscribe, Subscription
 from platziverse.mqtt.properties import (
     arrived,
+    brought_by,
+    identified,
     is_as_it_says,
     restored,
     store_properties,
     weigh,
+    weigh_asked,
     without_properties,
 )
 from platziverse.mqtt.wire import UNUSED, Wires
@@ -110,3 +113,54 @@ class Keeping(SynchronousTestCase):
         for one in (PublishProperties(1), many):
             self.assertGreater(weigh(one), len(store_properties(one)))
             self.assertGreater(EncodedPublish(Publish("t", b"", properties=one)).size, weigh(one))
+
+
+class Identified(SynchronousTestCase):
+    """The wire of a client that has subscribed with Subscription Identifiers."""
+
+    def test_what_has_none_gets_the_shared_bytes_at_every_qos(self) -> None:
+        usual = Wires(lambda: NOW).of(5)
+        wire = usual.identifying(lambda message: b"")
+        encoded = EncodedPublish(Publish("t", b"x", 2))
+        self.assertEqual(wire.with_id(encoded, 2, 7), usual.with_id(encoded, 2, 7))
+        self.assertEqual(wire.qos0(encoded), usual.qos0(encoded))
+
+    def test_identifiers_stand_behind_long_properties_too(self) -> None:
+        given = PublishProperties(content_type="c" * 200)
+        wire = Wires(lambda: NOW).of(5).identifying(lambda message: b"\x0b\x07")
+        written = wire.with_id(EncodedPublish(Publish("t", b"x", 1, properties=given)), 1, 7)
+        properties_ = b"\xcd\x01\x03\x00\xc8" + b"c" * 200 + b"\x0b\x07"
+        self.assertEqual(written, b"\x32\xd5\x01\x00\x01t\x00\x07" + properties_ + b"x")
+
+    def test_what_identifies_already_does_and_an_older_client_never(self) -> None:
+        wires = Wires(lambda: NOW)
+        wire = wires.of(5).identifying(lambda message: b"")
+        self.assertIs(wire.identifying(lambda message: b"\x0b\x07"), wire)
+        self.assertIs(wires.of(4).identifying(lambda message: b"\x0b\x07"), wires.of(4))
+
+    def test_a_subscribe_gives_its_identifier_to_its_subscriptions(self) -> None:
+        plain = Subscribe(1, [Subscription("t", 1)])
+        self.assertIs(identified(plain), plain)
+        self.assertEqual(identified(Subscribe(1, [], Properties())).subscriptions, [])
+        given = Properties(subscription_identifier=7)
+        found = identified(Subscribe(1, [Subscription("t", 1), Subscription("u", 0)], given))
+        self.assertEqual([one.identifier for one in found.subscriptions], [7, 7])
+
+    def test_a_copy_says_which_subscription_has_brought_it(self) -> None:
+        given = PublishProperties(content_type="c")
+        for properties_ in (None, given):
+            copy = brought_by(Publish("t", b"x", properties=properties_), "$share/g/t").properties
+            assert copy is not None
+            self.assertEqual(copy.subscription, "$share/g/t")
+            self.assertEqual(copy.content_type, "c" if properties_ else None)
+
+
+class Answers(SynchronousTestCase):
+    def test_messages_that_nobody_hears_are_acknowledged_with_the_reason(self) -> None:
+        self.assertEqual(encode_unheard([1, 258]), b"\x40\x03\x00\x01\x10\x40\x03\x01\x02\x10")
+
+    def test_what_a_connect_asks_for_weighs_what_it_has(self) -> None:
+        light = weigh_asked(Properties())
+        method = Properties(authentication_method="m" * 500, authentication_data=b"d" * 500)
+        self.assertGreater(weigh_asked(method), light + 1000)
+        self.assertGreater(weigh_asked(Properties(user_properties=(("k", "v" * 500),))), light + 500)
