@@ -279,3 +279,14 @@ class WithStore(SynchronousTestCase):
         subscribe(client, MOST, "t", qos=2)
         [stored] = self.successResultOf(store.sessions(0, 10))
         self.assertEqual(stored.subscriptions, {"t": 2 | MOST << IDENTIFIER})
+
+
+class Later(Case):
+    def test_a_client_that_has_messages_in_flight_gets_the_identifier_from_now_on(self) -> None:
+        client = self.connect()
+        subscribe(client, 0, "t")
+        self.sender.publish("t", b"1", 1, 1)
+        self.assertEqual(identifiers(client.received()), [(b"1", ())])
+        subscribe(client, 7, "t")
+        self.sender.publish("t", b"2", 1, 2)
+        self.assertEqual(identifiers(client.received()), [(b"2", (7,))])

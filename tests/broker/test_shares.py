@@ -493,3 +493,41 @@ class Nobody(Case):
         other = self.member("other", "other")
         self.publish(b"kept", topic="other", retain=True)
         self.assertEqual(payloads(other), [b"kept"])
+
+
+class Elsewhere:
+    """Another daemon that has members of the group, from the second question on if it is late."""
+
+    def __init__(self, late: bool = False) -> None:
+        self.late, self.got = late, list[tuple[int, bytes]]()
+
+    def groups(self, topic: str) -> list[str]:
+        return [GROUP] if topic == "t" else []
+
+    def choose(self, topic_filter: str, qos: int, share: Share | None) -> int:
+        late, self.late = self.late, False
+        return 0 if late else 2
+
+    def hand(self, daemon: int, copy: Publish, client: Client) -> None:
+        self.got.append((daemon, copy.payload))
+
+
+class Others(Case):
+    """Another daemon has members too, and its turn comes."""
+
+    def test_it_is_handed_a_copy(self) -> None:
+        client = self.member("here")
+        sharing = self.harness.broker.sharing
+        sharing.others = others = Elsewhere()
+        self.publish(b"x")
+        self.assertEqual((others.got, payloads(client)), ([(2, b"x")], []))
+
+    def test_also_one_that_nobody_could_get_here(self) -> None:
+        sharing = self.harness.broker.sharing
+        sharing.others = others = Elsewhere(late=True)
+        answer = sharing.hand_out(Publish("t", b"x", 1), SERVER)
+        assert answer is not None
+        self.assertEqual(others.got, [])
+        self.harness.advance(1)
+        self.assertEqual(others.got, [(2, b"x")])
+        self.assertIsNone(self.successResultOf(answer))
