@@ -93,7 +93,7 @@ class Broker:
         there = self.subscriptions, self.shares, self.retained
         self._subscribing = Subscribing(*there, authority, limits, traffic, complaints, turn, sent)
         pressure = Backpressure(limits, sessions, traffic, complaints, clock)
-        self.router = router = Router(authority, traffic, pressure, self.durable, self.clients.plain)
+        self.router = router = Router(authority, traffic, pressure, self.durable)
         self._route, self._route_retained = router.route, cast("Callable[..., Answer]", router.route_retained)
         self.sharing = Sharing(self.shares, router, authority, clock, sessions.make("", False))
         self._dispatcher, self._clock, self._match = dispatcher, clock, self.subscriptions.match

@@ -73,7 +73,6 @@ class Clients:
         self._publish, self._complaints = publish, complaints
         #: How clients are written to.
         self.wires = Wires(wall_clock)
-        self.plain = self.wires.of(4)
         self._clock, self._wall_clock = clock, wall_clock
         #: Seconds since the epoch.
         self.now = wall_clock

@@ -23,7 +23,6 @@ class Router:
     :param traffic: counts deliveries.
     :param backpressure: decides what a full receiver means for the publisher.
     :param durable: what durable Sessions are owed; ``None``: there are none.
-    :param plain: of most clients: they are written to first, at QoS 0.
     """
 
     def __init__(
@@ -32,10 +31,8 @@ class Router:
         traffic: Traffic,
         backpressure: Backpressure,
         durable: Durable | None = None,
-        plain: Wire = UNUSED,
     ) -> None:
-        self._authority, self._plain = authority, plain
-        self._traffic = traffic
+        self._authority, self._traffic = authority, traffic
         self._backpressure = backpressure
         self._durable = durable
         #: Of the last message for durable Sessions, if others may join it.
