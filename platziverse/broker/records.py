@@ -11,6 +11,11 @@ from attrs import define, frozen
 
 from platziverse.mqtt.packets import Publish
 
+#: Of what is granted to a Subscription the QoS and the options; above so many bits stands its Subscription
+#: Identifier, 0: there is none. ADR 0191.
+OPTIONS: Final = 15
+IDENTIFIER: Final = 4
+
 # -- incoming messages of QoS 2 ------------------------------------------------------------------
 
 

@@ -10,14 +10,13 @@ from platziverse.broker.complaints import Complaints
 from platziverse.broker.interfaces import SERVER, Authority
 from platziverse.broker.limits import Limits
 from platziverse.broker.ports import Listening, RetainedStore
+from platziverse.broker.records import IDENTIFIER, OPTIONS
 from platziverse.broker.sending import RetainedSending
 from platziverse.broker.session import Session
-from platziverse.broker.shares import SHARE, Shares, filter_behind, is_shared
+from platziverse.broker.shares import Shares, filter_behind, is_shared
 from platziverse.broker.subscriptions import (
     AS_PUBLISHED,
-    IDENTIFIER,
     LOCAL,
-    OPTIONS,
     SubscriptionTree,
     encode_identifier,
 )
@@ -176,7 +175,7 @@ class Subscribing:
             yield
 
     def _restore(self, session: Session, subscriptions: dict[str, int]) -> None:
-        shared = [name for name in subscriptions if name.startswith(SHARE)]
+        shared = [*filter(is_shared, subscriptions)]
         if shared:
             for name in shared:
                 self._shares.add(session, name, subscriptions[name])

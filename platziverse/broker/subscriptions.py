@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from sys import getsizeof
 from typing import Final, Generic, TypeAlias, TypeVar
 
+from platziverse.broker.records import IDENTIFIER, OPTIONS
 from platziverse.mqtt.framing import encode_length
 from platziverse.mqtt.memo import Memo
 from platziverse.mqtt.topics import CACHED_TOPIC_LENGTH
@@ -35,9 +36,6 @@ MANY_STEPS: Final = 2000
 #: What is granted is the QoS, and these bits of the options of MQTT 5: No Local, and Retain As Published.
 LOCAL: Final = 4
 AS_PUBLISHED: Final = 8
-#: All of these; above them stands the Subscription Identifier, 0: there is none. ADR 0191.
-OPTIONS: Final = 15
-IDENTIFIER: Final = 4
 
 
 def merged(one: int, other: int) -> int:

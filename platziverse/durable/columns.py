@@ -7,6 +7,8 @@ from typing import Final
 from attrs import define
 
 from platziverse.broker.records import (
+    IDENTIFIER,
+    OPTIONS,
     Absent,
     Acknowledged,
     Back,
@@ -30,17 +32,14 @@ from platziverse.broker.records import (
 )
 from platziverse.postgres.literals import Column, array, nullable_text_array, text_array
 
-#: In ``flags``, above the two bits of the QoS.
 #: Of a version, as the table has it.
 _HIGHEST: Final = (1 << 63) - 1
+#: In ``flags``, above the two bits of the QoS.
 RETAIN: Final = 4
 PUBREC: Final = 8
 #: Before the payload stand the Properties of MQTT 5. ADR 0181.
 PROPERTIES: Final = 16
 #: In ``expiry`` of what has changed in a Session: nothing.
-#: Of what is granted to a Subscription the options; above them is its Subscription Identifier. ADR 0191.
-OPTIONS: Final = 15
-IDENTIFIER: Final = 4
 UNCHANGED: Final = -(2**62)
 #: Values of ``absence``.
 AS_IT_IS, HERE, AWAY = range(3)

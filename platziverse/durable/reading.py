@@ -9,6 +9,8 @@ from twisted.logger import Logger
 
 from platziverse.broker.records import (
     ELSEWHERE,
+    IDENTIFIER,
+    OPTIONS,
     StoredInterest,
     StoredMessage,
     StoredPlace,
@@ -18,7 +20,7 @@ from platziverse.broker.records import (
     WillLeft,
     ends_of,
 )
-from platziverse.durable.columns import IDENTIFIER, OPTIONS, PROPERTIES, PUBREC, RETAIN
+from platziverse.durable.columns import PROPERTIES, PUBREC, RETAIN
 from platziverse.ingest.errors import StoreStopped
 from platziverse.ingest.recovery import Backoff
 from platziverse.mqtt.properties import without_properties

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from platziverse.broker.subscriptions import IDENTIFIER, SubscriptionTree
+from platziverse.broker.records import IDENTIFIER
+from platziverse.broker.subscriptions import SubscriptionTree
 from platziverse.mqtt.packets import (
     Packet,
     Properties,
