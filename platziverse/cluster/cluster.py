@@ -30,7 +30,7 @@ from platziverse.cluster.frames import (
     Snapshot,
     Wanted,
 )
-from platziverse.cluster.groups import Groups
+from platziverse.cluster.groups import share_groups
 from platziverse.cluster.identifiers import Identifiers
 from platziverse.cluster.inheriting import Inheriting
 from platziverse.cluster.interest import Interest
@@ -90,7 +90,7 @@ class Cluster:
         self.routing = Routing(broker, self.interest, peers, self.retaining, self.linking, clock)
         self.identifiers = Identifiers(broker, peers)
         broker.share(self.routing, self.announcing)
-        Groups.of(broker, self.interest, peers, self.linking, self.announcing)
+        share_groups(broker, self.interest, peers, self.linking, self.announcing)
         delaying, told = self.routing.delaying, self.announcing
         self.inheriting = Inheriting(broker, self.linking, peers, self.interest, told, self.routing.heirs)
         self.moves = Moves.of(broker, peers, self.linking, delaying, told, self._later, self.identifiers)

@@ -33,20 +33,6 @@ class Groups:
         self._turns: Counter[str] = Counter()
         self.groups: Callable[[str], Iterable[str]] = interest.groups
 
-    @classmethod
-    def of(
-        cls,
-        broker: Broker,
-        interest: Interest,
-        peers: Peers,
-        linking: Linking | None,
-        announcing: Announcing,
-    ) -> None:
-        """Let a broker and the other daemons know of each other's groups."""
-        interest.grouped = broker.begin_sharing
-        broker.sharing.others = cls(interest, peers, linking, broker.router)
-        broker.shares.present = announcing.present
-
     def choose(self, topic_filter: str, qos: int, share: Share | None) -> int:
         """Return the daemon whose turn it is; 0: it is ours, or nobody's."""
         ours = 1 << self._peers.number
@@ -74,6 +60,15 @@ class Groups:
             return self._router.route_owed(copy, (), client, self._linking.owed(bit, copy.qos))
         self._peers.pass_on(bit, copy, client)
         return None
+
+
+def share_groups(
+    broker: Broker, interest: Interest, peers: Peers, linking: Linking | None, announcing: Announcing
+) -> None:
+    """Let a broker and the other daemons know of each other's groups."""
+    interest.grouped = broker.begin_sharing
+    broker.sharing.others = Groups(interest, peers, linking, broker.router)
+    broker.shares.present = announcing.present
 
 
 def _numbers(mask: int) -> list[int]:

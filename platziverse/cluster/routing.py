@@ -176,11 +176,8 @@ class Routing:
     def came_together(self, peer: Peer, frame: Several) -> None:
         """Route messages of another daemon, all of one publisher for one topic, to our clients."""
         like, broker = frame.message, self._broker
-        if like.qos and (broker.loading is not None or self.delaying.delivers(like.topic)):
-            for payload in frame.payloads:
-                self.came(peer, replace(like, payload=payload))
-            return
-        if like.properties:
+        waits = like.qos and (broker.loading is not None or self.delaying.delivers(like.topic))
+        if waits or like.properties:
             for payload in frame.payloads:
                 self.came(peer, replace(like, payload=payload))
             return
