@@ -1,6 +1,6 @@
 """Properties of MQTT 5 (section 2.2.2): one table, which decoding, encoding and the tests go by."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from struct import Struct
 from sys import getsizeof
@@ -182,19 +182,19 @@ def check_response_topic(found: dict[str, Any]) -> None:
 def weigh(properties: PublishProperties) -> int:
     """Return how many bytes Properties take while their message waits, roughly."""
     texts = properties.content_type, properties.response_topic, properties.correlation_data
-    size = _OWN + sum(getsizeof(text) for text in texts if text is not None)
-    return size + _weigh_pairs(properties.user_properties)
+    return _weigh(texts, properties.user_properties)
 
 
 def weigh_asked(properties: Properties) -> int:
     """Return how many bytes the Properties of a CONNECT take, roughly."""
-    texts = properties.authentication_method, properties.authentication_data
+    return _weigh(
+        (properties.authentication_method, properties.authentication_data), properties.user_properties
+    )
+
+
+def _weigh(texts: "Iterable[str | bytes | None]", pairs: UserProperties) -> int:
     size = _OWN + sum(getsizeof(text) for text in texts if text is not None)
-    return size + _weigh_pairs(properties.user_properties)
-
-
-def _weigh_pairs(pairs: UserProperties) -> int:
-    return sum(getsizeof(name) + getsizeof(value) + _PAIR for name, value in pairs)
+    return size + sum(getsizeof(name) + getsizeof(value) + _PAIR for name, value in pairs)
 
 
 def is_as_it_says(message: Publish) -> bool:

@@ -138,12 +138,16 @@ def encode_auth(code: ReasonCode, method: str, data: bytes, largest: int) -> byt
     told = Properties(authentication_method=method, authentication_data=data)
     packet = encode5(Auth(code, told))
     if len(packet) > largest:
-        text, code = (
-            f"AUTH has {len(packet)} bytes, and the client takes {largest}",
-            ReasonCode.PACKET_TOO_LARGE,
-        )
-        raise ConnectRefused(ConnectReturnCode.NOT_AUTHORIZED, text, "MQTT5-3.1.2-24", code)
+        raise _too_large("AUTH", packet, largest)
     return packet
+
+
+def _too_large(name: str, packet: bytes, largest: int) -> ConnectRefused:
+    text, code = (
+        f"{name} has {len(packet)} bytes, and the client takes {largest}",
+        ReasonCode.PACKET_TOO_LARGE,
+    )
+    return ConnectRefused(ConnectReturnCode.NOT_AUTHORIZED, text, "MQTT5-3.1.2-24", code)
 
 
 class MQTT5:
@@ -206,9 +210,7 @@ class MQTT5:
             data = encode5(Connack(present, ReasonCode.SUCCESS, self._told(session, more)))
             if len(data) <= self._largest:
                 return data
-        text = f"CONNACK has {len(data)} bytes, and the client takes {self._largest}"
-        code = ReasonCode.PACKET_TOO_LARGE
-        raise ConnectRefused(ConnectReturnCode.NOT_AUTHORIZED, text, "MQTT5-3.1.2-24", code)
+        raise _too_large("CONNACK", data, self._largest)
 
     def _told(self, session: Session, more: dict[str, Any]) -> Properties:
         method, proof = self.proof or (None, None)  # [MQTT5-4.12.0-6] [MQTT5-4.12.0-5]
@@ -287,13 +289,12 @@ class MQTT5:
         :param reference: a Server Reference, which is worth more than the Reason String.
         """
         reason = text[:MAX_REASON] if self._wants_reasons and text else None
-        for why in (reason, None):
-            told = Properties(reason_string=why, server_reference=reference)
-            data = make(told if why or reference else None)
+        for why, where in ((reason, reference), (None, reference), (None, None)):
+            told = Properties(reason_string=why, server_reference=where)
+            data = make(told if why or where else None)
             if len(data) <= self._largest:
                 return data
-        data = make(None)
-        return data if len(data) <= self._largest else b""
+        return b""
 
     def _reference_with(self, code: ReasonCode) -> str | None:
         """Return the Server Reference where another server may help (section 4.11)."""
