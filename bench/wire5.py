@@ -1,5 +1,6 @@
 """Just enough MQTT 5 for a client of the bench; what does not differ is that of MQTT 3.1.1."""
 
+from platziverse.mqtt.framing import encode_length
 from tests.crash import wire
 
 #: Of CONNECT and SUBSCRIBE: they have no Properties.
@@ -13,21 +14,11 @@ def _behind(packet: bytes, at: int, more: bytes) -> bytes:
         start += 1
     return (
         packet[:1]
-        + length(len(packet) - start + len(more))
+        + encode_length(len(packet) - start + len(more))
         + packet[start : start + at]
         + more
         + packet[start + at :]
     )
-
-
-def length(size: int) -> bytes:
-    """Return a variable byte integer."""
-    data = bytearray()
-    while True:
-        size, digit = divmod(size, 128)
-        data.append(digit | (128 if size else 0))
-        if not size:
-            return bytes(data)
 
 
 def connect(client_id: str, clean: bool, keep_alive: int) -> bytes:
@@ -44,4 +35,4 @@ def with_properties(publish: bytes, properties: bytes) -> bytes:
     """Return a PUBLISH of MQTT 3.1.1, of less than 128 bytes, with Properties."""
     topic = int.from_bytes(publish[2:4], "big")
     at = 2 + topic + (2 if publish[0] & 6 else 0)
-    return _behind(publish, at, length(len(properties)) + properties)
+    return _behind(publish, at, encode_length(len(properties)) + properties)

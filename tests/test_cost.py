@@ -150,9 +150,11 @@ class Paths:
         client.subscribe("bench/#", qos)
         return client
 
-    def acknowledged_by(self, subscriber: FakeClient, count: int = READ) -> tuple[Callable[[], None], int]:
-        """Messages come at QoS 1, and ``subscriber`` acknowledges each."""
-        data, first = self.read("bench/topic", 1, count=count), 1
+    def acknowledged_by(
+        self, subscriber: FakeClient, count: int = READ, data: bytes = b""
+    ) -> tuple[Callable[[], None], int]:
+        """Messages come at QoS 1, as in ``data`` if there is any, and ``subscriber`` acknowledges each."""
+        data, first = data or self.read("bench/topic", 1, count=count), 1
 
         def path() -> None:
             nonlocal first
@@ -245,23 +247,12 @@ class Paths5(Paths):
 
     def qos_1_with_properties_in_and_out(self) -> tuple[Callable[[], None], int]:
         """Content Type, a Message Expiry Interval, two User Properties."""
-        subscriber, properties = (
-            self.subscriber("subscriber", 1),
-            PublishProperties(
-                message_expiry_interval=600, content_type="t", user_properties=(("a", "1"), ("b", "2"))
-            ),
+        properties = PublishProperties(
+            message_expiry_interval=600, content_type="t", user_properties=(("a", "1"), ("b", "2"))
         )
         message = Publish("bench/topic", PAYLOAD, 1, properties=properties)
         data = b"".join(encode5(replace(message, packet_id=number)) for number in range(1, READ + 1))
-        first = 1
-
-        def path() -> None:
-            nonlocal first
-            self.publisher.send_bytes(data)
-            subscriber.send_bytes(b"".join(map(encode_puback, range(first, first + READ))))
-            first += READ
-
-        return path, READ
+        return self.acknowledged_by(self.subscriber("subscriber", 1), data=data)
 
 
 PATHS: Final = [name for name in vars(Paths) if name.startswith(("qos", "connect", "ingest"))]

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 import psycopg2
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from platziverse.embedded.places import choose_owner
 from tests.crash.waiting import poll
@@ -42,6 +43,16 @@ def find_binaries() -> str:
     for path in binary_dirs():
         return path
     raise Unavailable("no PostgreSQL server is installed: apt install postgresql")
+
+
+def private_postgres(test: SynchronousTestCase) -> "Postgres":
+    """Return one that is there until the end of a test, and does not run yet; skip the test without one."""
+    try:
+        postgres = Postgres()
+    except Unavailable as error:
+        raise SkipTest(str(error)) from None
+    test.addCleanup(postgres.destroy)
+    return postgres
 
 
 class Postgres:

@@ -6,14 +6,14 @@ import shutil
 import signal
 import tempfile
 
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.crash.daemon import Daemon
 from tests.crash.embedded import EmbeddedServer
 from tests.crash.faults import EMBEDDED, FAULTS
 from tests.crash.ledger import Ledger
 from tests.crash.load import HABITS, PUBLISHERS, Load
-from tests.crash.postgres import Postgres, Unavailable
+from tests.crash.postgres import private_postgres
 from tests.crash.torture import Database, Plan, Torture, report, steps
 from tests.crash.waiting import poll
 
@@ -52,11 +52,7 @@ class CrashCase(SynchronousTestCase):
 class OneDaemonOnADurableServer(CrashCase):
     def test_nothing_acknowledged_is_lost_and_nothing_is_stored_twice(self) -> None:
         """Rows 104, 105, 106, 107, 108, 124, 331."""
-        try:
-            postgres = Postgres()
-        except Unavailable as error:
-            raise SkipTest(str(error)) from None
-        self.addCleanup(postgres.destroy)
+        postgres = private_postgres(self)
         postgres.start()
         torture = self.torture(postgres, Daemon(self.home, "--database", postgres.dsn, **SETTINGS))
         try:

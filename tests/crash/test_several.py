@@ -7,11 +7,11 @@ import shutil
 import tempfile
 from unittest import TestCase
 
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.crash.daemonset import DaemonSet
 from tests.crash.ledger import Ledger
-from tests.crash.postgres import Postgres, Unavailable
+from tests.crash.postgres import private_postgres
 from tests.crash.setfaults import SET_FAULTS, Step, schedule
 from tests.crash.settorture import SetTorture, load_of, places_of, set_report
 from tests.crash.torture import Plan
@@ -59,11 +59,7 @@ class ThreeDaemons(SynchronousTestCase):
         self.home = tempfile.mkdtemp(prefix="platziverse-crash-daemons-")
         os.chmod(self.home, 0o711)
         self.addCleanup(shutil.rmtree, self.home, True)
-        try:
-            self.postgres = Postgres()
-        except Unavailable as error:
-            raise SkipTest(str(error)) from None
-        self.addCleanup(self.postgres.destroy)
+        self.postgres = private_postgres(self)
         self.postgres.start()
 
     def steps(self, rng: random.Random) -> list[Step]:

@@ -10,10 +10,9 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
-from twisted.trial.unittest import SkipTest
 
 from tests.agents.doubles import of_agent
-from tests.crash.postgres import Postgres, Unavailable
+from tests.crash.postgres import private_postgres
 from tests.integration.daemon import PATIENCE, DaemonTestCase
 
 REJECTED = "JSON is malformed: invalid character (byte 0)"
@@ -197,11 +196,7 @@ class Clients(DaemonTestCase):
 class Away(DaemonTestCase):
     def test_what_there_is_no_room_for_is_refused_and_the_rest_is_committed(self) -> None:
         """Nothing that is refused is in the tables, and everything else is."""
-        try:
-            postgres = Postgres()
-        except Unavailable as error:
-            raise SkipTest(str(error)) from None
-        self.addCleanup(postgres.destroy)
+        postgres = private_postgres(self)
         postgres.start()
         settings = {"PLATZIVERSE_LIMITS_MAX_UNFINISHED_TOTAL": "4"}
         daemon = self.daemon("--database", postgres.dsn, environ=settings)

@@ -9,7 +9,7 @@ import tempfile
 import time
 from typing import Any
 
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.mqtt.codec import encode
 from platziverse.mqtt.packets import Connect, Puback, Publish
@@ -18,7 +18,7 @@ from tests.crash.daemon import Daemon
 from tests.crash.invariants import assert_invariants, check_stored_soon
 from tests.crash.ledger import Ledger
 from tests.crash.load import Load
-from tests.crash.postgres import Postgres, Unavailable
+from tests.crash.postgres import private_postgres
 from tests.crash.waiting import poll
 from tests.integration.attackers import ACCEPTED
 
@@ -36,11 +36,7 @@ class Common(SynchronousTestCase):
     settings: "dict[str, str]" = {}
 
     def setUp(self) -> None:
-        try:
-            self.postgres = Postgres()
-        except Unavailable as error:
-            raise SkipTest(str(error)) from None
-        self.addCleanup(self.postgres.destroy)
+        self.postgres = private_postgres(self)
         home = tempfile.mkdtemp(prefix="platziverse-outage-")
         os.chmod(home, 0o711)
         self.addCleanup(shutil.rmtree, home, True)

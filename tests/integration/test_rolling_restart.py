@@ -6,12 +6,12 @@ import shutil
 import tempfile
 from typing import Final
 
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.crash.daemonset import DaemonSet
 from tests.crash.ledger import Ledger
 from tests.crash.load import CLEAN_HABITS, HABITS, PUBLISHERS
-from tests.crash.postgres import Postgres, Unavailable
+from tests.crash.postgres import private_postgres
 from tests.crash.settorture import SetTorture, load_of, places_of
 from tests.crash.torture import Plan
 from tests.crash.waiting import poll
@@ -33,11 +33,7 @@ class RollingRestart(SynchronousTestCase):
         home = tempfile.mkdtemp(prefix="platziverse-rolling-")
         os.chmod(home, 0o711)
         self.addCleanup(shutil.rmtree, home, True)
-        try:
-            postgres = Postgres()
-        except Unavailable as error:
-            raise SkipTest(str(error)) from None
-        self.addCleanup(postgres.destroy)
+        postgres = private_postgres(self)
         postgres.start()
         seed = random.SystemRandom().getrandbits(32)
         self.daemons = DaemonSet(home, postgres, RedisServer())
