@@ -23,7 +23,7 @@ class HandlersPage(SynchronousTestCase):
         for block in blocks("handlers.rst"):
             exec(compile(block, "docs/handlers.rst", "exec"), names)
         tests = [name for name in names if name.startswith("test_")]
-        self.assertEqual(len(tests), 3)
+        self.assertEqual(len(tests), 4)
         for name in tests:
             names[name]()
 
