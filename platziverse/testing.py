@@ -176,6 +176,7 @@ class BrokerHarness:
     :param sessions: where durable Sessions, Retained Messages and Wills are saved; it is loaded at once.
     :param clock: else one of the harness's own.
     :param grace: seconds that a message waits for durable Sessions before it is stored.
+    :param share: called with the broker before anything is loaded.
     :ivar loaded: fires when ``sessions`` is loaded.
     """
 
@@ -192,6 +193,7 @@ class BrokerHarness:
         sessions: SessionStore | None = None,
         clock: Clock | None = None,
         grace: float = GRACE,
+        share: Callable[[Broker], object] = lambda broker: None,
     ) -> None:
         self.clock = clock = clock or Clock()
         limits = limits or Limits()
@@ -210,6 +212,7 @@ class BrokerHarness:
         dispatcher = TopicDispatcher(*tables, together=self.tables.together)
         access, told = authority or OpenAuthority(), list(observers)
         self.broker = Broker(limits, dispatcher, access, clock, self.now, told, sessions, grace)
+        share(self.broker)
         self.loaded = self.broker.load()
         self.shared = Shared(self.broker, self.clock, store=store)
         self.factory = MQTTFactory(self.shared)

@@ -71,7 +71,7 @@ class Durable:
         self.latest: Owing | None = None
         self.open: Owing | None = None
         self.page, self.links, self.elsewhere = store.page, store.links, store.elsewhere
-        self.unshared = store.unshared
+        self.heirs = store.heirs
         self.save, self.find, self.inherited = store.save, store.find, store.inherited
         self.wall_clock, self._complaints = wall_clock, complaints
         # Within the grace, or acknowledged a moment ago: the one that is due next first.

@@ -60,12 +60,6 @@ class SessionStore(Protocol):
         :param through: and not higher than this.
         """
 
-    def unshared(self, link: int, other: int, after: int, limit: int) -> "Deferred[list[StoredMessage]]":
-        """Return the first messages of a link, as :meth:`page` does, whose positions ``other`` does not have.
-
-        Both links are looked at in the same moment.
-        """
-
     def links(self, target: int) -> "Deferred[list[int]]":
         """Return the numbers of the links to daemon ``target`` in which messages wait; see ``records.link``.
 
@@ -76,8 +70,11 @@ class SessionStore(Protocol):
     def elsewhere(self, after: int, limit: int) -> "Deferred[list[StoredInterest]]":
         """Return the Sessions of daemons that share our clients, whose number is higher than ``after``.
 
-        In order of numbers.
+        In order of numbers; of ``limit`` Sessions, each once for every daemon to which it is owed something.
         """
+
+    def heirs(self, daemon: int) -> "Deferred[set[int]]":
+        """Return the daemons with Sessions for which something may be owed to ``daemon``: itself, heirs."""
 
     def sessions(self, after: int, limit: int) -> "Deferred[list[StoredSession]]":
         """Return the Sessions of this daemon whose number is higher than ``after``, in order of numbers."""

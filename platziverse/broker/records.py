@@ -219,6 +219,16 @@ class Taken:
 
 
 @frozen
+class Settled:
+    """These Sessions of ours are owed nothing any more that was owed to daemons that have died with them.
+
+    From now on they are owed what is owed to us, like any other. ADR 0220.
+    """
+
+    sessions: tuple[int, ...]
+
+
+@frozen
 class Subscribed:
     """Subscriptions of a durable Session: Topic Filters, each with what was granted; see ``granted_of``.
 
@@ -306,6 +316,7 @@ SessionRecord: TypeAlias = (
     | Freed
     | Back
     | Taken
+    | Settled
     | Subscribed
     | Unsubscribed
     | Ended
@@ -350,6 +361,8 @@ class StoredSession:
     :ivar messages: how many wait, ``size`` bytes of Topic Names and payloads together.
     :ivar identifiers: Packet Identifiers of incoming QoS 2 messages that were not released.
     :ivar owed: Topic Filters whose Retained Messages are still to be sent.
+    :ivar inherited_from: daemons that have died with it, the first one first, as long as something that is
+        for it may be owed to them.
     """
 
     session: int
@@ -364,6 +377,7 @@ class StoredSession:
     size: int
     identifiers: tuple[int, ...]
     owed: tuple[str, ...] = ()
+    inherited_from: tuple[int, ...] = ()
 
 
 @frozen
@@ -384,7 +398,10 @@ class StoredPlace:
 
 @frozen
 class StoredInterest:
-    """The Topic Filters of a durable Session of another daemon that shares our clients."""
+    """The Topic Filters of a durable Session of another daemon that shares our clients.
+
+    :ivar daemon: its owner; or one that has died with it, to which it is owed what they match as well.
+    """
 
     session: int
     daemon: int

@@ -171,6 +171,7 @@ class Cluster:
                 self.announcing.introduce(peer)
         if self.linking is not None:
             self.linking.loaded(not sessions)
+        self.inheriting.loaded()
 
     def stop(self) -> "Deferred[None]":
         """Leave the others; what they owe us is read at the next start, or by an heir."""
@@ -220,7 +221,7 @@ class Cluster:
         peer.asked = peer.missing = True
         self._ask(peer)
         if self.linking is not None:
-            self.linking.legacies.back(peer.number)
+            self.linking.legacies.back(peer)
             self.linking.ask(peer.number)
 
     def left(self, number: int, dead: bool) -> None:
@@ -254,7 +255,6 @@ class Cluster:
         if self.linking is not None:
             self._is_loaded = False
             self.routing.delaying.begin_anew()
-            self.inheriting.begin_anew()
             self.linking.begin_anew()
         for number, incarnation in self._membership.others.items():
             self.joined(number, incarnation)

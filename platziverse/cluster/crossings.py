@@ -58,6 +58,8 @@ class Crossing:
         self._pending: dict[int, None] = {}
         # Rows are read and deleted without the other one, which has died, or does not answer.
         self._alone = False
+        # Rows up to this position are for nobody.
+        self._nobodys = 0
         # Rows are read from the first on, though later ones were taken, until all of them are.
         self._all = False
         # Up to where rows are read, and where the next begin.
@@ -180,8 +182,9 @@ class Crossing:
         else:
             self._begin_reading()
 
-    def take_past(self) -> None:
-        """Read all rows: there is no heir of ours."""
+    def drop_past(self) -> None:
+        """Delete what is an heir's: there is none of ours."""
+        self._nobodys = self.past or 0
         self.past, self._all = 0, True
         self.read_all()
 
@@ -222,6 +225,9 @@ class Crossing:
 
     def _cross(self, row: StoredMessage) -> Answer:
         position = row.position
+        if position <= self._nobodys:
+            self._crossed(None, position)
+            return None
         if position <= self.last:  # it was taken as a copy, by an answer that nobody heard
             if position not in self._pending:
                 self._crossed(None, position)

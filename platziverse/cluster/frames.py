@@ -195,10 +195,16 @@ class NotYours(Struct, gc=False, frozen=True):
     since: float
 
 
+#: Added to the number of a daemon. Daemons before schema 10 know none of that number, and do nothing for it;
+#: a frame of another sort they would take for a broken one. ADR 0220.
+OPEN: Final = 1 << 15
+
+
 class Mark(Struct, gc=False, frozen=True):
     """The sender asks how much it is owed by now; the receiver answers with Marked.
 
-    :ivar inherited: daemons whose Sessions the sender has inherited: nothing more is owed to them.
+    :ivar inherited: daemons whose Sessions the sender has inherited: nothing more is owed to them. With
+        ``OPEN`` added: it is, as the sender has not taken everything; what is owed by now is stored first.
     """
 
     number: int

@@ -1,9 +1,10 @@
-"""Inheriting: Sessions of dead daemons become ours, with all that is owed to them. ADR 0171."""
+"""Inheriting: Sessions of dead daemons become ours, with all that is owed to them. ADR 0171, 0220."""
 
 from collections.abc import Sequence
 from functools import partial
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from platziverse.broker.broker import Broker
 from platziverse.cluster.announcing import Announcing
@@ -30,41 +31,45 @@ class Inheriting:
     ) -> None:
         self._broker, self._linking, self._peers = broker, linking, peers
         self._interest, self._announcing, self._heirs = interest, announcing, heirs
-        if linking is not None:
-            linking.legacies.heirs = heirs
+        broker.inherited = heirs.inherited
 
     def inherit(self, daemon: int, taken: "Deferred[Sequence[int]]") -> "Deferred[None]":
-        """Have the Sessions of a dead daemon, and all that is owed to them; see :meth:`Broker.inherit`."""
-        broker = self._broker
+        """Have the Sessions of a dead daemon, and all that is owed to them; see :meth:`Broker.inherit`.
+
+        It may have been an heir itself: then those of others that were its own by then are among them.
+        """
         peers, there = self._peers, self._peers.get(daemon)
         ended = peers.ended.get(daemon, there.incarnation if there is not None else 0)
-        self._heirs.expect(daemon, ended, [one.number for one in broker.sessions if one.number])
-        taken.addCallback(self._taken, daemon)
-        return broker.inherit(taken, partial(self._restored, daemon))
+        self._heirs.expect(daemon, ended)
+        if there is not None:
+            self._heirs.bound(daemon, {}, there.incarnation)
+        return self._broker.inherit(taken, partial(self._restored, daemon)).addErrback(self._failed, daemon)
 
-    def _taken(self, sessions: "Sequence[int]", daemon: int) -> "Sequence[int]":
-        self._heirs.take(daemon, sessions)
-        return sessions
+    def _failed(self, failure: Failure, daemon: int) -> Failure:
+        self._heirs.came(daemon)
+        return failure
 
-    def _restored(self, daemon: int) -> None:
-        """Let all know that the Sessions of a dead daemon are ours, and in memory now."""
-        if not self._heirs.has(daemon):
+    def _restored(self, dead: int) -> None:
+        """Let all know that the Sessions of dead daemons are ours, and in memory now."""
+        self._heirs.came(dead)
+        for daemon in self._heirs.incomplete:
+            if daemon not in self._peers:
+                self._interest.drop(daemon)  # before we publish anything more: it is owed to them alone
+        self.loaded()
+
+    def loaded(self) -> None:
+        """Let all know of Sessions of dead daemons that are in memory, as an earlier process had them."""
+        daemons = self._heirs.incomplete
+        if not daemons:
             return
-        if daemon not in self._peers:
-            self._interest.drop(daemon)  # before we publish anything more: it is owed to them alone
         told = self._announcing.told()
-        self._heirs.complete(daemon, self._announcing.number)
+        self._heirs.complete(self._announcing.number)
         if told is None:
-            self._inherit(None, daemon)
+            self._take(None, daemons)
         else:
-            told.addCallback(self._inherit, daemon)
+            told.addCallback(self._take, daemons)
 
-    def _inherit(self, _: object, daemon: int) -> None:
+    def _take(self, _: object, daemons: "list[int]") -> None:
         if self._linking is not None:
-            self._linking.legacies.add(daemon)
-            if daemon in self._peers:  # what it was owed before it came back is for them as well
-                self._linking.legacies.back(daemon)
-
-    def begin_anew(self) -> None:
-        """Forget what we had inherited: others own it."""
-        self._heirs.clear()
+            for daemon in daemons:
+                self._linking.legacies.add(daemon)

@@ -92,6 +92,11 @@ class Interest:
         origin = self._origins.get(daemon)
         return origin is not None and origin.whole
 
+    @property
+    def gone(self) -> list[int]:
+        """Return the daemons that are not there, as far as we know, and whose durable Sessions count."""
+        return [daemon for daemon, origin in self._origins.items() if origin.stored]
+
     # -- what others say -------------------------------------------------------------------------
 
     def change(self, daemon: int, interests: Iterable[tuple[str, int]]) -> None:

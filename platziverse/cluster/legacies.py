@@ -1,46 +1,58 @@
-"""Legacies: dead daemons whose Sessions are ours, until nothing of theirs is left. ADR 0171, 0172."""
+"""Legacies: dead daemons whose Sessions are ours, until nothing of theirs is left. ADR 0171, 0172, 0220."""
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from attrs import define, field
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, inlineCallbacks
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from platziverse.broker.durable import Durable
 from platziverse.broker.interfaces import Answer
+from platziverse.broker.records import Settled
 from platziverse.cluster.crossings import Crossing
-from platziverse.cluster.frames import Inherited, Owed, Past
+from platziverse.cluster.frames import OPEN, Inherited, Owed, Past
 from platziverse.cluster.heirs import Heirs
 from platziverse.cluster.legacy import Legacy
 from platziverse.cluster.peers import Peer, Peers
+from platziverse.ingest.errors import StoreStopped
 
-#: Seconds after which links to a dead daemon are read again, and everybody is told again who its heir is.
-READ_AGAIN: Final = 5.0
-#: Seconds after which rows are looked for that were there a moment ago.
+#: Seconds in which all daemons say how much they owe, and we have taken it; then they are asked again: at
+#: first, as a question may be lost, and at most.
+ASK: Final = 1.0
+PATIENCE: Final = 8.0
+#: Seconds after which rows are looked for that were there a moment ago: at first, and at most.
 SOON: Final = 0.1
+LATE: Final = 1.0
+
+_Steps = Generator["Deferred[Any]", Any, Any]
 
 
 @define
 class _Known:
     """A _Known is a dead daemon, or one that has come back.
 
-    :ivar read: when its links were read last.
     :ivar said: what it has said since it came back, see :class:`Past`.
     """
 
     legacy: Legacy
-    read: float
     said: dict[int, int] = field(factory=dict)
 
 
 class Legacies:
-    """Legacies take what is owed to dead daemons, and tell everybody whose heir we are.
+    """Legacies take what is owed to dead daemons, settle their Sessions, and then tell everybody. ADR 0220.
 
-    :param catch_up: see :meth:`Linking.catch_up`.
-    :ivar heirs: is told what is over.
+    1. Each of the others says up to where it owes what is for them to the dead daemon alone.
+    2. All of that is taken, from the link to the dead one; and what is for our others, from that to us.
+    3. The store notes that the Sessions are settled: from then on they are owed what is owed to us.
+    4. The others are told to owe nothing more to the dead one; what is there is owed to us too, and deleted.
+
+    :param catch_up: takes what others have published; it is given what a :class:`Mark` says of dead daemons.
+    :param stored: its Deferred fires when what we owe ourselves to these daemons is in the store.
+    :param crossings: returns those of all others.
+    :param pasts: returns what we were owed before we came back ourselves: see :meth:`Heirs.bound`.
     """
 
     def __init__(
@@ -48,14 +60,22 @@ class Legacies:
         durable: Durable,
         peers: Peers,
         clock: IReactorTime,
+        heirs: Heirs,
         route: Callable[[Owed, tuple[int, int]], Answer],
         complain: Callable[[Failure], None],
-        catch_up: Callable[[], "Deferred[Any]"],
+        catch_up: Callable[[Sequence[int]], "Deferred[Any]"],
+        stored: Callable[[Iterable[int]], "Deferred[Any]"],
+        crossings: Callable[[], Iterable[Crossing]],
+        pasts: Callable[[], Mapping[int, int]],
     ) -> None:
-        self.heirs: Heirs | None = None
+        self.heirs = heirs
         self._durable, self._peers, self._clock = durable, peers, clock
-        self._route, self._complain, self._catch_up = route, complain, catch_up
+        self._route, self._complain = route, complain
+        self._catch_up, self._stored = catch_up, stored
+        self._crossings, self._pasts = crossings, pasts
         self._known: dict[int, _Known] = {}
+        self._settles: Deferred[None] | None = None
+        self._patience = ASK
 
     @property
     def daemons(self) -> list[int]:
@@ -63,32 +83,37 @@ class Legacies:
         return list(self._known)
 
     def add(self, daemon: int) -> None:
-        """Take what is owed to a dead daemon whose Sessions are ours now."""
+        """Take what is owed to a dead daemon whose Sessions are ours now, and in memory."""
         if daemon not in self._known:
-            ours, durable = self._peers.number, self._durable
-            legacy = Legacy(daemon, ours, durable, self._route, self._complain)
-            self._known[daemon] = _Known(legacy, 0.0)
-        self._known[daemon].legacy.bounds = None
-        self._say(daemon)
-
-    def _say(self, daemon: int) -> None:
-        known = self._known[daemon]
-        known.read = self._clock.seconds()
-        self._peers.send(self._peers.everybody, Inherited(daemon))
-        known.legacy.read().addErrback(_ignore)
-        self._catch_up().addTimeout(READ_AGAIN, self._clock).addErrback(_ignore)
+            legacy = Legacy(daemon, self.heirs, self._durable, self._route, self._complain)
+            self._known[daemon] = _Known(legacy)
+        if (peer := self._peers.get(daemon)) is not None:  # what it was owed before is for them as well
+            self.back(peer)
+        if self._settles is None or self._settles.called:
+            self._settles = self._settle()
+            self._settles.addErrback(_ignore).addErrback(self._complain)
 
     def look(self) -> None:
-        """Say it again, and look again; called every second."""
-        now = self._clock.seconds()
-        for daemon, known in list(self._known.items()):
-            if daemon in self._peers or known.read + READ_AGAIN <= now:
-                self._say(daemon)
+        """Ask those again that have come back; called every second."""
+        self._know_ourselves()  # a message that is undecided may keep everything else
+        for daemon in self._known:
+            self._peers.tell(daemon, Inherited(daemon))
 
-    def back(self, daemon: int) -> None:
+    def clear(self) -> None:
+        """Forget all: others own what was ours."""
+        self._known.clear()
+        self.heirs.clear()
+        if self._settles is not None:
+            self._settles.cancel()
+
+    # -- what others say -------------------------------------------------------------------------
+
+    def back(self, peer: Peer) -> None:
         """Ask a daemon that has come back what it was owed before; it reads the rest itself. ADR 0172."""
+        daemon = peer.number
+        self.heirs.bound(daemon, {}, peer.incarnation)
         if daemon in self._known:
-            self._bound(daemon, {})
+            self._known[daemon].said.clear()
             self._peers.tell(daemon, Inherited(daemon))
 
     def past(self, peer: Peer, frame: Past) -> None:
@@ -101,45 +126,95 @@ class Legacies:
             return
         said, known.said = known.said, {}
         if len(said) == frame.position:  # or some was lost
-            self._bound(peer.number, said)
-            known.legacy.read().addErrback(_ignore)
+            self.heirs.bound(peer.number, said, peer.incarnation)
 
-    def _bound(self, daemon: int, bounds: dict[int, int]) -> None:
-        self._known[daemon].legacy.bounds = bounds
-        if self.heirs is not None:
-            self.heirs.bound(daemon, bounds)
+    def marked(self, peer: Peer, position: int) -> None:
+        """Note up to which position another daemon has published, or we have taken it."""
+        for daemon, known in self._known.items():
+            if daemon != peer.number:
+                last = max(position, known.legacy.last(peer.number))
+                self.heirs.marked(daemon, peer.number, last, peer.ready)
 
-    def settle(self, daemon: int, crossings: Iterable[Crossing]) -> "Generator[Deferred[Any], Any, None]":
-        """Take all that is owed to a daemon, to which nobody owes anything more that is for them.
+    def left(self, daemon: int) -> None:
+        """Note that a daemon has gone."""
+        self.heirs.left(daemon, self._others)
 
-        :param crossings: what was taken before its Sessions were there is done with first.
-        """
-        for crossing in crossings:
+    @property
+    def _others(self) -> dict[int, int]:
+        return {number: peer.incarnation for number, peer in self._peers.items()}
+
+    # -- until nothing is left -------------------------------------------------------------------
+
+    @property
+    def _settled(self) -> list[int]:
+        return [daemon for daemon in self._known if self.heirs.is_settled(daemon)]
+
+    @inlineCallbacks
+    def _settle(self) -> _Steps:
+        """Go on until nothing is left of any of them."""
+        pause = SOON
+        while self._known:
+            before = len(self._known), len(self._settled)
+            yield from self._go_on()
+            is_further = (len(self._known), len(self._settled)) != before
+            pause = SOON if is_further else min(2 * pause, LATE)
+            if self._known and not is_further:
+                yield deferLater(self._clock, pause)
+
+    def _go_on(self) -> _Steps:
+        """Take the four steps, of each dead daemon as far as it has come."""
+        settled, others = self._settled, self._others
+        open_ = [daemon for daemon in self._known if daemon not in settled]
+        self._know_ourselves()
+        known = [daemon for daemon in open_ if self.heirs.knows(daemon, others)]
+        asked: Deferred[Any] = self._catch_up([*settled, *map(OPEN.__add__, open_)]).addTimeout(
+            self._patience, self._clock
+        )
+        asked.addCallbacks(lambda _: True, _not_answered)
+        yield from self._read(open_)
+        if not (yield asked):
+            self._patience = min(2 * self._patience, PATIENCE)
+            return
+        self._patience = ASK
+        for crossing in self._crossings():
             yield crossing.when_done(crossing.last)
-        while (known := self._known.get(daemon)) is not None:
-            if not (yield known.legacy.read()) and self._is_bounded(daemon, known.legacy):
-                self._forget(daemon)
-            else:  # a row of a message that we have may be on its way out
-                yield deferLater(self._clock, SOON)
+        yield self._stored(open_)
+        empty = yield from self._read(open_)
+        yield from self._save(daemon for daemon in known if daemon in empty)
+        for daemon in (yield from self._read(settled)):
+            del self._known[daemon]
+            self.heirs.forget(daemon)
 
-    def _is_bounded(self, daemon: int, legacy: Legacy) -> bool:
-        """Return whether it is dead, or has said of everybody what it was owed."""
-        bounds, others = legacy.bounds, {self._peers.number, *self._peers} - {daemon}
-        return bounds is None or others <= bounds.keys()
+    def _know_ourselves(self) -> None:
+        """Note what we were owed ourselves before, if Sessions have come home to us."""
+        ours = self._peers.number
+        if ours in self._known:
+            self.heirs.bound(ours, self._pasts(), self._peers.incarnation)
 
-    def _forget(self, daemon: int) -> None:
-        known = self._known.pop(daemon, None)  # somebody else may have found the same
-        if known is not None:
-            known.legacy.stop()
-            if self.heirs is not None:
+    def _read(self, daemons: Iterable[int]) -> _Steps:
+        """Take what is owed to these daemons; return those of which nothing is left."""
+        empty: list[int] = []
+        for daemon in daemons:
+            known = self._known.get(daemon)  # or it was forgotten meanwhile
+            if known is not None and not (yield known.legacy.read()):
+                empty.append(daemon)
+        return empty
+
+    def _save(self, empty: Iterable[int]) -> _Steps:
+        """Have the store note that Sessions are settled."""
+        daemons, sessions = self.heirs.to_settle(empty)
+        if daemons:
+            yield self._durable.save(Settled(tuple(sessions)))
+            for daemon in daemons:
                 self.heirs.settle(daemon)
 
-    def clear(self) -> None:
-        """Forget all: others own what was ours."""
-        for daemon in self.daemons:
-            self._forget(daemon)
+
+def _not_answered(failure: Failure) -> bool:
+    """Return that a daemon has gone, or does not answer."""
+    failure.trap(CancelledError, TimeoutError)
+    return False
 
 
 def _ignore(failure: Failure) -> None:
-    """Do nothing: it is tried again."""
-    failure.trap(CancelledError, TimeoutError)
+    """Do nothing: we were taken for dead."""
+    failure.trap(CancelledError, StoreStopped)

@@ -1,11 +1,12 @@
 """Linking: the links from this daemon to all others, and those from them."""
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, inlineCallbacks
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from platziverse.broker.durable import Durable
@@ -13,6 +14,7 @@ from platziverse.broker.interfaces import Answer
 from platziverse.broker.records import StoredInterest, ends_of, link
 from platziverse.cluster.crossings import Crossing
 from platziverse.cluster.frames import (
+    OPEN,
     Align,
     Aligned,
     Done,
@@ -23,15 +25,17 @@ from platziverse.cluster.frames import (
     Stored,
     Unsure,
 )
+from platziverse.cluster.heirs import Heirs
 from platziverse.cluster.interest import MASKS, Interest, key_of
-from platziverse.cluster.legacies import Legacies
+from platziverse.cluster.legacies import SOON, Legacies
 from platziverse.cluster.links import ALL, Link, Serials
 from platziverse.cluster.peers import Peer, Peers
+from platziverse.cluster.strays import Strays
 from platziverse.mqtt.memo import Memo
 
 #: Sessions of others that are read at once.
 PAGE: Final = 2000
-#: Seconds after which links to a daemon whose Sessions are ours are read again, and rows are looked for.
+#: Seconds after which rows are looked for that are owed to us, and dead daemons that have no Sessions.
 READ_AGAIN: Final = 5.0
 #: Seconds in which an heir asks what we were owed before, if there is one and all daemons answer.
 HEIRLESS: Final = 15.0
@@ -46,6 +50,8 @@ class Linking:
     :ivar legacies: of dead daemons whose Sessions are ours.
     """
 
+    _strays: Strays
+
     def __init__(
         self,
         durable: Durable,
@@ -56,9 +62,11 @@ class Linking:
     ) -> None:
         self._durable, self._peers, self._clock = durable, peers, clock
         self._route, self._complain = route, complain
-        self.legacies = Legacies(durable, peers, clock, route, self._cannot_read, self.catch_up)
+        heirs = Heirs(lambda: peers.number, peers.incarnation_of)
+        crossings = self._crossings = dict[int, Crossing]()
+        taking = self._catch_up, self._stored, lambda: list(crossings.values()), self._pasts
+        self.legacies = Legacies(durable, peers, clock, heirs, route, self._cannot_read, *taking)
         self._links: dict[int, Link] = {}
-        self._crossings: dict[int, Crossing] = {}
         self._asked: dict[int, float] = {}
         # Mask of the bus → links to its daemons.
         self._of: Memo[int, list[Link]] = Memo(self._links_of, MASKS, lambda mask, links: 1)
@@ -67,7 +75,6 @@ class Linking:
         self._has_heir, self._heard = False, 0.0
         # When rows were looked for that are owed to us; daemon → position up to which we had it all then.
         self._looked, self._seen = 0.0, dict[int, int]()
-        self._interest: Interest | None = None
         self._serials = Serials()
         # Number of our question → daemon → its answer, serial and newest.
         self._marks = 0
@@ -125,11 +132,8 @@ class Linking:
         self._link(peer.number).align(frame)
 
     def interest(self, interest: Interest) -> "Deferred[None]":
-        """Take from the store what durable Sessions of others listen to.
-
-        They may be away, and what is published is kept for them all the same.
-        """
-        self._interest = interest
+        """Take from the store what durable Sessions of others listen to, also of those that are away."""
+        self._strays = Strays(self._durable, self._peers, interest, self._cannot_read)
         return self._read_interest(interest, 0)
 
     def _read_interest(self, interest: Interest, after: int) -> "Deferred[None]":
@@ -184,10 +188,13 @@ class Linking:
         """Tell an heir up to where rows are for Sessions that were ours."""
         self._heard = self._clock.seconds()
         if self._loaded:
-            known = [(origin, one.past) for origin, one in self._crossings.items() if one.past is not None]
-            for origin, position in known:
+            pasts = self._pasts()
+            for origin, position in pasts.items():
                 self._peers.tell(heir, Past(origin, position))
-            self._peers.tell(heir, Past(0, len(known)))
+            self._peers.tell(heir, Past(0, len(pasts)))
+
+    def _pasts(self) -> dict[int, int]:
+        return {origin: one.past for origin, one in self._crossings.items() if one.past is not None}
 
     def past(self, peer: Peer, frame: Past) -> None:
         """Take what a daemon whose Sessions are ours was owed before it came back."""
@@ -198,9 +205,15 @@ class Linking:
         if any(number not in self._crossings or self._crossings[number].is_asking for number in self._peers):
             self._heard = now
         elif self._heard + HEIRLESS <= now:
+            self._heard = now
+            self._durable.heirs(self._peers.number).addCallbacks(self._found_heirs, self._cannot_read)
+
+    def _found_heirs(self, heirs: "set[int]") -> None:
+        """Delete what is for nobody; an heir, which may have died itself, has one that asks."""
+        if heirs <= {self._peers.number} and self._peers.number not in self.legacies.daemons:
             self._has_heir = False
             for crossing in self._crossings.values():
-                crossing.take_past()
+                crossing.drop_past()
 
     def _cannot_read(self, failure: Failure) -> None:
         text = "What other daemons owe to our Sessions is late: " + failure.getErrorMessage()
@@ -246,11 +259,21 @@ class Linking:
 
         :raises CancelledError: a daemon has gone meanwhile.
         """
+        serials: Mapping[int, int] = yield self._catch_up(())
+        while self.legacies.daemons:
+            yield deferLater(self._clock, SOON)
+        return serials
+
+    @inlineCallbacks
+    def _catch_up(self, inherited: Sequence[int]) -> "Generator[Deferred[Any], Any, Mapping[int, int]]":
+        """Take all that others have published for our Sessions by now.
+
+        :param inherited: see :class:`Mark`.
+        """
         self._marks += 1
         number = self._marks
-        untold = self.legacies.daemons
         asked = self._marked[number] = {origin: Deferred() for origin in self._peers}
-        self._peers.send(self._peers.everybody, Mark(number, tuple(untold)))
+        self._peers.send(self._peers.everybody, Mark(number, tuple(inherited)))
         serials: dict[int, int] = {}
         try:
             for origin, answer in list(asked.items()):
@@ -262,8 +285,6 @@ class Linking:
             del self._marked[number]
         for crossing in list(self._crossings.values()):
             yield crossing.when_read()
-        for daemon in untold:
-            yield from self.legacies.settle(daemon, list(self._crossings.values()))
         return serials
 
     def cuts(self, serials: Mapping[int, int]) -> dict[int, int]:
@@ -282,19 +303,24 @@ class Linking:
 
     def mark(self, peer: Peer, frame: Mark) -> None:
         """Say how much we owe, when what we have owed to the daemons of the frame is in the store."""
-        if frame.inherited and peer.asked:
+        settled = [daemon for daemon in frame.inherited if daemon < OPEN]
+        if settled and peer.asked:
             return  # we may not know what it listens to for them; it asks again
-        for daemon in frame.inherited:
-            if self._interest is not None and not (daemon in self._peers or daemon == self._peers.number):
-                self._interest.drop(daemon)
-        owing = [
-            one
-            for daemon in frame.inherited
-            if daemon in self._links and daemon not in self._peers
-            for one in self._links[daemon].unsettled.values()
-        ]
-        stored = DeferredList([one.when_settled() for one in dict.fromkeys(owing)])
+        for daemon in settled:
+            self._strays.drop(daemon)
+        stored = self._stored([daemon % OPEN for daemon in frame.inherited])
         stored.addCallback(self._mark, peer.number, frame.number)
+
+    def _stored(self, daemons: "Iterable[int]") -> "Deferred[Any]":
+        """Return a Deferred that fires when what we owe to these daemons by now is in the store.
+
+        Those that are there take copies, and are owed more all the time.
+        """
+        gone = [
+            self._links[daemon] for daemon in daemons if daemon in self._links and daemon not in self._peers
+        ]
+        owing = [one for each in gone for one in each.unsettled.values()]
+        return DeferredList([one.when_settled() for one in dict.fromkeys(owing)])
 
     def _mark(self, _: object, number: int, question: int) -> None:
         newest = self._link(number).newest
@@ -302,6 +328,7 @@ class Linking:
 
     def marked(self, peer: Peer, frame: Marked) -> None:
         """Take the answer to a question of ours."""
+        self.legacies.marked(peer, max(frame.serial, self._crossing(peer.number).last))
         answer = self._marked.get(frame.number, {}).pop(peer.number, None)
         if answer is not None and not answer.called:
             answer.callback((frame.serial, frame.last))
@@ -323,8 +350,8 @@ class Linking:
                 asked.pop(number).callback(None)
         if self._loaded:
             self._crossing(number).read_all()
-        if self.legacies.heirs is not None:
-            self.legacies.heirs.decide()
+        self._heard = self._clock.seconds()  # it may have been our heir
+        self.legacies.left(number)
 
     def begin_anew(self) -> None:
         """Forget all positions: we have another incarnation, and others own what was ours."""
@@ -341,6 +368,7 @@ class Linking:
             self._look_for_heir(now)
         if self._loaded and self._looked + READ_AGAIN <= now:
             self._looked = now
+            self._strays.look()
             self._durable.links(self._peers.number).addCallbacks(self._found_rows, self._cannot_read)
         for number, crossing in self._crossings.items():
             if number in self._peers and self._asked.get(number, 0.0) + crossing.patience <= now:

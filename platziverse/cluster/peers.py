@@ -91,6 +91,13 @@ class Peers(dict[int, Peer]):
         if self.pop(number, None) is not None:
             self.everybody &= ~(1 << number)
 
+    def incarnation_of(self, number: int) -> int:
+        """Return the incarnation of a daemon, ours too; 0: it is not there."""
+        peer = self.get(number)
+        if peer is not None:
+            return peer.incarnation
+        return self.incarnation if number == self.number else 0
+
     def pass_on(self, mask: int, message: Publish, client: Client) -> None:
         """Send a message, which is not retained, to those of the daemons in ``mask`` that are here."""
         mask &= self.everybody

@@ -57,7 +57,7 @@ class Routing:
         self._broker, self._interest = broker, interest
         self._peers, self._retaining = peers, retaining
         self.delaying = Delaying(interest, peers, clock, broker.limits.max_unfinished_total)
-        self.heirs = Heirs(lambda: peers.number, peers.__contains__)
+        self.heirs = linking.legacies.heirs if linking is not None else Heirs(lambda: 0, peers.incarnation_of)
         self._marker, self._durable = (broker.sessions.make("", persistent) for persistent in (False, True))
         self._publishers: Memo[tuple[str, str | None, bool], Client] = Memo(
             _publisher, PUBLISHERS, lambda key, client: 1

@@ -23,6 +23,7 @@ from platziverse.broker.records import (
     Queued,
     Received,
     Release,
+    Settled,
     Subscribed,
     Taken,
     Trimmed,
@@ -89,6 +90,7 @@ class SessionColumns:
         self.freed: dict[int, int] = {}
         self.back: list[int] = []
         self.taken: list[Taken] = []
+        self.settled: list[int] = []
         self.states: dict[int, _State] = {}
         self.filters: dict[int, dict[str, tuple[int, bool] | None]] = {}
         self.retained: dict[str, Kept | Cleared] = {}
@@ -158,6 +160,10 @@ class SessionColumns:
     def add_taken(self, record: Taken) -> None:
         """Add a Session that was nobody's."""
         self.taken.append(record)
+
+    def add_settled(self, record: Settled) -> None:
+        """Add Sessions that are owed nothing at other daemons any more."""
+        self.settled += record.sessions
 
     def add_subscribed(self, record: Subscribed) -> None:
         """Add Subscriptions."""
@@ -317,6 +323,10 @@ class SessionColumns:
             "m_before": (array, [record.before for record in self.taken]),
             "m_since": (array, [record.since for record in self.taken]),
         }
+
+    def of_settled(self) -> dict[str, Column]:
+        """Return the Sessions that are owed nothing at other daemons any more."""
+        return {"settled": (array, self.settled)}
 
     def of_ended(self) -> dict[str, Column]:
         """Return the Sessions that have ended."""

@@ -30,9 +30,12 @@ _CLEAR: Final = f"""WITH {_IF}, gone AS (
         ARRAY(SELECT id FROM agents WHERE connected AND "connectedBy" = %(instance)s LIMIT {AGENTS}
         FOR UPDATE SKIP LOCKED))
     RETURNING uuid) SELECT uuid FROM gone"""
-# Of those that it has freed, somebody may take one at this moment: whoever is first has it.
+# Of those that it has freed, somebody may take one at this moment: whoever is first has it. What is owed to
+# the dead daemon is for them until they are settled: ADR 0220.
 _TAKE: Final = f"""WITH {_IF}, taken AS (
-    UPDATE mqtt_sessions SET daemon = %(heir)s, "absentSince" = coalesce("absentSince", now())
+    UPDATE mqtt_sessions SET daemon = %(heir)s, "absentSince" = coalesce("absentSince", now()),
+        "inheritedFrom" = CASE WHEN %(number)s::smallint = ANY ("inheritedFrom") THEN "inheritedFrom"
+            ELSE "inheritedFrom" || %(number)s::smallint END
     WHERE {_AND} AND daemon IN (%(number)s, -%(number)s) AND id = ANY (
         ARRAY(SELECT id FROM mqtt_sessions WHERE daemon IN (%(number)s, -%(number)s)
         ORDER BY id LIMIT {SESSIONS}))
@@ -44,7 +47,8 @@ _TAKE_WILLS: Final = f"""WITH {_IF}, taken AS (
     AND (daemon > 0 OR NOT EXISTS (SELECT FROM mqtt_wills WHERE "clientId" = will."clientId"
         AND daemon = -will.daemon))
     AND NOT EXISTS (SELECT FROM mqtt_wills WHERE "clientId" = will."clientId" AND daemon = -%(heir)s)
-    RETURNING 1) SELECT count(*) FROM taken"""
+    RETURNING 1) SELECT count(*), (SELECT count(*) FROM mqtt_wills WHERE daemon IN (%(number)s, -%(number)s))
+    FROM taken"""
 
 _Steps = Generator["Deferred[Any]", Any, Any]
 
@@ -116,10 +120,9 @@ class Heir:
             after += 1
             self._members.buried(row.number)
         agents = yield self._clear_agents(who)
-        if row.bus:
-            yield self._inherit_from(row, who)
-        self._buried[row.instance] = after
-        self.daemons += 1
+        if not row.bus or (yield self._inherit_from(row, who)):
+            self._buried[row.instance] = after
+            self.daemons += 1
         if agents:
             text = "{agents} agents were connected to {daemon}, which is silent since {seen}; corrected"
             log.info(text, agents=agents, daemon=row, seen=row.seen.isoformat(" ", "seconds"))
@@ -134,29 +137,33 @@ class Heir:
 
     @inlineCallbacks
     def _inherit_from(self, row: DaemonRow, who: dict[str, object]) -> _Steps:
-        """Let clients wait, then take over: in between they would find no Session. ADR 0141."""
+        """Let clients wait, then take over: in between they would find no Session. ADR 0141.
+
+        The Deferred fires with whether nothing is left; otherwise the rest comes with the next sign of life.
+        """
         assert self._inherit is not None
         taken: Deferred[Sequence[int]] = Deferred()
         self._inherit(row, taken)
         try:
-            sessions = yield self._take_over(row, who)
+            sessions, left = yield self._take_over(row, who)
         except Exception:
             taken.cancel()
             raise
         taken.callback(sessions)
+        return not left
 
     @inlineCallbacks
     def _take_over(self, row: DaemonRow, who: dict[str, object]) -> _Steps:
         """Make the Sessions and Wills of a daemon ours, Sessions first: a Will may be for one of them.
 
-        The Deferred fires with the numbers of the Sessions.
+        The Deferred fires with the numbers of the Sessions, and with how many Wills are left.
         """
         sessions: list[int] = []
         begun = row.instance in self._begun
         self._begun.add(row.instance)
         while rows := (yield self._lease.ask(_TAKE, who)):
             sessions += [number for (number,) in rows]
-        ((wills,),) = yield self._lease.ask(_TAKE_WILLS, who)
+        ((wills, there),) = yield self._lease.ask(_TAKE_WILLS, who)
         if begun:  # what its broker has is no news to it
             sessions = [number for (number,) in (yield self._lease.ask(_OURS, who))]
         self._begun.discard(row.instance)
@@ -165,4 +172,4 @@ class Heir:
         if sessions or wills:
             text = "took over {sessions} Sessions and {wills} Wills of {daemon}"
             log.info(text, sessions=len(sessions), wills=wills, daemon=row)
-        return sessions
+        return sessions, there - wills

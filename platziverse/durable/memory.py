@@ -24,6 +24,7 @@ from platziverse.broker.records import (
     Received,
     Release,
     SessionRecord,
+    Settled,
     StoredInterest,
     StoredMessage,
     StoredPlace,
@@ -157,10 +158,6 @@ class MemorySessionStore:
         """Return the first messages that wait for a Session, in order."""
         return self._read("page", lambda: self._page(session, after, through)[:limit])
 
-    def unshared(self, link: int, other: int, after: int, limit: int) -> "Deferred[list[StoredMessage]]":
-        """Return the first messages of a link that another one does not have."""
-        return self._read("unshared", lambda: self._unshared(link, other, after)[:limit])
-
     def links(self, target: int) -> "Deferred[list[int]]":
         """Return the numbers of the links to daemon ``target`` in which messages wait."""
         return self._read("links", lambda: self._links(target))
@@ -169,6 +166,10 @@ class MemorySessionStore:
         """Return nothing: there is one daemon."""
         nothing: list[StoredInterest] = []
         return self._read("elsewhere", lambda: nothing)
+
+    def heirs(self, daemon: int) -> "Deferred[set[int]]":
+        """Return nobody: there is one daemon."""
+        return self._read("heirs", lambda: set())
 
     def sessions(self, after: int, limit: int) -> "Deferred[list[StoredSession]]":
         """Return the Sessions whose number is higher than ``after``, in order of numbers."""
@@ -225,15 +226,6 @@ class MemorySessionStore:
     def _page(self, session: int, after: int, through: int) -> list[StoredMessage]:
         queue = self._queues[session]
         return [queue.messages[position] for position in queue.positions if after < position <= through]
-
-    def _unshared(self, link: int, other: int, after: int) -> list[StoredMessage]:
-        theirs = self._queues[other].messages
-        queue = self._queues[link]
-        return [
-            queue.messages[position]
-            for position in queue.positions
-            if position > after and position not in theirs
-        ]
 
     def _links(self, target: int) -> list[int]:
         waiting = [number for number, queue in self._queues.items() if number < 0 and queue.positions]
@@ -327,7 +319,7 @@ class MemorySessionStore:
     def _freed(self, record: Freed) -> None:
         self._absent(Absent(record.session, record.head))
 
-    def _moved(self, record: Back | Taken) -> None:
+    def _moved(self, record: Back | Taken | Settled) -> None:
         """Do nothing: there is one daemon."""
 
     def _subscribed(self, record: Subscribed) -> None:
@@ -388,6 +380,7 @@ _COMMIT: Final[dict[type, Callable[[MemorySessionStore, Any], None]]] = {
     Freed: MemorySessionStore._freed,
     Back: MemorySessionStore._moved,
     Taken: MemorySessionStore._moved,
+    Settled: MemorySessionStore._moved,
     Subscribed: MemorySessionStore._subscribed,
     Unsubscribed: MemorySessionStore._unsubscribed,
     Ended: MemorySessionStore._ended,

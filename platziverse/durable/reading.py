@@ -36,29 +36,23 @@ DEADLINE: Final = 30.0
 PART_BYTES: Final = 1 << 20
 #: 2 to the power of this many Sessions come together.
 TOGETHER: Final = 12
-_HIGHEST: Final = (1 << 63) - 1
 _QOS: Final = 3
 _OURS: Final = _QOS | RETAIN | PUBREC | PROPERTIES
 #: Of the protocol, as Sessions have it.
 _VERSION: Final = 4
 
 # Bounds and limit stand inside, so that whatever the planner knows, it joins a page and not a table.
-_PART: Final = f"""SELECT seq, topic, payload, flags, message, found FROM (
+_PAGE: Final = f"""SELECT seq, topic, payload, flags, message, found FROM (
     SELECT seq, coalesce(queue.topic, mqtt_messages.topic) AS topic,
         coalesce(queue.payload, mqtt_messages.payload) AS payload,
         queue.flags, coalesce(message, 0) AS message,
         sum(octet_length(coalesce(queue.payload, mqtt_messages.payload))
             + octet_length(coalesce(queue.topic, mqtt_messages.topic))) OVER (ORDER BY seq) AS total,
         row_number() OVER (ORDER BY seq) AS nth, count(*) OVER () AS found
-    FROM (SELECT * FROM mqtt_queue AS waiting WHERE session = %s AND seq > %s AND seq <= %s {{condition}}
+    FROM (SELECT * FROM mqtt_queue WHERE session = %s AND seq > %s AND seq <= %s
         ORDER BY seq LIMIT %s) AS queue
     LEFT JOIN mqtt_messages ON mqtt_messages.id = queue.message AND queue.flags & {PUBREC} = 0) AS page
     WHERE nth = 1 OR coalesce(total, 0) <= {PART_BYTES} ORDER BY seq"""
-_PAGE: Final = _PART.format(condition="")
-_UNSHARED: Final = _PART.format(
-    condition="""AND NOT EXISTS (SELECT FROM mqtt_queue AS theirs
-        WHERE theirs.session = %s AND theirs.seq = waiting.seq)"""
-)
 # All in one question, several times as fast as page by page: the rows of one Session lie all over the table.
 # The answer is a text for every 4,096 Sessions, taken apart when the first of them is asked for: ADR 0113.
 _HEADS: Final = f"""SELECT session >> {TOGETHER},
@@ -79,7 +73,7 @@ _BETWEEN: Final = "#,"
 _SESSION: Final = f"""SELECT id, "clientId", username, expiry, extract(epoch FROM "absentSince")::float8,
     filters, owed, identified, head, array_to_string(ARRAY(
         SELECT "packetId" FROM mqtt_incoming AS incoming WHERE incoming."clientId" = page."clientId"), ' '),
-    version
+    version, "inheritedFrom"
 FROM ({{page}}) AS page
 LEFT JOIN LATERAL (
     SELECT string_agg(to_hex(options & {OPTIONS}) || filter, '{_BETWEEN}') AS filters,
@@ -106,12 +100,18 @@ _LINKS: Final = """WITH RECURSIVE waiting AS (
     UNION ALL SELECT (SELECT queue.session FROM mqtt_queue AS queue WHERE queue.session > waiting.session
         AND queue.session < 0 ORDER BY queue.session LIMIT 1) FROM waiting WHERE session IS NOT NULL
 ) SELECT session FROM waiting WHERE session IS NOT NULL ORDER BY session DESC"""
-_ELSEWHERE: Final = """SELECT page.id, abs(page.daemon), coalesce(
+# What is for a Session is owed to its owner, and to the dead that had it before, as long as it names them.
+_ELSEWHERE: Final = """SELECT page.id, unnest(array_remove(abs(daemon)::smallint || before, ours.id)),
+    coalesce(
         (SELECT array_agg(filter) FROM mqtt_subscriptions WHERE session = page.id), '{}')
-    FROM mqtt_daemons AS ours, LATERAL (SELECT mqtt_sessions.id, daemon FROM mqtt_sessions
+    FROM mqtt_daemons AS ours, LATERAL (
+        SELECT mqtt_sessions.id, daemon, "inheritedFrom" AS before FROM mqtt_sessions
         JOIN mqtt_daemons AS theirs ON theirs.id = abs(daemon)
             AND theirs.bus = ours.bus AND theirs.id <> ours.id
         WHERE mqtt_sessions.id > %s ORDER BY 1 LIMIT %s) AS page WHERE ours.id = %s ORDER BY 1"""
+_HEIRS: Final = """SELECT abs(daemon) FROM mqtt_sessions WHERE daemon IN (%s, -%s) UNION
+    SELECT abs(daemon) FROM mqtt_sessions
+        WHERE "inheritedFrom" IS NOT NULL AND %s::smallint = ANY ("inheritedFrom")"""
 _LAST: Final = "SELECT coalesce(max(id), 0) FROM mqtt_messages WHERE id >= %s AND id < %s"
 # Of a Session that has just begun, and not of one that was there.
 _NUMBER: Final = """SELECT id FROM mqtt_sessions WHERE "clientId" = %s AND daemon = %s
@@ -204,19 +204,12 @@ class SessionReader:
         for pause in list(self._pauses):
             pause.cancel()
 
-    def page(self, session: int, after: int, through: int, limit: int) -> "Deferred[list[StoredMessage]]":
-        """Return the first messages that wait for a Session, in order; see ``SessionStore``."""
-        return self._page(_PAGE, session, after, (through,), limit)
-
-    def unshared(self, link: int, other: int, after: int, limit: int) -> "Deferred[list[StoredMessage]]":
-        """Return the first messages of a link that another one does not have; see ``SessionStore``."""
-        return self._page(_UNSHARED, link, after, (_HIGHEST, other), limit)
-
     @inlineCallbacks
-    def _page(self, sql: str, session: int, after: int, further: Sequence[int], limit: int) -> _Steps:
+    def page(self, session: int, after: int, through: int, limit: int) -> _Steps:
+        """Return the first messages that wait for a Session, in order; see ``SessionStore``."""
         messages: list[StoredMessage] = []
         while left := limit - len(messages):
-            rows = yield self._ask(sql, session, after, *further, left)
+            rows = yield self._ask(_PAGE, session, after, through, left)
             for *row, _ in rows:
                 message = self._message(session, *row)
                 if message is not None:
@@ -237,6 +230,11 @@ class SessionReader:
         """Return the Sessions of daemons that share our clients, whose number is higher than ``after``."""
         rows = yield self._ask(_ELSEWHERE, after, limit, self._daemon())
         return [StoredInterest(session, daemon, tuple(filters)) for session, daemon, filters in rows]
+
+    @inlineCallbacks
+    def heirs(self, daemon: int) -> _Steps:
+        """Return the daemons that have Sessions of a daemon; see ``SessionStore``."""
+        return {owner for (owner,) in (yield self._ask(_HEIRS, daemon, daemon, daemon))}
 
     @inlineCallbacks
     def sessions(self, after: int, limit: int) -> _Steps:
@@ -339,7 +337,8 @@ class SessionReader:
         )
 
     def _session(self, queue: Sequence[int], session: int, *row: Any) -> StoredSession | None:
-        client_id, username, expiry, absent, filters, owed, identified, head, identifiers, version = row
+        client_id, username, expiry, absent, filters, owed, identified, head, identifiers, *more = row
+        version, before = more
         if version != _VERSION:
             self._skip("Session {session} is of another version; it is left alone", session)
             return None
@@ -357,6 +356,7 @@ class SessionReader:
             size,
             tuple(sorted(map(int, identifiers.split()))) if identifiers else (),
             tuple(owed.split(_BETWEEN)) if owed else (),
+            tuple(before or ()),
         )
 
     def _skip(self, text: str, session: int) -> None:

@@ -18,6 +18,7 @@ from platziverse.broker.records import (
     Queued,
     Received,
     Release,
+    Settled,
     Subscribed,
     Taken,
     Trimmed,
@@ -57,6 +58,10 @@ def _weight_of_filters(record: Subscribed | Unsubscribed) -> int:
     return len(record.filters)
 
 
+def _weight_of_settled(record: Settled) -> int:
+    return len(record.sessions)
+
+
 def _kind(add: Callable[[SessionColumns, Any], None], *parts: Part, **more: Any) -> Kind:
     """Return a kind whose entries all have the same shard: one slot commits them, in order."""
     return Kind(lambda record: "", add, parts, _refused, **more)
@@ -86,6 +91,7 @@ KINDS: Final[Kinds] = {
     Freed: _kind(SessionColumns.add_freed, text.FREED),
     Back: _kind(SessionColumns.add_back, text.BACK),
     Taken: _kind(SessionColumns.add_taken, text.TAKEN),
+    Settled: _kind(SessionColumns.add_settled, text.SETTLED, weight=_weight_of_settled),
     Subscribed: _kind(SessionColumns.add_subscribed, text.FILTERS, weight=_weight_of_filters),
     Unsubscribed: _kind(SessionColumns.add_unsubscribed, text.FILTERS, weight=_weight_of_filters),
     Ended: _kind(SessionColumns.add_ended, text.ENDED, text.FORGOTTEN, touches=of_client),

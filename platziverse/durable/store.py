@@ -126,10 +126,6 @@ class PostgresSessionStore:
         """Return the first messages that wait for a Session, in order."""
         return self.reader.page(session, after, through, limit)
 
-    def unshared(self, link: int, other: int, after: int, limit: int) -> "Deferred[list[StoredMessage]]":
-        """Return the first messages of a link that another one does not have."""
-        return self.reader.unshared(link, other, after, limit)
-
     def links(self, target: int) -> "Deferred[list[int]]":
         """Return the numbers of the links to daemon ``target`` in which messages wait."""
         return self.reader.links(target)
@@ -137,6 +133,10 @@ class PostgresSessionStore:
     def elsewhere(self, after: int, limit: int) -> "Deferred[list[StoredInterest]]":
         """Return the Sessions of daemons that share our clients, whose number is higher than ``after``."""
         return self.reader.elsewhere(after, limit)
+
+    def heirs(self, daemon: int) -> "Deferred[set[int]]":
+        """Return the daemons that have Sessions for which something may be owed to ``daemon``."""
+        return self.reader.heirs(daemon)
 
     def sessions(self, after: int, limit: int) -> "Deferred[list[StoredSession]]":
         """Return the Sessions of this daemon whose number is higher than ``after``, in order of numbers."""

@@ -104,7 +104,7 @@ begun AS (
     SELECT client, username, %(daemon)s, expiry FROM begin ORDER BY client
     ON CONFLICT ("clientId") DO UPDATE SET id = excluded.id, username = excluded.username,
         daemon = excluded.daemon, version = excluded.version, expiry = excluded.expiry, "absentSince" = NULL,
-        head = 0, "createdAt" = now()
+        head = 0, "createdAt" = now(), "inheritedFrom" = NULL
         WHERE NOT EXISTS (
             SELECT FROM mqtt_daemons AS ours JOIN mqtt_daemons AS theirs ON theirs.bus = ours.bus
             WHERE ours.id = %(daemon)s AND theirs.id = abs(mqtt_sessions.daemon))
@@ -137,6 +137,9 @@ _TAKEN: Final = f"""taken AS (
         AS move (session, before, since)
     WHERE id = session AND daemon = -before AND extract(epoch FROM "absentSince")::float8 = since
     AND {_IF})"""
+_SETTLED: Final = f"""settled AS (
+    UPDATE mqtt_sessions SET "inheritedFrom" = NULL
+    WHERE id = ANY(%(settled)s::integer[]) AND daemon = %(daemon)s AND {_IF})"""
 
 _ENDED: Final = f"""ended AS (
     DELETE FROM mqtt_sessions WHERE id = ANY(%(ended)s::integer[]) AND daemon = %(daemon)s AND {_IF}
@@ -226,6 +229,7 @@ STATES: Final = Part("states", attrgetter("states"), always(_STATES), _Columns.o
 FREED: Final = Part("freed", attrgetter("freed"), always(_FREED), _Columns.of_freed)
 BACK: Final = Part("back", attrgetter("back"), always(_BACK), _Columns.of_back)
 TAKEN: Final = Part("taken", attrgetter("taken"), always(_TAKEN), _Columns.of_taken)
+SETTLED: Final = Part("settled", attrgetter("settled"), always(_SETTLED), _Columns.of_settled)
 ENDED: Final = Part("ended", attrgetter("ended"), always(_ENDED), _Columns.of_ended)
 FILTERS: Final = Part("filters", attrgetter("filters"), always(_FILTERS), _Columns.of_filters)
 RETAINED: Final = Part("retained", attrgetter("retained"), always(_RETAINED), _Columns.of_retained)

@@ -6,6 +6,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from platziverse.broker.broker import Broker
 from platziverse.broker.ports import FrameReceiver
 from platziverse.bus.local import LocalBus, LocalHub
 from platziverse.cluster.cluster import Cluster
@@ -68,14 +69,17 @@ class Daemon:
 
     def __init__(self, daemons: "Daemons", number: int, **harness: Any) -> None:
         self.number, self._daemons = number, daemons
-        self.harness = BrokerHarness(clock=daemons.clock, wall_clock=NOW, **harness)
-        self.broker = self.harness.broker
         self.membership = daemons.members.join(number)
         self.bus = LossyBus(daemons.hub, number)
-        clock, now = daemons.clock, self.harness.now
-        self.cluster = Cluster(self.broker, self.bus, self.membership, clock, now)
-        self.started = self.cluster.start()
+        self.harness = BrokerHarness(clock=daemons.clock, wall_clock=NOW, share=self._share, **harness)
+        self.broker = self.harness.broker
         self.harness.loaded.addCallback(self.cluster.loaded)
+
+    def _share(self, broker: Broker) -> None:
+        """Join the others, as a daemon does, before it loads its Sessions."""
+        clock = self._daemons.clock
+        self.cluster = Cluster(broker, self.bus, self.membership, clock, lambda: NOW + clock.seconds())
+        self.started = self.cluster.start()
 
     def connect(self, client_id: str, **fields: Any) -> FakeClient:
         """Return a client of this daemon, connected; everybody has heard of it."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, fail, succeed
 
 from platziverse.broker.records import (
@@ -18,6 +18,7 @@ from platziverse.broker.records import (
     Present,
     Queued,
     SessionRecord,
+    Settled,
     StoredInterest,
     StoredMessage,
     StoredPlace,
@@ -33,11 +34,13 @@ from platziverse.testing import MemorySessionStore
 class Table:
     """What is committed, and which daemon has which Session; below 0 the daemon has freed it.
 
+    :ivar before: daemons that have died with a Session that is not settled.
     :ivar stamps: of each change of the attendance of a Session, instead of times that are all alike.
     """
 
     store: MemorySessionStore = field(factory=MemorySessionStore)
     owners: dict[int, int] = field(factory=dict)
+    before: dict[int, tuple[int, ...]] = field(factory=dict)
     stamps: dict[int, float] = field(factory=dict)
     _stamp: float = 0.0
 
@@ -55,6 +58,10 @@ class Table:
             there = self.owners.get(record.session), self.stamps.get(record.session)
             if there == (-record.before, record.since):
                 self.owners[record.session] = daemon
+        elif isinstance(record, Settled):
+            for session in record.sessions:
+                if self.owners.get(session) == daemon:
+                    self.before.pop(session, None)
         else:
             self.store.save(record).addErrback(lambda failure: None)
             if isinstance(record, Begun):
@@ -69,11 +76,24 @@ class Table:
         elif isinstance(record, Ended):
             self.owners.pop(record.session, None)
 
+    def inherit(self, dead: int, heir: int) -> list[int]:
+        """Give the Sessions of a dead daemon to its heir; return their numbers."""
+        mine = [one for one, owner in self.owners.items() if owner == dead]
+        for one in mine:
+            before = self.before.get(one, ())
+            self.before[one] = before if dead in before else (*before, dead)
+            self.owners[one] = heir
+        return mine
+
+    def sessions(self, after: int = 0) -> list[StoredSession]:
+        """Return all Sessions behind this number."""
+        found: list[StoredSession] = []
+        self.store.sessions(after, 10**6).addCallback(found.extend)
+        return [evolve(one, inherited_from=self.before.get(one.session, ())) for one in found]
+
     def place(self, client_id: str) -> StoredPlace | None:
         """Return where the Session of a client is."""
-        sessions: list[StoredSession] = []
-        self.store.sessions(0, 10**6).addCallback(sessions.extend)
-        for one in sessions:
+        for one in self.sessions():
             if one.client_id == client_id and one.session in self.owners:
                 since = self.stamps.get(one.session)
                 return StoredPlace(one.session, self.owners[one.session], since, tuple(one.subscriptions))
@@ -132,10 +152,8 @@ class Share:
         self._waiting.clear()
 
     def sessions(self, after: int, limit: int) -> "Deferred[list[StoredSession]]":
-        def ours(all_: list[StoredSession]) -> list[StoredSession]:
-            return [one for one in all_ if self._table.owners.get(one.session) == self._daemon][:limit]
-
-        return self._table.store.sessions(after, 10**6).addCallback(ours)
+        all_, owners = self._table.sessions(after), self._table.owners
+        return succeed([one for one in all_ if owners.get(one.session) == self._daemon][:limit])
 
     def page(self, session: int, after: int, through: int, limit: int) -> "Deferred[list[StoredMessage]]":
         return self._page(partial(self._table.store.page, session, after, through, limit))
@@ -148,9 +166,6 @@ class Share:
         late: Deferred[list[StoredMessage]] = Deferred()
         self.asked.append(lambda: cast(None, page().chainDeferred(late)))
         return late
-
-    def unshared(self, link: int, other: int, after: int, limit: int) -> "Deferred[list[StoredMessage]]":
-        return self._page(partial(self._table.store.unshared, link, other, after, limit))
 
     def find(self, client_id: str) -> "Deferred[StoredPlace | None]":
         return succeed(self._table.place(client_id))
@@ -166,22 +181,28 @@ class Share:
                 record.taken = True
 
     def elsewhere(self, after: int, limit: int) -> "Deferred[list[StoredInterest]]":
-        def others(all_: list[StoredSession]) -> list[StoredInterest]:
-            found = [(one, abs(self._table.owners.get(one.session, self._daemon))) for one in all_]
-            return [
-                StoredInterest(one.session, owner, tuple(one.subscriptions))
-                for one, owner in found
-                if owner != self._daemon
-            ][:limit]
+        owners = self._table.owners
+        found = [(one, abs(owners.get(one.session, self._daemon))) for one in self._table.sessions(after)]
+        theirs = [(one, owner) for one, owner in found if owner != self._daemon][:limit]
+        return succeed(
+            [
+                StoredInterest(one.session, daemon, tuple(one.subscriptions))
+                for one, owner in theirs
+                for daemon in (owner, *one.inherited_from)
+                if daemon != self._daemon
+            ]
+        )
 
-        return self._table.store.sessions(after, 10**6).addCallback(others)
+    def heirs(self, daemon: int) -> "Deferred[set[int]]":
+        owners, before = self._table.owners, self._table.before
+        theirs = [
+            one for one, owner in owners.items() if abs(owner) == daemon or daemon in before.get(one, ())
+        ]
+        return succeed({abs(owners[one]) for one in theirs})
 
     def inherited(self, numbers: Sequence[int]) -> "Deferred[list[StoredSession]]":
-        def ours(all_: list[StoredSession]) -> list[StoredSession]:
-            there = [one for one in all_ if one.session in numbers]
-            return [one for one in there if self._table.owners.get(one.session) == self._daemon]
-
-        return self._table.store.sessions(0, 10**6).addCallback(ours)
+        there = [one for one in self._table.sessions() if one.session in numbers]
+        return succeed([one for one in there if self._table.owners.get(one.session) == self._daemon])
 
     def inherited_wills(self) -> "Deferred[list[StoredWill]]":
         return self.wills()

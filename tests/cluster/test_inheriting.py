@@ -2,13 +2,10 @@
 
 from collections.abc import Sequence
 
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import rule
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
-from platziverse.broker.records import Queued, link
+from platziverse.broker.records import Queued, ends_of, link
 from platziverse.broker.session import Session
 from platziverse.broker.subscriptions import Match
 from platziverse.cluster.codec import encode
@@ -43,9 +40,7 @@ class Case(test_links.Case):
 
     def inherit(self) -> "Deferred[None]":
         """Daemon 3 has the Sessions of daemon 2, and everything that is said at once is on its way."""
-        mine = [one for one, owner in self.table.owners.items() if owner == 2]
-        self.table.owners.update(dict.fromkeys(mine, 3))
-        return self.three.cluster.inheriting.inherit(2, succeed(mine))
+        return self.three.cluster.inheriting.inherit(2, succeed(self.table.inherit(2, 3)))
 
     def owes_the_dead(self) -> bool:
         return bool(self.one.cluster.interest.daemons("a")[1] & 1 << 2)
@@ -181,6 +176,7 @@ class AgainTests(Case):
         self.daemons.advance(6)
         self.assertEqual(self.rows(), [])
         self.one.bus.ear.deaf = False
+        self.one.cluster.lost(3)
         self.daemons.advance(12)
         self.assertFalse(self.owes_the_dead())
         self.assertEqual(self.got(), [b"x"])
@@ -195,6 +191,24 @@ class AgainTests(Case):
         self.one.cluster.frame(3, encode(Inherited(2), 1))
         self.one.cluster.frame(3, encode(Mark(7, (2,)), 1))
         self.assertTrue(self.owes_the_dead())
+
+    def test_an_heir_of_an_older_version_says_so_to_everybody(self) -> None:
+        self.die()
+        self.assertTrue(self.owes_the_dead())
+        self.one.cluster.frame(3, encode(Inherited(2), 1))
+        self.assertFalse(self.owes_the_dead())
+
+    def test_who_is_not_the_heir_after_all_owes_to_the_dead_as_before(self) -> None:
+        self.die()
+        taken: Deferred[Sequence[int]] = Deferred()
+        done = self.three.cluster.inheriting.inherit(2, taken)
+        taken.cancel()
+        self.daemons.advance(4)
+        self.failureResultOf(done, CancelledError)
+        self.assertEqual(self.three.cluster.routing.heirs.incomplete, [])
+        self.near.publish("a", b"x", 2, 1)
+        self.settle()
+        self.assertEqual(self.rows(link(3, 2)), [b"x"])
 
     def test_rows_that_cannot_be_read_are_read_later(self) -> None:
         self.die()
@@ -355,7 +369,7 @@ class BackTests(Case):
         self.assertEqual(self.rows(), [b"x"])
         for frame in (Past(1, 1 << 60), Past(3, 1 << 60), Past(0, 2)):
             self.three.cluster.frame(2, encode(frame, 2))
-        self.daemons.advance(2)
+        self.daemons.advance(6)
         self.assertEqual(self.rows(), [])
         self.three.bus.ear.deaf = False
         self.daemons.advance(6)
@@ -364,7 +378,7 @@ class BackTests(Case):
 
 class HeirsTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.heirs = Heirs(lambda: 3, {1, 2, 3}.__contains__)
+        self.heirs = Heirs(lambda: 3, lambda number: {1: 1, 3: 3}.get(number, 0))
         harness = BrokerHarness(sessions=MemorySessionStore())
         for name in ("own", "inherited"):
             harness.connect(name, clean_session=False).subscribe("a", 2)
@@ -377,43 +391,148 @@ class HeirsTests(SynchronousTestCase):
     def number(self, name: str) -> int:
         return next(session.number for session, _ in self.all if session.client_id == name)
 
+    def of_row(self, origin: int, target: int, position: int) -> "tuple[list[str], list[int]]":
+        """The receivers of a message that is owed, and the daemons whose rows it takes the place of."""
+        receivers, rows = self.heirs.of_row((link(origin, target), position), self.all)
+        self.assertEqual({place for _, place in rows}, {position})
+        return self.names(receivers), [ends_of(number)[1] for number, _ in rows]
+
     def test_sessions_that_are_not_all_there_get_nothing_that_is_owed_to_us(self) -> None:
-        self.heirs.expect(2, 1, [self.number("own")])
-        self.heirs.take(2, [self.number("own"), self.number("inherited")])
-        receivers, rows = self.heirs.of_row((link(1, 3), 7), self.all)
-        self.assertEqual((self.names(receivers), rows), (["clean", "own"], ((link(1, 3), 7),)))
+        self.heirs.inherited(self.number("inherited"), [2])
+        self.assertEqual(self.of_row(1, 3, 7), (["clean", "own"], [3]))
         self.assertEqual(self.names(self.heirs.of_message(self.all, 9)), ["clean", "own"])
-        self.heirs.complete(2, 5)
-        receivers, rows = self.heirs.of_row((link(1, 3), 7), self.all)
-        self.assertEqual(self.names(receivers), ["clean", "inherited", "own"])
-        self.assertEqual(rows, ((link(1, 3), 7), (link(1, 2), 7)))
+        self.heirs.complete(5)
+        self.assertEqual(self.of_row(1, 3, 7), (["clean", "own"], [3]))
         self.assertEqual(self.names(self.heirs.of_message(self.all, 4)), ["clean", "own"])
         self.assertEqual(self.names(self.heirs.of_message(self.all, 5)), ["clean", "inherited", "own"])
 
-    def test_who_begins_again_to_take_over_knows_what_was_there_before(self) -> None:
-        self.heirs.expect(2, 1, [self.number("own")])
-        self.heirs.expect(2, 1, [self.number("own"), self.number("inherited")])
-        self.heirs.take(2, [self.number("inherited")])
-        receivers, _ = self.heirs.of_row((link(1, 2), 7), self.all)
-        self.assertEqual(self.names(receivers), ["inherited"])
+    def test_what_is_owed_to_both_is_taken_from_us(self) -> None:
+        self.heirs.inherited(self.number("inherited"), [2])
+        self.heirs.marked(2, 1, 6, 5)
+        self.heirs.complete(5)
+        self.heirs.marked(2, 1, 6, 4)  # it does not know yet
+        self.assertEqual(self.of_row(1, 3, 7), (["clean", "own"], [3]))
+        self.heirs.marked(2, 1, 7, 5)
+        self.assertEqual(self.of_row(1, 3, 7), (["clean", "own"], [3]))
+        self.assertEqual(self.of_row(1, 2, 7), (["inherited"], [2]))
+        self.assertEqual(self.of_row(1, 3, 8), (["clean", "inherited", "own"], [3, 2]))
+        self.assertEqual(self.of_row(1, 3, POSITIONS + 8), (["clean", "own"], [3]))  # it has begun anew
+        found = [self.heirs.is_due(2, 1, position, False) for position in (7, 8, POSITIONS + 8)]
+        self.assertEqual(found, [True, False, True])
+        self.assertTrue(self.heirs.is_due(2, 1, 8, True))
+
+    def test_when_they_are_settled_all_of_it_is(self) -> None:
+        self.heirs.inherited(self.number("inherited"), [2])
+        self.heirs.complete(5)
+        self.assertFalse(self.heirs.is_settled(2))
+        self.heirs.settle(2)
+        self.assertEqual(self.of_row(1, 3, 7), (["clean", "inherited", "own"], [3, 2]))
+        self.assertTrue(self.heirs.is_due(2, 1, 7, False))
+        self.heirs.forget(2)
+        self.assertEqual(self.of_row(1, 3, 7), (["clean", "inherited", "own"], [3]))
+
+    def test_a_session_of_two_dead_daemons_is_owed_what_the_first_one_was(self) -> None:
+        """Daemon 4 has inherited it from daemon 2, and has died itself."""
+        self.heirs.inherited(self.number("inherited"), [2, 4])
+        self.heirs.inherited(self.number("own"), [4])
+        self.heirs.complete(5)
+        self.assertEqual(self.of_row(1, 2, 7), (["inherited"], [2]))
+        self.assertEqual(self.of_row(1, 4, 7), (["own"], [4]))
+        self.assertEqual(self.of_row(1, 3, 7), (["clean"], [3]))
+        for daemon in 2, 4:
+            self.heirs.marked(daemon, 1, 7, 5)
+        self.assertEqual(self.of_row(1, 3, 8), (["clean", "inherited", "own"], [3, 2, 4]))
+
+    def test_when_the_first_one_has_come_back_it_is_owed_what_the_second_one_was(self) -> None:
+        self.heirs.inherited(self.number("inherited"), [2, 4])
+        self.heirs.inherited(self.number("own"), [4])
+        self.heirs.complete(5)
+        self.heirs.bound(2, {}, 3)
+        self.assertFalse(self.heirs.is_due(4, 1, 7, False))  # nobody knows for whom it is
+        self.heirs.bound(2, {1: 7}, 3)
+        self.heirs.bound(2, {1: 9, 4: 5}, 4)  # it had said what counts before
+        self.assertTrue(self.heirs.is_due(4, 1, 7, False))
+        self.assertEqual(self.of_row(1, 2, 7), (["inherited"], [2]))
+        self.assertEqual(self.of_row(1, 4, 7), (["own"], [4]))
+        self.assertEqual(self.of_row(1, 4, 8), (["inherited", "own"], [4]))
+        self.assertFalse(self.heirs.is_due(2, 1, 8, False))
+        self.assertEqual(self.of_row(2, 4, 3 * POSITIONS - 1), (["own"], [4]))  # written by itself
+        self.assertEqual(self.of_row(2, 4, 3 * POSITIONS), (["inherited", "own"], [4]))
+        self.heirs.bound(2, {3: 1}, 3)
+        self.heirs.left(2, {1: 1})
+        self.assertEqual(self.of_row(1, 4, 8), (["inherited", "own"], [4]))
+        self.heirs.left(2, {1: 1, 9: 1})  # of which it has not said anything
+        self.assertEqual(self.of_row(1, 4, 8), (["own"], [4]))
+
+    def test_a_session_is_settled_when_nothing_is_open_of_any_of_its_daemons(self) -> None:
+        self.heirs.inherited(1, [2, 4])
+        self.heirs.inherited(2, [4])
+        self.heirs.inherited(3, [5])
+        self.assertEqual(self.heirs.to_settle([4]), ([], []))
+        self.assertEqual(self.heirs.to_settle([4, 5]), ([5], [3]))
+        daemons, sessions = self.heirs.to_settle([2, 4])
+        self.assertEqual((sorted(daemons), sorted(sessions)), ([2, 4], [1, 2]))
+        for daemon in 2, 4:
+            self.heirs.settle(daemon)
+        self.assertEqual(self.heirs.to_settle([]), ([], []))
+        for daemon in 2, 4, 5:
+            self.heirs.forget(daemon)
+        self.assertEqual(self.of_row(1, 3, 7), (["clean", "inherited", "own"], [3]))
+
+    def test_a_session_that_has_come_home_is_owed_what_we_were_before(self) -> None:
+        """We were dead; daemon 4 had it, and has died. A Session of our own has begun meanwhile."""
+        self.heirs.inherited(self.number("inherited"), [3, 4])
+        self.assertTrue(self.heirs.is_undecided((link(1, 3), 7)))
+        self.heirs.complete(5)
+        self.heirs.bound(3, {1: 7}, 3)
+        self.assertEqual(self.of_row(1, 3, 7), (["inherited"], [3]))
+        self.assertEqual(self.of_row(1, 4, 7), ([], [4]))
+        self.assertEqual(self.of_row(1, 4, 8), (["inherited"], [4]))
+        self.assertEqual(self.of_row(1, 3, 8), (["clean", "own"], [3]))
+        self.heirs.marked(4, 1, 8, 5)
+        self.assertEqual(self.of_row(1, 3, 9), (["clean", "inherited", "own"], [3, 4]))
+
+    def test_what_is_known_of_all_others(self) -> None:
+        self.heirs.inherited(1, [2])
+        self.assertFalse(self.heirs.knows(2, {}))
+        self.heirs.complete(5)
+        self.assertTrue(self.heirs.knows(2, {}))
+        self.assertFalse(self.heirs.knows(2, {1: 1}))
+        self.heirs.marked(2, 1, POSITIONS + 1, 5)
+        self.assertTrue(self.heirs.knows(2, {1: 1}))
+        self.assertFalse(self.heirs.knows(2, {1: 2}))
+        self.heirs.bound(2, {1: 7}, 3)
+        self.assertFalse(self.heirs.knows(2, {1: 1, 2: 3}))
+        self.heirs.bound(2, {3: 7}, 3)
+        self.assertTrue(self.heirs.knows(2, {1: 1, 2: 3}))
+
+    def test_a_daemon_may_die_twice(self) -> None:
+        self.heirs.expect(2, 1)
+        self.heirs.inherited(self.number("inherited"), [2])
+        self.heirs.complete(5)
+        self.heirs.settle(2)
+        self.heirs.inherited(self.number("own"), [2])
+        self.heirs.complete(6)
+        self.assertEqual(self.of_row(1, 2, 7), (["own"], [2]))
+        self.assertEqual(self.of_row(1, 3, 7), (["clean", "inherited"], [3]))
+        self.heirs.inherited(self.number("inherited"), [2])
+        self.assertEqual(self.of_row(1, 2, 7), (["inherited", "own"], [2]))
 
     def test_what_is_left_of_a_daemon_that_is_forgotten_is_for_nobody(self) -> None:
-        self.heirs.expect(2, 1, [])
-        self.heirs.take(4, [1])
-        self.heirs.complete(4, 1)
-        receivers, rows = self.heirs.of_row((link(1, 4), 7), self.all)
-        self.assertEqual((receivers, rows), ((), ((link(1, 4), 7),)))
+        self.heirs.expect(2, 1)
+        self.assertEqual(self.of_row(1, 4, 7), ([], [4]))
+        self.heirs.bound(4, {}, 1)  # of whom nothing is ours
 
 
 class UndecidedTests(SynchronousTestCase):
     """Daemon 2 was dead and is back; its Session 7 is ours, of daemon 3. Daemon 1 owes us something."""
 
     def setUp(self) -> None:
-        self.living = {1, 2, 3, 4}
-        self.heirs = Heirs(lambda: 3, self.living.__contains__)
-        self.heirs.expect(2, 1, [])
-        self.heirs.take(2, [7])
-        self.heirs.complete(2, 1)
+        self.living = {1, 3, 4}
+        self.heirs = Heirs(lambda: 3, lambda number: int(number in self.living))
+        self.heirs.expect(2, 1)
+        self.heirs.inherited(7, [2])
+        self.heirs.complete(1)
         self.got: list[int] = []
 
     def keep(self, origin: int, position: int) -> "Deferred[object]":
@@ -423,10 +542,10 @@ class UndecidedTests(SynchronousTestCase):
 
     def test_it_is_decided_by_what_the_other_daemon_says_of_its_publisher(self) -> None:
         self.assertFalse(self.heirs.is_undecided((link(1, 3), 1)))
-        self.heirs.bound(2, {})
+        self.heirs.bound(2, {}, 3)
         first, second, other = self.keep(1, 1), self.keep(1, 2), self.keep(4, 1)
         self.assertFalse(self.heirs.is_undecided((link(4, 2), 1)) and self.heirs.decided)
-        self.heirs.bound(2, {1: 1})
+        self.heirs.bound(2, {1: 1}, 3)
         self.assertEqual(self.got, [1, 2])
         self.successResultOf(first)
         self.successResultOf(second)
@@ -437,132 +556,23 @@ class UndecidedTests(SynchronousTestCase):
         self.assertTrue(self.heirs.decided)
 
     def test_an_answer_may_decide_more(self) -> None:
-        self.heirs.bound(2, {})
+        self.heirs.bound(2, {}, 3)
         first, second = self.keep(1, 1), self.keep(4, 1)
-        first.addCallback(lambda _: self.heirs.settle(2))
-        self.heirs.bound(2, {1: 1, 4: 1})
+        first.addCallback(lambda _: self.heirs.forget(2))
+        self.heirs.bound(2, {1: 1, 4: 1}, 3)
         self.successResultOf(second)
         self.assertEqual(self.got, [1, 1])
 
     def test_whoever_was_taken_for_dead_answers_nobody(self) -> None:
-        self.heirs.bound(2, {})
+        self.heirs.bound(2, {}, 3)
         answer = self.keep(1, 1)
         self.heirs.clear()
         self.failureResultOf(answer, CancelledError)
         self.assertEqual(self.got, [])
 
     def test_what_it_publishes_itself_waits_until_its_sessions_are_there(self) -> None:
-        self.heirs.take(2, [8])
+        self.heirs.inherited(8, [2])
         self.assertFalse(self.heirs.is_undecided((link(2, 3), POSITIONS + 1)))
         new = self.keep(2, 2 * POSITIONS + 1)
-        self.heirs.complete(2, 2)
+        self.heirs.complete(2)
         self.successResultOf(new)
-
-
-class Ledger(test_links.Ledger):
-    """The same, of which one dies now and then, and another one inherits; it comes back later."""
-
-    def __init__(self) -> None:
-        self.dead = 0
-        self.taken: Deferred[Sequence[int]] | None = None
-        super().__init__()
-
-    @property
-    def living(self) -> list[int]:
-        return [number for number in (1, 2, 3) if number != self.dead]
-
-    @property
-    def heirs_are_busy(self) -> bool:
-        """Whether something of a daemon that was dead may be left to take; then its heir does not die."""
-        linkings = [self.all[number].cluster.linking for number in self.living]
-        if not all(self.all[number].started.called for number in self.living):
-            return True
-        return any(one.legacies.daemons for one in linkings if one is not None)
-
-    def home(self, number: int) -> int:
-        """The daemon that has the Session of client ``number``."""
-        return self.table.owners[number]
-
-    @rule(number=st.sampled_from([1, 2, 3]), qos=st.sampled_from([1, 2]), count=st.integers(1, 4))
-    def publish(self, number: int, qos: int, count: int) -> None:
-        if number != self.dead:
-            super().publish(number, qos, count)
-
-    @rule(number=st.sampled_from([1, 2, 3]))
-    def come_or_go(self, number: int) -> None:
-        client, home = self.clients[number], self.home(number)
-        if client is not None:
-            client.lose()
-            self.clients[number] = None
-        elif home != self.dead:
-            self.clients[number] = self.all[home].connect(f"d{number}", clean_session=False)
-
-    @rule(number=st.sampled_from([1, 2, 3]))
-    def kill(self, number: int) -> None:
-        """Kill a daemon, which begins anew at once: it is not the only one that others have left."""
-        if not self.dead and not self.heirs_are_busy:
-            self.leave(number)
-            self.begin(number)
-
-    def leave(self, number: int) -> None:
-        self.take()
-        self.shares[number].kill()
-        self.daemons.members.leave(number, dead=True)
-        del self.daemons.hub.receivers[number]
-        self.all[number].cluster.stop()
-        self.daemons.turn()
-        for one in (1, 2, 3):
-            if self.home(one) == number:
-                self.clients[one] = None
-
-    @rule(number=st.sampled_from([1, 2, 3]), late=st.booleans())
-    def die(self, number: int, late: bool) -> None:
-        """Kill a daemon, of which another one has the Sessions."""
-        if self.dead or self.heirs_are_busy:
-            return
-        self.leave(number)
-        self.dead = number
-        heir = self.living[0]
-        mine = [one for one, owner in self.table.owners.items() if owner == number]
-        self.table.owners.update(dict.fromkeys(mine, heir))
-        taken: Deferred[Sequence[int]] = Deferred()
-        self.all[heir].cluster.inheriting.inherit(number, taken)
-        if late:
-            self.taken, self.numbers = taken, mine
-        else:
-            taken.callback(mine)
-
-    @rule()
-    def inherit(self) -> None:
-        """The heir hears that the Sessions are its own."""
-        if self.taken is not None:
-            taken, self.taken = self.taken, None
-            taken.callback(self.numbers)
-
-    def settle(self) -> None:
-        self.inherit()
-        for number in self.living:
-            self.all[number].bus.ear.losing = False
-            self.shares[number].resume()
-        for number in self.living:
-            self.publishers[number].publish("a", b"", 1, 65_000)
-            self.sent[number, 65_000] = b"", 1
-        self.daemons.advance(20)
-        self.take()
-
-    @rule(late=st.booleans())
-    def come_back(self, late: bool) -> None:
-        if self.dead:
-            self.inherit()
-            if late:
-                self.settle()
-            back, self.dead = self.dead, 0
-            self.begin(back)
-
-    def teardown(self) -> None:
-        self.come_back(True)
-        super().teardown()
-
-
-TestLedger = Ledger.TestCase
-TestLedger.settings = settings(deadline=None, max_examples=25, stateful_step_count=30)

@@ -636,9 +636,8 @@ class ComingAndGoingTests(Case):
             self.publisher.publish("a", b"%d" % qos, qos, qos)
         self.settle()
         self.assertEqual(self.rows(), [b"1", b"2"])
-        (number,) = self.table.owners
-        self.table.owners[number] = 3
-        self.successResultOf(three.cluster.inheriting.inherit(2, succeed([number])))
+        numbers = self.table.inherit(2, 3)
+        self.successResultOf(three.cluster.inheriting.inherit(2, succeed(numbers)))
         self.settle()
         self.assertEqual(self.rows(), [])
         self.assertEqual(self.one.cluster.interest.daemons("a"), (0, 1 << 3))
@@ -654,9 +653,8 @@ class ComingAndGoingTests(Case):
         three = self.begin(3)
         self.shares[2].kill()
         self.daemons.members.leave(2, dead=True)
-        (number,) = self.table.owners
-        self.table.owners[number] = 3
-        self.successResultOf(three.cluster.inheriting.inherit(2, succeed([number])))
+        numbers = self.table.inherit(2, 3)
+        self.successResultOf(three.cluster.inheriting.inherit(2, succeed(numbers)))
         self.one.bus.ear.losing = True
         self.settle()
         self.publisher.publish("a", b"1", 1, 1)
@@ -684,9 +682,8 @@ class ComingAndGoingTests(Case):
         self.publisher.publish("a", b"x", 2, 1)
         self.settle()
         self.assertEqual(acknowledge(own), [b"x"])
-        (number,) = [one for one, owner in self.table.owners.items() if owner == 2]
-        self.table.owners[number] = 3
-        self.successResultOf(three.cluster.inheriting.inherit(2, succeed([number])))
+        numbers = self.table.inherit(2, 3)
+        self.successResultOf(three.cluster.inheriting.inherit(2, succeed(numbers)))
         self.settle()
         self.assertEqual(acknowledge(own), [])
         self.assertEqual(acknowledge(three.connect("durable", clean_session=False)), [b"x"])

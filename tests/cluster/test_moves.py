@@ -189,14 +189,13 @@ class MoveTests(Case):
         self.durable(self.one).lose()
         self.daemons.advance(1)
         heirs = self.one.cluster.routing.heirs
-        heirs.expect(9, 1, [])
-        heirs.take(9, [99])
-        heirs.complete(9, 1)
-        heirs.bound(9, {})
+        heirs.inherited(99, [9])
+        heirs.complete(1)
+        heirs.bound(9, {}, 1)
         heirs.keep((link(3, 1), 1), lambda: None)
         far = self.come(self.two)
         self.assertEqual(far.connack, [])
-        heirs.settle(9)
+        heirs.forget(9)
         self.settle(0.3)
         far.connack += far.received()
         self.assertTrue(self.present(far))
@@ -271,9 +270,8 @@ class RefusalTests(Case):
         far.connack += far.received()
         self.assertEqual(self.refused(far), 3)
         far = self.come(self.two)
-        (number,) = self.table.owners
-        self.table.owners[number] = 2
-        self.successResultOf(self.two.cluster.inheriting.inherit(1, succeed([number])))
+        numbers = self.table.inherit(1, 2)
+        self.successResultOf(self.two.cluster.inheriting.inherit(1, succeed(numbers)))
         self.settle(1)
         far.connack += far.received()
         self.assertTrue(self.present(far))
@@ -290,9 +288,8 @@ class RefusalTests(Case):
         self.settle(4)
         far.connack += far.received()
         self.assertEqual(self.refused(far), 3)
-        (number,) = self.table.owners
-        self.table.owners[number] = 2
-        self.successResultOf(self.two.cluster.inheriting.inherit(1, succeed([number])))
+        numbers = self.table.inherit(1, 2)
+        self.successResultOf(self.two.cluster.inheriting.inherit(1, succeed(numbers)))
         self.settle(1)
         far = self.come(self.two)
         self.assertTrue(self.present(far))
@@ -603,10 +600,9 @@ class LastStepsTests(Case):
         publisher = self.three.connect("publisher")
         self.shares[1].kill()
         self.daemons.members.leave(1, dead=True)
-        (number,) = self.table.owners
-        self.table.owners[number] = 2
+        numbers = self.table.inherit(1, 2)
         self.three.bus.ear.losing = True
-        self.successResultOf(self.two.cluster.inheriting.inherit(1, succeed([number])))
+        self.successResultOf(self.two.cluster.inheriting.inherit(1, succeed(numbers)))
         self.settle(2.5)
         publisher.publish("a", b"late", 2, 1)  # to the dead: it has not heard of the heir
         self.settle(0.2)

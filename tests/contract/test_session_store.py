@@ -212,18 +212,6 @@ class SessionStoreContract:
         self.assertEqual((yield self.store.links(2)), [another])
 
     @inlineCallbacks
-    def test_messages_that_one_link_has_and_another_one_has_not_are_found(self) -> Steps:
-        dead, ours = link(1, 2), link(1, 3)
-        yield self.save(
-            *(queued("both", {dead: (n, 2), ours: (n, 2)}) for n in (1, 4)),
-            *(queued("one", {dead: (n, 2)}) for n in (2, 3, 5, 6)),
-            queued("other", {ours: (7, 2)}),
-        )
-        for after, limit, expected in ((0, 10, [2, 3, 5, 6]), (2, 2, [3, 5]), (6, 10, [])):
-            page = yield self.store.unshared(dead, ours, after, limit)
-            self.assertEqual([(one.position, one.topic) for one in page], [(n, "one") for n in expected])
-
-    @inlineCallbacks
     def test_a_message_that_has_crossed_waits_for_sessions_and_no_longer_in_its_link(self) -> Steps:
         one, two = yield self.begin("one", "two")
         there = link(1, 2)

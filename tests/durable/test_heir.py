@@ -286,6 +286,45 @@ class Shared(DaemonsCase):
         self.assertEqual(self.owners("mqtt_wills"), [("late", -3)])
 
     @inlineCallbacks
+    def test_a_session_says_which_daemons_have_died_with_it(self) -> Steps:
+        first, second, third = yield self.daemons("bus", "bus", "bus")
+        for number, name in enumerate(("first", "second", "third"), 1):
+            self.session(name, number)
+        for dead, heir in (first, second), (second, third):
+            self.silence(dead)
+            yield heir.lease.beat()
+        before = 'SELECT "clientId", daemon, "inheritedFrom" FROM mqtt_sessions ORDER BY 1'
+        self.assertEqual(
+            execute(self.dsn, before), [("first", 3, [1, 2]), ("second", 3, [2]), ("third", 3, None)]
+        )
+        yield first.lease.beat()  # it has come back, and inherits its own
+        self.silence(third)
+        yield first.lease.beat()
+        execute(self.dsn, "UPDATE mqtt_sessions SET daemon = -1 WHERE \"clientId\" = 'third'")
+        yield second.lease.beat()
+        self.silence(first)
+        yield second.lease.beat()
+        self.assertEqual(
+            execute(self.dsn, before),
+            [("first", 2, [1, 2, 3]), ("second", 2, [2, 3, 1]), ("third", 2, [3, 1])],
+        )
+
+    @inlineCallbacks
+    def test_two_wills_of_one_client_are_inherited_one_after_the_other(self) -> Steps:
+        """Row 546: an heir has one of a dead daemon when it dies, and one that its client has left since."""
+        _, dead, heir = yield self.daemons("bus", "bus", "bus")
+        for number in 2, -2:
+            self.will("c", number)
+        self.silence(dead)
+        yield heir.lease.beat()
+        self.assertEqual((self.owners("mqtt_wills"), heir.heir.daemons), ([("c", -3), ("c", -2)], 0))
+        yield heir.lease.beat()
+        self.assertEqual(self.owners("mqtt_wills"), [("c", -3), ("c", -2)])
+        execute(self.dsn, "DELETE FROM mqtt_wills WHERE daemon = -3")  # it is published
+        yield heir.lease.beat()
+        self.assertEqual((self.owners("mqtt_wills"), heir.heir.daemons), ([("c", -3)], 1))
+
+    @inlineCallbacks
     def test_sessions_whose_taking_was_committed_without_an_answer_are_not_forgotten(self) -> Steps:
         dead, heir = yield self.daemons("bus", "bus")
         self.session("c", 1)

@@ -6,7 +6,16 @@ from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.task import deferLater
 
-from platziverse.broker.records import Absent, Cleared, Ended, Subscribed, WillGone, WillLeft
+from platziverse.broker.records import (
+    Absent,
+    Cleared,
+    Ended,
+    Settled,
+    StoredInterest,
+    Subscribed,
+    WillGone,
+    WillLeft,
+)
 from platziverse.ingest.errors import StoreStopped
 from tests.durable.test_store import SessionStoreCase, Steps
 
@@ -27,6 +36,29 @@ class Inherited(SessionStoreCase):
         self.assertEqual((found.first, found.last, found.messages, found.size), (6, 7, 2, 6 + 7 + 2 * 3))
         self.assertEqual(found.absent_since, before[0].absent_since)
         self.assertEqual([one.position for one in (yield heir.page(self.session, 5, 9, 10))], [6, 7])
+
+    @inlineCallbacks
+    def test_a_session_says_which_daemons_have_died_with_it_until_it_is_settled(self) -> Steps:
+        """Daemon 5 had it, then daemon 2 until it died; daemon 1 has it now. Daemon 2 has come back."""
+        yield self.store.save(Subscribed(self.session, (("a", 1),)))
+        _, back = yield self.make_store(uuid4())
+        (found,) = yield self.store.sessions(0, 10)
+        self.assertEqual(found.inherited_from, ())
+        self.execute("UPDATE mqtt_daemons SET bus = 'bus'")
+        self.execute("""UPDATE mqtt_sessions SET "inheritedFrom" = '{5,2}'""")
+        for stored in (yield self.store.sessions(0, 10)), (yield self.store.inherited([self.session])):
+            self.assertEqual([one.inherited_from for one in stored], [(5, 2)])
+        self.assertEqual((yield self.store.elsewhere(0, 10)), [])
+        elsewhere = yield back.elsewhere(0, 10)
+        self.assertEqual(elsewhere, [StoredInterest(self.session, daemon, ("a",)) for daemon in (1, 5)])
+        for daemon, heirs in (5, {1}), (2, {1}), (1, {1}), (3, set()):
+            self.assertEqual((yield back.heirs(daemon)), heirs)
+        yield back.save(Settled((self.session,)))  # it is not its own
+        self.assertEqual((yield back.heirs(5)), {1})
+        yield self.store.save(Settled((self.session, self.session + 1)))
+        for daemon, heirs in (5, set()), (2, set()), (1, {1}):
+            self.assertEqual((yield back.heirs(daemon)), heirs)
+        self.assertEqual(self.execute('SELECT "inheritedFrom" FROM mqtt_sessions'), [(None,)])
 
     @inlineCallbacks
     def test_an_inherited_will_is_beside_the_one_that_its_client_has_left_since(self) -> Steps:

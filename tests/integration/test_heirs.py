@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import time
+from functools import partial
 from typing import Any
 
 import paho.mqtt.client as mqtt
@@ -19,6 +20,7 @@ BUS = {"PLATZIVERSE_BUS_URL": "postgresql:"}
 TAKEN_OVER = 15.0
 BUSY = 45.0
 
+INHERITED = 'SELECT FROM mqtt_sessions WHERE "inheritedFrom" IS NOT NULL'
 OWNERS = 'SELECT "clientId", daemon FROM mqtt_sessions ORDER BY 1'
 
 
@@ -187,6 +189,62 @@ class Heirs(DaemonTestCase):
         self.assertGreater(len(expected), 100)
         durable = self.client(self.ports[1], "durable", clean=False)
         poll(lambda: expected <= {payload for _, payload, _ in durable.received}, BUSY, "all of them come")
+
+
+class HeirsThatDie(DaemonTestCase):
+    """Row 545: three daemons, one dies, and its heir as soon as it is one."""
+
+    skip = MISSING or None
+
+    def setUp(self) -> None:
+        self.dsn = cluster().database("template1")
+        self.daemons: list[Daemon] = []
+        self.ports: list[int] = []
+        for _ in range(3):  # so they have the numbers 1, 2 and 3
+            self.daemons.append(self.daemon("--database", self.dsn, environ=BUS))
+            self.ports.append(self.daemons[-1].ready())
+
+    def client(self, number: int, name: str, **more: Any) -> Client:
+        client = Client(self.ports[number - 1], name, **more)
+        self.addCleanup(client.end)
+        return client
+
+    def has_come(self, client: Client, messages: int) -> bool:
+        return len(client.received) >= messages
+
+    def kill_with_heir(self) -> int:
+        """Kill daemon 1 and its heir; return the number of the one that is left."""
+        self.daemons[0].stop(signal.SIGKILL)
+        heir = "SELECT heir FROM mqtt_daemons WHERE id = 1 AND heir IS NOT NULL"
+        poll(lambda: execute(self.dsn, heir), BUSY, "an heir", interval=0.01)
+        second = int(execute(self.dsn, heir)[0][0])
+        self.daemons[second - 1].stop(signal.SIGKILL)
+        return 5 - second
+
+    def test_the_next_heir_has_everything_that_was_acknowledged_once(self) -> None:
+        for number in 1, 2, 3:
+            for topic in "work", "gone":
+                durable = self.client(number, f"durable-{number}", clean=False)
+                durable.subscribe(topic)
+                durable.end()
+        agents = [self.client(number, f"agent-{number}", will="gone") for number in (1, 2, 3)]
+        for number, agent in enumerate(agents, 1):
+            agent.publish("work", b"before %d" % number)
+        left = self.kill_with_heir()
+        agents[left - 1].publish("work", b"meanwhile")
+        owners = [(f"durable-{number}", left) for number in (1, 2, 3)]
+        poll(lambda: execute(self.dsn, OWNERS) == owners, 2 * (TAKEN_OVER + BUSY), "the Sessions are its own")
+        agents[left - 1].publish("work", b"after")
+        poll(lambda: not execute(self.dsn, INHERITED), BUSY, "they are settled")
+        expected = sorted([b"before 1", b"before 2", b"before 3", b"meanwhile", b"after"])
+        wills = sorted(b"agent-%d is gone" % number for number in (1, 2, 3) if number != left)
+        for name, _ in owners:
+            durable = self.client(left, name, clean=False)
+            self.assertEqual(durable.present, [True])
+            poll(partial(self.has_come, durable, 7), BUSY, "everything comes")
+            found = [(topic, payload) for topic, payload, _ in durable.received]
+            self.assertEqual(sorted(payload for topic, payload in found if topic == "work"), expected)
+            self.assertEqual(sorted(payload for topic, payload in found if topic == "gone"), wills)
 
 
 class DatabaseRestarted(DaemonTestCase):

@@ -126,6 +126,22 @@ class AnEmptyDatabase(DatabaseCase):
             self.assertIn("mqtt_users", {table for table, *_ in found})
 
     @inlineCallbacks
+    def test_sessions_of_every_earlier_version_are_kept(self) -> Steps:
+        """Row 113: those of no dead daemon, which are owed what is owed to their owner."""
+        for step in KNOWN_STEPS[3:-1]:
+            name, before = self.server.create(), Path(open_dir())
+            self.addCleanup(shutil.rmtree, before)
+            for earlier in KNOWN_STEPS[: step.version]:
+                (before / earlier.name).write_text(earlier.sql)
+            dsn = self.server.dsn(name)
+            self.assertEqual((yield migrate(dsn, reactor, schema=before)), step.version)
+            session = """INSERT INTO mqtt_sessions ("clientId", daemon, expiry) VALUES ('c', 7, 0)"""
+            self.server.execute(name, session)
+            self.assertEqual((yield migrate(dsn, reactor)), KNOWN)
+            kept = self.server.execute(name, 'SELECT "clientId", daemon, "inheritedFrom" FROM mqtt_sessions')
+            self.assertEqual(kept, [("c", 7, None)])
+
+    @inlineCallbacks
     def test_the_row_of_a_daemon_is_kept_by_the_upgrade_that_brings_sessions(self) -> Steps:
         before = Path(open_dir())
         self.addCleanup(shutil.rmtree, before)
