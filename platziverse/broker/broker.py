@@ -95,7 +95,8 @@ class Broker:
         pressure = Backpressure(limits, sessions, traffic, complaints, clock)
         self.router = router = Router(authority, traffic, pressure, self.durable)
         self._route, self._route_retained = router.route, cast("Callable[..., Answer]", router.route_retained)
-        self.sharing = Sharing(self.shares, router, authority, clock, sessions.make("", False))
+        groups = self.shares, router, authority, clock, sessions.make("", False)
+        self.sharing = Sharing(*groups, limits, traffic, complaints)
         self._dispatcher, self._clock, self._match = dispatcher, clock, self.subscriptions.match
         self._load, self._reads, self.destinations = succeed(0), DeferredLock(), Memo(self._find_destination)
         self._reads.acquire()  # the start is the first that reads
