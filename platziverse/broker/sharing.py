@@ -146,7 +146,8 @@ class Sharing:
         if not copy.qos:
             return None
         if self._late >= self._limits.max_queued_for_groups:
-            return self._drop(copy, client, "max_queued_for_groups")
+            self._drop(copy, client, "max_queued_for_groups")
+            return None
         self._late += 1
         return self._wait(copy, client, self._clock.seconds() + self._limits.group_patience)
 
@@ -170,7 +171,8 @@ class Sharing:
         if daemon:
             return self.others.hand(daemon, copy, client)
         if nobody or share is None:
-            return self._drop(copy, client, "group_patience")
+            self._drop(copy, client, "group_patience")
+            return None
         return self.give(share, copy, client)
 
     def _drop(self, copy: Publish, client: Client, setting: str) -> None:
