@@ -464,8 +464,8 @@ class Parts(SynchronousTestCase):
                 clock.rightNow += 0.006  # without a turn
 
         router: Any = Slow()
-        parts = Limits(), Traffic(), Complaints(clock)
-        sharing = Sharing(self.shares, router, OpenAuthority(), clock, standing_in(), *parts)
+        parts = OpenAuthority(), Limits(), Traffic(), Complaints(clock)
+        sharing = Sharing(self.shares, router, standing_in(), clock, *parts)
         member = standing_in()
         member.terms = SimpleNamespace(fits=lambda message: True)
         self.shares.add(member, GROUP, 1)
