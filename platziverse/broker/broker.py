@@ -90,11 +90,8 @@ class Broker:
         clients = partial(Clients, sessions, authority, traffic, limits, observers, publish, clock)
         self.clients = clients(wall_clock, complaints, turn, records)
         sent = records.retained_sent if records is not None else _nothing
-        there, parts = (
-            (self.subscriptions, self.shares, self.retained),
-            (authority, limits, traffic, complaints),
-        )
-        self._subscribing = Subscribing(*there, *parts, turn, sent)
+        parts = authority, limits, traffic, complaints
+        self._subscribing = Subscribing(self.subscriptions, self.shares, self.retained, *parts, turn, sent)
         pressure = Backpressure(limits, sessions, traffic, complaints, clock)
         self.router = router = Router(authority, traffic, pressure, self.durable)
         self._route, self._route_retained = router.route, cast("Callable[..., Answer]", router.route_retained)
