@@ -90,12 +90,12 @@ class Broker:
         clients = partial(Clients, sessions, authority, traffic, limits, observers, publish, clock)
         self.clients = clients(wall_clock, complaints, turn, records)
         sent = records.retained_sent if records is not None else _nothing
-        there = self.subscriptions, self.shares, self.retained
-        self._subscribing = Subscribing(*there, authority, limits, traffic, complaints, turn, sent)
+        parts = authority, limits, traffic, complaints
+        self._subscribing = Subscribing(self.subscriptions, self.shares, self.retained, *parts, turn, sent)
         pressure = Backpressure(limits, sessions, traffic, complaints, clock)
         self.router = router = Router(authority, traffic, pressure, self.durable)
         self._route, self._route_retained = router.route, cast("Callable[..., Answer]", router.route_retained)
-        self.sharing = Sharing(self.shares, router, authority, clock, sessions.make("", False))
+        self.sharing = Sharing(self.shares, router, sessions.make("", False), clock, *parts)
         self._dispatcher, self._clock, self._match = dispatcher, clock, self.subscriptions.match
         self._load, self._reads, self.destinations = succeed(0), DeferredLock(), Memo(self._find_destination)
         self._reads.acquire()  # the start is the first that reads
