@@ -108,9 +108,8 @@ class DaemonCollector:
             moved = {(way,): count for way, count in sharing.moved.items()}
             text = "Durable Sessions that came with their clients from other daemons, or went, or could not."
             yield _counter("sessions_moved", text, moved, ("way",))
-            yield _counter(
-                "messages_delayed", "Messages that waited for Sessions on their way.", sharing.delayed
-            )
+            text = "Messages that waited for Sessions on their way, or for what was lost on the bus."
+            yield _counter("messages_delayed", text, sharing.delayed)
             yield _gauge("interest_keys", "Keys that clients of other daemons listen to.", sharing.keys)
 
     def _clients(self) -> Iterator[Metric]:
