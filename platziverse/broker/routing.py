@@ -225,8 +225,7 @@ class Router:
         if not receivers:
             return
         count, size, wire = len(receivers), len(message.payload), receivers[0][0].terms.wire
-        if wire.limited:
-            wire = UNUSED
+        wire = UNUSED if wire.limited else wire
         data = wire.qos0(EncodedPublish(message, retain)) if retain else wire.at_qos0(message)
         written = None
         for session, granted in receivers:
