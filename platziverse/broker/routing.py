@@ -240,7 +240,7 @@ class Router:
                 if own.limited and len(data) > session.terms.largest:
                     count -= self._strain(TOO_LARGE, session, client) == DROPPED
                     continue
-            if granted & LOCAL and session.client_id == client.client_id:  # [MQTT5-3.8.3-3]
+            if granted >= LOCAL and _optional(granted, 0, session, client) < 0:  # [MQTT5-3.8.3-3]
                 count -= 1
             elif strained := connection.offer(data):
                 count -= self._strain(strained, session, client) == DROPPED  # [MQTT-4.3.1-1]

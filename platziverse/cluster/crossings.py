@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
+from heapq import heappop, heappush
 from typing import Final
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
@@ -16,7 +17,7 @@ from platziverse.cluster.links import ALL, POSITIONS
 
 #: Messages that are read at once.
 PAGE: Final = 100
-#: Copies that may wait while rows are read.
+#: Copies that may wait while rows are read; and so many messages without a position.
 MOST_HELD: Final = 10_000
 #: States of a Crossing: it has asked from where on it gets copies; it was told; it reads the rows before; it
 #: takes copies.
@@ -63,6 +64,9 @@ class Crossing:
         # Up to where rows are read, and where the next begin.
         self._state, self._through, self._at = ASKED, ALL, 0
         self._held: deque[Owed] = deque()
+        # Messages without a position: the one that each is behind, a count, and what hands it on.
+        self._behind: list[tuple[int, int, Callable[[], object]]] = []
+        self._kept, self._gone = 0, False
         # What waits until a position is taken, or done; and until rows are read.
         self._takes, self._dones, self._reads = Awaited(), Awaited(), Awaited()
 
@@ -98,7 +102,7 @@ class Crossing:
     def align(self) -> None:
         """Ask the other daemon from where on it sends copies; those before are read from the store."""
         self._asked += 1
-        self._state, self._alone = ASKED, False
+        self._state, self._alone, self._gone = ASKED, False, False
         self._held.clear()
         self._tell(Align(self._asked, self.last, tuple(self._pending)))
 
@@ -152,6 +156,7 @@ class Crossing:
             return
         answer: Answer = None
         if position > self.last:
+            self._go_on(position)
             self.last = position
             self._pending[position] = None
             answer = self._route(frame, (self.number, position))
@@ -169,12 +174,37 @@ class Crossing:
             self._tell(Done(position))
         self._has_changed()
 
+    # -- what has no position --------------------------------------------------------------------
+
+    @property
+    def follows(self) -> bool:
+        """Return whether copies are taken as they come: nothing before them is missing."""
+        return self._state == FOLLOWS
+
+    def keep_behind(self, position: int, deliver: Callable[[], object]) -> bool:
+        """Call ``deliver`` when everything up to a position was taken, and before anything else is.
+
+        :return: ``False``: so many wait that the first of them does no longer.
+        """
+        self._kept += 1
+        heappush(self._behind, (position, self._kept, deliver))
+        if len(self._behind) <= MOST_HELD:
+            return True
+        heappop(self._behind)[2]()
+        return False
+
+    def _go_on(self, position: int) -> None:
+        """Deliver what is before the message of a position."""
+        behind = self._behind
+        while behind and behind[0][0] < position:
+            heappop(behind)[2]()
+
     # -- from the store --------------------------------------------------------------------------
 
-    def read_all(self) -> None:
+    def read_all(self, gone: bool = False) -> None:
         """Read all rows that are there: the other daemon has gone, or does not answer."""
         self._asked += 1
-        self._alone, self._through = True, ALL
+        self._alone, self._through, self._gone = True, ALL, gone
         if self.past is None:
             self._state = ASKED  # nobody knows yet which are ours
         else:
@@ -183,7 +213,7 @@ class Crossing:
     def take_past(self) -> None:
         """Read all rows: there is no heir of ours."""
         self.past, self._all = 0, True
-        self.read_all()
+        self.read_all(self._gone)
 
     def _begin_reading(self) -> None:
         """Read what is behind the last, or everything, as an earlier incarnation has left rows before it."""
@@ -226,6 +256,7 @@ class Crossing:
             if position not in self._pending:
                 self._crossed(None, position)
             return None
+        self._go_on(position)
         self.last = position
         frame = Owed(position, row.topic, row.payload, row.qos, properties=row.properties)
         answer = self._route(frame, (self.number, position))
@@ -245,9 +276,12 @@ class Crossing:
         self._all = False
         if self._alone:
             self._state = ASKED
+            self._go_on(ALL if self._gone else self.last + 1)
         else:
             self._state, self.last = FOLLOWS, max(self.last, self._through)
             held, self._held = self._held, deque()
             for frame in held:
                 self.came(frame)
+            if self.follows:
+                self._go_on(ALL)
         self._has_changed()

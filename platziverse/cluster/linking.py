@@ -44,6 +44,8 @@ class Linking:
 
     :param route: hands a message of another daemon to our clients.
     :ivar legacies: of dead daemons whose Sessions are ours.
+    :ivar late: how many messages have waited behind what was lost on the bus.
+    :ivar overtook: how many of them did not wait for all of it, as too many did.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Linking:
         # Mask of the bus → links to its daemons.
         self._of: Memo[int, list[Link]] = Memo(self._links_of, MASKS, lambda mask, links: 1)
         self._loaded = False
+        self.late = self.overtook = 0
         # We have begun without a durable Session: rows of before are for an heir, heard of last then.
         self._has_heir, self._heard = False, 0.0
         # When rows were looked for that are owed to us; daemon → position up to which we had it all then.
@@ -90,6 +93,11 @@ class Linking:
     def owed(self, mask: int, qos: int) -> Sequence[tuple[Link, int]]:
         """Return the links to the daemons of a mask of the bus, for a message at this QoS."""
         return [(one, qos) for one in self._of[mask]]
+
+    @property
+    def last(self) -> int:
+        """The highest position that was given to what anybody is owed."""
+        return self._serials.last
 
     def pass_behind(self, mask: int, topic: str, send: Callable[[int], None]) -> int:
         """Have a message behind those of its topic that links have not sent yet; return for whom that is not.
@@ -164,7 +172,7 @@ class Linking:
                 if self._has_heir:
                     crossing.past = ALL
                 else:
-                    crossing.read_all()
+                    crossing.read_all(gone=True)
 
     def ask(self, number: int) -> None:
         """Ask a daemon from where on it sends copies, unless our Sessions are not there yet."""
@@ -218,6 +226,24 @@ class Linking:
         """Take a copy."""
         peer.received += 1
         self._crossing(peer.number).came(frame)
+
+    def is_late(self, number: int) -> bool:
+        """Return whether what a daemon has owed to us is still to be read."""
+        return self._loaded and not self._crossing(number).follows
+
+    def keep_behind(self, number: int, position: int, deliver: Callable[[], object]) -> bool:
+        """Have a message behind what its daemon has owed to us up to a position; return whether it waits.
+
+        :param deliver: hands it to our clients, for whom it has no position. ADR 0200.
+        """
+        if not self.is_late(number):
+            return False
+        self.late += 1
+        if not self._crossing(number).keep_behind(position, deliver):
+            self.overtook += 1
+            text = "Too many messages of daemon {number} wait for what was lost on the bus; the first waits"
+            self._complain("messages that overtake what was lost", text + " no more", number)
+        return True
 
     def unsure(self, peer: Peer, frame: Unsure) -> None:
         """Say once more what was taken."""
@@ -322,7 +348,7 @@ class Linking:
             if number in asked:
                 asked.pop(number).callback(None)
         if self._loaded:
-            self._crossing(number).read_all()
+            self._crossing(number).read_all(gone=True)
         if self.legacies.heirs is not None:
             self.legacies.heirs.decide()
 

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 
 from platziverse.broker.broker import Broker
-from platziverse.broker.clients import log_failure
+from platziverse.broker.farewells import log_failure
 from platziverse.broker.interfaces import SERVER, Answer, Client
 from platziverse.broker.records import Acknowledged, ends_of
 from platziverse.broker.session import Session
@@ -100,7 +100,8 @@ class Routing:
         if not message.qos or self._linking is None:
             self._peers.pass_on(mask, message, client)
             return self._broker.router.route(message, receivers, client, more)
-        others = partial(self._peers.pass_on, message=message, client=client)
+        after = self._linking.last
+        others = partial(self._peers.pass_on, message=message, client=client, after=after)
         others(self._linking.pass_behind(mask & ~durable, message.topic, others))
         if not durable:
             return self._broker.router.route(message, receivers, client, more)
@@ -141,6 +142,8 @@ class Routing:
         durable &= ~self.delaying.bit
         if not message.qos or self._linking is None:
             durable = 0
+        else:
+            said = replace(said, after=self._linking.last)
         others = partial(self._peers.send, frame=said)
         mask = self._peers.everybody & ~durable
         if message.qos and self._linking is not None:
@@ -157,8 +160,13 @@ class Routing:
     def came(self, peer: Peer, frame: Message) -> None:
         """Route a message of another daemon to our clients; its handlers were called there."""
         peer.received += 1
+        linking, take = self._linking, partial(self._take, frame)
+        if not frame.after or linking is None or not linking.keep_behind(peer.number, frame.after, take):
+            take()
+
+    def _take(self, frame: Message) -> None:
         client = self._publisher(frame)
-        deliver = partial(self._deliver, frame, client, peer.ready)
+        deliver = partial(self._deliver, frame, client)
         loading = self._broker.loading
         if frame.qos and self.delaying.delivers(frame.topic):
             answer = self.delaying.keep(frame.topic, deliver)
@@ -176,8 +184,7 @@ class Routing:
     def came_together(self, peer: Peer, frame: Several) -> None:
         """Route messages of another daemon, all of one publisher for one topic, to our clients."""
         like, broker = frame.message, self._broker
-        waits = like.qos and (broker.loading is not None or self.delaying.delivers(like.topic))
-        if waits or like.properties:
+        if like.properties or (like.qos and self._waits(peer, like.topic)):
             for payload in frame.payloads:
                 self.came(peer, replace(like, payload=payload))
             return
@@ -188,28 +195,36 @@ class Routing:
         receivers: Match[Session] = ()
         for payload in frame.payloads:
             if (now := match(topic)) is not found:  # what came before may have ended a Session
-                found, receivers = now, self._receivers(now, qos, peer.ready)
-            answer = route(Publish(topic, payload, qos), receivers, client) if receivers else None
-            if answer is not None:
-                answer.addErrback(log_failure, client)
+                found, receivers = now, self._receivers(now, qos)
+            if receivers:
+                route(Publish(topic, payload, qos), receivers, client)
 
-    def _receivers(self, found: "Match[Session]", qos: int, ready: int) -> "Match[Session]":
+    def _waits(self, peer: Peer, topic: str) -> bool:
+        """Return whether messages of a daemon are not for their receivers at once."""
+        if self._broker.loading is not None or self.delaying.delivers(topic):
+            return True
+        return self._linking is not None and self._linking.is_late(peer.number)
+
+    def _receivers(self, found: "Match[Session]", qos: int) -> "Match[Session]":
+        """Return our receivers of a message without a position.
+
+        At QoS 1 and 2 a durable Session gets what is owed to it: one that is here by now, and was not when
+        this was published, has got it where it was. ADR 0199.
+        """
         receivers = self._divided(found)[2]
-        return self.heirs.of_message(receivers, ready) if qos else receivers
+        return tuple([one for one in receivers if not one[0].number]) if qos else receivers
 
     def _waited(self, deliver: "partial[Answer]") -> Answer:
         self._waiting -= 1
         return deliver()
 
-    def _deliver(self, frame: Message, client: Client, ready: int) -> Answer:
+    def _deliver(self, frame: Message, client: Client) -> Answer:
         broker = self._broker
         properties = restored(frame.properties)
         message = Publish(frame.topic, frame.payload, frame.qos, frame.retain, properties=properties)
         if is_copy(message):
             return broker.sharing.take(message, client)
-        receivers = self._ours(frame.topic)
-        if frame.qos:
-            receivers = self.heirs.of_message(receivers, ready)
+        receivers = self._receivers(broker.subscriptions.match(frame.topic), frame.qos)
         if not frame.retain:
             return broker.router.route(message, receivers, client)
         self._retaining.came(message, client, frame.version, live=True)

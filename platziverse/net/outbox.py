@@ -163,10 +163,9 @@ class Outbox:
         """Queue a QoS 0 PUBLISH; return ``DROPPED``, ``TAKEN`` or ``FULL``."""
         if self.congested:
             return self._queue_up(data)
-        out = self._out
-        if not out:
+        if not self._out:
             self.shared.flushes.add(self)
-        out.append(data)
+        self._out.append(data)
         self._out_size += len(data)
         if self._out_size > WRITE_SIZE:
             self._owed = self._out_size

@@ -186,9 +186,9 @@ class Publications:
         packet_ids = [message.packet_id for message in messages]
         self._place = self._outbox.acknowledge(cast("list[int]", packet_ids), self._place)
 
-    def _ack(self, packet: Publish) -> bytes:
+    def _ack(self, packet: Publish, packet_id: int) -> bytes:
         """Return PUBACK or PUBREC for what is ours. [MQTT-4.3.2-2] [MQTT5-4.3.2-5] [MQTT-4.3.3-2]"""
-        return (encode_pubrec if packet.qos == 2 else encode_puback)(cast(int, packet.packet_id))
+        return (encode_pubrec if packet.qos == 2 else encode_puback)(packet_id)
 
     @property
     def unacknowledged(self) -> int:
@@ -217,8 +217,8 @@ class Publications:
         traffic.publish_bytes_received[qos] += len(packet.payload)
         if answer is not None:
             self._wait(answer, packet)
-        elif packet.packet_id is not None:
-            self._send_ack(packet)
+        elif (packet_id := packet.packet_id) is not None:
+            self._send_ack(packet, packet_id)
 
     def _handle_exactly_once(self, run: list[Publish]) -> int:
         for handled, packet in enumerate(run, 1):
@@ -244,11 +244,11 @@ class Publications:
             self._wait(answer, packet)
             return
         session.stored(packet_id, shared.deadlines.now)
-        self._send_ack(packet)
+        self._send_ack(packet, packet_id)
 
-    def _send_ack(self, packet: Publish) -> None:
+    def _send_ack(self, packet: Publish, packet_id: int) -> None:
         """Acknowledge one message, behind those that wait."""
-        ack = self._ack(packet)
+        ack = self._ack(packet, packet_id)
         if self.acks:
             self.acks.expect(ack).done()
             self._owe()
