@@ -9,10 +9,11 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from platziverse.broker.backpressure import Backpressure
-from platziverse.broker.clients import Clients, log_failure
+from platziverse.broker.clients import Clients
 from platziverse.broker.complaints import Complaints
 from platziverse.broker.dispatcher import Handlers, TopicDispatcher, call, joined, repeat
 from platziverse.broker.durable import GRACE, Durable
+from platziverse.broker.farewells import log_failure
 from platziverse.broker.interfaces import (
     SERVER,
     Answer,
@@ -322,7 +323,7 @@ class Broker:
             return
         waits = self.loading.later(SERVER, partial(self._announce, topic, payload, True))
         if waits is not None:
-            self.clients.unfinished_wills.watch(waits, len(topic) + len(payload))
+            self.clients.farewells.unfinished.watch(waits, len(topic) + len(payload))
 
     def _announce(self, topic: str, payload: bytes, retain: bool) -> None:
         message = Publish(topic, payload, 0, retain)
@@ -332,7 +333,7 @@ class Broker:
         try:
             handled = self._dispatcher.dispatch(message, SERVER)
         except Exception:  # whoever caused the announcement has no part in it
-            self.clients.break_down(SERVER)
+            self.clients.farewells.break_down(SERVER)
         if (answer := joined(kept, owed, handled)) is not None:
             answer.addErrback(log_failure, SERVER)
 

@@ -8,9 +8,9 @@ from typing import Final, Protocol
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
-from platziverse.broker.clients import log_failure
 from platziverse.broker.complaints import Complaints
 from platziverse.broker.dispatcher import joined
+from platziverse.broker.farewells import log_failure
 from platziverse.broker.interfaces import SERVER, Answer, Authority, Client
 from platziverse.broker.limits import Limits
 from platziverse.broker.routing import Router

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 
 from platziverse.broker.broker import Broker
-from platziverse.broker.clients import log_failure
+from platziverse.broker.farewells import log_failure
 from platziverse.broker.interfaces import SERVER, Answer, Client
 from platziverse.broker.records import Acknowledged, ends_of
 from platziverse.broker.session import Session
