@@ -13,6 +13,7 @@ from platziverse.broker.clients import Clients
 from platziverse.broker.complaints import Complaints
 from platziverse.broker.dispatcher import Handlers, TopicDispatcher, call, joined, repeat
 from platziverse.broker.durable import GRACE, Durable
+from platziverse.broker.expiring import expire_retained
 from platziverse.broker.farewells import log_failure
 from platziverse.broker.interfaces import (
     SERVER,
@@ -237,14 +238,15 @@ class Broker:
         if session.persistent:
             self.clients.session_ended(session.client_id)
 
-    def expire_sessions(self) -> None:
-        """End Sessions of clients that have been absent too long; of very many the rest in the next turns."""
+    def expire(self) -> None:
+        """End Sessions of clients absent too long, and Retained Messages; of many the rest in later turns."""
+        more = expire_retained(self.retained, self.durable, self.traffic, self.clients.now())
         expired = self.sessions.expire(self._clock.seconds())
         self.traffic.sessions_expired += expired
         if expired:
             log.info("{count} Sessions of absent clients have expired (session_expiry)", count=expired)
-        if expired == MANY:
-            self._clock.callLater(0, self.expire_sessions)
+        if expired == MANY or more:
+            self._clock.callLater(0, self.expire)
 
     # -- messages --------------------------------------------------------------------------------
 
