@@ -49,7 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     trying.add_argument("topic", metavar="TOPIC", nargs="?", help="Topic Name")
     trying.add_argument("payload", metavar="PAYLOAD", nargs="?", help="the payload as text")
     trying.add_argument("--file", metavar="FILE", help="the payload is in this file, byte by byte")
-    trying.add_argument("--stdin", action="store_true", help="lines of `mosquitto_sub -v`, or with a tab behind the topic")
+    trying.add_argument(
+        "--stdin", action="store_true", help="lines of `mosquitto_sub -v`, or with a tab behind the topic"
+    )
     trying.add_argument("--client", default="client", help="Client Identifier (client)")
     trying.add_argument("--user", help="user name (none)")
     add_rules(trying)
