@@ -157,7 +157,7 @@ def _message(options: argparse.Namespace) -> Publish:
 
 
 def _messages() -> Iterator[Publish]:
-    """Yield the messages of standard input: a line each, the topic up to the first tab, else the first blank."""
+    """Yield the messages of standard input: a line each, the topic up to the first tab, else blank."""
     for line in sys.stdin.buffer:
         topic, _, payload = line.rstrip(b"\r\n").partition(b"\t" if b"\t" in line else b" ")
         if topic:
