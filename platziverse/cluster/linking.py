@@ -103,6 +103,10 @@ class Linking:
                     mask &= ~(1 << number)
         return mask
 
+    def holds(self, topic: str) -> bool:
+        """Return whether links have messages of a topic that they have not sent; see :meth:`pass_behind`."""
+        return topic in self._serials.unsent
+
     def _links_of(self, mask: int) -> list[Link]:
         return [self._link(number) for number in range(mask.bit_length()) if mask >> number & 1]
 

@@ -1,11 +1,11 @@
 """Wire: how messages are written for the clients of one version of the protocol."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import ceil
 from struct import Struct
 from typing import Final, Protocol
 
-from platziverse.mqtt.codec import TOPICS, EncodedPublish, encode_at_qos0
+from platziverse.mqtt.codec import TOPICS, EncodedPublish, encode_all_at_qos0, encode_at_qos0
 from platziverse.mqtt.framing import LENGTHS, encode_length
 from platziverse.mqtt.packets import Publish
 from platziverse.mqtt.properties import encode_properties
@@ -41,6 +41,9 @@ class Wire(Protocol):
     def at_qos0(self, message: Publish, /) -> bytes:
         """Return the bytes of the packet at QoS 0, without RETAIN."""
 
+    def all_at_qos0(self, topic: str, payloads: Sequence[bytes], /) -> list[bytes]:
+        """Return the bytes of packets at QoS 0 that differ in their payloads alone, without Properties."""
+
     def is_over(self, message: Publish, /) -> bool:
         """Return whether the message has expired."""
 
@@ -75,6 +78,10 @@ class Wire311:
     def qos0(self, message: EncodedPublish) -> bytes:
         """Return the bytes of the packet at QoS 0."""
         return message.qos0
+
+    def all_at_qos0(self, topic: str, payloads: Sequence[bytes]) -> list[bytes]:
+        """Return the bytes of packets at QoS 0 that differ in their payloads alone."""
+        return encode_all_at_qos0(TOPICS[topic], payloads)
 
     def is_over(self, message: Publish) -> bool:
         """Return whether the message has expired. [MQTT5-3.3.2-5]"""
@@ -150,6 +157,10 @@ class Wire5:
             return _HEADERS[size] + topic + _NONE + message.payload
         return self.qos0(EncodedPublish(message))
 
+    def all_at_qos0(self, topic: str, payloads: Sequence[bytes]) -> list[bytes]:
+        """Return the bytes of packets at QoS 0 that differ in their payloads alone, without Properties."""
+        return encode_all_at_qos0(TOPICS[topic] + _NONE, payloads)
+
     def is_over(self, message: Publish) -> bool:
         """Return whether the message has expired. [MQTT5-3.3.2-5]"""
         return _is_over(message, self._now())
@@ -220,6 +231,10 @@ class Identifying:
         """Return the bytes of the packet at QoS 0, without RETAIN."""
         identifiers = self._identifiers(message)
         return self.qos0(EncodedPublish(message)) if identifiers else self._shared.at_qos0(message)
+
+    def all_at_qos0(self, topic: str, payloads: Sequence[bytes]) -> list[bytes]:
+        """Return the bytes of packets at QoS 0 that differ in their payloads alone."""
+        return [self.at_qos0(Publish(topic, payload)) for payload in payloads]
 
     def identifying(self, identifiers: "Callable[[Publish], bytes]") -> Wire:
         """Return this wire: it does."""

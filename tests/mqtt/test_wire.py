@@ -46,6 +46,14 @@ class Writing(SynchronousTestCase):
                 if not retain:
                     self.assertEqual(wire.at_qos0(message), expected)
 
+    @given(TOPIC_NAMES, st.lists(BINARY, max_size=5))
+    def test_many_at_qos_0_are_written_as_each_is(self, topic: str, payloads: list[bytes]) -> None:
+        five = self.wires.of(5)
+        with_identifiers = five.identifying(lambda message: b"\x0b\x07")
+        for wire in (self.wires.of(4), five, with_identifiers):
+            expected = [wire.at_qos0(Publish(topic, payload)) for payload in payloads]
+            self.assertEqual(wire.all_at_qos0(topic, payloads), expected)
+
     def test_clients_with_a_maximum_packet_size_have_a_wire_of_their_own(self) -> None:
         small, usual, older = self.wires.of(5, True), self.wires.of(5), self.wires.of(4, True)
         self.assertEqual([wire.limited for wire in (small, usual, older)], [True, False, False])
