@@ -9,10 +9,11 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from platziverse.broker.backpressure import Backpressure
-from platziverse.broker.clients import Clients, log_failure
+from platziverse.broker.clients import Clients
 from platziverse.broker.complaints import Complaints
 from platziverse.broker.dispatcher import Handlers, TopicDispatcher, call, joined, repeat
 from platziverse.broker.durable import GRACE, Durable
+from platziverse.broker.farewells import log_failure
 from platziverse.broker.interfaces import (
     SERVER,
     Answer,
@@ -92,12 +93,12 @@ class Broker:
         clients = partial(Clients, sessions, authority, traffic, limits, observers, publish, clock)
         self.clients = clients(wall_clock, complaints, turn, records)
         sent = records.retained_sent if records is not None else _nothing
-        there = self.subscriptions, self.shares, self.retained
-        self._subscribing = Subscribing(*there, authority, limits, traffic, complaints, turn, sent)
+        parts = authority, limits, traffic, complaints
+        self._subscribing = Subscribing(self.subscriptions, self.shares, self.retained, *parts, turn, sent)
         pressure = Backpressure(limits, sessions, traffic, complaints, clock)
         self.router = router = Router(authority, traffic, pressure, self.durable)
         self._route, self._route_retained = router.route, cast("Callable[..., Answer]", router.route_retained)
-        self.sharing = Sharing(self.shares, router, authority, clock, sessions.make("", False))
+        self.sharing = Sharing(self.shares, router, sessions.make("", False), clock, *parts)
         self._dispatcher, self._clock, self._match = dispatcher, clock, self.subscriptions.match
         self._load, self._reads, self.destinations = succeed(0), DeferredLock(), Memo(self._find_destination)
         self._reads.acquire()  # the start is the first that reads
@@ -325,7 +326,7 @@ class Broker:
             return
         waits = self.loading.later(SERVER, partial(self._announce, topic, payload, True))
         if waits is not None:
-            self.clients.unfinished_wills.watch(waits, len(topic) + len(payload))
+            self.clients.farewells.unfinished.watch(waits, len(topic) + len(payload))
 
     def _announce(self, topic: str, payload: bytes, retain: bool) -> None:
         message = Publish(topic, payload, 0, retain)
@@ -335,7 +336,7 @@ class Broker:
         try:
             handled = self._dispatcher.dispatch(message, SERVER)
         except Exception:  # whoever caused the announcement has no part in it
-            self.clients.break_down(SERVER)
+            self.clients.farewells.break_down(SERVER)
         if (answer := joined(kept, owed, handled)) is not None:
             answer.addErrback(log_failure, SERVER)
 

@@ -275,7 +275,7 @@ class Cleared:
 
 @frozen
 class WillLeft:
-    """The Will that a connection has left with the broker."""
+    """The Will that a connection has left; published when it is ``due``, if its client has gone already."""
 
     client_id: str
     username: str | None
@@ -285,6 +285,7 @@ class WillLeft:
     qos: int
     retain: bool
     properties: bytes = b""
+    due: float | None = None
 
 
 @frozen

@@ -47,6 +47,10 @@ class Terms:
             self.wire = wire
             self.near = -1 if self.largest < ANY_SIZE else self.near  # they make packets larger
 
+    def patience(self, delay: int) -> float:
+        """Return how many seconds a Will waits: no longer than its Session is kept. [MQTT5-3.1.3-9]"""
+        return delay if self.expiry is None else min(delay, self.expiry)
+
     def fits(self, message: EncodedPublish) -> bool:
         """Return whether a message is no larger than the client takes packets. [MQTT5-3.1.2-24]"""
         if message.size < self.near:

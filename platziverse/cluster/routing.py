@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 
 from platziverse.broker.broker import Broker
-from platziverse.broker.clients import log_failure
+from platziverse.broker.farewells import log_failure
 from platziverse.broker.interfaces import SERVER, Answer, Client
 from platziverse.broker.records import Acknowledged, ends_of
 from platziverse.broker.session import Session
@@ -85,7 +85,7 @@ class Routing:
 
         What is found out about one of a topic holds for those behind it.
         """
-        handled = 0
+        handled, after = 0, self._linking.last if run[0].qos and self._linking is not None else 0
         while handled < len(run) and (mask := self._only_others(first := run[handled], client)):
             payloads = []
             for message in islice(run, handled, None):
@@ -94,7 +94,7 @@ class Routing:
                 payloads.append(message.payload)
             if not payloads:
                 break
-            self._peers.pass_on(mask, first, client, payloads)
+            self._peers.pass_on(mask, first, client, after, payloads)
             handled += len(payloads)
         return handled
 
@@ -106,8 +106,8 @@ class Routing:
             return 0
         if broker.authority.restricts and not broker.authority.may_publish(client, topic):
             return 0
-        waits = broker.loading is not None or (message.qos and linking is not None and linking.holds(topic))
-        return 0 if waits else receivers[0][1]
+        waits = message.qos and linking is not None and topic in linking.serials.unsent
+        return 0 if waits or broker.loading is not None else receivers[0][1]
 
     def route(
         self, message: Publish, receivers: "Match[Session]", client: Client, more: object = True
@@ -131,7 +131,8 @@ class Routing:
         if not message.qos or self._linking is None:
             self._peers.pass_on(mask, message, client)
             return self._broker.router.route(message, receivers, client, more)
-        others = partial(self._peers.pass_on, message=message, client=client)
+        after = self._linking.last
+        others = partial(self._peers.pass_on, message=message, client=client, after=after)
         others(self._linking.pass_behind(mask & ~durable, message.topic, others))
         if not durable:
             return self._broker.router.route(message, receivers, client, more)
@@ -172,6 +173,8 @@ class Routing:
         durable &= ~self.delaying.bit
         if not message.qos or self._linking is None:
             durable = 0
+        else:
+            said = replace(said, after=self._linking.last)
         others = partial(self._peers.send, frame=said)
         mask = self._peers.everybody & ~durable
         if message.qos and self._linking is not None:
@@ -188,8 +191,14 @@ class Routing:
     def came(self, peer: Peer, frame: Message) -> None:
         """Route a message of another daemon to our clients; its handlers were called there."""
         peer.received += 1
+        linking, after, take = self._linking, frame.after, partial(self._take, frame)
+        size = len(frame.payload)
+        if not after or linking is None or not linking.keep_behind(peer.number, after, size, take):
+            take()
+
+    def _take(self, frame: Message) -> None:
         client = self._publisher(frame)
-        deliver = partial(self._deliver, frame, client, peer.ready)
+        deliver = partial(self._deliver, frame, client)
         loading = self._broker.loading
         if frame.qos and self.delaying.delivers(frame.topic):
             answer = self.delaying.keep(frame.topic, deliver)
@@ -207,42 +216,48 @@ class Routing:
     def came_together(self, peer: Peer, frame: Several) -> None:
         """Route messages of another daemon, all of one publisher for one topic, to our clients."""
         like, broker = frame.message, self._broker
-        waits = like.qos and (broker.loading is not None or self.delaying.delivers(like.topic))
-        if waits or like.properties:
+        if like.properties or (like.qos and self._waits(peer, like.topic)):
             for payload in frame.payloads:
                 self.came(peer, replace(like, payload=payload))
             return
         peer.received += len(frame.payloads)
         client, topic, qos = self._publisher(like), like.topic, like.qos
         found, messages = broker.subscriptions.match(topic), Together(topic, frame.payloads, qos)
-        left = self._receivers(found, qos, peer.ready)
+        left = self._receivers(found, qos)
         if left and messages.is_short:
             left = broker.router.route_together(messages, left, client)
         for payload in frame.payloads if left else ():
             if (now := broker.subscriptions.match(topic)) is not found:  # a Session has ended meanwhile
-                found, there = now, self._receivers(now, qos, peer.ready)
+                found, there = now, self._receivers(now, qos)
                 left = tuple(one for one in left if one in there)
-            answer = broker.router.route(Publish(topic, payload, qos), left, client)
-            if answer is not None:
-                answer.addErrback(log_failure, client)
+            broker.router.route(Publish(topic, payload, qos), left, client)
 
-    def _receivers(self, found: "Match[Session]", qos: int, ready: int) -> "Match[Session]":
+    def _waits(self, peer: Peer, topic: str) -> bool:
+        """Return whether messages of a daemon are not for their receivers at once."""
+        if self._broker.loading is not None or self.delaying.delivers(topic):
+            return True
+        return self._linking is not None and self._linking.is_late(peer.number)
+
+    def _receivers(self, found: "Match[Session]", qos: int) -> "Match[Session]":
+        """Return our receivers of a message without a position.
+
+        At QoS 1 and 2 a durable Session gets what is owed to it: one that is here by now, and was not when
+        this was published, has got it where it was. ADR 0199.
+        """
         receivers = self._divided(found)[2]
-        return self.heirs.of_message(receivers, ready) if qos else receivers
+        return tuple([one for one in receivers if not one[0].number]) if qos else receivers
 
     def _waited(self, deliver: "partial[Answer]") -> Answer:
         self._waiting -= 1
         return deliver()
 
-    def _deliver(self, frame: Message, client: Client, ready: int) -> Answer:
+    def _deliver(self, frame: Message, client: Client) -> Answer:
         broker = self._broker
         properties = restored(frame.properties)
         message = Publish(frame.topic, frame.payload, frame.qos, frame.retain, properties=properties)
         if is_copy(message):
             return broker.sharing.take(message, client)
-        receivers = self._ours(frame.topic)
-        if frame.qos:
-            receivers = self.heirs.of_message(receivers, ready)
+        receivers = self._receivers(broker.subscriptions.match(frame.topic), frame.qos)
         if not frame.retain:
             return broker.router.route(message, receivers, client)
         self._retaining.came(message, client, frame.version, live=True)

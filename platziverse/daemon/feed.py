@@ -83,8 +83,8 @@ class Feed:
         _watch(self._broker.unsubscribe(self._session, self._filters))
 
     def take(self) -> list[Report]:
-        """Return what agents have measured since the last call, the last first."""
-        reports = self._reports[::-1]
+        """Return what agents have measured since the last call."""
+        reports = self._reports.copy()
         self._reports.clear()
         return reports
 

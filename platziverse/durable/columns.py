@@ -367,6 +367,7 @@ class SessionColumns:
             "w_connection": (array, [record.connection for record in left]),
             "w_topic": (text_array, [record.topic for record in left]),
             "w_flags": (array, [one.qos | _flags(one.retain, one.properties) for one in left]),
+            "w_due": (array, [record.due for record in left]),
             "x_client": (text_array, [client for client, record in self.wills.items() if record is None]),
             "y_client": (text_array, [client for client, _ in over]),
             "y_connection": (array, [connection for _, connection in over]),

@@ -188,15 +188,16 @@ cleared AS (
 
 _WILLS: Final = f"""{_PACKED.format(name="wills", prefix="w_")},
 wills_left AS (
-    INSERT INTO mqtt_wills ("clientId", username, daemon, connection, topic, payload, flags)
-    SELECT client, username, %(daemon)s, connection, topic, {_PIECE.format(name="wills")}, flags
+    INSERT INTO mqtt_wills ("clientId", username, daemon, connection, topic, payload, flags, "dueAt")
+    SELECT client, username, %(daemon)s, connection, topic, {_PIECE.format(name="wills")}, flags,
+        to_timestamp(due)
     FROM unnest(%(w_client)s::text[], %(w_username)s::text[], %(w_connection)s::bigint[], %(w_topic)s::text[],
-        %(w_at)s::integer[], %(w_size)s::integer[], %(w_flags)s::smallint[])
-        AS left_by (client, username, connection, topic, at, size, flags)
+        %(w_at)s::integer[], %(w_size)s::integer[], %(w_flags)s::smallint[], %(w_due)s::float8[])
+        AS left_by (client, username, connection, topic, at, size, flags, due)
     WHERE {_IF} ORDER BY client
     ON CONFLICT ("clientId", daemon) DO UPDATE SET username = excluded.username,
         connection = excluded.connection, topic = excluded.topic, payload = excluded.payload,
-        flags = excluded.flags, "dueAt" = NULL),
+        flags = excluded.flags, "dueAt" = excluded."dueAt"),
 wills_gone AS (
     DELETE FROM mqtt_wills WHERE {_IF} AND ("clientId" = ANY(%(x_client)s::text[]) AND daemon = %(daemon)s
     OR ("clientId", connection) IN (

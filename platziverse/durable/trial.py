@@ -35,5 +35,5 @@ def certainly_good() -> Sequence[object]:
             name, b"", 0.0, {_ONE: (first + 1, 1), _ANOTHER: (first, 1)}, retain=True, number=_NUMBER + first
         ),
         Kept(name, _PAYLOAD, 2, name, None),
-        WillLeft(name, None, first, name, _PAYLOAD, 2, True),
+        WillLeft(name, None, first, name, _PAYLOAD, 2, True, due=time.time()),
     )

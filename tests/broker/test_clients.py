@@ -124,7 +124,7 @@ class Gone(SynchronousTestCase):
         answer: Deferred[object] = Deferred()
         table: dict[str, Handler] = {"will": lambda message, client: answer}
         harness = BrokerHarness(table)
-        unfinished = harness.broker.clients.unfinished_wills
+        unfinished = harness.broker.clients.farewells.unfinished
         harness.connect("one", will=Publish("will", b"12345")).lose()
         self.assertEqual((unfinished.count, unfinished.bytes), (1, 5))
         answer.errback(RuntimeError("away"))

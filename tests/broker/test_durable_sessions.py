@@ -322,12 +322,12 @@ class Wills(Durable):
         self.will().lose()
         handler.answers[0].errback(RuntimeError("stopped"))
         self.assertEqual(self.saved(WillGone), [])
-        self.assertEqual(self.harness.broker.clients.unfinished_wills.count, 0)
+        self.assertEqual(self.harness.broker.clients.farewells.unfinished.count, 0)
 
     def test_take_overs_while_the_database_is_away_are_counted(self) -> None:
         self.store.hold()
         for _ in range(3):
             self.will().lose()
-        self.assertEqual(self.harness.broker.clients.unfinished_wills.count, 3)
+        self.assertEqual(self.harness.broker.clients.farewells.unfinished.count, 3)
         self.store.resume()
-        self.assertEqual(self.harness.broker.clients.unfinished_wills.count, 0)
+        self.assertEqual(self.harness.broker.clients.farewells.unfinished.count, 0)

@@ -393,13 +393,13 @@ class Meanwhile(Loads):
         self.harness.broker.announce("own", b"1", retain=True)
         self.harness.broker.announce("$SYS/uptime", b"1", retain=True)
         self.assertEqual(len(self.harness.broker.retained), 1)
-        self.assertEqual(self.harness.broker.clients.unfinished_wills.count, 1)
+        self.assertEqual(self.harness.broker.clients.farewells.unfinished.count, 1)
         self.store.resume()
         retained = self.harness.broker.retained
         self.assertEqual({message.topic for message in retained.match("+")}, {"own"})
         self.assertEqual(len(retained), 2)
         self.assertEqual(self.saved(Kept)[-1], Kept("own", b"1", 0, "", None))
-        self.assertEqual(self.harness.broker.clients.unfinished_wills.count, 0)
+        self.assertEqual(self.harness.broker.clients.farewells.unfinished.count, 0)
 
     def test_what_a_handler_announces_of_a_message_that_waited_need_not_wait(self) -> None:
         def handler(message: Publish, client: Client) -> None:

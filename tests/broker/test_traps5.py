@@ -149,7 +149,7 @@ class Bounds(Case):
         before = refused(10)
         self.assertLess(refused(200) - before, 100)
         broker = self.harness.broker
-        self.assertEqual((len(broker.sessions), len(broker.clients.delayed_wills)), (0, 0))
+        self.assertEqual((len(broker.sessions), len(broker.clients.farewells.delayed)), (0, 0))
 
 
 class Connections(Case):

@@ -532,6 +532,17 @@ class SessionStoreContract:
         found = sorted((yield self.store.wills()), key=lambda one: one.client_id)
         self.assertEqual(found, [will("b", 4), will("c", 10)])
 
+    @inlineCallbacks
+    def test_a_will_that_waits_has_its_end(self) -> Steps:
+        waits = evolve(will("a", 1), due=1_700_000_000.25)
+        yield self.save(will("a", 1), will("b", 2))
+        yield self.save(waits)
+        found = sorted((yield self.store.wills()), key=lambda one: one.client_id)
+        self.assertEqual(found, [waits, will("b", 2)])
+        yield self.save(will("a", 3))
+        found = sorted((yield self.store.wills()), key=lambda one: one.client_id)
+        self.assertEqual(found, [will("a", 3), will("b", 2)])
+
     # -- order, and the end ----------------------------------------------------------------------
 
     @inlineCallbacks

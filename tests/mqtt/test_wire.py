@@ -2,6 +2,7 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.mqtt.codec import EncodedPublish, encode
@@ -10,9 +11,11 @@ from platziverse.mqtt.packets import Properties, Publish, PublishProperties, Sub
 from platziverse.mqtt.properties import (
     arrived,
     brought_by,
+    encode_will_properties,
     identified,
     is_as_it_says,
     restored,
+    restored_will,
     store_properties,
     weigh,
     weigh_asked,
@@ -102,7 +105,16 @@ class Keeping(SynchronousTestCase):
             end = min(int(message.properties.expires), 0xFFFFFFFF)
             self.assertEqual((found.expires, found.message_expiry_interval), (end, end))
             self.assertEqual(found.user_properties, message.properties.user_properties)
-        self.assertEqual(restored(store_properties(given) if given else b"", timed=False), given)
+
+    @given(properties("PUBLISH"), st.sampled_from((0, 1, 0xFFFF_FFFF)))
+    def test_those_of_a_will_come_back_with_its_delay(
+        self, given: PublishProperties | None, delay: int
+    ) -> None:
+        of_will = given and replace(given, topic_alias=None, subscription_identifiers=())
+        data = encode_will_properties(of_will, delay)
+        expected = None if of_will == PublishProperties() else of_will
+        self.assertEqual(restored_will(data), (expected, delay))
+        self.assertEqual(encode_will_properties(None, 0), b"")
 
     def test_what_belongs_to_a_connection_is_left_behind(self) -> None:
         alone = Publish("", b"", properties=PublishProperties(topic_alias=3))
