@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from platziverse.broker.interfaces import NetworkConnection
 from platziverse.broker.outgoing import SHARED
 from platziverse.broker.session import Session
-from platziverse.mqtt.codec import EncodedPublish
+from platziverse.mqtt.codec import TOPICS, EncodedPublish, encode_all_at_qos0
 from platziverse.mqtt.packets import Publish
 from platziverse.mqtt.wire import Wire
 
@@ -47,7 +47,8 @@ class Together:
     def _written(self, wire: Wire) -> list[bytes]:
         written = self._at_qos0.get(wire)
         if written is None:
-            written = self._at_qos0[wire] = wire.all_at_qos0(self.topic, self.payloads)
+            before = TOPICS[self.topic] + wire.no_properties
+            written = self._at_qos0[wire] = encode_all_at_qos0(before, self.payloads)
         return written
 
     def _messages(self) -> list[EncodedPublish]:
