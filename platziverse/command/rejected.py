@@ -17,6 +17,22 @@ from platziverse.rules.ruleset import RuleSet
 from platziverse.settings import ConfigError
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the commands below ``platziverse rejected``."""
+    commands = parser.add_subparsers(required=True, metavar="command")
+    listing = commands.add_parser("list", help="one line for each, the newest last")
+    listing.add_argument("--all", action="store_true", help="also those that were replayed")
+    listing.add_argument("--limit", type=int, default=100, help="the newest of them (100)")
+    listing.set_defaults(run=list_rows)
+    show = commands.add_parser("show", help="one message and its payload")
+    show.add_argument("id", type=int)
+    show.add_argument("--raw", action="store_true", help="the bytes of the payload and nothing else")
+    show.set_defaults(run=show_row)
+    again = commands.add_parser("replay", help="try again; what is valid by now becomes rows")
+    again.add_argument("ids", type=int, nargs="*", help="which; none: all not replayed yet")
+    again.set_defaults(run=replay_rows)
+
+
 def find_rows(dsn: str, condition: str, *parameters: object) -> list[Row]:
     """Return rows of ``rejected_messages``, the oldest first."""
     with connected(dsn) as connection:

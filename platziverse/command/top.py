@@ -8,8 +8,8 @@ from typing import Any, Final
 from platziverse.command.asking import Asked
 from platziverse.command.stats import counted, handlers, headline, holdings, latencies
 from platziverse.config import Config
-from platziverse.daemon.logs import escaped
 from platziverse.settings import ConfigError
+from platziverse.words import escaped
 
 #: Seconds between two looks.
 EVERY: Final = 1.0
