@@ -48,7 +48,7 @@ FRAGMENTS = {
     "net.flushes": "the end of a turn, for all connections",
     "net.rates": "the arithmetic of a rate, without a connection",
     "net.refusing": "an exception to what flow.py does, with a clock of its own",
-    "rules.telegraf": "the format of a preset, which names it",
+    "rules.telegraf": "what one program sends, whichever format it has",
     "web.rejections": "paths of their own, which web/api.py only names, and what their readers may see",
     "web.index": "a page, which stands in for the real one",
     "postgres.presence": "one statement at the first start, before there is a lease",

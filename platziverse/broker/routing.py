@@ -224,22 +224,22 @@ class Router:
         """
         if not receivers:
             return
-        count, size, usual = len(receivers), len(message.payload), receivers[0][0].terms.wire
-        data = usual.qos0(EncodedPublish(message, retain)) if retain else usual.at_qos0(message)
-        written, wire = None, usual if not usual.limited else UNUSED
+        count, size, wire = len(receivers), len(message.payload), receivers[0][0].terms.wire
+        wire = UNUSED if wire.limited else wire
+        data = wire.qos0(EncodedPublish(message, retain)) if retain else wire.at_qos0(message)
+        written = None
         for session, granted in receivers:
             connection = session.connection
             if connection is None:
                 count -= 1
                 continue
             if session.terms.wire is not wire:
-                own = session.terms.wire
-                written = {usual: data} if written is None else written
-                data = _written(written, own, message, retain)
-                wire = own if not own.limited else UNUSED  # each of its clients is looked at
-                if own.limited and len(data) > session.terms.largest:
-                    count -= self._strain(TOO_LARGE, session, client) == DROPPED
+                written = {wire: data} if written is None else written
+                if session.terms.wire.limited:
+                    count -= self._offer_one(message, session, granted, client, retain, written)
                     continue
+                wire = session.terms.wire
+                data = _written(written, wire, message, retain)
             if granted >= LOCAL and _optional(granted, 0, session, client) < 0:  # [MQTT5-3.8.3-3]
                 count -= 1
             elif strained := connection.offer(data):
@@ -247,6 +247,26 @@ class Router:
         traffic = self._traffic
         traffic.publish_sent[0] += count
         traffic.publish_bytes_sent[0] += count * size
+
+    def _offer_one(
+        self,
+        message: Publish,
+        session: Session,
+        granted: int,
+        client: Client,
+        retain: bool,
+        written: dict[Wire, bytes],
+    ) -> bool:
+        """Send a PUBLISH at QoS 0 to one client, whose Wire is limited: what it writes is sent, or too large.
+
+        :return: whether the client does not get it.
+        """
+        if granted >= LOCAL and _optional(granted, 0, session, client) < 0:  # [MQTT5-3.8.3-3]
+            return True
+        connection, data = session.connection, _written(written, session.terms.wire, message, retain)
+        assert connection is not None
+        strained = connection.offer(data) if len(data) <= session.terms.largest else TOO_LARGE
+        return self._strain(strained, session, client) == DROPPED  # [MQTT-4.3.1-1]
 
     def _strain(self, strained: int, session: Session, client: Client) -> int:
         if strained == FULL:

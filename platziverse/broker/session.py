@@ -145,15 +145,15 @@ class Session(Receiving):
         self.terms = terms
         if self.subscription_identifiers is not None:
             terms.identify(self.subscription_identifiers)
+        if self._outgoing is not None:
+            self._outgoing.wire = terms.wire
+        if self.window is not None:
+            self.window.outgoing.wire = terms.wire
 
     def identify(self, identifiers: Callable[[Publish], bytes]) -> None:
         """Send Subscription Identifiers from now on; ``identifiers`` returns those of a message."""
         self.subscription_identifiers = identifiers
         self.agree(self.terms)
-        if self._outgoing is not None:
-            self._outgoing.wire = self.terms.wire
-        if self.window is not None:
-            self.window.outgoing.wire = self.terms.wire
 
     @property
     def queued(self) -> int:
@@ -382,7 +382,6 @@ class Session(Receiving):
         if self.window is not None:
             self.window.resume(connection, self.client)
         if self._outgoing is not None:
-            self._outgoing.wire = self.terms.wire
             if self.terms.largest < ANY_SIZE:
                 self.dropped += self._outgoing.drop(self.terms.fits)
             self._outgoing.send_again(connection, self.terms.most_inflight)

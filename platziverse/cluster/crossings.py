@@ -17,7 +17,7 @@ from platziverse.cluster.links import ALL, POSITIONS
 
 #: Messages that are read at once.
 PAGE: Final = 100
-#: Copies that may wait while rows are read; and so many messages without a position.
+#: Copies that may wait while rows are read.
 MOST_HELD: Final = 10_000
 #: States of a Crossing: it has asked from where on it gets copies; it was told; it reads the rows before; it
 #: takes copies.
@@ -64,9 +64,10 @@ class Crossing:
         # Up to where rows are read, and where the next begin.
         self._state, self._through, self._at = ASKED, ALL, 0
         self._held: deque[Owed] = deque()
-        # Messages without a position: the one that each is behind, a count, and what hands it on.
-        self._behind: list[tuple[int, int, Callable[[], object]]] = []
-        self._kept, self._gone = 0, False
+        # Messages without a position: the one that each is behind, a count, its size, and what hands it on.
+        self._behind: list[tuple[int, int, int, Callable[[], object]]] = []
+        self._kept = self._size = 0
+        self._gone = False
         # What waits until a position is taken, or done; and until rows are read.
         self._takes, self._dones, self._reads = Awaited(), Awaited(), Awaited()
 
@@ -181,23 +182,30 @@ class Crossing:
         """Return whether copies are taken as they come: nothing before them is missing."""
         return self._state == FOLLOWS
 
-    def keep_behind(self, position: int, deliver: Callable[[], object]) -> bool:
+    def keep_behind(self, position: int, size: int, deliver: Callable[[], object]) -> int:
         """Call ``deliver`` when everything up to a position was taken, and before anything else is.
 
-        :return: ``False``: so many wait that the first of them does no longer.
+        :param size: bytes of the message.
+        :return: how many wait no longer, the first ones, as there are too many, or too large ones.
         """
+        behind, limits, overtook = self._behind, self._durable.limits, 0
         self._kept += 1
-        heappush(self._behind, (position, self._kept, deliver))
-        if len(self._behind) <= MOST_HELD:
-            return True
-        heappop(self._behind)[2]()
-        return False
+        self._size += size
+        heappush(behind, (position, self._kept, size, deliver))
+        while len(behind) > limits.max_unfinished_total or self._size > limits.max_unfinished_bytes:
+            overtook += 1
+            self._deliver_first()
+        return overtook
+
+    def _deliver_first(self) -> None:
+        _, _, size, deliver = heappop(self._behind)
+        self._size -= size
+        deliver()
 
     def _go_on(self, position: int) -> None:
         """Deliver what is before the message of a position."""
-        behind = self._behind
-        while behind and behind[0][0] < position:
-            heappop(behind)[2]()
+        while self._behind and self._behind[0][0] < position:
+            self._deliver_first()
 
     # -- from the store --------------------------------------------------------------------------
 

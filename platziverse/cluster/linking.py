@@ -231,18 +231,20 @@ class Linking:
         """Return whether what a daemon has owed to us is still to be read."""
         return self._loaded and not self._crossing(number).follows
 
-    def keep_behind(self, number: int, position: int, deliver: Callable[[], object]) -> bool:
+    def keep_behind(self, number: int, position: int, size: int, deliver: Callable[[], object]) -> bool:
         """Have a message behind what its daemon has owed to us up to a position; return whether it waits.
 
+        :param size: its bytes.
         :param deliver: hands it to our clients, for whom it has no position. ADR 0200.
         """
         if not self.is_late(number):
             return False
         self.late += 1
-        if not self._crossing(number).keep_behind(position, deliver):
-            self.overtook += 1
-            text = "Too many messages of daemon {number} wait for what was lost on the bus; the first waits"
-            self._complain("messages that overtake what was lost", text + " no more", number)
+        if overtook := self._crossing(number).keep_behind(position, size, deliver):
+            self.overtook += overtook
+            text = "Too much of daemon {number} waits for what the bus has lost; the first waits no more "
+            text += "(max_unfinished_total, max_unfinished_bytes)"
+            self._complain("messages that overtake what was lost", text, number)
         return True
 
     def unsure(self, peer: Peer, frame: Unsure) -> None:

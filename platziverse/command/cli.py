@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, Final
+from typing import Final
 
 from platziverse import __version__
 from platziverse.config import load
@@ -18,47 +18,32 @@ The daemon itself is a program of twistd:
   twistd platziverse --help     all of its options
 
 `platziverse COMMAND --help` has those of a command."""
-#: Name, module below ``platziverse.command``, and what ``--help`` says.
-COMMANDS: Final = (
-    ("check", "check", "whether the daemon can do its work here, and what to do if not"),
-    ("passwd", "passwd", "users and their passwords"),
-    ("acl", "explain", "access rules"),
-    ("agents", "agents", "agents, and what they have measured"),
-    ("import", "importing", "readings of the past, from a file"),
-    ("export", "exporting", "metrics, into a file"),
-    ("roll-up", "rollup", "make roll-ups at once"),
-    ("rejected", "rejected", "messages that could not be stored"),
-    ("watch", "watch", "values as they come"),
-    ("stats", "stats", "how a running daemon is"),
-    ("top", "top", "the same and more, on one screen, each second"),
-    ("clients", "clients", "clients that are connected to a daemon"),
-    ("sessions", "sessions", "durable Sessions, and what waits for them"),
-    ("retained", "retained", "Retained Messages that are stored"),
-    ("rules", "rules", "what messages of other devices mean"),
-    ("daemons", "daemons", "daemons that use the database"),
-)
 
-
-class _Command(argparse.ArgumentParser):
-    """A _Command is one command. Its module is imported once it is given: all of them take a second.
-
-    :ivar module: its name below ``platziverse.command``; ``None``: its arguments are there.
-    """
-
-    module: str | None = None
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse the arguments of the command, as argparse does."""
-        if self.module is not None:
-            import_module(f"platziverse.command.{self.module}").add_arguments(self)
-            self.module = None
-            _complete(self)
-        return super().parse_known_args(args, namespace)
+#: Command → its module, and what it is for. Only that of the command that is given is imported: all of them,
+#: with the daemon that they look at, take most of a second.
+COMMANDS: Final = {
+    "check": ("check", "whether the daemon can do its work here, and what to do if not"),
+    "passwd": ("passwd", "users and their passwords"),
+    "acl": ("explain", "access rules"),
+    "agents": ("agents", "agents, and what they have measured"),
+    "import": ("importing", "readings of the past, from a file"),
+    "export": ("exporting", "metrics, into a file"),
+    "roll-up": ("rollup", "make roll-ups at once"),
+    "rejected": ("rejected", "messages that could not be stored"),
+    "watch": ("watch", "values as they come"),
+    "stats": ("stats", "how a running daemon is"),
+    "top": ("top", "the same and more, on one screen, each second"),
+    "clients": ("clients", "clients that are connected to a daemon"),
+    "sessions": ("sessions", "durable Sessions, and what waits for them"),
+    "retained": ("retained", "Retained Messages that are stored"),
+    "rules": ("rules", "what messages of other devices mean"),
+    "daemons": ("daemons", "daemons that use the database"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; its exit code is that of the process."""
-    return while_somebody_reads(lambda: _run(_parser().parse_args(arguments)))
+    return while_somebody_reads(lambda: _run(_parser(_command(arguments)).parse_args(arguments)))
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -74,7 +59,15 @@ def _refused(error: Unusable, options: argparse.Namespace) -> int:
     return 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def _command(arguments: Sequence[str] | None) -> str:
+    """Return the word that stands where the name of a command does."""
+    parser = argparse.ArgumentParser(prog="platziverse", add_help=False)
+    _add_sources(parser, None)
+    parser.add_argument("command", nargs="?")
+    return str(parser.parse_known_args(arguments)[0].command)
+
+
+def _parser(chosen: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="platziverse",
         description=DESCRIPTION,
@@ -86,11 +79,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_sources(parser, None)
     parser.set_defaults(refused=_refused)
-    commands = parser.add_subparsers(required=True, metavar="command", parser_class=_Command)
-    for name, module, text in COMMANDS:
-        command = commands.add_parser(name, help=text)
-        command.module = module
-        _add_sources(command, argparse.SUPPRESS)
+    commands = parser.add_subparsers(required=True, metavar="command")
+    for name, (module, purpose) in COMMANDS.items():
+        command = commands.add_parser(name, help=purpose)
+        if name == chosen:
+            import_module(f"platziverse.command.{module}").add_arguments(command)
+    _complete(parser)
     return parser
 
 

@@ -10,15 +10,21 @@ from platziverse.agents.model import InvalidReport
 from platziverse.command.database import connected, find_dsn
 from platziverse.command.progress import Progress
 from platziverse.config import Config
-from platziverse.daemon.reload import load_rules
+from platziverse.daemon.recording import load_rules
 from platziverse.daemon.replays import Row, reports_of, rows
 from platziverse.ingest.replay import replay
 from platziverse.rules.ruleset import RuleSet
 from platziverse.settings import ConfigError
 
 
+def find_rows(dsn: str, condition: str, *parameters: object) -> list[Row]:
+    """Return rows of ``rejected_messages``, the oldest first."""
+    with connected(dsn) as connection:
+        return rows(connection, condition, *parameters)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the commands below ``platziverse rejected``."""
+    """The command's own."""
     commands = parser.add_subparsers(required=True, metavar="command")
     listing = commands.add_parser("list", help="one line for each, the newest last")
     listing.add_argument("--all", action="store_true", help="also those that were replayed")
@@ -28,15 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     show.add_argument("id", type=int)
     show.add_argument("--raw", action="store_true", help="the bytes of the payload and nothing else")
     show.set_defaults(run=show_row)
-    again = commands.add_parser("replay", help="try again; what is valid by now becomes rows")
-    again.add_argument("ids", type=int, nargs="*", help="which; none: all not replayed yet")
-    again.set_defaults(run=replay_rows)
-
-
-def find_rows(dsn: str, condition: str, *parameters: object) -> list[Row]:
-    """Return rows of ``rejected_messages``, the oldest first."""
-    with connected(dsn) as connection:
-        return rows(connection, condition, *parameters)
+    replay = commands.add_parser("replay", help="try again; what is valid by now becomes rows")
+    replay.add_argument("ids", type=int, nargs="*", help="which; none: all not replayed yet")
+    replay.set_defaults(run=replay_rows)
 
 
 def list_rows(config: Config, options: argparse.Namespace) -> int:

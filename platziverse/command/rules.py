@@ -12,7 +12,7 @@ from attrs import evolve, frozen
 
 from platziverse.agents.model import InvalidReport, Report
 from platziverse.config import Config
-from platziverse.daemon.reload import load_rules
+from platziverse.daemon.recording import load_rules
 from platziverse.errors import Unusable
 from platziverse.mqtt.errors import MalformedPacket
 from platziverse.mqtt.packets import Publish

@@ -35,7 +35,7 @@ from platziverse.daemon.logins import access_rules, user_tables, who_may_connect
 from platziverse.daemon.machine import fitted, tcp_memory
 from platziverse.daemon.pages import Pages
 from platziverse.daemon.readers import MQTTLogins
-from platziverse.daemon.reload import load_rules
+from platziverse.daemon.recording import load_rules
 from platziverse.daemon.starting import SESSIONS, Stage
 from platziverse.door.arrivals import Arrivals
 from platziverse.door.crowd import Crowd

@@ -27,7 +27,10 @@ class Wire(Protocol):
 
     @property
     def limited(self) -> bool:
-        """Return whether its clients may have a Maximum Packet Size: others are not asked. ADR 0198."""
+        """Return whether its clients may have a Maximum Packet Size: others are not asked. ADR 0198.
+
+        What it writes at QoS 0 is offered to the client, then, or too large for it.
+        """
 
     def with_id(self, message: EncodedPublish, qos: int, packet_id: int, dup: bool = False, /) -> bytes:
         """Return the bytes of the packet at QoS 1 or 2."""
@@ -114,7 +117,7 @@ class Wire5:
     def _encode(self, message: EncodedPublish) -> tuple[bytes, bytes]:
         """Return what stands before the Packet Identifier, and its Properties; empty: they change.
 
-        The Topic Name is always there, no Topic Alias is. [MQTT5-3.1.2-26] [MQTT5-3.1.2-27] [MQTT5-3.3.2-11]
+        The Topic Name is always there, no Topic Alias is. [MQTT5-3.3.2-11]
         """
         publish = message.message
         topic, found = TOPICS[publish.topic], publish.properties
@@ -166,12 +169,12 @@ class Wire5:
         :param packet_id: its two bytes; empty at QoS 0.
         """
         publish = message.message
-        topic, properties = TOPICS[publish.topic], _joined(self._properties(publish), more)
+        topic, properties = TOPICS[publish.topic], joined(self._properties(publish), more)
         size = len(topic) + len(packet_id) + len(properties) + len(publish.payload)
         return _FIRST[first] + encode_length(size) + topic + packet_id + properties
 
 
-def _joined(properties: bytes, more: bytes) -> bytes:
+def joined(properties: bytes, more: bytes) -> bytes:
     """Return Properties, which begin with their length, with further ones behind them."""
     begin = 1
     while properties[begin - 1] & 0x80:

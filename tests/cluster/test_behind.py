@@ -1,6 +1,5 @@
 """Messages that come without a position stay behind what was owed before, though the bus lost that."""
 
-from platziverse.cluster.crossings import MOST_HELD
 from platziverse.cluster.figures import Figures
 from platziverse.cluster.links import ALL
 from platziverse.mqtt.packets import Unsubscribe
@@ -71,10 +70,14 @@ class BehindRowsTests(test_links.Case):
         """Row 496."""
         self.lose_what_is_owed()
         self.publish(2, 3)
-        for _ in range(MOST_HELD - 1):
-            linking_of(self.two).keep_behind(1, ALL, lambda: None)
-        self.settle()
+        limits = self.two.broker.limits
+        for _ in range(limits.max_unfinished_total - 1):
+            linking_of(self.two).keep_behind(1, ALL, 1, lambda: None)
         self.assertEqual(acknowledge(self.live), [b"2"])
         self.assertEqual(Figures(self.two.cluster).events["overtook"], 1)
-        line = "Too many messages of daemon 1 wait for what was lost on the bus; the first waits no more"
-        self.assertIn(line, self.lines)
+        line = "Too much of daemon 1 waits for what the bus has lost; the first waits no more "
+        self.assertIn(line + "(max_unfinished_total, max_unfinished_bytes)", self.lines)
+        linking_of(self.two).keep_behind(1, ALL, limits.max_unfinished_bytes, lambda: None)
+        self.assertEqual(acknowledge(self.live), [b"3"])
+        self.read()
+        self.assertEqual(acknowledge(self.live), [b"1"])

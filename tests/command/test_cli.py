@@ -18,7 +18,7 @@ print(*sys.modules)"""
 
 class CommandLineTests(SynchronousTestCase):
     def test_each_command_has_its_help(self) -> None:
-        for name, _, text in COMMANDS:
+        for name, (_, text) in COMMANDS.items():
             ran = run(self, name, "--help")
             self.assertEqual((ran.code, ran.err), (0, ""))
             self.assertRegex(ran.out, f"^usage: \\S+ {name} ")
