@@ -67,6 +67,12 @@ class TracedOutbox(Outbox):
         self._tell_sent(data)
         super().send(data)
 
+    def send_together(self, pieces: Sequence[bytes]) -> None:
+        """Tell of each of the PUBLISHes."""
+        for piece in pieces:
+            self._tell_sent(piece)
+        super().send_together(pieces)
+
     def send_shared(self, head: bytes, payload: bytes) -> None:
         """Tell of a large PUBLISH."""
         self._tell_sent(head, payload)

@@ -7,7 +7,8 @@ from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from platziverse.broker.interfaces import Client, Handler
+from platziverse.broker.interfaces import SERVER, Client, Handler
+from platziverse.broker.together import Together
 from platziverse.mqtt.packets import (
     Disconnect,
     Pingreq,
@@ -120,6 +121,21 @@ class TracingTests(SynchronousTestCase):
         self.assertEqual(self.talk(), plain)
         self.assertIsInstance(plain[-1], Pingresp)
         self.assertIn(Publish, [type(packet) for packet in plain])
+
+    def test_messages_that_come_together_are_told_one_by_one(self) -> None:
+        self.harness.shared.tracing = True
+        for level in 4, 5:
+            client = self.harness.connect(f"level {level}", protocol_level=level)
+            client.subscribe("t")
+        self.lines.clear()
+        broker = self.harness.broker
+        broker.router.route_together(Together("t", (b"1", b"22"), 0), broker.subscriptions.match("t"), SERVER)
+        self.assertEqual(len(client.received()), 2)
+        told = [line.partition("'")[2] for line in self.lines]
+        self.assertEqual(
+            told,
+            [f"level {level}': PUBLISH, {size} bytes" for level in (4, 5) for size in (level + 2, level + 3)],
+        )
 
     def test_one_client_alone_is_told_of(self) -> None:
         """Row 261: everything from its CONNECT on, and nothing of the others."""
