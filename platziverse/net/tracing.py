@@ -140,9 +140,9 @@ def _details(packet: Packet) -> tuple[str, dict[str, object]]:
     if type(packet) is Publish:
         return _TO + ", {size} bytes", {**_where(packet.topic, packet.qos), "size": len(packet.payload)}
     if type(packet) is Connect:
-        more = {"client_id": packet.client_id, "username": packet.username, "keep_alive": packet.keep_alive}
-        version = VERSIONS[packet.protocol_level]
-        return ", MQTT {version}, user {username!r}, Keep Alive {keep_alive} s", more | {"version": version}
+        more: dict[str, object] = {"client_id": packet.client_id, "username": packet.username}
+        more |= {"keep_alive": packet.keep_alive, "version": VERSIONS[packet.protocol_level]}
+        return ", MQTT {version}, user {username!r}, Keep Alive {keep_alive} s", more
     if type(packet) is Subscribe:
         filters = [(subscription.topic_filter, subscription.qos) for subscription in packet.subscriptions]
         return " to {filters!r}", {"filters": filters}
