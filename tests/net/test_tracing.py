@@ -134,7 +134,11 @@ class TracingTests(SynchronousTestCase):
         told = [line.partition("'")[2] for line in self.lines]
         self.assertEqual(
             told,
-            [f"level {level}': PUBLISH, {size} bytes" for level in (4, 5) for size in (level + 2, level + 3)],
+            [
+                f"level {level}': PUBLISH to 't', QoS 0, {size} bytes"
+                for level in (4, 5)
+                for size in (level + 2, level + 3)
+            ],
         )
 
     def test_one_client_alone_is_told_of(self) -> None:
