@@ -9,15 +9,8 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 
 from platziverse.broker.interfaces import Answer, Client
-from platziverse.broker.records import (
-    SessionRecord,
-    StoredInterest,
-    StoredMessage,
-    StoredPlace,
-    StoredRetained,
-    StoredSession,
-    StoredWill,
-)
+from platziverse.broker.places import StoredInterest, StoredPlace
+from platziverse.broker.records import SessionRecord, StoredMessage, StoredRetained, StoredSession, StoredWill
 from platziverse.broker.session import Session
 from platziverse.broker.sessions import Opened
 from platziverse.broker.subscriptions import Match
@@ -137,6 +130,12 @@ class RetainedStore(Protocol):
     def take(self, message: Publish, publisher: Client) -> None:
         """Keep ``message`` as :meth:`set` does, but in memory alone: another daemon saves it."""
 
+    def expire(self, now: float) -> list[Publish]:
+        """Forget messages that are over, or some of them, and return these.
+
+        :param now: seconds since the epoch.
+        """
+
     def match(self, topic_filter: str) -> list[Publish]:
         """Return the messages whose Topic Name matches, in no particular order."""
 
@@ -154,6 +153,12 @@ class Elsewhere(Protocol):
 
     def route_retained(self, message: Publish, receivers: "Match[Session]", client: Client) -> Answer:
         """Hand on a message with RETAIN likewise, as ``Router.route_retained`` does."""
+
+    def pass_on(self, run: Sequence[Publish], client: Client) -> int:
+        """Publish messages of a client, none of QoS 2, that the others get and nobody here.
+
+        :return: how many of them, up to the first that is not such a one.
+        """
 
 
 class Listening(Protocol):

@@ -281,11 +281,13 @@ class Cleared:
 
     topic: str
     version: int = 0
+    #: As it is over, of MQTT 5: only a message with these Properties goes.
+    over: bytes = b""
 
 
 @frozen
 class WillLeft:
-    """The Will that a connection has left with the broker."""
+    """The Will that a connection has left; published when it is ``due``, if its client has gone already."""
 
     client_id: str
     username: str | None
@@ -295,6 +297,7 @@ class WillLeft:
     qos: int
     retain: bool
     properties: bytes = b""
+    due: float | None = None
 
 
 @frozen
@@ -378,34 +381,6 @@ class StoredSession:
     identifiers: tuple[int, ...]
     owed: tuple[str, ...] = ()
     inherited_from: tuple[int, ...] = ()
-
-
-@frozen
-class StoredPlace:
-    """A StoredPlace says where the durable Session of a client is.
-
-    :ivar daemon: its owner; 0: one that does not share our clients. Below 0 it is nobody's, and that daemon
-        has freed it.
-    :ivar absent_since: when its client has gone; ``None``: it is connected.
-    :ivar filters: of its Subscriptions.
-    """
-
-    session: int
-    daemon: int
-    absent_since: float | None
-    filters: tuple[str, ...]
-
-
-@frozen
-class StoredInterest:
-    """The Topic Filters of a durable Session of another daemon that shares our clients.
-
-    :ivar daemon: its owner; or one that has died with it, to which it is owed what they match as well.
-    """
-
-    session: int
-    daemon: int
-    filters: tuple[str, ...]
 
 
 #: A Retained Message as it was committed; without a version 0, or the one of the store, below 0.

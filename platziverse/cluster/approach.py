@@ -5,7 +5,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, inlineCallbacks
 
-from platziverse.broker.records import StoredPlace, Taken
+from platziverse.broker.places import StoredPlace
+from platziverse.broker.records import Taken
 from platziverse.broker.sessionrecords import unavailable
 from platziverse.cluster.delaying import Delay
 from platziverse.cluster.frames import ANOTHER, NEWER, Aborted, Followed, Frame, Free, LetGo, Moved, Refused

@@ -16,6 +16,7 @@ class Message(Struct, gc=False, frozen=True):
     :ivar client_id: of the publisher; ``""``: the sender itself.
     :ivar bridge: the publisher is another broker.
     :ivar properties: of MQTT 5, as ``store_properties`` writes them.
+    :ivar after: at QoS 1 and 2, the position up to which the sender had owed something to anybody by then.
     """
 
     topic: str
@@ -26,6 +27,7 @@ class Message(Struct, gc=False, frozen=True):
     username: str | None = None
     bridge: bool = False
     properties: bytes = b""
+    after: int = 0
 
     @property
     def retain(self) -> bool:
@@ -195,7 +197,7 @@ class NotYours(Struct, gc=False, frozen=True):
     since: float
 
 
-#: Added to the number of a daemon. Daemons before schema 10 know none of that number, and do nothing for it;
+#: Added to the number of a daemon. Daemons before schema 11 know none of that number, and do nothing for it;
 #: a frame of another sort they would take for a broken one. ADR 0220.
 OPEN: Final = 1 << 15
 

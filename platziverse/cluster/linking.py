@@ -4,14 +4,14 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, inlineCallbacks
+from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from platziverse.broker.durable import Durable
 from platziverse.broker.interfaces import Answer
-from platziverse.broker.records import StoredInterest, ends_of, link
+from platziverse.broker.records import ends_of, link
 from platziverse.cluster.crossings import Crossing
 from platziverse.cluster.frames import (
     OPEN,
@@ -26,15 +26,14 @@ from platziverse.cluster.frames import (
     Unsure,
 )
 from platziverse.cluster.heirs import Heirs
-from platziverse.cluster.interest import MASKS, Interest, key_of
+from platziverse.cluster.interest import MASKS, Interest
 from platziverse.cluster.legacies import SOON, Legacies
 from platziverse.cluster.links import ALL, Link, Serials
+from platziverse.cluster.marks import Marks
 from platziverse.cluster.peers import Peer, Peers
 from platziverse.cluster.strays import Strays
 from platziverse.mqtt.memo import Memo
 
-#: Sessions of others that are read at once.
-PAGE: Final = 2000
 #: Seconds after which rows are looked for that are owed to us, and dead daemons that have no Sessions.
 READ_AGAIN: Final = 5.0
 #: Seconds in which an heir asks what we were owed before, if there is one and all daemons answer.
@@ -47,7 +46,10 @@ class Linking:
     Nothing of it is there without a store.
 
     :param route: hands a message of another daemon to our clients.
+    :ivar serials: the positions that are given.
     :ivar legacies: of dead daemons whose Sessions are ours.
+    :ivar late: how many messages have waited behind what was lost on the bus.
+    :ivar overtook: how many of them did not wait for all of it, as too many did.
     """
 
     _strays: Strays
@@ -71,14 +73,13 @@ class Linking:
         # Mask of the bus → links to its daemons.
         self._of: Memo[int, list[Link]] = Memo(self._links_of, MASKS, lambda mask, links: 1)
         self._loaded = False
+        self.late = self.overtook = 0
         # We have begun without a durable Session: rows of before are for an heir, heard of last then.
         self._has_heir, self._heard = False, 0.0
         # When rows were looked for that are owed to us; daemon → position up to which we had it all then.
         self._looked, self._seen = 0.0, dict[int, int]()
-        self._serials = Serials()
-        # Number of our question → daemon → its answer, serial and newest.
-        self._marks = 0
-        self._marked: dict[int, dict[int, Deferred[tuple[int, int] | None]]] = {}
+        self.serials = Serials()
+        self._marks = Marks(peers, self._crossing)
 
     @classmethod
     def of(
@@ -98,13 +99,18 @@ class Linking:
         """Return the links to the daemons of a mask of the bus, for a message at this QoS."""
         return [(one, qos) for one in self._of[mask]]
 
+    @property
+    def last(self) -> int:
+        """The highest position that was given to what anybody is owed."""
+        return self.serials.last
+
     def pass_behind(self, mask: int, topic: str, send: Callable[[int], None]) -> int:
         """Have a message behind those of its topic that links have not sent yet; return for whom that is not.
 
         :param mask: of the daemons that it is for, and to which it is not owed.
         :param send: sends it to a mask of daemons.
         """
-        if topic in self._serials.unsent:
+        if topic in self.serials.unsent:
             for number, one in self._links.items():
                 if mask >> number & 1 and one.pass_behind(topic, partial(send, 1 << number)):
                     mask &= ~(1 << number)
@@ -119,7 +125,7 @@ class Linking:
             peers = self._peers
             tell = partial(peers.tell, number)
             name, incarnation = link(peers.number, number), peers.incarnation
-            found = Link(name, incarnation, self._serials, self._durable, tell)
+            found = Link(name, incarnation, self.serials, self._durable, tell)
             self._links[number] = found
         return found
 
@@ -134,16 +140,7 @@ class Linking:
     def interest(self, interest: Interest) -> "Deferred[None]":
         """Take from the store what durable Sessions of others listen to, also of those that are away."""
         self._strays = Strays(self._durable, self._peers, interest, self._cannot_read)
-        return self._read_interest(interest, 0)
-
-    def _read_interest(self, interest: Interest, after: int) -> "Deferred[None]":
-        def came(page: "list[StoredInterest]") -> "Deferred[None] | None":
-            for one in page:
-                if one.daemon not in interest:
-                    interest.stored(one.daemon, map(key_of, one.filters))
-            return self._read_interest(interest, page[-1].session) if page else None
-
-        return self._durable.elsewhere(after, PAGE).addCallback(came)
+        return self._strays.read(0)
 
     # -- from the others -------------------------------------------------------------------------
 
@@ -168,7 +165,7 @@ class Linking:
                 if self._has_heir:
                     crossing.past = ALL
                 else:
-                    crossing.read_all()
+                    crossing.read_all(gone=True)
 
     def ask(self, number: int) -> None:
         """Ask a daemon from where on it sends copies, unless our Sessions are not there yet."""
@@ -232,6 +229,26 @@ class Linking:
         peer.received += 1
         self._crossing(peer.number).came(frame)
 
+    def is_late(self, number: int) -> bool:
+        """Return whether what a daemon has owed to us is still to be read."""
+        return self._loaded and not self._crossing(number).follows
+
+    def keep_behind(self, number: int, position: int, size: int, deliver: Callable[[], object]) -> bool:
+        """Have a message behind what its daemon has owed to us up to a position; return whether it waits.
+
+        :param size: its bytes.
+        :param deliver: hands it to our clients, for whom it has no position. ADR 0200.
+        """
+        if not self.is_late(number):
+            return False
+        self.late += 1
+        if overtook := self._crossing(number).keep_behind(position, size, deliver):
+            self.overtook += overtook
+            text = "Too much of daemon {number} waits for what the bus has lost; the first waits no more "
+            text += "(max_unfinished_total, max_unfinished_bytes)"
+            self._complain("messages that overtake what was lost", text, number)
+        return True
+
     def unsure(self, peer: Peer, frame: Unsure) -> None:
         """Say once more what was taken."""
         self.ask(peer.number)
@@ -270,19 +287,7 @@ class Linking:
 
         :param inherited: see :class:`Mark`.
         """
-        self._marks += 1
-        number = self._marks
-        asked = self._marked[number] = {origin: Deferred() for origin in self._peers}
-        self._peers.send(self._peers.everybody, Mark(number, tuple(inherited)))
-        serials: dict[int, int] = {}
-        try:
-            for origin, answer in list(asked.items()):
-                if (marked := (yield answer)) is None:
-                    raise CancelledError(f"daemon {origin} has gone")
-                serials[origin], newest = marked
-                yield self._crossing(origin).when_taken(newest)
-        finally:
-            del self._marked[number]
+        serials: Mapping[int, int] = yield self._marks.ask(inherited)
         for crossing in list(self._crossings.values()):
             yield crossing.when_read()
         return serials
@@ -295,7 +300,7 @@ class Linking:
         cuts = {origin: crossing.last for origin, crossing in self._crossings.items()}
         for origin, serial in serials.items():
             cuts[origin] = max(serial, cuts.get(origin, 0))
-        return {**cuts, self._peers.number: self._serials.last}
+        return {**cuts, self._peers.number: self.serials.last}
 
     def when_done(self, origin: int, position: int) -> "Deferred[None]":
         """Return a Deferred that fires when nothing is pending of what a daemon owed us up to a position."""
@@ -324,14 +329,12 @@ class Linking:
 
     def _mark(self, _: object, number: int, question: int) -> None:
         newest = self._link(number).newest
-        self._peers.tell(number, Marked(question, self._serials.last, newest))
+        self._peers.tell(number, Marked(question, self.serials.last, newest))
 
     def marked(self, peer: Peer, frame: Marked) -> None:
         """Take the answer to a question of ours."""
         self.legacies.marked(peer, max(frame.serial, self._crossing(peer.number).last))
-        answer = self._marked.get(frame.number, {}).pop(peer.number, None)
-        if answer is not None and not answer.called:
-            answer.callback((frame.serial, frame.last))
+        self._marks.answered(peer, frame)
 
     # -- who there is ----------------------------------------------------------------------------
 
@@ -345,11 +348,9 @@ class Linking:
         if number in self._links:
             self._links[number].part()
         self._asked.pop(number, None)
-        for asked in list(self._marked.values()):
-            if number in asked:
-                asked.pop(number).callback(None)
+        self._marks.left(number)
         if self._loaded:
-            self._crossing(number).read_all()
+            self._crossing(number).read_all(gone=True)
         self._heard = self._clock.seconds()  # it may have been our heir
         self.legacies.left(number)
 

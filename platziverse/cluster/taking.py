@@ -9,7 +9,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from platziverse.broker.records import StoredPlace
+from platziverse.broker.places import StoredPlace
 from platziverse.broker.session import Session
 from platziverse.broker.sessionrecords import unavailable
 from platziverse.cluster.approach import Approach, Elsewhere

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate
-from typing import Final
+from typing import Any, Final
 
 from attrs import define
 
@@ -63,15 +63,13 @@ class SessionColumns:
     Where several records of a batch are about the same row, the last of them decides what is written.
 
     :param number: called for the number of a message that several rows refer to.
-    :param due: called with the number of a Session of which a message is deleted; returns whether it is time
-        to note its ``head``.
+    :param due: called with the number of a Session of which a message is deleted; whether to note ``head``.
     :ivar shared: whether one of ``messages`` is for several Sessions.
     :ivar received: session and position of each message of QoS 2 that its receiver owns.
     :ivar trims: how many messages to drop, and behind which position, by Session.
     :ivar freed: Sessions that are nobody's any more, each with its ``head``.
     :ivar states: what changes in the rows of Sessions, by their numbers.
-    :ivar filters: QoS of each Topic Filter, and if its Retained Messages are owed, by Session; ``None``: the
-        Subscription is gone.
+    :ivar filters: QoS of each Topic Filter, and if Retained Messages are owed, by Session; ``None``: gone.
     :ivar retained: what becomes of the Retained Message of each Topic Name.
     :ivar wills: the Will of each client; ``None``: whichever it has is gone.
     :ivar over: connections whose Will is gone, by client.
@@ -185,8 +183,9 @@ class SessionColumns:
         self.retained[record.topic] = record
 
     def add_cleared(self, record: Cleared) -> None:
-        """Add a Topic Name that has no Retained Message any more."""
-        self.retained[record.topic] = record
+        """Add a Topic Name that has no Retained Message any more; what is over may not be written yet."""
+        there = self.retained.get(record.topic) if record.over else None
+        self.retained[record.topic] = record if there is None else Cleared(record.topic, there.version)
 
     def add_will_left(self, record: WillLeft) -> None:
         """Add a Will, which takes the place of any other of its client."""
@@ -211,11 +210,10 @@ class SessionColumns:
 
     def settle(self) -> None:
         """Leave out what is about Sessions that end in this batch: a row can be written only once in it."""
+        of_sessions: list[dict[int, Any]] = [self.states, self.filters, self.trims, self.freed]
         for session in self.ended:
-            self.states.pop(session, None)
-            self.filters.pop(session, None)
-            self.trims.pop(session, None)
-            self.freed.pop(session, None)
+            for each in of_sessions:
+                each.pop(session, None)
         for session in self.freed:
             self.states.pop(session, None)
 
@@ -364,6 +362,7 @@ class SessionColumns:
             "k_version": (array, [min(record.version, _HIGHEST) for record in kept]),
             "cleared": (text_array, [record.topic for record in cleared]),
             "c_version": (array, [min(record.version, _HIGHEST) for record in cleared]),
+            "c_over": (text_array, [record.over.hex() for record in cleared]),
         }
 
     def of_wills(self) -> dict[str, Column]:
@@ -377,6 +376,7 @@ class SessionColumns:
             "w_connection": (array, [record.connection for record in left]),
             "w_topic": (text_array, [record.topic for record in left]),
             "w_flags": (array, [one.qos | _flags(one.retain, one.properties) for one in left]),
+            "w_due": (array, [record.due for record in left]),
             "x_client": (text_array, [client for client, record in self.wills.items() if record is None]),
             "y_client": (text_array, [client for client, _ in over]),
             "y_connection": (array, [connection for _, connection in over]),

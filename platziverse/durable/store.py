@@ -7,13 +7,12 @@ from typing import Any, TypeVar
 import psycopg2
 from twisted.internet.defer import Deferred, inlineCallbacks
 
+from platziverse.broker.places import StoredInterest, StoredPlace
 from platziverse.broker.records import (
     Acknowledged,
     Begun,
     SessionRecord,
-    StoredInterest,
     StoredMessage,
-    StoredPlace,
     StoredRetained,
     StoredSession,
     StoredWill,

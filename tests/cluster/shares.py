@@ -8,6 +8,7 @@ from typing import Any, cast
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, fail, succeed
 
+from platziverse.broker.places import StoredInterest, StoredPlace
 from platziverse.broker.records import (
     ELSEWHERE,
     Absent,
@@ -19,9 +20,7 @@ from platziverse.broker.records import (
     Queued,
     SessionRecord,
     Settled,
-    StoredInterest,
     StoredMessage,
-    StoredPlace,
     StoredSession,
     StoredWill,
     Taken,

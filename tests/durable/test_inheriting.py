@@ -6,16 +6,8 @@ from twisted.internet import reactor
 from twisted.internet.defer import inlineCallbacks
 from twisted.internet.task import deferLater
 
-from platziverse.broker.records import (
-    Absent,
-    Cleared,
-    Ended,
-    Settled,
-    StoredInterest,
-    Subscribed,
-    WillGone,
-    WillLeft,
-)
+from platziverse.broker.places import StoredInterest
+from platziverse.broker.records import Absent, Cleared, Ended, Settled, Subscribed, WillGone, WillLeft
 from platziverse.ingest.errors import StoreStopped
 from tests.durable.test_store import SessionStoreCase, Steps
 
