@@ -80,6 +80,7 @@ ROOMS = {
         ours=(
             "platziverse.durable",
             "platziverse.broker.ports",
+            "platziverse.broker.places",
             "platziverse.broker.records",
             "platziverse.ingest",
             "platziverse.mqtt.properties",

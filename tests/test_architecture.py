@@ -41,6 +41,8 @@ FRAGMENTS = {
     "daemon.background": "the pipe of a twistd that waits, which the services know nothing of",
     "daemon.starting": "what a terminal shows while a start goes on, which the service only begins and ends",
     "door.reactor": "imports a reactor of Twisted, which nothing else may do",
+    "cluster.marks": "questions of how much is owed, which legacies ask as moves do; linking.py is full without",
+    "cluster.strays": "what the store says of daemons that are away; linking.py is about those that are there",
     "durable.trial": "certainly good records, made up; statements.py makes statements of real ones",
     "embedded.log": "a file that grows, beside a process that runs",
     "ingest.statement": "the loop over kinds; each of them is elsewhere",

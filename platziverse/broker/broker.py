@@ -79,8 +79,6 @@ class Broker:
         self.limits, self.authority, self.traffic = limits, authority, Traffic()
         self.complaints = complaints = Complaints(clock)
         self.retained: RetainedStore = retained_store(limits, store)
-        #: Called with the number of a Session that was dead daemons', and theirs, before it is in memory.
-        self.inherited: Callable[[int, Sequence[int]], object] = _nothing
         #: Called when it took long to find out who gets a message.
         self.strained: Callable[[], None] = _nothing
         self.subscriptions: SubscriptionTree[Session] = SubscriptionTree(strained=lambda: self.strained())
@@ -114,7 +112,7 @@ class Broker:
     def _restoring(self, wall_clock: Callable[[], float]) -> Restoring:
         retained, records = cast(DurableRetained, self.retained), cast(SessionRecords, self._records)
         parts = self.sessions, self._subscribing, retained, self.clients, records
-        return Restoring(*parts, self.authority, self._clock, wall_clock, lambda *of: self.inherited(*of))
+        return Restoring(*parts, self.authority, self._clock, wall_clock)
 
     def _prepare(self, store: SessionStore, wall_clock: Callable[[], float]) -> Loading:
         self._prepare_again = partial(self._prepare, store, wall_clock)

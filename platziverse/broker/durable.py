@@ -51,6 +51,7 @@ class Durable:
     :param complaints: where records are named that are not saved, and queues that are not read.
     :ivar discharged: messages that all receivers have acknowledged within the grace.
     :ivar saved: messages that were handed to the store.
+    :ivar was_inherited: called with the number of a Session, and the dead daemons that had it, as it comes.
     :ivar latest: the last message, if a further one may be owed together with it.
     :ivar open: the same, if its publisher waits for both alike and has said so. ADR 0124.
     """
@@ -74,6 +75,7 @@ class Durable:
         self.heirs = store.heirs
         self.save, self.find, self.inherited = store.save, store.find, store.inherited
         self.wall_clock, self._complaints = wall_clock, complaints
+        self.was_inherited: Callable[[int, Sequence[int]], object] = lambda session, daemons: None
         # Within the grace, or acknowledged a moment ago: the one that is due next first.
         self._patient: deque[Owing] = deque()
         self._timer: IDelayedCall | None = None

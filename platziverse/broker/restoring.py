@@ -1,6 +1,6 @@
 """Restoring: Sessions, Retained Messages and Wills of earlier processes, as the store has them."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from heapq import merge
 from operator import itemgetter
@@ -28,7 +28,6 @@ class Restoring:
     """A Restoring puts what is stored where it belongs, in short steps: its methods yield after each of them.
 
     :param wall_clock: seconds since the epoch by the clock of the store.
-    :param inherited: called with the number of a Session, and the daemons that have died with it.
     :ivar newcomers: user names of the clients that have connected with Clean Session 1 meanwhile, by Client
         Identifier. They end the Session that is stored under it, unless that is another login's.
     """
@@ -43,12 +42,11 @@ class Restoring:
         authority: Authority,
         clock: IReactorTime,
         wall_clock: Callable[[], float],
-        inherited: Callable[[int, Sequence[int]], object] = lambda session, daemons: None,
     ) -> None:
         self.newcomers: dict[str, set[str | None]] = {}
         self._sessions, self._subscribing, self._retained = sessions, subscribing, retained
         self._clients, self._records, self._authority = clients, records, authority
-        self._clock, self._wall_clock, self._inherited = clock, wall_clock, inherited
+        self._clock, self._wall_clock = clock, wall_clock
         # Of each page: since when clients are absent, and their Sessions, the longest ago first.
         self._absent: list[list[tuple[float, Session]]] = []
 
@@ -106,7 +104,7 @@ class Restoring:
     def _restore(self, session: Session, stored: StoredSession) -> Generator[None, None, bool]:
         client_id, username = stored.client_id, stored.username
         if stored.inherited_from:
-            self._inherited(stored.session, stored.inherited_from)
+            self._records.durable.was_inherited(stored.session, stored.inherited_from)
         session.owner = username
         if stored.expiry < 0:
             session.terms = Terms(session.terms.wire, session.terms.most_inflight)

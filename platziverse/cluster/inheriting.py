@@ -31,7 +31,8 @@ class Inheriting:
     ) -> None:
         self._broker, self._linking, self._peers = broker, linking, peers
         self._interest, self._announcing, self._heirs = interest, announcing, heirs
-        broker.inherited = heirs.inherited
+        if broker.durable is not None:
+            broker.durable.was_inherited = heirs.inherited
 
     def inherit(self, daemon: int, taken: "Deferred[Sequence[int]]") -> "Deferred[None]":
         """Have the Sessions of a dead daemon, and all that is owed to them; see :meth:`Broker.inherit`.

@@ -17,7 +17,6 @@ from platziverse.cluster.frames import OPEN, Inherited, Owed, Past
 from platziverse.cluster.heirs import Heirs
 from platziverse.cluster.legacy import Legacy
 from platziverse.cluster.peers import Peer, Peers
-from platziverse.ingest.errors import StoreStopped
 
 #: Seconds in which all daemons say how much they owe, and we have taken it; then they are asked again: at
 #: first, as a question may be lost, and at most.
@@ -204,9 +203,15 @@ class Legacies:
         """Have the store note that Sessions are settled."""
         daemons, sessions = self.heirs.to_settle(empty)
         if daemons:
-            yield self._durable.save(Settled(tuple(sessions)))
-            for daemon in daemons:
+            saved = self._durable.save(Settled(tuple(sessions)))
+            for daemon in daemons if (yield saved.addCallbacks(lambda _: True, self._not_saved)) else ():
                 self.heirs.settle(daemon)
+
+    def _not_saved(self, failure: Failure) -> bool:
+        """Say it; the next round tries again."""
+        if not failure.check(CancelledError):
+            self._complain(failure)
+        return False
 
 
 def _not_answered(failure: Failure) -> bool:
@@ -217,4 +222,4 @@ def _not_answered(failure: Failure) -> bool:
 
 def _ignore(failure: Failure) -> None:
     """Do nothing: we were taken for dead."""
-    failure.trap(CancelledError, StoreStopped)
+    failure.trap(CancelledError)
