@@ -64,10 +64,22 @@ class LoadingTests(test_links.Case):
         self.settle()
         self.assertEqual(self.rows(), ALL)
 
-    def test_who_was_taken_for_dead_deletes_nothing_that_it_could_not_save(self) -> None:
+    def test_who_was_taken_for_dead_deletes_no_copy_that_it_could_not_save(self) -> None:
         self.durable(self.two).lose()
         self.shares[2].held = True
         self.owe()
+        self.leave_unsaved()
+
+    def test_nor_a_row(self) -> None:
+        self.durable(self.two).lose()
+        self.shares[2].held = self.two.bus.ear.losing = True
+        self.owe()
+        self.two.cluster.lost(1)
+        self.two.bus.ear.losing = False
+        self.settle()
+        self.leave_unsaved()
+
+    def leave_unsaved(self) -> None:
         self.two.cluster.fenced()
         self.shares[2].refusing = True
         self.shares[2].resume()
