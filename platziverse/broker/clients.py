@@ -76,7 +76,7 @@ class Clients:
         #: Seconds since the epoch.
         self.now = wall_clock
         self._connections, self._most_denied = 0, limits.max_denied_publishes
-        self._most_inflight = limits.max_inflight
+        self._most_inflight, self._most_aliases = limits.max_inflight, limits.topic_alias_maximum
         # Client Identifier → fires when the Session of the last CONNECT under way is there, or is not.
         self._opening: dict[str, Deferred[None]] = {}
 
@@ -204,7 +204,9 @@ class Clients:
         session, will = opened[0], packet.will
         self.farewells.delayed.end(client.client_id, publish=not opened[1])
         session.owner = client.username
-        session.agree(self._terms_of(packet))
+        terms = self._terms_of(packet)
+        terms.alias(self._most_aliases, lambda: not connection.congested)
+        session.agree(terms)
         session.persistent = client.persistent
         session.client, session.connection, session.will = client, connection, will  # [MQTT-3.1.2-9]
         session.denied = 0

@@ -65,7 +65,7 @@ class Limits:
     max_queued_bytes: int = field(default=32 * MIB, validator=ge(0))
     #: Bytes of messages waiting for one durable Session, in the database: instead of ``max_queued_bytes``.
     max_stored_bytes: int = field(default=64 * MIB, validator=ge(0))
-    #: Topic Aliases that a client of MQTT 5 may use for what it publishes; 0: none.
+    #: Topic Aliases that a client of MQTT 5 may use for what it publishes, and gets at most; 0: none.
     topic_alias_maximum: int = field(default=16, validator=and_(ge(0), le(65_535)))
     #: Seconds of any 60 in which a receiver with a full queue may hold its publishers; then its messages
     #: are dropped until it has caught up. 0: it never holds anybody.
