@@ -61,9 +61,11 @@ class Broker:
     :ivar destinations: Topic Name → its handlers; ``None``: no client may publish there. Neither changes.
     :ivar loading: what the store has is not in memory yet; ``None``: it is. Its text says how much is.
     :ivar moving: durable Sessions on their way from or to other daemons; ``None``: there are none.
+    :ivar pass_on: see :meth:`Elsewhere.pass_on`; ``None``: there are no other daemons.
     """
 
     moving: Moving | None = None
+    pass_on: Callable[[Sequence[Publish], Client], int] | None = None
     _listening: Listening | None = None
 
     def __init__(
@@ -140,6 +142,7 @@ class Broker:
         self.subscriptions.extend(elsewhere.receivers)
         self._match = self.subscriptions.match
         self._route, self._route_retained = elsewhere.route, elsewhere.route_retained
+        self.pass_on = elsewhere.pass_on
         self._listening = self._subscribing.let_know(listening, self.sessions)
         if self._records is not None:
             restoring = partial(self._restoring, self._records.durable.wall_clock)

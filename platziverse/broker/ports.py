@@ -164,6 +164,12 @@ class Elsewhere(Protocol):
     def route_retained(self, message: Publish, receivers: "Match[Session]", client: Client) -> Answer:
         """Hand on a message with RETAIN likewise, as ``Router.route_retained`` does."""
 
+    def pass_on(self, run: Sequence[Publish], client: Client) -> int:
+        """Publish messages of a client, none of QoS 2, that the others get and nobody here.
+
+        :return: how many of them, up to the first that is not such a one.
+        """
+
 
 class Listening(Protocol):
     """A Listening lets other daemons know what our clients listen to."""

@@ -10,6 +10,7 @@ from platziverse.broker.outgoing import SHARED
 from platziverse.broker.owing import Debtor, Owing
 from platziverse.broker.session import Session
 from platziverse.broker.subscriptions import AS_PUBLISHED, LOCAL, Match
+from platziverse.broker.together import Together
 from platziverse.broker.traffic import Traffic
 from platziverse.mqtt.codec import EncodedPublish
 from platziverse.mqtt.packets import Publish
@@ -61,6 +62,31 @@ class Router:
             return self._deliver(encoded, message, receivers, client)
         self._offer(message, receivers, client)
         return None
+
+    def route_together(
+        self, messages: Together, receivers: "Match[Session]", client: Client
+    ) -> "Match[Session]":
+        """Hand messages of a client to each receiver in one step; see :meth:`route`.
+
+        :return: who has got none of them, and has to get each on its own: durable Sessions, and clients that
+            have no room for all of them, or a limit for each.
+        """
+        if self._authority.restricts or client.bridge:
+            receivers = self._allowed(receivers, messages.topic, client)
+        left, traffic, count = [], self._traffic, len(messages.payloads)
+        for receiver in receivers:
+            session, granted = receiver
+            if granted > messages.qos:
+                granted = _optional(granted, messages.qos, session, client)
+            connection = session.connection
+            if granted < 0 or (connection is None and not granted):
+                continue
+            if connection is None or not messages.send(session, connection, granted):
+                left.append(receiver)
+                continue
+            traffic.publish_sent[granted] += count
+            traffic.publish_bytes_sent[granted] += messages.size
+        return tuple(left)
 
     def _join(self, encoded: EncodedPublish, receivers: "Match[Session]") -> Answer:
         """Owe a message together with the one before it, to the same Sessions; ADR 0124.

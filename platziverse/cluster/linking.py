@@ -43,6 +43,7 @@ class Linking:
     Nothing of it is there without a store.
 
     :param route: hands a message of another daemon to our clients.
+    :ivar serials: the positions that are given.
     :ivar legacies: of dead daemons whose Sessions are ours.
     :ivar late: how many messages have waited behind what was lost on the bus.
     :ivar overtook: how many of them did not wait for all of it, as too many did.
@@ -71,7 +72,7 @@ class Linking:
         # When rows were looked for that are owed to us; daemon → position up to which we had it all then.
         self._looked, self._seen = 0.0, dict[int, int]()
         self._interest: Interest | None = None
-        self._serials = Serials()
+        self.serials = Serials()
         # Number of our question → daemon → its answer, serial and newest.
         self._marks = 0
         self._marked: dict[int, dict[int, Deferred[tuple[int, int] | None]]] = {}
@@ -97,7 +98,7 @@ class Linking:
     @property
     def last(self) -> int:
         """The highest position that was given to what anybody is owed."""
-        return self._serials.last
+        return self.serials.last
 
     def pass_behind(self, mask: int, topic: str, send: Callable[[int], None]) -> int:
         """Have a message behind those of its topic that links have not sent yet; return for whom that is not.
@@ -105,7 +106,7 @@ class Linking:
         :param mask: of the daemons that it is for, and to which it is not owed.
         :param send: sends it to a mask of daemons.
         """
-        if topic in self._serials.unsent:
+        if topic in self.serials.unsent:
             for number, one in self._links.items():
                 if mask >> number & 1 and one.pass_behind(topic, partial(send, 1 << number)):
                     mask &= ~(1 << number)
@@ -120,7 +121,7 @@ class Linking:
             peers = self._peers
             tell = partial(peers.tell, number)
             name, incarnation = link(peers.number, number), peers.incarnation
-            found = Link(name, incarnation, self._serials, self._durable, tell)
+            found = Link(name, incarnation, self.serials, self._durable, tell)
             self._links[number] = found
         return found
 
@@ -302,7 +303,7 @@ class Linking:
         cuts = {origin: crossing.last for origin, crossing in self._crossings.items()}
         for origin, serial in serials.items():
             cuts[origin] = max(serial, cuts.get(origin, 0))
-        return {**cuts, self._peers.number: self._serials.last}
+        return {**cuts, self._peers.number: self.serials.last}
 
     def when_done(self, origin: int, position: int) -> "Deferred[None]":
         """Return a Deferred that fires when nothing is pending of what a daemon owed us up to a position."""
@@ -326,7 +327,7 @@ class Linking:
 
     def _mark(self, _: object, number: int, question: int) -> None:
         newest = self._link(number).newest
-        self._peers.tell(number, Marked(question, self._serials.last, newest))
+        self._peers.tell(number, Marked(question, self.serials.last, newest))
 
     def marked(self, peer: Peer, frame: Marked) -> None:
         """Take the answer to a question of ours."""

@@ -1,6 +1,6 @@
 """Peers: the other daemons, as this one knows them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from attrs import define
@@ -92,25 +92,32 @@ class Peers(dict[int, Peer]):
         if self.pop(number, None) is not None:
             self.everybody &= ~(1 << number)
 
-    def pass_on(self, mask: int, message: Publish, client: Client, after: int = 0) -> None:
+    def pass_on(
+        self,
+        mask: int,
+        message: Publish,
+        client: Client,
+        after: int = 0,
+        payloads: Sequence[bytes] | None = None,
+    ) -> None:
         """Send a message, which is not retained, to those of the daemons in ``mask`` that are here.
 
         :param after: see :class:`Message`.
+        :param payloads: of several messages, which are like this one otherwise.
         """
         mask &= self.everybody
         if not mask:
             return
-        if self._alike is not None and self._is_alike(mask, message, client, after):
-            self._payloads.append(message.payload)
-            self._size += len(message.payload)
-            if self._size > TOGETHER:
-                self._send_gathered()
-            return
-        self._send_gathered()
-        self._alike, self._size = (mask, client, message, after), len(message.payload)
-        self._payloads.append(message.payload)
-        if self._turn is None:
-            self._turn = self._clock.callLater(0, self._end_turn)
+        if self._alike is None or not self._is_alike(mask, message, client, after):
+            self._send_gathered()
+            self._alike, self._size = (mask, client, message, after), 0
+            if self._turn is None:
+                self._turn = self._clock.callLater(0, self._end_turn)
+        payloads = payloads or (message.payload,)
+        self._payloads += payloads
+        self._size += sum(map(len, payloads))
+        if self._size > TOGETHER:
+            self._send_gathered()
 
     def _is_alike(self, mask: int, message: Publish, client: Client, after: int) -> bool:
         assert self._alike is not None

@@ -1,7 +1,8 @@
 """Routing: messages go to the daemons whose clients listen, and come from them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -15,6 +16,7 @@ from platziverse.broker.records import Acknowledged, ends_of
 from platziverse.broker.session import Session
 from platziverse.broker.sharing import GROUPS, is_copy
 from platziverse.broker.subscriptions import Match
+from platziverse.broker.together import Together
 from platziverse.cluster.delaying import Delaying
 from platziverse.cluster.frames import Kept, Message, Owed, Said, Several, Since
 from platziverse.cluster.heirs import Heirs, Place
@@ -77,6 +79,35 @@ class Routing:
         if durable and self._linking is not None:
             return (self._durable, durable), (self._marker, mask)
         return ((self._marker, mask),) if mask else ()
+
+    def pass_on(self, run: Sequence[Publish], client: Client) -> int:
+        """Hand messages to the daemons of the marker in one step, if nobody here gets them. ADR 0223.
+
+        What is found out about one of a topic holds for those behind it.
+        """
+        handled, after = 0, self._linking.last if run[0].qos and self._linking is not None else 0
+        while handled < len(run) and (mask := self._only_others(first := run[handled], client)):
+            payloads = []
+            for message in islice(run, handled, None):
+                if message.topic != first.topic or message.retain or message.properties is not None:
+                    break
+                payloads.append(message.payload)
+            if not payloads:
+                break
+            self._peers.pass_on(mask, first, client, after, payloads)
+            handled += len(payloads)
+        return handled
+
+    def _only_others(self, message: Publish, client: Client) -> int:
+        """Return the mask of daemons that get a message which nobody here gets, and nothing holds; or 0."""
+        broker, linking, topic = self._broker, self._linking, message.topic
+        receivers = broker.subscriptions.match(topic)
+        if len(receivers) != 1 or receivers[0][0] is not self._marker or broker.destinations[topic] != ():
+            return 0
+        if broker.authority.restricts and not broker.authority.may_publish(client, topic):
+            return 0
+        waits = message.qos and linking is not None and topic in linking.serials.unsent
+        return 0 if waits or broker.loading is not None else receivers[0][1]
 
     def route(
         self, message: Publish, receivers: "Match[Session]", client: Client, more: object = True
@@ -191,14 +222,15 @@ class Routing:
             return
         peer.received += len(frame.payloads)
         client, topic, qos = self._publisher(like), like.topic, like.qos
-        match, route = broker.subscriptions.match, broker.router.route
-        found: Match[Session] | None = None
-        receivers: Match[Session] = ()
-        for payload in frame.payloads:
-            if (now := match(topic)) is not found:  # what came before may have ended a Session
-                found, receivers = now, self._receivers(now, qos)
-            if receivers:
-                route(Publish(topic, payload, qos), receivers, client)
+        found, messages = broker.subscriptions.match(topic), Together(topic, frame.payloads, qos)
+        left = self._receivers(found, qos)
+        if left and messages.is_short:
+            left = broker.router.route_together(messages, left, client)
+        for payload in frame.payloads if left else ():
+            if (now := broker.subscriptions.match(topic)) is not found:  # a Session has ended meanwhile
+                found, there = now, self._receivers(now, qos)
+                left = tuple(one for one in left if one in there)
+            broker.router.route(Publish(topic, payload, qos), left, client)
 
     def _waits(self, peer: Peer, topic: str) -> bool:
         """Return whether messages of a daemon are not for their receivers at once."""

@@ -35,6 +35,7 @@ class Aliasing:
 
     __slots__ = ("_aliases", "_largest", "_most", "_once", "_plain", "_takes", "is_over")
 
+    no_properties = b"\0"
     limited = True
 
     def __init__(self, plain: Wire, most: int, largest: int, takes: Callable[[], bool]) -> None:

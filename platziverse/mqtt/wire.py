@@ -26,6 +26,10 @@ class Wire(Protocol):
     def __hash__(self) -> int: ...
 
     @property
+    def no_properties(self) -> bytes:
+        """Return what stands before the payload of a message without Properties."""
+
+    @property
     def limited(self) -> bool:
         """Return whether its clients may have a Maximum Packet Size: others are not asked. ADR 0198.
 
@@ -70,6 +74,7 @@ class Wire311:
     with_id = staticmethod(EncodedPublish.with_id)
     head = staticmethod(EncodedPublish.head)
     at_qos0 = staticmethod(encode_at_qos0)
+    no_properties = b""
     limited = False
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -96,6 +101,8 @@ class Wire5:
     """
 
     __slots__ = ("_now", "limited")
+
+    no_properties = _NONE
 
     def __init__(self, now: Callable[[], float], limited: bool = False) -> None:
         self._now, self.limited = now, limited
@@ -199,6 +206,7 @@ class Identifying:
 
     __slots__ = ("_identifiers", "_shared", "is_over")
 
+    no_properties = _NONE
     limited = True
 
     def __init__(self, shared: Wire5, identifiers: "Callable[[Publish], bytes]") -> None:

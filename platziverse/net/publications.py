@@ -17,40 +17,11 @@ from platziverse.broker.session import Session
 from platziverse.errors import ComesAgain, NotStorable
 from platziverse.mqtt.codec import encode_puback, encode_pubacks, encode_pubrec
 from platziverse.mqtt.packets import Publish
-from platziverse.net.acks import AckQueue, Pending
+from platziverse.net.acks import AckQueue, Bundle, Pending
 from platziverse.net.dialect import Dialect
 from platziverse.net.flow import is_due
 from platziverse.net.outbox import Outbox
 from platziverse.net.reading import Reading
-
-
-class Bundle(Pending):
-    """A Bundle is messages of one run that are acknowledged together, in one place of the queue. ADR 0124.
-
-    :param publications: whose messages they are.
-    :param owing: what durable Sessions owe for them.
-    :param message: the first, at QoS 1; more of them may still come.
-    :ivar size: bytes of their payloads, once no further one comes.
-    """
-
-    __slots__ = ("_publications", "messages", "owing", "size")
-
-    def __init__(self, publications: "Publications", queue: AckQueue, owing: Owing, message: Publish) -> None:
-        super().__init__(queue, b"")
-        self._publications, self.owing, self.messages, self.size = publications, owing, [message], 0
-
-    @property
-    def pubacks(self) -> int:
-        """How many messages wait here."""
-        return len(self.messages)
-
-    def stored(self) -> None:
-        """Acknowledge the messages: they are ours."""
-        self._publications.all_stored(self)
-
-    def refused(self, failure: Failure) -> None:
-        """Acknowledge none of the messages."""
-        self._publications.none_stored(self, failure)
 
 
 class Publications:
@@ -106,6 +77,15 @@ class Publications:
         else:
             self._answer(packet, answer)
         return 1
+
+    def pass_on(self, run: list[Publish]) -> int:
+        """Publish in one step what other daemons get and nobody here; return how many messages. ADR 0223."""
+        pass_on = self._shared.broker.pass_on
+        if pass_on is None or self.acks or run[0].qos == 2 or not (count := pass_on(run, self._client)):
+            return 0
+        self._done = run[:count]
+        self.settle()
+        return count
 
     def _handle_run(self, run: list[Publish]) -> int:
         publish, client = self._shared.broker.publish, self._client

@@ -1,6 +1,6 @@
 """What a broker does with a Session at each end of its way; the way itself is in tests/cluster."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -37,6 +37,9 @@ class Nobody:
 
     def receivers(self, topic: str) -> "Match[Session]":
         return ()
+
+    def pass_on(self, run: Sequence[Publish], client: Client) -> int:
+        return 0
 
     def route_retained(self, message: Publish, receivers: "Match[Session]", client: Client) -> Answer:
         return self.route(message, receivers, client)

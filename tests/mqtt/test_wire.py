@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from twisted.trial.unittest import SynchronousTestCase
 
-from platziverse.mqtt.codec import EncodedPublish, encode
+from platziverse.mqtt.codec import TOPICS, EncodedPublish, encode, encode_all_at_qos0
 from platziverse.mqtt.codec5 import encode5, encode_unheard
 from platziverse.mqtt.packets import Properties, Publish, PublishProperties, Subscribe, Subscription
 from platziverse.mqtt.properties import (
@@ -48,6 +48,13 @@ class Writing(SynchronousTestCase):
                 self.assertEqual(wire.qos0(encoded), expected)
                 if not retain:
                     self.assertEqual(wire.at_qos0(message), expected)
+
+    @given(TOPIC_NAMES, st.lists(BINARY, max_size=5))
+    def test_many_at_qos_0_are_written_as_each_is(self, topic: str, payloads: list[bytes]) -> None:
+        for level in 4, 5:
+            wire = self.wires.of(level)
+            expected = [wire.at_qos0(Publish(topic, payload)) for payload in payloads]
+            self.assertEqual(encode_all_at_qos0(TOPICS[topic] + wire.no_properties, payloads), expected)
 
     def test_clients_with_a_maximum_packet_size_have_a_wire_of_their_own(self) -> None:
         small, usual, older = self.wires.of(5, True), self.wires.of(5), self.wires.of(4, True)
