@@ -60,10 +60,10 @@ class TracingTests(SynchronousTestCase):
                 f"mqtt: from {who}: SUBSCRIBE to [('x/#', 1)]",
                 f"mqtt: to {who}: SUBACK, 5 bytes",
                 f"mqtt: from {who}: PUBLISH to 'x/y', QoS 1, 3 bytes",
-                f"mqtt: to {who}: PUBLISH, 12 bytes",
+                f"mqtt: to {who}: PUBLISH to 'x/y', QoS 1, 12 bytes",
                 f"mqtt: to {who}: PUBACK, 4 bytes",
                 f"mqtt: from {who}: PUBLISH to 'x/y', QoS 0, 1 bytes",
-                f"mqtt: to {who}: PUBLISH, 8 bytes",
+                f"mqtt: to {who}: PUBLISH to 'x/y', QoS 0, 8 bytes",
                 f"mqtt: from {who}: PINGREQ",
                 f"mqtt: to {who}: PINGRESP, 2 bytes",
                 f"mqtt: from {who}: DISCONNECT",
@@ -94,11 +94,11 @@ class TracingTests(SynchronousTestCase):
         self.assertTrue(
             any(f": PUBACK payload_format_invalid, reason string '{why}', " in one for one in lines)
         )
-        [came] = [one for one in lines if one.startswith(": PUBLISH to 'x/y'")]
+        came, went = [one for one in lines if one.startswith(": PUBLISH to 'x/y', QoS 1, ")]
         self.assertIn(", QoS 1, 1 bytes, topic alias 1, user properties 'name 0'='vvv", came)
         self.assertIn(" and 2 more", came)
         self.assertLess(len(came), 2000)
-        [went] = [one for one in lines if one.startswith(": PUBLISH, user properties 'name 0'=")]
+        self.assertTrue(went.startswith(": PUBLISH to 'x/y', QoS 1, user properties 'name 0'="))
         self.assertRegex(went, "and 2 more, [0-9]+ bytes$")
         self.assertIn(": PUBREC unspecified_error", lines)
         self.assertIn(": DISCONNECT disconnect_with_will", lines)
@@ -134,7 +134,11 @@ class TracingTests(SynchronousTestCase):
         told = [line.partition("'")[2] for line in self.lines]
         self.assertEqual(
             told,
-            [f"level {level}': PUBLISH, {size} bytes" for level in (4, 5) for size in (level + 2, level + 3)],
+            [
+                f"level {level}': PUBLISH to 't', QoS 0, {size} bytes"
+                for level in (4, 5)
+                for size in (level + 2, level + 3)
+            ],
         )
 
     def test_one_client_alone_is_told_of(self) -> None:
