@@ -1,7 +1,7 @@
 """Publications: the PUBLISHes of one connection, from their arrival to their acknowledgement."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from operator import length_hint
 from typing import cast
@@ -9,7 +9,7 @@ from typing import cast
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
-from platziverse.broker.interfaces import Answer
+from platziverse.broker.interfaces import Answer, Client
 from platziverse.broker.owing import Owing
 from platziverse.broker.reasons import Reason, Refused
 from platziverse.broker.receiving import NEW, REPEATED
@@ -78,17 +78,19 @@ class Publications:
             self._answer(packet, answer)
         return 1
 
-    def pass_on(self, run: list[Publish]) -> int:
+    def _pass_on(self, run: list[Publish], pass_on: Callable[[Sequence[Publish], Client], int]) -> int:
         """Publish in one step what other daemons get and nobody here; return how many messages. ADR 0223."""
-        pass_on = self._shared.broker.pass_on
-        if pass_on is None or self.acks or run[0].qos == 2 or not (count := pass_on(run, self._client)):
+        if self.acks or not (count := pass_on(run, self._client)):
             return 0
         self._done = run[:count]
         self.settle()
         return count
 
     def _handle_run(self, run: list[Publish]) -> int:
-        publish, client = self._shared.broker.publish, self._client
+        broker, client = self._shared.broker, self._client
+        if broker.pass_on is not None and (passed := self._pass_on(run, broker.pass_on)):
+            return passed
+        publish = broker.publish
         done: list[Publish] = []
         self._done, reading, rest = done, self._reading, iter(run)
         together, before, durable = done, None, self._durable
