@@ -43,23 +43,32 @@ def leave_behind(session: Session, durable: Durable | None, sharing: Sharing) ->
 
 @inlineCallbacks
 def _hand_out(session: Session, window: Window, durable: Durable, sharing: Sharing) -> _Steps:
-    after, failed = window.head, 0
-    yield durable.settle(window)
-    while failed < TRIES:
+    after = window.head
+    try:
+        yield durable.settle(window)
+        while rows := (yield _read(session, window, durable, after)):
+            answers = [_give(row, window, sharing) for row in rows if window.may_pass_on(row)]
+            yield DeferredList([answer for answer in answers if answer is not None], consumeErrors=True)
+            after = rows[-1].position
+    finally:
+        durable.detach(session)
+
+
+@inlineCallbacks
+def _read(
+    session: Session, window: Window, durable: Durable, after: int
+) -> "Generator[Deferred[Any], Any, list[StoredMessage]]":
+    """Return the next messages that wait; none when they cannot be read for a while."""
+    for failed in range(1, TRIES + 1):
         try:
-            rows = yield durable.page(session.number, after, window.last, PAGE)
+            rows: list[StoredMessage] = yield durable.page(session.number, after, window.last, PAGE)
         except Exception as error:
-            failed += 1
             text = "Cannot read what {client_id!r} leaves to its groups, try {failed} of {most}: {reason}"
             log.warn(text, client_id=session.client_id, failed=failed, most=TRIES, reason=error)
             yield deferLater(durable.clock, RETRY)
-            continue
-        if not rows:
-            break
-        answers = [_give(row, window, sharing) for row in rows if window.may_pass_on(row)]
-        yield DeferredList([answer for answer in answers if answer is not None], consumeErrors=True)
-        after = rows[-1].position
-    durable.detach(session)
+        else:
+            return rows
+    return []
 
 
 def _give(row: StoredMessage, window: Window, sharing: Sharing) -> Answer:

@@ -10,6 +10,7 @@ from platziverse.broker.records import Begun, Ended, Queued
 from platziverse.mqtt.packets import Packet, Properties, Puback, Publish, PublishProperties, Pubrec
 from platziverse.testing import FakeClient
 from tests.broker.durability import DurableCase
+from tests.logs import observe_lines
 
 GROUP = "$share/g/t"
 
@@ -216,3 +217,18 @@ class Left(DurableCase):
         self.harness.connect("leaver").lose()
         self.harness.advance(TRIES * RETRY + 1)
         self.assertEqual(len(self.saved(Ended)), 2)
+
+    def test_a_bug_ends_the_session_all_the_same(self) -> None:
+        said = observe_lines(self)
+        self.keep(b"1")
+        self.receiver("other", 1, GROUP)
+
+        def broken(*_: object) -> None:
+            raise RuntimeError("a bug")
+
+        sharing: Any = self.broker.sharing
+        sharing.pass_on = broken
+        self.end()
+        self.assertEqual(len(self.saved(Ended)), 1)
+        self.flushLoggedErrors(RuntimeError)
+        self.assertEqual(len([line for line in said if "Bug: what 'leaver' leaves" in line]), 1)
