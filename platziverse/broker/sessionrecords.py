@@ -168,7 +168,7 @@ class SessionRecords:
         if session in self._attendance:
             self._attendance[session] = None
         number, client_id = session.number, session.client_id
-        if handed is None or handed.called:
+        if handed is None:
             self.end(number, client_id)
             return
         self._handed[client_id] = handed
