@@ -1,11 +1,29 @@
-"""Expiring: Retained Messages that are over leave the memory and the store. ADR 0206."""
+"""Expiring: what is over leaves the memory and the store, Sessions and Retained Messages. ADR 0206."""
+
+from twisted.logger import Logger
 
 from platziverse.broker.durable import Durable
 from platziverse.broker.ports import RetainedStore
 from platziverse.broker.records import Cleared
 from platziverse.broker.retained import MANY
+from platziverse.broker.sessions import MANY as MANY_SESSIONS
+from platziverse.broker.sessions import Sessions
 from platziverse.broker.traffic import Traffic
 from platziverse.mqtt.properties import store_properties
+
+log = Logger("platziverse.broker.broker")
+
+
+def expire_sessions(sessions: Sessions, traffic: Traffic, now: float) -> bool:
+    """End Sessions of clients that have been absent too long; return whether there are more for certain.
+
+    :param now: seconds of the steady clock.
+    """
+    expired = sessions.expire(now)
+    traffic.sessions_expired += expired
+    if expired:
+        log.info("{count} Sessions of absent clients have expired (session_expiry)", count=expired)
+    return expired == MANY_SESSIONS
 
 
 def expire_retained(retained: RetainedStore, durable: Durable | None, traffic: Traffic, now: float) -> bool:
