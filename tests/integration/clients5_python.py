@@ -157,9 +157,17 @@ class Loop:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
 
     def end(self) -> None:
+        """End all that the client may have begun, as gmqtt comes back whatever it is told."""
+        self.run(self._cancel())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    async def _cancel(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
 
 class AiomqttClient:
