@@ -1,9 +1,11 @@
 """What every client library of MQTT 5 is asked to do with the daemon, whoever has written it."""
 
 import atexit
+import json
 import os
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable
 from functools import cache
 from typing import Any, Final, Protocol, TypeAlias
@@ -11,7 +13,8 @@ from typing import Any, Final, Protocol, TypeAlias
 from attrs import field, frozen
 
 from tests.crash.counters import scrape
-from tests.integration.daemon import Daemon, put_away
+from tests.crash.waiting import poll
+from tests.integration.daemon import PATIENCE, Daemon, put_away
 from tests.postgres.scratch import scratch_server
 
 #: Of a message, under the names that we have for them; ``user_property`` is a list of pairs.
@@ -127,6 +130,16 @@ class ClientContract:
     def name(self) -> str:
         return type(self).__name__
 
+    def has_gone(self, client_id: str) -> None:
+        """Wait until the daemon knows it; a client that disconnects does not wait for that."""
+        url, name = f"http://127.0.0.1:{shared_port()}/api/clients", f"{self.name()}-{client_id}"
+
+        def gone() -> bool:
+            with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+                return name not in {client["id"] for client in json.load(answer)}
+
+        poll(gone, PATIENCE, f"the end of the connection of {name}")
+
     def counted(self, name: str) -> float:
         found = scrape(shared_port())
         assert found is not None
@@ -163,6 +176,7 @@ class ClientContract:
         topic, kept = self.name(), {"clean": False, "expiry": 60}
         watcher, sender = self.client("watcher", f"{topic}/will/+"), self.client("sender")
         self.client("absent", f"{topic}/news/+", **kept).stop()
+        self.has_gone("absent")  # or what is short would be sent, and then sent again
         sender.publish(f"{topic}/news/short", b"1", 1, message_expiry_interval=1)
         sender.publish(f"{topic}/news/long", b"2", 1, message_expiry_interval=600)
         began = time.monotonic()

@@ -157,7 +157,7 @@ class Loop:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
 
     def end(self) -> None:
-        """End all that the client may have begun, as gmqtt comes back whatever it is told."""
+        """End it with all that the client may have begun."""
         self.run(self._cancel())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -224,10 +224,12 @@ class AiomqttClient:
         self._ended = True
 
     async def _cut(self) -> None:
-        """It has no way to: the socket is closed under it."""
-        self._client._client.socket().shutdown(socket.SHUT_RDWR)
+        """It has no way to: the socket is closed under it, and paho's own are what it leaves behind."""
+        under = self._client._client
+        under.socket().shutdown(socket.SHUT_RDWR)
         with suppress(aiomqtt.MqttError):
             await asyncio.wait_for(self._client.messages.__anext__(), PATIENCE)
+        under._reset_sockets()
 
     def stop(self) -> None:
         if not self._ended:
@@ -267,7 +269,7 @@ class GmqttClient:
             session_expiry_interval=start.expiry,
             topic_alias_maximum=10,
         )
-        self._client.set_config({"reconnect_retries": 0})
+        self._client.set_config({"reconnect_retries": -2})  # with 0 it comes back once; -1 is for ever
         granted: asyncio.Queue[tuple[int, ...]] = asyncio.Queue()
         self._client.on_message = self._on_message
         self._client.on_subscribe = lambda client, mid, codes, more: granted.put_nowait(codes)

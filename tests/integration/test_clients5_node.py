@@ -74,14 +74,23 @@ class Node:
             env=clean_environment(),
             text=True,
         )
-        threading.Thread(target=self._read, daemon=True).start()
-        atexit.register(self._process.kill)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        atexit.register(self._end)
 
     def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             client_id, kind, value = json.loads(line)
             self._queues[client_id][kind].put(value)
+
+    def _end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._reader.join()
+        for pipe in self._process.stdin, self._process.stdout:
+            assert pipe is not None
+            pipe.close()
 
     def add(self, client_id: str) -> "dict[str, queue.Queue[Any]]":
         """Return what a client answers to commands, ``done``, and what it gets, ``message``."""
