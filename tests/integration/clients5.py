@@ -104,6 +104,16 @@ def shared_port() -> int:
     return daemon.ready()
 
 
+def has_gone(port: int, client_id: str) -> None:
+    """Wait until the daemon knows that a client has disconnected; the client itself does not wait for that."""
+
+    def gone() -> bool:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/clients", timeout=PATIENCE) as answer:
+            return client_id not in {client["id"] for client in json.load(answer)}
+
+    poll(gone, PATIENCE, f"the end of the connection of {client_id}")
+
+
 class ClientContract:
     """Mixed into a TestCase that has ``make``; all tests use one daemon, so each has topics of its own."""
 
@@ -129,16 +139,6 @@ class ClientContract:
 
     def name(self) -> str:
         return type(self).__name__
-
-    def has_gone(self, client_id: str) -> None:
-        """Wait until the daemon knows it; a client that disconnects does not wait for that."""
-        url, name = f"http://127.0.0.1:{shared_port()}/api/clients", f"{self.name()}-{client_id}"
-
-        def gone() -> bool:
-            with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
-                return name not in {client["id"] for client in json.load(answer)}
-
-        poll(gone, PATIENCE, f"the end of the connection of {name}")
 
     def counted(self, name: str) -> float:
         found = scrape(shared_port())
@@ -176,7 +176,7 @@ class ClientContract:
         topic, kept = self.name(), {"clean": False, "expiry": 60}
         watcher, sender = self.client("watcher", f"{topic}/will/+"), self.client("sender")
         self.client("absent", f"{topic}/news/+", **kept).stop()
-        self.has_gone("absent")  # or what is short would be sent, and then sent again
+        has_gone(shared_port(), f"{topic}-absent")  # or what is short would be sent, and then sent again
         sender.publish(f"{topic}/news/short", b"1", 1, message_expiry_interval=1)
         sender.publish(f"{topic}/news/long", b"2", 1, message_expiry_interval=600)
         began = time.monotonic()

@@ -8,6 +8,7 @@ from paho.mqtt.packettypes import PacketTypes
 
 from tests.agents.doubles import of_agent
 from tests.crash.postgres import private_postgres
+from tests.integration.clients5 import has_gone
 from tests.integration.clients5_python import Paho5, properties
 from tests.integration.daemon import PATIENCE, DaemonTestCase
 
@@ -54,6 +55,7 @@ class Clients(DaemonTestCase):
         absent, _ = self.connect("absent", SessionExpiryInterval=1000)
         self.assertEqual(absent.subscribe("t/#", 2, retainAsPublished=True), 2)
         absent.stop()
+        has_gone(self.port, "absent")
         sender, _ = self.connect("sender")
         given: dict[str, Any] = {
             "ContentType": "text/plain",
