@@ -105,7 +105,7 @@ def shared_port() -> int:
 
 
 def has_gone(port: int, client_id: str) -> None:
-    """Wait until the daemon knows that a client has disconnected; the client itself does not wait for that."""
+    """Wait until the daemon knows that a client has disconnected, for which the client does not wait."""
 
     def gone() -> bool:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/clients", timeout=PATIENCE) as answer:

@@ -17,7 +17,7 @@ REJECTED = "JSON is malformed: invalid character (byte 0)"
 
 class Clients(DaemonTestCase):
     def setUp(self) -> None:
-        self.port = self.daemon().port()
+        self.port = self.daemon(*self.shared_database()).ready()
 
     def connect(self, client_id: str, clean: bool = True, **values: Any) -> tuple[Paho5, Any]:
         client = Paho5(self.port, client_id)
