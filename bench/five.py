@@ -118,7 +118,7 @@ def section(measured: results.Results) -> str:
     title = f"CPU µs each, ({LOAD.number}) {LOAD.title}"
     return "\n\n".join(
         [
-            f"{results.provenance(measured)}\nThe load of the machine was {measured['machine']['load']:.1f} at the end.",
+            f"{results.provenance(measured)}\nThe load at the end was {measured['machine']['load']:.1f}.",
             results.simple_table(head, rows),
             results.simple_table([title, "MQTT 5", "more than without"], more),
         ]
