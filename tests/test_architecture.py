@@ -26,6 +26,7 @@ LONG_BODIES: dict[str, str] = {}
 FRAGMENTS = {
     "agents.vocabulary": "remembers up to 200,000 types of metric, which the recorder only asks about",
     "net.publications5": "another class of publications.py, which is as long as a file may be",
+    "broker.expiring": "what is over leaves several stores, and the broker only says when to look",
     "broker.users": "refuses clients by a count of its own",
     "broker.wills": "counts after the client has gone, which clients.py knows nothing of any more",
     "bus.local": "the bus between daemons of one process",
@@ -48,7 +49,7 @@ FRAGMENTS = {
     "net.flushes": "the end of a turn, for all connections",
     "net.rates": "the arithmetic of a rate, without a connection",
     "net.refusing": "an exception to what flow.py does, with a clock of its own",
-    "rules.telegraf": "the format of a preset, which names it",
+    "rules.telegraf": "what one program sends, whichever format it has",
     "web.rejections": "paths of their own, which web/api.py only names, and what their readers may see",
     "web.index": "a page, which stands in for the real one",
     "postgres.presence": "one statement at the first start, before there is a lease",

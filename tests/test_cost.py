@@ -26,6 +26,8 @@ from platziverse.agents.recorder import Recorder
 from platziverse.broker.broker import Broker
 from platziverse.broker.limits import Limits
 from platziverse.broker.records import Queued
+from platziverse.cluster.codec import encode as encode_frame
+from platziverse.cluster.frames import Message, Several
 from platziverse.door.arrivals import Arrivals
 from platziverse.door.sniff import SniffingFactory
 from platziverse.ingest.batch import Batch, Outcome
@@ -35,6 +37,7 @@ from platziverse.mqtt.codec import encode, encode_puback, encode_pubcomp, encode
 from platziverse.mqtt.codec5 import encode5
 from platziverse.mqtt.packets import Connect, Properties, Publish, PublishProperties
 from platziverse.testing import BrokerHarness, FakeClient, MemorySessionStore
+from tests.cluster.daemons import Daemons
 
 #: Instructions for one message (one delivery of a fan-out, one connection), by Python version.
 #: In the order of the methods of Paths.
@@ -50,6 +53,10 @@ COUNTED5: Final = {
     (3, 11): (340, 68, 191, 893, 597, 513, 535, 398, 1167, 4190, 1684, 3636),
     (3, 12): (324, 65, 185, 847, 568, 486, 510, 379, 1081, 3871, 1546, 3313),
     (3, 13): (330, 69, 186, 847, 563, 474, 505, 368, 1074, 3806, 1570, 3214),
+}
+#: And of those for clients of another daemon, at both. ADR 0223.
+COUNTED_ACROSS: Final = {
+    (3, 11): (84, 47, 98, 205),
 }
 TOLERANCE: Final = 1.2
 #: Instructions of clients of MQTT 5, in place of one. In time they may take a tenth more: see bench.
@@ -255,11 +262,63 @@ class Paths5(Paths):
         return self.acknowledged_by(self.subscriber("subscriber", 1), data=data)
 
 
+class PathsAcross:
+    """The same of messages of one publisher that clients of another daemon get, in a deep window."""
+
+    def __init__(self) -> None:
+        self.daemons, limits = Daemons(), Limits(max_inflight=DEEP)
+        self.here, self.there = (
+            self.daemons.begin(number, sessions=MemorySessionStore(), limits=limits) for number in (1, 2)
+        )
+        self.publisher = self.here.connect("publisher")
+
+    def sent(self, qos: int) -> tuple[Callable[[], None], int]:
+        """From the read of the publisher to a frame on the bus."""
+        self.there.listening("subscriber", "bench/topic", qos)
+        self.there.bus.ear.deaf = True
+        numbers = range(1, DEEP + 1) if qos else [None] * DEEP
+        data = b"".join(encode(Publish("bench/topic", PAYLOAD, qos, packet_id=number)) for number in numbers)
+
+        def path() -> None:
+            self.publisher.send_bytes(data)
+            self.daemons.clock.advance(0)
+
+        return path, DEEP
+
+    def received(self, qos: int) -> tuple[Callable[[], None], int]:
+        """From the frame to the write to the subscriber, and its acknowledgements."""
+        subscriber, first = self.there.listening("subscriber", "bench/topic", qos), 1
+        frame = encode_frame(Several(Message("bench/topic", b"", qos), (PAYLOAD,) * DEEP), 1)
+
+        def path() -> None:
+            nonlocal first
+            self.there.cluster.frame(1, frame)
+            self.daemons.clock.advance(0)
+            if qos:
+                subscriber.send_bytes(b"".join(map(encode_puback, range(first, first + DEEP))))
+            first += DEEP
+
+        return path, DEEP
+
+    def qos_0_sent(self) -> tuple[Callable[[], None], int]:
+        return self.sent(0)
+
+    def qos_0_received(self) -> tuple[Callable[[], None], int]:
+        return self.received(0)
+
+    def qos_1_sent(self) -> tuple[Callable[[], None], int]:
+        return self.sent(1)
+
+    def qos_1_received(self) -> tuple[Callable[[], None], int]:
+        return self.received(1)
+
+
 PATHS: Final = [name for name in vars(Paths) if name.startswith(("qos", "connect", "ingest"))]
+PATHS_ACROSS: Final = [name for name in vars(PathsAcross) if name.startswith("qos")]
 PATHS5: Final = [*PATHS, *(name for name in vars(Paths5) if name.startswith("qos"))]
 
 
-def cost(name: str, paths: type[Paths] = Paths) -> int:
+def cost(name: str, paths: type[Paths | PathsAcross] = Paths) -> int:
     """Instructions for each message of a path, once its caches are filled."""
     path, messages = cast("tuple[Callable[[], None], int]", getattr(paths(), name)())
     path()
@@ -285,6 +344,13 @@ class Cost(SynchronousTestCase):
             self.assertLessEqual(before, now * TOLERANCE, f"{name} is shorter: run python -m tests.test_cost")
             if name in PATHS and name not in ("connect", "qos_1_in"):
                 self.assertLessEqual(now, cost(name) * DEARER, f"{name} costs more than it may")
+
+    def test_nor_has_one_to_another_daemon(self) -> None:
+        counted = COUNTED_ACROSS.get(sys.version_info[:2], COUNTED_ACROSS[max(COUNTED_ACROSS)])
+        for name, before in zip(PATHS_ACROSS, counted, strict=True):
+            now = cost(name, PathsAcross)
+            self.assertLessEqual(now, before * TOLERANCE, f"{name} is longer than when it was counted")
+            self.assertLessEqual(before, now * TOLERANCE, f"{name} is shorter: run python -m tests.test_cost")
 
     def test_what_makes_a_path_longer_is_counted(self) -> None:
         before, publish = cost("qos_1_in"), Broker.publish
@@ -316,10 +382,25 @@ class Counting(SynchronousTestCase):
             stored = paths.writer.stored + paths.writer.duplicates
             self.assertEqual(stored, 2 * READ if name == "ingest" else 0)
 
+    def test_every_path_to_another_daemon_ends_there(self) -> None:
+        for name in PATHS_ACROSS:
+            paths = PathsAcross()
+            path, messages = getattr(paths, name)()
+            path()
+            path()
+            qos, sends = int(name[4]), name.endswith("sent")
+            traffic, there = paths.here.broker.traffic, paths.there.broker.traffic
+            self.assertEqual(
+                traffic.publish_received[qos] if sends else there.publish_sent[qos], 2 * messages
+            )
+            self.assertEqual(traffic.internal_errors + there.internal_errors, 0, name)
+
     def test_the_same_path_costs_the_same_again(self) -> None:
         self.assertEqual(cost("qos_1_in"), cost("qos_1_in"))
 
 
 if __name__ == "__main__":
     print(f"    {sys.version_info[:2]}: {tuple(map(cost, PATHS))},")
+    across = tuple(cost(name, PathsAcross) for name in PATHS_ACROSS)
+    print(f"to another daemon:\n    {sys.version_info[:2]}: {across},")
     print(f"of MQTT 5:\n    {sys.version_info[:2]}: {tuple(cost(name, Paths5) for name in PATHS5)},")

@@ -19,7 +19,7 @@ from platziverse.broker.limits import Limits
 from platziverse.broker.traffic import Traffic
 from platziverse.door.crowd import origin
 from platziverse.door.sniff import SniffingFactory
-from platziverse.mqtt.packets import Connect, Publish, PublishProperties, Subscribe, Subscription
+from platziverse.mqtt.packets import Connect, Disconnect, Publish, PublishProperties, Subscribe, Subscription
 from platziverse.testing import BrokerHarness, MemoryStore
 from platziverse.web.settings import WebSettings
 from platziverse.web.site import make_site
@@ -99,6 +99,10 @@ def handler_failures(harness: BrokerHarness) -> int:
 
 def traffic(name: str) -> Callable[[BrokerHarness], int]:
     return lambda harness: int(getattr(harness.broker.traffic, name))
+
+
+def dropped_for(setting: str) -> Callable[[BrokerHarness], int]:
+    return lambda harness: harness.broker.traffic.groups_dropped.get(setting, 0)
 
 
 def connect_twice(harness: BrokerHarness, number: int) -> None:
@@ -219,7 +223,7 @@ def go_for_long(harness: BrokerHarness, number: int) -> None:
     """A client goes for longer than its Session lasts."""
     harness.connect(str(number), clean_session=False).lose()
     harness.advance(2)
-    harness.broker.expire_sessions()
+    harness.broker.expire()
 
 
 def leave_both(harness: BrokerHarness, number: int) -> None:
@@ -265,6 +269,18 @@ def take_over(harness: BrokerHarness, number: int) -> None:
 
 
 STORING: Final = {"agent/message": never}
+
+
+def share_with_nobody(harness: BrokerHarness, number: int) -> None:
+    """The only member of a group ends its Session, with two messages that it has not acknowledged."""
+    member, publisher = harness.connect(f"{number}m"), harness.connect(f"{number}p")
+    member.send(Subscribe(1, [Subscription("$share/g/t", 1)]))
+    for packet_id in 1, 2:
+        publisher.publish("t", b"", 1, packet_id)
+    member.send(Disconnect())
+    harness.advance(2)
+
+
 SMALL_QUEUE: Final = {"max_queued_messages": 1, "max_queued_bytes": 1000, "max_inflight": 1}
 
 MEETINGS: Final[Mapping[str, Meeting]] = {
@@ -316,6 +332,10 @@ MEETINGS: Final[Mapping[str, Meeting]] = {
     "max_connect_rate": Meeting({"max_connect_rate": 100}, crowd_in, traffic("connections_delayed")),
     "max_absent_sessions": Meeting(
         {"max_absent_sessions": 1}, leave_both, traffic("sessions_ended_for_room")
+    ),
+    "group_patience": Meeting({"group_patience": 0.5}, share_with_nobody, dropped_for("group_patience")),
+    "max_queued_for_groups": Meeting(
+        {"max_queued_for_groups": 1}, share_with_nobody, dropped_for("max_queued_for_groups")
     ),
     "reserved_descriptors": Meeting({"max_connections": 1}, come, refused_connections),
     "handler_deadline": Meeting(

@@ -6,13 +6,14 @@ from typing import Any, cast
 
 from twisted.internet.defer import Deferred, DeferredLock, succeed
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 
 from platziverse.broker.backpressure import Backpressure
-from platziverse.broker.clients import Clients, log_failure
+from platziverse.broker.clients import Clients
 from platziverse.broker.complaints import Complaints
 from platziverse.broker.dispatcher import Handlers, TopicDispatcher, call, joined, repeat
 from platziverse.broker.durable import GRACE, Durable
+from platziverse.broker.expiring import expire_retained, expire_sessions
+from platziverse.broker.farewells import log_failure
 from platziverse.broker.interfaces import (
     SERVER,
     Answer,
@@ -32,7 +33,7 @@ from platziverse.broker.retaining import OF_THE_PROCESS, DurableRetained, retain
 from platziverse.broker.routing import Router
 from platziverse.broker.session import Session
 from platziverse.broker.sessionrecords import SessionRecords
-from platziverse.broker.sessions import MANY, Sessions
+from platziverse.broker.sessions import Sessions
 from platziverse.broker.shares import Shares
 from platziverse.broker.sharing import Sharing
 from platziverse.broker.subscribing import Subscribing, granted_of
@@ -42,8 +43,6 @@ from platziverse.broker.turn import Turn
 from platziverse.mqtt.memo import Memo
 from platziverse.mqtt.packets import Connect, Publish, Subscription
 from platziverse.mqtt.properties import arrived
-
-log = Logger()
 
 
 class Broker:
@@ -59,9 +58,11 @@ class Broker:
     :ivar destinations: Topic Name → its handlers; ``None``: no client may publish there. Neither changes.
     :ivar loading: what the store has is not in memory yet; ``None``: it is. Its text says how much is.
     :ivar moving: durable Sessions on their way from or to other daemons; ``None``: there are none.
+    :ivar pass_on: see :meth:`Elsewhere.pass_on`; ``None``: there are no other daemons.
     """
 
     moving: Moving | None = None
+    pass_on: Callable[[Sequence[Publish], Client], int] | None = None
     _listening: Listening | None = None
 
     def __init__(
@@ -90,12 +91,12 @@ class Broker:
         clients = partial(Clients, sessions, authority, traffic, limits, observers, publish, clock)
         self.clients = clients(wall_clock, complaints, turn, records)
         sent = records.retained_sent if records is not None else _nothing
-        there = self.subscriptions, self.shares, self.retained
-        self._subscribing = Subscribing(*there, authority, limits, traffic, complaints, turn, sent)
+        parts = authority, limits, traffic, complaints
+        self._subscribing = Subscribing(self.subscriptions, self.shares, self.retained, *parts, turn, sent)
         pressure = Backpressure(limits, sessions, traffic, complaints, clock)
         self.router = router = Router(authority, traffic, pressure, self.durable)
         self._route, self._route_retained = router.route, cast("Callable[..., Answer]", router.route_retained)
-        self.sharing = Sharing(self.shares, router, authority, clock, sessions.make("", False))
+        self.sharing = Sharing(self.shares, router, sessions.make("", False), clock, *parts)
         self._dispatcher, self._clock, self._match = dispatcher, clock, self.subscriptions.match
         self._load, self._reads, self.destinations = succeed(0), DeferredLock(), Memo(self._find_destination)
         self._reads.acquire()  # the start is the first that reads
@@ -138,6 +139,7 @@ class Broker:
         self.subscriptions.extend(elsewhere.receivers)
         self._match = self.subscriptions.match
         self._route, self._route_retained = elsewhere.route, elsewhere.route_retained
+        self.pass_on = elsewhere.pass_on
         self._listening = self._subscribing.let_know(listening, self.sessions)
         if self._records is not None:
             restoring = partial(self._restoring, self._records.durable.wall_clock)
@@ -236,14 +238,12 @@ class Broker:
         if session.persistent:
             self.clients.session_ended(session.client_id)
 
-    def expire_sessions(self) -> None:
-        """End Sessions of clients that have been absent too long; of very many the rest in the next turns."""
-        expired = self.sessions.expire(self._clock.seconds())
-        self.traffic.sessions_expired += expired
-        if expired:
-            log.info("{count} Sessions of absent clients have expired (session_expiry)", count=expired)
-        if expired == MANY:
-            self._clock.callLater(0, self.expire_sessions)
+    def expire(self) -> None:
+        """End Sessions of clients absent too long, and Retained Messages; of many the rest in later turns."""
+        sessions = expire_sessions(self.sessions, self.traffic, self._clock.seconds())
+        retained = expire_retained(self.retained, self.durable, self.traffic, self.clients.now())
+        if sessions or retained:
+            self._clock.callLater(0, self.expire)
 
     # -- messages --------------------------------------------------------------------------------
 
@@ -322,7 +322,7 @@ class Broker:
             return
         waits = self.loading.later(SERVER, partial(self._announce, topic, payload, True))
         if waits is not None:
-            self.clients.unfinished_wills.watch(waits, len(topic) + len(payload))
+            self.clients.farewells.unfinished.watch(waits, len(topic) + len(payload))
 
     def _announce(self, topic: str, payload: bytes, retain: bool) -> None:
         message = Publish(topic, payload, 0, retain)
@@ -332,7 +332,7 @@ class Broker:
         try:
             handled = self._dispatcher.dispatch(message, SERVER)
         except Exception:  # whoever caused the announcement has no part in it
-            self.clients.break_down(SERVER)
+            self.clients.farewells.break_down(SERVER)
         if (answer := joined(kept, owed, handled)) is not None:
             answer.addErrback(log_failure, SERVER)
 

@@ -11,6 +11,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from platziverse.broker.complaints import Complaints
+from platziverse.broker.farewells import Farewells
 from platziverse.broker.interfaces import Answer, Authority, Client, ClientObserver, NetworkConnection
 from platziverse.broker.limits import Limits
 from platziverse.broker.ports import Opened
@@ -22,7 +23,7 @@ from platziverse.broker.terms import Terms, is_limited, terms_of
 from platziverse.broker.traffic import Traffic
 from platziverse.broker.turn import Turn
 from platziverse.broker.users import UserCounts
-from platziverse.broker.wills import DelayedWills, DueWills, UnfinishedWills, WillRecords
+from platziverse.broker.wills import WillRecords
 from platziverse.mqtt.errors import ConnectRefused
 from platziverse.mqtt.packets import Connect, ConnectReturnCode, Publish
 from platziverse.mqtt.wire import Wires
@@ -42,7 +43,7 @@ class Clients:
     :param wall_clock: seconds since the epoch, for ``Client.since``.
     :param turn: what the Wills of clients that end may take of a turn of the reactor.
     :param records: what is saved of durable Sessions; ``None``: there are none.
-    :ivar wills: likewise of Wills.
+    :ivar farewells: publish their Wills.
     :ivar connected: how many are connected now.
     :ivar users: how many of them have which user name.
     """
@@ -63,21 +64,19 @@ class Clients:
     ) -> None:
         self.connected = 0
         self._records = records
-        self.wills = WillRecords(records.save, wall_clock()) if records is not None else None
         self.users = UserCounts(limits.max_connections_per_user)
-        self.unfinished_wills = UnfinishedWills()
-        self.due_wills = DueWills(clock, turn, self.unfinished_wills)
-        self.delayed_wills = DelayedWills(clock)
+        wills = WillRecords(records.save, wall_clock()) if records is not None else None
+        self.farewells = Farewells(sessions, publish, traffic, clock, turn, wall_clock, wills)
         self.observers = list(observers)
         self._sessions, self._authority, self.traffic = sessions, authority, traffic
-        self._publish, self._complaints = publish, complaints
+        self._complaints = complaints
         #: How clients are written to.
         self.wires = Wires(wall_clock)
         self._clock, self._wall_clock = clock, wall_clock
         #: Seconds since the epoch.
         self.now = wall_clock
         self._connections, self._most_denied = 0, limits.max_denied_publishes
-        self._most_inflight = limits.max_inflight
+        self._most_inflight, self._most_aliases = limits.max_inflight, limits.topic_alias_maximum
         # Client Identifier → fires when the Session of the last CONNECT under way is there, or is not.
         self._opening: dict[str, Deferred[None]] = {}
 
@@ -134,8 +133,8 @@ class Clients:
         self, packet: Connect, client: Client, connection: NetworkConnection
     ) -> "Opened | Deferred[Opened]":
         self._make_room(client)
-        if self.due_wills.waiting:
-            self.due_wills.publish_now(client.client_id)
+        if self.farewells.due.waiting:
+            self.farewells.due.publish_now(client.client_id)
         clean, kept = packet.clean_session, client.persistent
         terms = self._terms_of(packet)
         opened = self._sessions.open(client.client_id, clean, client.username, client.since, kept, terms)
@@ -203,14 +202,17 @@ class Clients:
         self, opened: Opened, packet: Connect, client: Client, connection: NetworkConnection
     ) -> Opened:
         session, will = opened[0], packet.will
-        self.delayed_wills.end(client.client_id, publish=not opened[1])
+        self.farewells.delayed.end(client.client_id, publish=not opened[1])
         session.owner = client.username
-        session.agree(self._terms_of(packet))
+        terms = self._terms_of(packet)
+        terms.alias(self._most_aliases, lambda: not connection.congested)
+        session.agree(terms)
         session.persistent = client.persistent
         session.client, session.connection, session.will = client, connection, will  # [MQTT-3.1.2-9]
         session.denied = 0
-        if self._records is not None and (opened[1] or will is not None):
-            self._save_begin(self._records, opened, client)
+        if self._records is not None and opened[1]:
+            self._records.present(session)
+        self.farewells.save(session)
         if session.shares is not None:
             session.shares.came(session)
         self.connected += 1
@@ -223,13 +225,6 @@ class Clients:
             self._leave(session, graceful=True, taken_over=False)
             raise
         return opened
-
-    def _save_begin(self, records: SessionRecords, opened: Opened, client: Client) -> None:
-        session, present = opened
-        if present:
-            records.present(session)
-        if session.will is not None and self.wills is not None:
-            self.wills.left(client, session.will)
 
     def disconnect(self, session: Session, connection: NetworkConnection, graceful: bool) -> None:
         """End what the connection began; after a take-over the Session is another's, and nothing happens.
@@ -262,7 +257,7 @@ class Clients:
         self.traffic.connected[client.protocol_level] -= 1
         self.users.leave(client.username)
         if will is not None:
-            self._leave_will(will, session, client, graceful)
+            self.farewells.leave(will, session, client, graceful)
         for observer in self.observers:
             observer.client_disconnected(client, taken_over)
         if self._sessions.get(session.client_id) is session:
@@ -271,33 +266,6 @@ class Clients:
             ended = self._sessions.leave(session, self._clock.seconds())
             if ended:
                 self._say_ended(ended, client)
-
-    def _leave_will(self, will: Publish, session: Session, client: Client, graceful: bool) -> None:
-        forget = partial(self.wills.gone, client) if self.wills is not None else _saved
-        delay, expiry = session.terms.will_delay, session.terms.expiry
-        if graceful:
-            self.end_will(will, client, None, forget)
-        elif delay and session.persistent:
-            session.will = will  # it counts in the memory of the Session
-            end = partial(self._end_delayed, will, client, forget)
-            self.delayed_wills.add(client.client_id, delay if expiry is None else min(delay, expiry), end)
-        else:
-            self._publish_due(will, client, forget)
-
-    def _publish_due(self, will: Publish, client: Client, forget: "Callable[[], Answer]") -> None:
-        publish = partial(self.end_will, will, client, self._publish, forget)
-        self.due_wills.add(client.client_id, len(will.topic) + len(will.payload), publish)
-
-    def _end_delayed(
-        self, will: Publish, client: Client, forget: "Callable[[], Answer]", publish: bool
-    ) -> None:
-        session = self._sessions.get(client.client_id)
-        if session is not None and session.will is will:
-            session.will = None
-        if publish:
-            self._publish_due(will, client, forget)
-        else:
-            self.end_will(will, client, None, forget)
 
     def _say_ended(self, count: int, client: Client) -> None:
         self.traffic.sessions_ended_for_room += count
@@ -309,34 +277,6 @@ class Clients:
             client_id=client.client_id,
             count=count,
         )
-
-    def end_will(
-        self,
-        will: Publish,
-        client: Client,
-        publish: "Callable[[Publish, Client], Answer] | None",
-        forget: "Callable[[], Answer]",
-    ) -> None:
-        """Publish, or discard, the Will of a client that has gone.
-
-        :param publish: ``None``: discard it.
-        :param forget: called when that is done; a Will that could not be handled is left to the next start.
-        """
-        answer: Answer = None
-        if publish is not None:  # [MQTT-3.1.2-8] [MQTT-3.1.2-12] [MQTT5-3.1.2-8]
-            try:
-                answer = publish(will, client)
-            except Exception:  # of a handler; the rest of the farewell goes on
-                self.break_down(client)
-        answer = answer.addCallback(lambda _: forget()) if answer is not None else forget()
-        if answer is not None:
-            self.unfinished_wills.watch(answer.addErrback(log_failure, client), len(will.payload))
-
-    def break_down(self, client: Client) -> None:
-        """Count and log the exception that a handler has raised, with a message that nobody waits for."""
-        self.traffic.internal_errors += 1
-        text = "Bug: a handler, with a message of {address} {client_id!r}"
-        log.failure(text, address=client.address, client_id=client.client_id)
 
     def deny(self, message: Publish, client: Client) -> Answer:
         """Ignore and count a message that its client may not publish; too many of them end the connection.
@@ -380,20 +320,6 @@ class Clients:
 
     def session_ended(self, client_id: str) -> None:
         """Tell the observers that a persistent Session is gone, and publish its Will if that has waited."""
-        self.delayed_wills.end(client_id, publish=True)
+        self.farewells.delayed.end(client_id, publish=True)
         for observer in self.observers:
             observer.session_ended(client_id)
-
-
-def _saved() -> None:
-    """Save nothing: Wills end with the process."""
-
-
-def log_failure(failure: Failure, client: Client) -> None:
-    """Log why a message of ``client`` could not be handled, which nobody waits for."""
-    log.error(
-        "A message of {address} {client_id!r} could not be handled: {reason}",
-        address=client.address,
-        client_id=client.client_id,
-        reason=failure.getErrorMessage(),
-    )

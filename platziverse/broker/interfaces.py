@@ -1,6 +1,6 @@
 """Interfaces: the ports of the broker, to connections, handlers, observers and access, as ``Protocol``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol, TypeAlias, runtime_checkable
 
 from attrs import field, frozen
@@ -79,6 +79,9 @@ class NetworkConnection(Protocol):
 
     def send_shared(self, head: bytes, payload: bytes) -> None:
         """Queue a large PUBLISH that may not be dropped, without a copy of its payload."""
+
+    def send_together(self, pieces: Sequence[bytes]) -> None:
+        """Queue PUBLISHes of any QoS in one step, each a piece; only while it is not congested."""
 
     def offer(self, data: bytes) -> int:
         """Queue one QoS 0 PUBLISH; return ``DROPPED``, ``TAKEN`` or ``FULL``."""

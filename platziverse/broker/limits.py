@@ -65,11 +65,15 @@ class Limits:
     max_queued_bytes: int = field(default=32 * MIB, validator=ge(0))
     #: Bytes of messages waiting for one durable Session, in the database: instead of ``max_queued_bytes``.
     max_stored_bytes: int = field(default=64 * MIB, validator=ge(0))
-    #: Topic Aliases that a client of MQTT 5 may use for what it publishes; 0: none.
+    #: Topic Aliases that a client of MQTT 5 may use for what it publishes, and gets at most; 0: none.
     topic_alias_maximum: int = field(default=16, validator=and_(ge(0), le(65_535)))
     #: Seconds of any 60 in which a receiver with a full queue may hold its publishers; then its messages
     #: are dropped until it has caught up. 0: it never holds anybody.
     receiver_patience: float = field(default=10.0, validator=and_(ge(0), le(60)))
+    #: Messages at QoS 1 and 2 that wait for a member of their group, and how long each does before it is
+    #: dropped: a member may be on its way from daemon to daemon.
+    max_queued_for_groups: int = field(default=10_000, validator=ge(0))
+    group_patience: float = field(default=4.0, validator=and_(ge(0), le(60)))
     #: Which of the messages for an absent client is dropped when its queue is full.
     queue_drop: str = field(default="newest", validator=in_(("newest", "oldest")))
     #: QoS 2 messages of one client whose PUBREL has not come, and how long they are remembered once there

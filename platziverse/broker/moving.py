@@ -36,7 +36,6 @@ class Moving:
         self._sessions, self._subscribing, self._durable = sessions, subscribing, records.durable
         self._records, self._restoring = records, restoring
         self.in_turn, self.part = clients.in_turn, clients.part
-        self._delayed_wills = clients.delayed_wills
         self.left, self.free = records.left, records.free
 
     def come_to(self, elsewhere: "Callable[[str, str | None, float], Deferred[Session | None]]") -> None:
@@ -52,8 +51,10 @@ class Moving:
         return DeferredList([self._durable.settle(session.window), *session.handled()])
 
     def let_go(self, session: Session) -> None:
-        """Have a Session no more: it is another daemon's, and nothing is saved of it. Its client is back."""
-        self._delayed_wills.end(session.client_id, publish=False)
+        """Have a Session no more: it is another daemon's, and nothing is saved of it.
+
+        A Will that waits goes on waiting here, until that daemon says that the client is connected. ADR 0204.
+        """
         self._subscribing.end(session)
         self._durable.abandon(session)
         session.number = 0

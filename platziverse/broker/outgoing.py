@@ -66,6 +66,21 @@ class Outgoing:
         else:
             connection.send(self.wire.with_id(message, qos, packet_id))
 
+    def send_together(
+        self, connection: NetworkConnection, messages: Sequence[EncodedPublish], qos: int
+    ) -> bool:
+        """Send short messages in one step, under the next Packet Identifiers; ``False``: some are in use."""
+        first, inflight, encode, pieces = self.last + 1, self.inflight, self.wire.with_id, []
+        end = first + len(messages)
+        if end - 1 > IDENTIFIERS or not inflight.keys().isdisjoint(range(first, end)):
+            return False
+        for packet_id, message in enumerate(messages, first):
+            inflight[packet_id] = (message, qos)
+            pieces.append(encode(message, qos, packet_id))
+        self.last = end - 1
+        connection.send_together(pieces)
+        return True
+
     def send_at(self, connection: NetworkConnection, position: int, entry: "Entry | None", dup: bool) -> None:
         """Send a message of a durable Session under the Packet Identifier of its position, which is free.
 

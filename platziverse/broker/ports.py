@@ -140,6 +140,12 @@ class RetainedStore(Protocol):
     def take(self, message: Publish, publisher: Client) -> None:
         """Keep ``message`` as :meth:`set` does, but in memory alone: another daemon saves it."""
 
+    def expire(self, now: float) -> list[Publish]:
+        """Forget messages that are over, or some of them, and return these.
+
+        :param now: seconds since the epoch.
+        """
+
     def match(self, topic_filter: str) -> list[Publish]:
         """Return the messages whose Topic Name matches, in no particular order."""
 
@@ -157,6 +163,12 @@ class Elsewhere(Protocol):
 
     def route_retained(self, message: Publish, receivers: "Match[Session]", client: Client) -> Answer:
         """Hand on a message with RETAIN likewise, as ``Router.route_retained`` does."""
+
+    def pass_on(self, run: Sequence[Publish], client: Client) -> int:
+        """Publish messages of a client, none of QoS 2, that the others get and nobody here.
+
+        :return: how many of them, up to the first that is not such a one.
+        """
 
 
 class Listening(Protocol):

@@ -271,11 +271,13 @@ class Cleared:
 
     topic: str
     version: int = 0
+    #: As it is over, of MQTT 5: only a message with these Properties goes.
+    over: bytes = b""
 
 
 @frozen
 class WillLeft:
-    """The Will that a connection has left with the broker."""
+    """The Will that a connection has left; published when it is ``due``, if its client has gone already."""
 
     client_id: str
     username: str | None
@@ -285,6 +287,7 @@ class WillLeft:
     qos: int
     retain: bool
     properties: bytes = b""
+    due: float | None = None
 
 
 @frozen

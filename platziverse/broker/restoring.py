@@ -19,7 +19,7 @@ from platziverse.broker.sessions import Sessions
 from platziverse.broker.subscribing import Subscribing
 from platziverse.broker.terms import Terms
 from platziverse.mqtt.packets import Publish
-from platziverse.mqtt.properties import arrived, restored
+from platziverse.mqtt.properties import arrived, restored_will
 
 log = Logger()
 
@@ -95,9 +95,10 @@ class Restoring:
         for session in list(self._sessions):
             self._subscribing.end(session)  # as long as it counts as a durable one
             session.number, session.will, session.persistent = 0, None, False
-            self._clients.delayed_wills.forget(session.client_id)
+            self._clients.farewells.delayed.forget(session.client_id)
             self._clients.drop(session, Reason.SHUTTING_DOWN, "other daemons have taken over from this one")
             yield
+        yield from self._clients.farewells.delayed.clear()
         yield from self._retained.forget()
 
     def _restore(self, session: Session, stored: StoredSession) -> Generator[None, None, bool]:
@@ -168,26 +169,45 @@ class Restoring:
     def wills(
         self, stored: "list[StoredWill]", publish: "Callable[[Publish, Client], Answer]"
     ) -> Iterator[None]:
-        """Publish these Wills, then save those of the clients that have connected meanwhile.
+        """Publish these Wills, or let them wait, then save those of clients that have connected meanwhile.
 
         :param publish: does it at once: before a Will of the same client is saved, which overwrites it.
         """
+        farewells = self._clients.farewells
         for will in stored:
-            properties = restored(will.properties, timed=False)
+            if farewells.delayed.has(will.client_id, will.connection):
+                continue
+            properties, delay = restored_will(will.properties)
             message = Publish(will.topic, will.payload, will.qos, will.retain, properties=properties)
-            message = arrived(message, will.topic, self._wall_clock())
+            client = Client(will.client_id, 0, username=will.username)
             gone = partial(self._records.save, WillGone(will.client_id, will.connection))
-            self._clients.end_will(message, Client(will.client_id, 0, username=will.username), publish, gone)
+            seconds = self._left_of(will, delay)
+            if seconds > 0:
+                farewells.wait(message, client, seconds, gone, will.connection)
+            else:
+                farewells.end(arrived(message, will.topic, self._wall_clock()), client, publish, gone)
             yield
-        wills = self._clients.wills
-        assert wills is not None
-        if wills.ready:  # it is a dead daemon that has left them
+        assert farewells.records is not None
+        if farewells.records.ready:  # it is a dead daemon that has left them
             return
-        wills.ready = True
+        farewells.records.ready = True
         for session in list(self._sessions):
-            if session.will is not None and session.client is not None:
-                wills.left(session.client, session.will)
+            if session.client is not None and session.client.number:  # it is no restored one
+                farewells.save(session)
             yield
+
+    def _left_of(self, will: StoredWill, delay: int) -> float:
+        """Return how many seconds a Will still waits; 0: its client is back, or its Session over. ADR 0204.
+
+        Of a client that was connected when its daemon ended the interval begins now: as with the time of its
+        Session, nobody knows when that was.
+        """
+        session = self._sessions.get(will.client_id)
+        if self._clients.farewells.delayed.left(will.client_id) is not None:
+            return 0
+        if session is None or session.connection is not None or not session.number:
+            return 0
+        return session.terms.patience(delay) if will.due is None else will.due - self._wall_clock()
 
     def send_retained(self, owed: dict[Session, dict[str, int]]) -> Iterator[None]:
         """Send the Retained Messages of Subscriptions, Topic Filter → QoS, that were made meanwhile.

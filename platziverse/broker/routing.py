@@ -10,6 +10,7 @@ from platziverse.broker.outgoing import SHARED
 from platziverse.broker.owing import Debtor, Owing
 from platziverse.broker.session import Session
 from platziverse.broker.subscriptions import AS_PUBLISHED, LOCAL, Match
+from platziverse.broker.together import Together
 from platziverse.broker.traffic import Traffic
 from platziverse.mqtt.codec import EncodedPublish
 from platziverse.mqtt.packets import Publish
@@ -61,6 +62,31 @@ class Router:
             return self._deliver(encoded, message, receivers, client)
         self._offer(message, receivers, client)
         return None
+
+    def route_together(
+        self, messages: Together, receivers: "Match[Session]", client: Client
+    ) -> "Match[Session]":
+        """Hand messages of a client to each receiver in one step; see :meth:`route`.
+
+        :return: who has got none of them, and has to get each on its own: durable Sessions, and clients that
+            have no room for all of them, or a limit for each.
+        """
+        if self._authority.restricts or client.bridge:
+            receivers = self._allowed(receivers, messages.topic, client)
+        left, traffic, count = [], self._traffic, len(messages.payloads)
+        for receiver in receivers:
+            session, granted = receiver
+            if granted > messages.qos:
+                granted = _optional(granted, messages.qos, session, client)
+            connection = session.connection
+            if granted < 0 or (connection is None and not granted):
+                continue
+            if connection is None or not messages.send(session, connection, granted):
+                left.append(receiver)
+                continue
+            traffic.publish_sent[granted] += count
+            traffic.publish_bytes_sent[granted] += messages.size
+        return tuple(left)
 
     def _join(self, encoded: EncodedPublish, receivers: "Match[Session]") -> Answer:
         """Owe a message together with the one before it, to the same Sessions; ADR 0124.
@@ -224,29 +250,49 @@ class Router:
         """
         if not receivers:
             return
-        count, size, usual = len(receivers), len(message.payload), receivers[0][0].terms.wire
-        data = usual.qos0(EncodedPublish(message, retain)) if retain else usual.at_qos0(message)
-        written, wire = None, usual if not usual.limited else UNUSED
+        count, size, wire = len(receivers), len(message.payload), receivers[0][0].terms.wire
+        wire = UNUSED if wire.limited else wire
+        data = wire.qos0(EncodedPublish(message, retain)) if retain else wire.at_qos0(message)
+        written = None
         for session, granted in receivers:
             connection = session.connection
             if connection is None:
                 count -= 1
                 continue
             if session.terms.wire is not wire:
-                own = session.terms.wire
-                written = {usual: data} if written is None else written
-                data = _written(written, own, message, retain)
-                wire = own if not own.limited else UNUSED  # each of its clients is looked at
-                if own.limited and len(data) > session.terms.largest:
-                    count -= self._strain(TOO_LARGE, session, client) == DROPPED
+                written = {wire: data} if written is None else written
+                if session.terms.wire.limited:
+                    count -= self._offer_one(message, session, granted, client, retain, written)
                     continue
-            if granted & LOCAL and session.client_id == client.client_id:  # [MQTT5-3.8.3-3]
+                wire = session.terms.wire
+                data = _written(written, wire, message, retain)
+            if granted >= LOCAL and _optional(granted, 0, session, client) < 0:  # [MQTT5-3.8.3-3]
                 count -= 1
             elif strained := connection.offer(data):
                 count -= self._strain(strained, session, client) == DROPPED  # [MQTT-4.3.1-1]
         traffic = self._traffic
         traffic.publish_sent[0] += count
         traffic.publish_bytes_sent[0] += count * size
+
+    def _offer_one(
+        self,
+        message: Publish,
+        session: Session,
+        granted: int,
+        client: Client,
+        retain: bool,
+        written: dict[Wire, bytes],
+    ) -> bool:
+        """Send a PUBLISH at QoS 0 to one client, whose Wire is limited: what it writes is sent, or too large.
+
+        :return: whether the client does not get it.
+        """
+        if granted >= LOCAL and _optional(granted, 0, session, client) < 0:  # [MQTT5-3.8.3-3]
+            return True
+        connection, data = session.connection, _written(written, session.terms.wire, message, retain)
+        assert connection is not None
+        strained = connection.offer(data) if len(data) <= session.terms.largest else TOO_LARGE
+        return self._strain(strained, session, client) == DROPPED  # [MQTT-4.3.1-1]
 
     def _strain(self, strained: int, session: Session, client: Client) -> int:
         if strained == FULL:

@@ -47,7 +47,6 @@ class Session(Receiving):
 
     __slots__ = (
         "_authority",
-        "_outgoing",
         "_queue",
         "_queued_bytes",
         "_sending",
@@ -60,6 +59,7 @@ class Session(Receiving):
         "excess",
         "levels",
         "number",
+        "outgoing",
         "owner",
         "persistent",
         "shares",
@@ -100,8 +100,8 @@ class Session(Receiving):
         self.terms, self.stored_expiry = unused(limits.max_inflight), 0
         #: Sends instead of this Session, and has its messages, if it is durable.
         self.window: Window | None = None
-        # Made when first needed: an idle client costs as little as possible. A durable one never has them.
-        self._outgoing: Outgoing | None = None
+        #: Made when first needed: an idle client costs as little as possible. A durable one never has them.
+        self.outgoing: Outgoing | None = None
         self._queue: deque[Entry] | None = None
         self._sending: RetainedSending | None = None
 
@@ -145,15 +145,15 @@ class Session(Receiving):
         self.terms = terms
         if self.subscription_identifiers is not None:
             terms.identify(self.subscription_identifiers)
+        if self.outgoing is not None:
+            self.outgoing.wire = terms.wire
+        if self.window is not None:
+            self.window.outgoing.wire = terms.wire
 
     def identify(self, identifiers: Callable[[Publish], bytes]) -> None:
         """Send Subscription Identifiers from now on; ``identifiers`` returns those of a message."""
         self.subscription_identifiers = identifiers
         self.agree(self.terms)
-        if self._outgoing is not None:
-            self._outgoing.wire = self.terms.wire
-        if self.window is not None:
-            self.window.outgoing.wire = self.terms.wire
 
     @property
     def queued(self) -> int:
@@ -172,7 +172,7 @@ class Session(Receiving):
         """How many messages were sent whose acknowledgement has not come."""
         if self.window is not None:
             return self.window.inflight
-        return len(self._outgoing.inflight) if self._outgoing is not None else 0
+        return len(self.outgoing.inflight) if self.outgoing is not None else 0
 
     @property
     def memory(self) -> int:
@@ -184,8 +184,8 @@ class Session(Receiving):
             size += weigh_properties(self.will.properties) if self.will.properties is not None else 0
         if self._awaiting_pubrel:
             size += _IDENTIFIER * len(self._awaiting_pubrel)
-        if self._outgoing is not None and self._outgoing.inflight:
-            size += _ENTRY * len(self._outgoing.inflight) + self._outgoing.size
+        if self.outgoing is not None and self.outgoing.inflight:
+            size += _ENTRY * len(self.outgoing.inflight) + self.outgoing.size
         if self._queue:
             size += _ENTRY * len(self._queue) + self._queued_bytes
         return size if self.window is None else size + self.window.memory
@@ -197,13 +197,13 @@ class Session(Receiving):
             has filled the queue; ``DROPPED`` when it, or an older one instead of it, was dropped. A durable
             Session only says whether it may be owed the message; see :meth:`Window.admit`.
         """
-        connection, outgoing = self.connection, self._outgoing
+        connection, outgoing = self.connection, self.outgoing
         if message.size >= self.terms.near and not self.terms.fits(message):
             return TOO_LARGE
         if outgoing is None:
             if self.window is not None:
                 return self.window.admit(message.size, self.slow is not None and self.slow.too_slow)
-            outgoing = self._outgoing = Outgoing(self.terms.wire)
+            outgoing = self.outgoing = Outgoing(self.terms.wire)
         if (
             connection is not None
             and not self._queue
@@ -225,9 +225,9 @@ class Session(Receiving):
     def _send(self, connection: NetworkConnection, message: EncodedPublish, qos: int) -> Answer:
         if self.window is not None:
             return self.window.replay(message, qos)
-        if self._outgoing is None:
-            self._outgoing = Outgoing(self.terms.wire)
-        self._outgoing.send(connection, message, qos)
+        if self.outgoing is None:
+            self.outgoing = Outgoing(self.terms.wire)
+        self.outgoing.send(connection, message, qos)
         return None
 
     def _enqueue(self, message: EncodedPublish, qos: int) -> int:
@@ -275,8 +275,8 @@ class Session(Receiving):
         """Owe a message no more, to nobody, that the client refuses. [MQTT5-4.3.3-4] [MQTT5-4.8.2-6]"""
         if self.window is not None:
             self.window.refused(packet_id)
-        elif self._outgoing is not None:
-            self._outgoing.refused((packet_id,))
+        elif self.outgoing is not None:
+            self.outgoing.refused((packet_id,))
         self.pump()
 
     def take_excess(self) -> int:
@@ -291,8 +291,8 @@ class Session(Receiving):
         queue = self._queue
         if self.window is not None:
             self.window.pump()
-        elif self._outgoing is not None and self._outgoing.unsent and connection is not None:
-            self._outgoing.go_on(connection, self.terms.most_inflight)
+        elif self.outgoing is not None and self.outgoing.unsent and connection is not None:
+            self.outgoing.go_on(connection, self.terms.most_inflight)
         while queue and connection is not None and self._has_room(connection):
             message, qos = queue.popleft()
             self._queued_bytes -= message.size
@@ -339,10 +339,10 @@ class Session(Receiving):
 
     def puback(self, packet_ids: Sequence[int]) -> int:
         """Take note that the client owns these QoS 1 messages; see :meth:`Outgoing.puback`."""
-        if self._outgoing is None:
+        if self.outgoing is None:
             return self._answered(self.window.puback, packet_ids) if self.window else len(packet_ids)
-        unknown = self._outgoing.puback(packet_ids)
-        if self._queue or self._sending or self._outgoing.unsent:
+        unknown = self.outgoing.puback(packet_ids)
+        if self._queue or self._sending or self.outgoing.unsent:
             self.pump()
         return unknown
 
@@ -356,22 +356,22 @@ class Session(Receiving):
 
     def pubrec(self, packet_id: int) -> bool:
         """Take note that the client owns a QoS 2 message; see :meth:`Outgoing.pubrec`."""
-        if self._outgoing is not None:
-            return self._outgoing.pubrec(packet_id)
+        if self.outgoing is not None:
+            return self.outgoing.pubrec(packet_id)
         return self.window is not None and self.window.pubrec(packet_id)
 
     def pubcomp(self, packet_ids: Sequence[int]) -> int:
         """Take note that these Packet Identifiers are free again; see :meth:`Outgoing.pubcomp`."""
-        if self._outgoing is None:
+        if self.outgoing is None:
             return self._answered(self.window.pubcomp, packet_ids) if self.window else len(packet_ids)
-        unknown = self._outgoing.pubcomp(packet_ids)
-        if self._queue or self._sending or self._outgoing.unsent:
+        unknown = self.outgoing.pubcomp(packet_ids)
+        if self._queue or self._sending or self.outgoing.unsent:
             self.pump()
         return unknown
 
     def leave_behind(self) -> list[Publish]:
         """Return what an ended Session owes that was not sent, or sent at QoS 1. [MQTT5-4.8.2-5]"""
-        inflight = self._outgoing.inflight.values() if self._outgoing is not None else ()
+        inflight = self.outgoing.inflight.values() if self.outgoing is not None else ()
         sent = [entry for entry in inflight if entry is not None and entry[1] == 1]
         return [message.message for message, _ in (*sent, *(self._queue or ()))]
 
@@ -381,11 +381,10 @@ class Session(Receiving):
         assert connection is not None
         if self.window is not None:
             self.window.resume(connection, self.client)
-        if self._outgoing is not None:
-            self._outgoing.wire = self.terms.wire
+        if self.outgoing is not None:
             if self.terms.largest < ANY_SIZE:
-                self.dropped += self._outgoing.drop(self.terms.fits)
-            self._outgoing.send_again(connection, self.terms.most_inflight)
+                self.dropped += self.outgoing.drop(self.terms.fits)
+            self.outgoing.send_again(connection, self.terms.most_inflight)
         self.pump()
 
     def pause(self) -> None:

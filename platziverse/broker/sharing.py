@@ -8,13 +8,16 @@ from typing import Final, Protocol
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
-from platziverse.broker.clients import log_failure
+from platziverse.broker.complaints import Complaints
 from platziverse.broker.dispatcher import joined
+from platziverse.broker.farewells import log_failure
 from platziverse.broker.interfaces import SERVER, Answer, Authority, Client
+from platziverse.broker.limits import Limits
 from platziverse.broker.routing import Router
 from platziverse.broker.session import Session
 from platziverse.broker.shares import Share, Shares, is_shared
 from platziverse.broker.subscriptions import Match
+from platziverse.broker.traffic import Traffic
 from platziverse.broker.turn import Turn
 from platziverse.mqtt.codec import EncodedPublish
 from platziverse.mqtt.packets import Publish
@@ -24,11 +27,8 @@ from platziverse.mqtt.properties import brought_by
 #: a QoS nor an option.
 GROUPS: Final = -16
 
-#: Seconds until a member is looked for again, and how often: one may be on its way from daemon to daemon.
+#: Seconds until a member is looked for again: one may be on its way from daemon to daemon.
 AGAIN: Final = 0.2
-TIMES: Final = 20
-#: Copies that may wait for that.
-MOST_LATE: Final = 10_000
 
 Route = Callable[..., Answer]
 
@@ -71,13 +71,23 @@ class Sharing:
     wait, be stored, and go to another member.
 
     :param marker: a Session that stands for all groups, and never gets anything.
+    :param limits: say how long, and how many, copies wait for a member; those that found none are counted.
     """
 
     def __init__(
-        self, shares: Shares, router: Router, authority: Authority, clock: IReactorTime, marker: Session
+        self,
+        shares: Shares,
+        router: Router,
+        marker: Session,
+        clock: IReactorTime,
+        authority: Authority,
+        limits: Limits,
+        traffic: Traffic,
+        complaints: Complaints,
     ) -> None:
         self._shares, self._router, self._authority, self._clock = shares, router, authority, clock
         self._marker, self._turn = marker, Turn(clock)
+        self._limits, self._traffic, self._complaints = limits, traffic, complaints
         self._route: Route = router.route
         self._route_retained: Route = router.route_retained
         #: Where else members are.
@@ -133,23 +143,51 @@ class Sharing:
         share = self._shares.get(name)
         if share is not None and share.is_there:
             return self.give(share, copy, client, crossed)
-        if not copy.qos or self._late >= MOST_LATE:
+        if not copy.qos:
+            return None
+        if self._late >= self._limits.max_queued_for_groups:
+            self._drop(copy, client, "max_queued_for_groups")
             return None
         self._late += 1
-        return deferLater(self._clock, AGAIN, self._try_again, copy, client, TIMES)
+        return self._wait(copy, client, self._clock.seconds() + self._limits.group_patience)
 
-    def _try_again(self, copy: Publish, client: Client, times: int) -> Answer:
-        """Give a copy that nobody could get to whoever can now, here or elsewhere."""
+    def _wait(self, copy: Publish, client: Client, until: float) -> Answer:
+        left = max(0.0, until - self._clock.seconds())
+        return deferLater(self._clock, min(AGAIN, left), self._try_again, copy, client, until)
+
+    def _try_again(self, copy: Publish, client: Client, until: float) -> Answer:
+        """Give a copy that nobody could get to whoever can now, here or elsewhere.
+
+        :param until: when it is dropped, by the steady clock.
+        """
         assert copy.properties is not None
         name = copy.properties.subscription or ""
         share = self._shares.get(name)
         daemon = self.others.choose(name, copy.qos, share)
-        if daemon == 0 and (share is None or not share.is_there) and times > 1:
-            return deferLater(self._clock, AGAIN, self._try_again, copy, client, times - 1)
+        nobody = daemon == 0 and (share is None or not share.is_there)
+        if nobody and self._clock.seconds() < until:
+            return self._wait(copy, client, until)
         self._late -= 1
         if daemon:
             return self.others.hand(daemon, copy, client)
-        return self.give(share, copy, client) if share is not None else None
+        if nobody or share is None:
+            self._drop(copy, client, "group_patience")
+            return None
+        return self.give(share, copy, client)
+
+    def _drop(self, copy: Publish, client: Client, setting: str) -> None:
+        """Count and log a copy at QoS 1 or 2 that no member was there for."""
+        self._traffic.group_dropped(setting)
+        assert copy.properties is not None
+        self._complaints.warn(
+            f"no member of a group ({setting})",
+            "Dropped a message for {group!r}, published by {address} {client_id!r}: no member is there,"
+            " nor a Session that is kept ({setting})",
+            address=client.address,
+            client_id=client.client_id,
+            group=(copy.properties.subscription or "")[:200],
+            setting=setting,
+        )
 
     def take(self, copy: Publish, client: Client, crossed: "tuple[tuple[int, int], ...]" = ()) -> Answer:
         """Give a copy that another daemon has handed to us to a member here."""

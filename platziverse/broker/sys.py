@@ -85,7 +85,7 @@ class SysTopics:
             "messages/sent": traffic.messages_sent,
             "publish/messages/received": sum(traffic.publish_received),
             "publish/messages/sent": sum(traffic.publish_sent),
-            "publish/messages/dropped": traffic.publish_dropped,
+            "publish/messages/dropped": traffic.dropped,
             "publish/bytes/received": sum(traffic.publish_bytes_received),
             "publish/bytes/sent": sum(traffic.publish_bytes_sent),
         }
@@ -106,7 +106,7 @@ class SysTopics:
             "messages/sent": traffic.messages_sent,
             "publish/received": sum(traffic.publish_received),
             "publish/sent": sum(traffic.publish_sent),
-            "publish/dropped": traffic.publish_dropped,
+            "publish/dropped": traffic.dropped,
             "bytes/received": traffic.bytes_received,
             "bytes/sent": traffic.bytes_sent,
             "sockets": traffic.connections_opened,

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
 
+from platziverse.mqtt.aliasing import Aliasing
 from platziverse.mqtt.codec import EncodedPublish
 from platziverse.mqtt.packets import Connect, Properties, Publish
 from platziverse.mqtt.properties import weigh_asked
@@ -13,6 +14,8 @@ from platziverse.mqtt.wire import UNUSED, Wire
 ANY_SIZE: Final = 1 << 30
 #: And more than one has besides Topic Name, Properties and payload.
 HEADER: Final = 16
+#: Bytes that a Topic Alias takes, roughly.
+ALIAS: Final = 256
 _NOTHING: Final = Properties()
 
 
@@ -22,16 +25,17 @@ class Terms:
     :ivar asked: what CONNECT says, of MQTT 5.
     :ivar size: bytes that it takes, roughly, beyond what all share.
     :ivar wire: how the client is written to.
+    :ivar plain: likewise, without Topic Aliases.
     :ivar most_inflight: messages that were sent to it and that it has not acknowledged.
     :ivar largest: bytes of a packet.
     :ivar near: below this, of Topic Name, Properties and payload, a packet is not too large for certain.
     :ivar expiry: seconds that its Session is kept when it has gone; ``None``: as the setting says.
     """
 
-    __slots__ = ("asked", "expiry", "largest", "most_inflight", "near", "size", "will_delay", "wire")
+    __slots__ = ("asked", "expiry", "largest", "most_inflight", "near", "plain", "size", "will_delay", "wire")
 
     def __init__(self, wire: Wire, most_inflight: int, asked: Properties = _NOTHING) -> None:
-        self.wire, self.asked, self.size = wire, asked, 0
+        self.wire, self.plain, self.asked, self.size = wire, wire, asked, 0
         # [MQTT5-3.3.4-9] [MQTT5-4.9.0-1]
         self.most_inflight = min(asked.receive_maximum or ANY_SIZE, most_inflight)
         self.largest = asked.maximum_packet_size or ANY_SIZE
@@ -42,16 +46,31 @@ class Terms:
 
     def identify(self, identifiers: Callable[[Publish], bytes]) -> None:
         """Have Subscription Identifiers written to the client, if its version has any; see :class:`Wire`."""
-        wire = self.wire.identifying(identifiers)
-        if wire is not self.wire:  # so these Terms are nobody else's
-            self.wire = wire
+        plain = self.plain.identifying(identifiers)
+        if plain is not self.plain:  # so these Terms are nobody else's
+            self.wire, self.plain = self.wire.identifying(identifiers), plain
             self.near = -1 if self.largest < ANY_SIZE else self.near  # they make packets larger
+
+    def patience(self, delay: int) -> float:
+        """Return how many seconds a Will waits: no longer than its Session is kept. [MQTT5-3.1.3-9]"""
+        return delay if self.expiry is None else min(delay, self.expiry)
+
+    def alias(self, most: int, takes: Callable[[], bool]) -> None:
+        """Use Topic Aliases for what the client is sent, if it takes any. [MQTT5-3.1.2-26] [MQTT5-3.1.2-27]
+
+        :param most: that we use.
+        :param takes: returns whether the client gets what is written at QoS 0.
+        """
+        most = min(self.asked.topic_alias_maximum or 0, most)
+        if most:
+            self.wire = Aliasing(self.plain, most, self.largest, takes)
+            self.size += most * ALIAS
 
     def fits(self, message: EncodedPublish) -> bool:
         """Return whether a message is no larger than the client takes packets. [MQTT5-3.1.2-24]"""
         if message.size < self.near:
             return True
-        return len(self.wire.head(message, 1, 1)) + len(message.payload) <= self.largest
+        return len(self.plain.head(message, 1, 1)) + len(message.payload) <= self.largest
 
 
 @lru_cache(maxsize=16)

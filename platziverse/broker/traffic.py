@@ -23,6 +23,8 @@ class Traffic:
     publish_dropped: int = 0
     #: Deliveries that did not happen because the packet is larger than its receiver takes.
     publish_too_large: int = 0
+    #: Messages at QoS 1 and 2 that no member of their group was there for, by setting.
+    groups_dropped: dict[str, int] = field(factory=dict)
     #: QoS 0 publishes of connections that ended before they were handled, while no more could wait.
     leftovers_dropped: int = 0
     #: Subscriptions answered with 0x80, by limit or reason.
@@ -74,6 +76,8 @@ class Traffic:
     #: CONNECTs delayed because each took over a living connection.
     takeovers_delayed: int = 0
     sessions_expired: int = 0
+    #: Retained Messages of MQTT 5 that were forgotten as they were over.
+    retained_expired: int = 0
     #: Sessions of absent clients that were ended because there were more than there may be.
     sessions_ended_for_room: int = 0
     #: Connections closed for a protocol error, by statement.
@@ -96,6 +100,15 @@ class Traffic:
     def store_refused(self, setting: str) -> None:
         """Count a message that was refused as too much waits for a store that is away."""
         self.store_refusals[setting] = self.store_refusals.get(setting, 0) + 1
+
+    def group_dropped(self, setting: str) -> None:
+        """Count a message that no member of its group was there for."""
+        self.groups_dropped[setting] = self.groups_dropped.get(setting, 0) + 1
+
+    @property
+    def dropped(self) -> int:
+        """How many deliveries did not happen as a queue was full, or no member of a group was there."""
+        return self.publish_dropped + sum(self.groups_dropped.values())
 
     def connection_refused(self, reason: str) -> None:
         """Count a connection that was closed for want of room."""

@@ -1,6 +1,6 @@
 """Wills: what is stored of them, and those that are unfinished when their clients are gone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -10,7 +10,7 @@ from platziverse.broker.interfaces import Answer, Client
 from platziverse.broker.records import WillGone, WillLeft
 from platziverse.broker.turn import Turn
 from platziverse.mqtt.packets import Publish
-from platziverse.mqtt.properties import encode_properties
+from platziverse.mqtt.properties import encode_will_properties
 
 #: Connections of one process in one millisecond, at most: as numbers they are those of this process alone.
 _PER_MILLISECOND: Final = 1 << 20
@@ -102,23 +102,42 @@ class DelayedWills:
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._waiting: dict[str, tuple[IDelayedCall, Callable[[bool], None]]] = {}
+        # Client Identifier → what publishes it, or discards it, and the connection that a stored one was of.
+        self._waiting: dict[str, tuple[IDelayedCall, Callable[[bool], None], int]] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, client_id: str, delay: float, end: Callable[[bool], None]) -> None:
-        """Call ``end`` with ``True`` after the delay, unless something is known before."""
-        self._waiting[client_id] = self._clock.callLater(delay, self.end, client_id, True), end
+    def left(self, client_id: str) -> float | None:
+        """Return how many seconds the Will of a client still waits; ``None``: it does not."""
+        call, *_ = self._waiting.get(client_id, (None,))
+        return call.getTime() - self._clock.seconds() if call is not None else None
+
+    def has(self, client_id: str, connection: int) -> bool:
+        """Return whether the stored Will of this connection waits already."""
+        return client_id in self._waiting and self._waiting[client_id][2] == connection
+
+    def add(self, client_id: str, delay: float, end: Callable[[bool], None], connection: int = 0) -> None:
+        """Call ``end`` with ``True`` after the delay, unless something is known before.
+
+        :param connection: that has left it, of a stored Will.
+        """
+        self._waiting[client_id] = self._clock.callLater(delay, self.end, client_id, True), end, connection
 
     def end(self, client_id: str, publish: bool) -> None:
         """Publish the Will of a client whose Session ends, or discard it: the client is back."""
         if (end := self.forget(client_id)) is not None:
             end(publish)
 
+    def clear(self) -> Iterator[None]:
+        """Do nothing with any of them, one after the other: all are somebody else's."""
+        while self._waiting:
+            self.forget(next(iter(self._waiting)))
+            yield
+
     def forget(self, client_id: str) -> "Callable[[bool], None] | None":
         """Do nothing with the Will of a client: it is somebody else's; return what would have been called."""
-        call, end = self._waiting.pop(client_id, (None, None))
+        call, end, _ = self._waiting.pop(client_id, (None, None, 0))
         if call is not None and call.active():
             call.cancel()
         return end
@@ -141,13 +160,17 @@ class WillRecords:
         self._first = int(began * 1000) * _PER_MILLISECOND
         self.ready = False
 
-    def left(self, client: Client, will: Publish) -> None:
-        """Save the Will that ``client`` has left."""
+    def left(self, client: Client, will: Publish, delay: int = 0, due: float | None = None) -> None:
+        """Save the Will that ``client`` has left.
+
+        :param delay: its Will Delay Interval.
+        :param due: when that is over, in seconds since the epoch; ``None``: the client is connected.
+        """
         if self.ready:
             number = self._first + client.number
             name, user, qos, retain = client.client_id, client.username, will.qos, will.retain
-            properties = encode_properties("PUBLISH", will.properties) if will.properties is not None else b""
-            self._save(WillLeft(name, user, number, will.topic, will.payload, qos, retain, properties))
+            properties = encode_will_properties(will.properties, delay)
+            self._save(WillLeft(name, user, number, will.topic, will.payload, qos, retain, properties, due))
 
     def gone(self, client: Client) -> Answer:
         """Save that the Will of ``client`` was published, or discarded."""

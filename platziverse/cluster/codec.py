@@ -11,7 +11,6 @@ from math import inf
 from struct import Struct as Layout
 from typing import Any, Final
 
-from platziverse.broker.shares import filter_behind, is_shared
 from platziverse.cluster.frames import (
     ANOTHER,
     DURABLE,
@@ -46,10 +45,11 @@ from platziverse.cluster.frames import (
     Unsure,
     Wanted,
 )
+from platziverse.cluster.interest import is_key
 from platziverse.cluster.reader import Reader
 from platziverse.mqtt.errors import MalformedPacket
 from platziverse.mqtt.memo import Memo
-from platziverse.mqtt.topics import check_topic_filter, check_topic_name
+from platziverse.mqtt.topics import check_topic_name
 
 #: The first byte of every frame: daemons with another format do not understand each other.
 VERSION: Final = 1
@@ -64,6 +64,7 @@ _RETAIN: Final = 0x04
 _BRIDGE: Final = 0x08
 _NAMED: Final = 0x10
 _PROPERTIES: Final = 0x20
+_AFTER: Final = 0x40
 
 
 def _text(text: str) -> bytes:
@@ -123,6 +124,9 @@ def _encode_head(frame: Message) -> bytes:
     if frame.version:
         flags |= _RETAIN
         names = _NUMBER.pack(frame.version) + names
+    if frame.after:
+        flags |= _AFTER
+        names = _NUMBER.pack(frame.after) + names
     return b"%c%b%b%b" % (flags, _TEXTS[frame.topic], names, frame.properties)
 
 
@@ -131,20 +135,22 @@ def _decode_message(reader: Reader) -> Message:
 
 
 def _decode_head(reader: Reader, payload: Callable[[], bytes]) -> Message:
-    flags, topic = reader.byte(0x3F), _TOPICS[reader.text()]
+    flags, topic = reader.byte(0x7F), _TOPICS[reader.text()]
+    after = reader.take(_NUMBER) if flags & _AFTER else 0
+    if flags & _AFTER and not after:
+        raise ValueError("a message behind nothing")
     version = reader.take(_NUMBER) if flags & _RETAIN else 0
     if flags & _RETAIN and not version:
         raise ValueError("a Retained Message without a version")
-    client_id = reader.text()
-    username = reader.text() if flags & _NAMED else None
+    client_id, username = reader.text(), reader.text() if flags & _NAMED else None
     bridge, properties = bool(flags & _BRIDGE), reader.properties() if flags & _PROPERTIES else b""
-    return Message(topic, payload(), _qos(flags), version, client_id, username, bridge, properties)
+    return Message(topic, payload(), _qos(flags), version, client_id, username, bridge, properties, after)
 
 
 def _encode_several(frame: Several) -> bytes:
-    sizes = _sizes(len(frame.payloads)).pack(*map(len, frame.payloads))
-    count = _SIZE.pack(len(frame.payloads))
-    return b"".join((_encode_head(frame.message), count, sizes, *frame.payloads))
+    count, sizes = len(frame.payloads), map(len, frame.payloads)
+    head = _encode_head(frame.message) + _SIZE.pack(count) + _sizes(count).pack(*sizes)
+    return b"".join((head, *frame.payloads))
 
 
 def _decode_several(reader: Reader) -> Several:
@@ -198,15 +204,6 @@ def _decode_interests(reader: Reader, least: int) -> tuple[tuple[str, int], ...]
             raise ValueError(f"{key!r:.100} is no key")
         interests.append((key, bits))
     return tuple(interests)
-
-
-def is_key(key: str) -> bool:
-    """Return whether ``key`` is a key of an interest: a Topic Filter without ``+``, or that of a group."""
-    try:
-        check_topic_filter(key)
-    except MalformedPacket:
-        return False
-    return filter_behind(key) != "" if is_shared(key) else "+" not in key
 
 
 def _encode_changes(frame: Changes) -> bytes:

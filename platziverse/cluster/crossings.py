@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
+from heapq import heappop, heappush
 from typing import Final
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
@@ -63,6 +64,10 @@ class Crossing:
         # Up to where rows are read, and where the next begin.
         self._state, self._through, self._at = ASKED, ALL, 0
         self._held: deque[Owed] = deque()
+        # Messages without a position: the one that each is behind, a count, its size, and what hands it on.
+        self._behind: list[tuple[int, int, int, Callable[[], object]]] = []
+        self._kept = self._size = 0
+        self._gone = False
         # What waits until a position is taken, or done; and until rows are read.
         self._takes, self._dones, self._reads = Awaited(), Awaited(), Awaited()
 
@@ -98,7 +103,7 @@ class Crossing:
     def align(self) -> None:
         """Ask the other daemon from where on it sends copies; those before are read from the store."""
         self._asked += 1
-        self._state, self._alone = ASKED, False
+        self._state, self._alone, self._gone = ASKED, False, False
         self._held.clear()
         self._tell(Align(self._asked, self.last, tuple(self._pending)))
 
@@ -152,6 +157,7 @@ class Crossing:
             return
         answer: Answer = None
         if position > self.last:
+            self._go_on(position)
             self.last = position
             self._pending[position] = None
             answer = self._route(frame, (self.number, position))
@@ -169,12 +175,44 @@ class Crossing:
             self._tell(Done(position))
         self._has_changed()
 
+    # -- what has no position --------------------------------------------------------------------
+
+    @property
+    def follows(self) -> bool:
+        """Return whether copies are taken as they come: nothing before them is missing."""
+        return self._state == FOLLOWS
+
+    def keep_behind(self, position: int, size: int, deliver: Callable[[], object]) -> int:
+        """Call ``deliver`` when everything up to a position was taken, and before anything else is.
+
+        :param size: bytes of the message.
+        :return: how many wait no longer, the first ones, as there are too many, or too large ones.
+        """
+        behind, limits, overtook = self._behind, self._durable.limits, 0
+        self._kept += 1
+        self._size += size
+        heappush(behind, (position, self._kept, size, deliver))
+        while len(behind) > limits.max_unfinished_total or self._size > limits.max_unfinished_bytes:
+            overtook += 1
+            self._deliver_first()
+        return overtook
+
+    def _deliver_first(self) -> None:
+        _, _, size, deliver = heappop(self._behind)
+        self._size -= size
+        deliver()
+
+    def _go_on(self, position: int) -> None:
+        """Deliver what is before the message of a position."""
+        while self._behind and self._behind[0][0] < position:
+            self._deliver_first()
+
     # -- from the store --------------------------------------------------------------------------
 
-    def read_all(self) -> None:
+    def read_all(self, gone: bool = False) -> None:
         """Read all rows that are there: the other daemon has gone, or does not answer."""
         self._asked += 1
-        self._alone, self._through = True, ALL
+        self._alone, self._through, self._gone = True, ALL, gone
         if self.past is None:
             self._state = ASKED  # nobody knows yet which are ours
         else:
@@ -183,7 +221,7 @@ class Crossing:
     def take_past(self) -> None:
         """Read all rows: there is no heir of ours."""
         self.past, self._all = 0, True
-        self.read_all()
+        self.read_all(self._gone)
 
     def _begin_reading(self) -> None:
         """Read what is behind the last, or everything, as an earlier incarnation has left rows before it."""
@@ -226,6 +264,7 @@ class Crossing:
             if position not in self._pending:
                 self._crossed(None, position)
             return None
+        self._go_on(position)
         self.last = position
         frame = Owed(position, row.topic, row.payload, row.qos, properties=row.properties)
         answer = self._route(frame, (self.number, position))
@@ -245,9 +284,12 @@ class Crossing:
         self._all = False
         if self._alone:
             self._state = ASKED
+            self._go_on(ALL if self._gone else self.last + 1)
         else:
             self._state, self.last = FOLLOWS, max(self.last, self._through)
             held, self._held = self._held, deque()
             for frame in held:
                 self.came(frame)
+            if self.follows:
+                self._go_on(ALL)
         self._has_changed()

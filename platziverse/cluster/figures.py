@@ -13,7 +13,10 @@ class Figures:
 
     @property
     def events(self) -> dict[str, int]:
-        """How many frames were sent, lost by the bus, ignored and dropped, and SUBACKs not waited for."""
+        """How many frames were sent, lost by the bus, ignored and dropped, and SUBACKs not waited for.
+
+        And how many messages overtook what was lost on the bus, see :class:`Linking`.
+        """
         cluster = self._cluster
         return {
             "sent": cluster.peers.sent,
@@ -21,6 +24,7 @@ class Figures:
             "ignored": cluster.ignored,
             "dropped": cluster.routing.dropped,
             "unanswered": cluster.announcing.unanswered,
+            "overtook": cluster.linking.overtook if cluster.linking is not None else 0,
         }
 
     @property
@@ -34,8 +38,9 @@ class Figures:
 
     @property
     def delayed(self) -> int:
-        """How many messages have waited for Sessions on their way."""
-        return self._cluster.routing.delaying.delayed
+        """How many messages have waited for Sessions on their way, or behind what was lost on the bus."""
+        linking = self._cluster.linking
+        return self._cluster.routing.delaying.delayed + (linking.late if linking is not None else 0)
 
     @property
     def received(self) -> dict[int, int]:

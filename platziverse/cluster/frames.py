@@ -16,6 +16,7 @@ class Message(Struct, gc=False, frozen=True):
     :ivar client_id: of the publisher; ``""``: the sender itself.
     :ivar bridge: the publisher is another broker.
     :ivar properties: of MQTT 5, as ``store_properties`` writes them.
+    :ivar after: at QoS 1 and 2, the position up to which the sender had owed something to anybody by then.
     """
 
     topic: str
@@ -26,6 +27,7 @@ class Message(Struct, gc=False, frozen=True):
     username: str | None = None
     bridge: bool = False
     properties: bytes = b""
+    after: int = 0
 
     @property
     def retain(self) -> bool:

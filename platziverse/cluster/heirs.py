@@ -175,19 +175,6 @@ class Heirs:
                 rows.append((link(origin, daemon), position))
         return _without(receivers, hidden), tuple(rows)
 
-    def of_message(self, receivers: "Match[Session]", ready: int) -> "Match[Session]":
-        """Return the receivers of a message at QoS 1 or 2 that is owed to none of our Sessions.
-
-        Those of a dead daemon are owed it there, if its publisher does not know yet what they listen to.
-
-        :param ready: up to which number the daemon that has sent it knew what we have said.
-        """
-        hidden = set[int]()
-        for estate in self._estates.values():
-            if estate.announced is None or estate.announced > ready:
-                hidden |= estate.sessions.keys()
-        return _without(receivers, hidden)
-
 
 def _number(session: Session) -> int:
     return session.window.number if session.window is not None else 0

@@ -47,6 +47,8 @@ class Identifiers:
         broker = self._broker
         session = broker.sessions.get(frame.client_id)
         if session is None or (frame.durable and session.number):  # the store says whose it is
+            # Of a Session that has moved: its client is back, or has ended it. [MQTT5-3.1.3-9]
+            broker.clients.farewells.delayed.end(frame.client_id, publish=not frame.durable)
             return
         if self._is_newer(session, peer, frame):
             assert session.client is not None

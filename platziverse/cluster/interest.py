@@ -13,7 +13,9 @@ from attrs import define
 from platziverse.broker.shares import filter_behind, is_shared
 from platziverse.broker.subscriptions import SubscriptionTree
 from platziverse.cluster.frames import DURABLE, LIVE
+from platziverse.mqtt.errors import MalformedPacket
 from platziverse.mqtt.memo import Memo
+from platziverse.mqtt.topics import check_topic_filter
 
 #: What begins so is about one daemon, and is never announced.
 SYS: Final = "$SYS/"
@@ -40,6 +42,15 @@ def key_of(topic_filter: str) -> str:
     levels = topic_filter.split("/")
     before = next(number for number, level in enumerate(levels) if level in ("+", "#"))
     return "/".join([*levels[:before], "#"])
+
+
+def is_key(key: str) -> bool:
+    """Return whether ``key`` is a key of an interest: a Topic Filter without ``+``, or that of a group."""
+    try:
+        check_topic_filter(key)
+    except MalformedPacket:
+        return False
+    return filter_behind(key) != "" if is_shared(key) else "+" not in key
 
 
 @define

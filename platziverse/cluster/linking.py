@@ -43,7 +43,10 @@ class Linking:
     Nothing of it is there without a store.
 
     :param route: hands a message of another daemon to our clients.
+    :ivar serials: the positions that are given.
     :ivar legacies: of dead daemons whose Sessions are ours.
+    :ivar late: how many messages have waited behind what was lost on the bus.
+    :ivar overtook: how many of them did not wait for all of it, as too many did.
     """
 
     def __init__(
@@ -63,12 +66,13 @@ class Linking:
         # Mask of the bus → links to its daemons.
         self._of: Memo[int, list[Link]] = Memo(self._links_of, MASKS, lambda mask, links: 1)
         self._loaded = False
+        self.late = self.overtook = 0
         # We have begun without a durable Session: rows of before are for an heir, heard of last then.
         self._has_heir, self._heard = False, 0.0
         # When rows were looked for that are owed to us; daemon → position up to which we had it all then.
         self._looked, self._seen = 0.0, dict[int, int]()
         self._interest: Interest | None = None
-        self._serials = Serials()
+        self.serials = Serials()
         # Number of our question → daemon → its answer, serial and newest.
         self._marks = 0
         self._marked: dict[int, dict[int, Deferred[tuple[int, int] | None]]] = {}
@@ -91,13 +95,18 @@ class Linking:
         """Return the links to the daemons of a mask of the bus, for a message at this QoS."""
         return [(one, qos) for one in self._of[mask]]
 
+    @property
+    def last(self) -> int:
+        """The highest position that was given to what anybody is owed."""
+        return self.serials.last
+
     def pass_behind(self, mask: int, topic: str, send: Callable[[int], None]) -> int:
         """Have a message behind those of its topic that links have not sent yet; return for whom that is not.
 
         :param mask: of the daemons that it is for, and to which it is not owed.
         :param send: sends it to a mask of daemons.
         """
-        if topic in self._serials.unsent:
+        if topic in self.serials.unsent:
             for number, one in self._links.items():
                 if mask >> number & 1 and one.pass_behind(topic, partial(send, 1 << number)):
                     mask &= ~(1 << number)
@@ -112,7 +121,7 @@ class Linking:
             peers = self._peers
             tell = partial(peers.tell, number)
             name, incarnation = link(peers.number, number), peers.incarnation
-            found = Link(name, incarnation, self._serials, self._durable, tell)
+            found = Link(name, incarnation, self.serials, self._durable, tell)
             self._links[number] = found
         return found
 
@@ -164,7 +173,7 @@ class Linking:
                 if self._has_heir:
                     crossing.past = ALL
                 else:
-                    crossing.read_all()
+                    crossing.read_all(gone=True)
 
     def ask(self, number: int) -> None:
         """Ask a daemon from where on it sends copies, unless our Sessions are not there yet."""
@@ -218,6 +227,26 @@ class Linking:
         """Take a copy."""
         peer.received += 1
         self._crossing(peer.number).came(frame)
+
+    def is_late(self, number: int) -> bool:
+        """Return whether what a daemon has owed to us is still to be read."""
+        return self._loaded and not self._crossing(number).follows
+
+    def keep_behind(self, number: int, position: int, size: int, deliver: Callable[[], object]) -> bool:
+        """Have a message behind what its daemon has owed to us up to a position; return whether it waits.
+
+        :param size: its bytes.
+        :param deliver: hands it to our clients, for whom it has no position. ADR 0200.
+        """
+        if not self.is_late(number):
+            return False
+        self.late += 1
+        if overtook := self._crossing(number).keep_behind(position, size, deliver):
+            self.overtook += overtook
+            text = "Too much of daemon {number} waits for what the bus has lost; the first waits no more "
+            text += "(max_unfinished_total, max_unfinished_bytes)"
+            self._complain("messages that overtake what was lost", text, number)
+        return True
 
     def unsure(self, peer: Peer, frame: Unsure) -> None:
         """Say once more what was taken."""
@@ -274,7 +303,7 @@ class Linking:
         cuts = {origin: crossing.last for origin, crossing in self._crossings.items()}
         for origin, serial in serials.items():
             cuts[origin] = max(serial, cuts.get(origin, 0))
-        return {**cuts, self._peers.number: self._serials.last}
+        return {**cuts, self._peers.number: self.serials.last}
 
     def when_done(self, origin: int, position: int) -> "Deferred[None]":
         """Return a Deferred that fires when nothing is pending of what a daemon owed us up to a position."""
@@ -298,7 +327,7 @@ class Linking:
 
     def _mark(self, _: object, number: int, question: int) -> None:
         newest = self._link(number).newest
-        self._peers.tell(number, Marked(question, self._serials.last, newest))
+        self._peers.tell(number, Marked(question, self.serials.last, newest))
 
     def marked(self, peer: Peer, frame: Marked) -> None:
         """Take the answer to a question of ours."""
@@ -322,7 +351,7 @@ class Linking:
             if number in asked:
                 asked.pop(number).callback(None)
         if self._loaded:
-            self._crossing(number).read_all()
+            self._crossing(number).read_all(gone=True)
         if self.legacies.heirs is not None:
             self.legacies.heirs.decide()
 

@@ -1,6 +1,6 @@
 """Peers: the other daemons, as this one knows them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from attrs import define
@@ -68,8 +68,9 @@ class Peers(dict[int, Peer]):
     ) -> None:
         super().__init__()
         self._bus, self._daemon, self._clock = bus, daemon, clock
-        # What gathered messages have in common, in daemons, publisher and first message; their payloads.
-        self._alike: tuple[int, Client, Publish] | None = None
+        # What gathered messages have in common: daemons, publisher, first message, and the position that they
+        # are behind; and their payloads.
+        self._alike: tuple[int, Client, Publish, int] | None = None
         self._payloads: list[bytes] = []
         self._size = 0
         self._turn: IDelayedCall | None = None
@@ -91,28 +92,38 @@ class Peers(dict[int, Peer]):
         if self.pop(number, None) is not None:
             self.everybody &= ~(1 << number)
 
-    def pass_on(self, mask: int, message: Publish, client: Client) -> None:
-        """Send a message, which is not retained, to those of the daemons in ``mask`` that are here."""
+    def pass_on(
+        self,
+        mask: int,
+        message: Publish,
+        client: Client,
+        after: int = 0,
+        payloads: Sequence[bytes] | None = None,
+    ) -> None:
+        """Send a message, which is not retained, to those of the daemons in ``mask`` that are here.
+
+        :param after: see :class:`Message`.
+        :param payloads: of several messages, which are like this one otherwise.
+        """
         mask &= self.everybody
         if not mask:
             return
-        if self._alike is not None and self._is_alike(mask, message, client):
-            self._payloads.append(message.payload)
-            self._size += len(message.payload)
-            if self._size > TOGETHER:
-                self._send_gathered()
-            return
-        self._send_gathered()
-        self._alike, self._size = (mask, client, message), len(message.payload)
-        self._payloads.append(message.payload)
-        if self._turn is None:
-            self._turn = self._clock.callLater(0, self._end_turn)
+        if self._alike is None or not self._is_alike(mask, message, client, after):
+            self._send_gathered()
+            self._alike, self._size = (mask, client, message, after), 0
+            if self._turn is None:
+                self._turn = self._clock.callLater(0, self._end_turn)
+        payloads = payloads or (message.payload,)
+        self._payloads += payloads
+        self._size += sum(map(len, payloads))
+        if self._size > TOGETHER:
+            self._send_gathered()
 
-    def _is_alike(self, mask: int, message: Publish, client: Client) -> bool:
+    def _is_alike(self, mask: int, message: Publish, client: Client, after: int) -> bool:
         assert self._alike is not None
-        before, publisher, first = self._alike
+        before, publisher, first, position = self._alike
         same = publisher is client and before == mask and first.properties == message.properties
-        return same and first.topic == message.topic and first.qos == message.qos
+        return same and position == after and first.topic == message.topic and first.qos == message.qos
 
     def _end_turn(self) -> None:
         self._turn = None
@@ -121,12 +132,13 @@ class Peers(dict[int, Peer]):
     def _send_gathered(self) -> None:
         if self._alike is None:
             return
-        (mask, client, message), payloads = self._alike, self._payloads
+        (mask, client, message, after), payloads = self._alike, self._payloads
         self._alike, self._payloads = None, []
         if len(payloads) == 1:
-            self.send(mask, message_of(message, client))
+            self.send(mask, message_of(message, client, after=after))
         else:
-            self.send(mask, Several(message_of(message, client, b""), tuple(payloads)), len(payloads))
+            like = message_of(message, client, b"", after=after)
+            self.send(mask, Several(like, tuple(payloads)), len(payloads))
 
     def send(self, mask: int, frame: Frame, count: int = 1) -> None:
         """Send a frame to those of the daemons in ``mask`` that are here; it counts as so many."""
@@ -142,9 +154,11 @@ class Peers(dict[int, Peer]):
         self.send(1 << number, frame)
 
 
-def message_of(message: Publish, client: Client, payload: bytes | None = None, version: int = 0) -> Message:
+def message_of(
+    message: Publish, client: Client, payload: bytes | None = None, version: int = 0, after: int = 0
+) -> Message:
     """Return the frame of a message of a client; ``payload``: instead of its own."""
     said = message.payload if payload is None else payload
     who, user, bridge = client.client_id, client.username, client.bridge
     properties = store_properties(message.properties)
-    return Message(message.topic, said, message.qos, version, who, user, bridge, properties)
+    return Message(message.topic, said, message.qos, version, who, user, bridge, properties, after)

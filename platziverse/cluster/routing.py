@@ -1,7 +1,8 @@
 """Routing: messages go to the daemons whose clients listen, and come from them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -9,12 +10,13 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 
 from platziverse.broker.broker import Broker
-from platziverse.broker.clients import log_failure
+from platziverse.broker.farewells import log_failure
 from platziverse.broker.interfaces import SERVER, Answer, Client
 from platziverse.broker.records import Acknowledged, ends_of
 from platziverse.broker.session import Session
 from platziverse.broker.sharing import GROUPS, is_copy
 from platziverse.broker.subscriptions import Match
+from platziverse.broker.together import Together
 from platziverse.cluster.delaying import Delaying
 from platziverse.cluster.frames import Kept, Message, Owed, Said, Several, Since
 from platziverse.cluster.heirs import Heirs, Place
@@ -78,6 +80,35 @@ class Routing:
             return (self._durable, durable), (self._marker, mask)
         return ((self._marker, mask),) if mask else ()
 
+    def pass_on(self, run: Sequence[Publish], client: Client) -> int:
+        """Hand messages to the daemons of the marker in one step, if nobody here gets them. ADR 0223.
+
+        What is found out about one of a topic holds for those behind it.
+        """
+        handled, after = 0, self._linking.last if run[0].qos and self._linking is not None else 0
+        while handled < len(run) and (mask := self._only_others(first := run[handled], client)):
+            payloads = []
+            for message in islice(run, handled, None):
+                if message.topic != first.topic or message.retain or message.properties is not None:
+                    break
+                payloads.append(message.payload)
+            if not payloads:
+                break
+            self._peers.pass_on(mask, first, client, after, payloads)
+            handled += len(payloads)
+        return handled
+
+    def _only_others(self, message: Publish, client: Client) -> int:
+        """Return the mask of daemons that get a message which nobody here gets, and nothing holds; or 0."""
+        broker, linking, topic = self._broker, self._linking, message.topic
+        receivers = broker.subscriptions.match(topic)
+        if len(receivers) != 1 or receivers[0][0] is not self._marker or broker.destinations[topic] != ():
+            return 0
+        if broker.authority.restricts and not broker.authority.may_publish(client, topic):
+            return 0
+        waits = message.qos and linking is not None and topic in linking.serials.unsent
+        return 0 if waits or broker.loading is not None else receivers[0][1]
+
     def route(
         self, message: Publish, receivers: "Match[Session]", client: Client, more: object = True
     ) -> Answer:
@@ -100,7 +131,8 @@ class Routing:
         if not message.qos or self._linking is None:
             self._peers.pass_on(mask, message, client)
             return self._broker.router.route(message, receivers, client, more)
-        others = partial(self._peers.pass_on, message=message, client=client)
+        after = self._linking.last
+        others = partial(self._peers.pass_on, message=message, client=client, after=after)
         others(self._linking.pass_behind(mask & ~durable, message.topic, others))
         if not durable:
             return self._broker.router.route(message, receivers, client, more)
@@ -141,6 +173,8 @@ class Routing:
         durable &= ~self.delaying.bit
         if not message.qos or self._linking is None:
             durable = 0
+        else:
+            said = replace(said, after=self._linking.last)
         others = partial(self._peers.send, frame=said)
         mask = self._peers.everybody & ~durable
         if message.qos and self._linking is not None:
@@ -157,8 +191,14 @@ class Routing:
     def came(self, peer: Peer, frame: Message) -> None:
         """Route a message of another daemon to our clients; its handlers were called there."""
         peer.received += 1
+        linking, after, take = self._linking, frame.after, partial(self._take, frame)
+        size = len(frame.payload)
+        if not after or linking is None or not linking.keep_behind(peer.number, after, size, take):
+            take()
+
+    def _take(self, frame: Message) -> None:
         client = self._publisher(frame)
-        deliver = partial(self._deliver, frame, client, peer.ready)
+        deliver = partial(self._deliver, frame, client)
         loading = self._broker.loading
         if frame.qos and self.delaying.delivers(frame.topic):
             answer = self.delaying.keep(frame.topic, deliver)
@@ -176,40 +216,48 @@ class Routing:
     def came_together(self, peer: Peer, frame: Several) -> None:
         """Route messages of another daemon, all of one publisher for one topic, to our clients."""
         like, broker = frame.message, self._broker
-        waits = like.qos and (broker.loading is not None or self.delaying.delivers(like.topic))
-        if waits or like.properties:
+        if like.properties or (like.qos and self._waits(peer, like.topic)):
             for payload in frame.payloads:
                 self.came(peer, replace(like, payload=payload))
             return
         peer.received += len(frame.payloads)
         client, topic, qos = self._publisher(like), like.topic, like.qos
-        match, route = broker.subscriptions.match, broker.router.route
-        found: Match[Session] | None = None
-        receivers: Match[Session] = ()
-        for payload in frame.payloads:
-            if (now := match(topic)) is not found:  # what came before may have ended a Session
-                found, receivers = now, self._receivers(now, qos, peer.ready)
-            answer = route(Publish(topic, payload, qos), receivers, client) if receivers else None
-            if answer is not None:
-                answer.addErrback(log_failure, client)
+        found, messages = broker.subscriptions.match(topic), Together(topic, frame.payloads, qos)
+        left = self._receivers(found, qos)
+        if left and messages.is_short:
+            left = broker.router.route_together(messages, left, client)
+        for payload in frame.payloads if left else ():
+            if (now := broker.subscriptions.match(topic)) is not found:  # a Session has ended meanwhile
+                found, there = now, self._receivers(now, qos)
+                left = tuple(one for one in left if one in there)
+            broker.router.route(Publish(topic, payload, qos), left, client)
 
-    def _receivers(self, found: "Match[Session]", qos: int, ready: int) -> "Match[Session]":
+    def _waits(self, peer: Peer, topic: str) -> bool:
+        """Return whether messages of a daemon are not for their receivers at once."""
+        if self._broker.loading is not None or self.delaying.delivers(topic):
+            return True
+        return self._linking is not None and self._linking.is_late(peer.number)
+
+    def _receivers(self, found: "Match[Session]", qos: int) -> "Match[Session]":
+        """Return our receivers of a message without a position.
+
+        At QoS 1 and 2 a durable Session gets what is owed to it: one that is here by now, and was not when
+        this was published, has got it where it was. ADR 0199.
+        """
         receivers = self._divided(found)[2]
-        return self.heirs.of_message(receivers, ready) if qos else receivers
+        return tuple([one for one in receivers if not one[0].number]) if qos else receivers
 
     def _waited(self, deliver: "partial[Answer]") -> Answer:
         self._waiting -= 1
         return deliver()
 
-    def _deliver(self, frame: Message, client: Client, ready: int) -> Answer:
+    def _deliver(self, frame: Message, client: Client) -> Answer:
         broker = self._broker
         properties = restored(frame.properties)
         message = Publish(frame.topic, frame.payload, frame.qos, frame.retain, properties=properties)
         if is_copy(message):
             return broker.sharing.take(message, client)
-        receivers = self._ours(frame.topic)
-        if frame.qos:
-            receivers = self.heirs.of_message(receivers, ready)
+        receivers = self._receivers(broker.subscriptions.match(frame.topic), frame.qos)
         if not frame.retain:
             return broker.router.route(message, receivers, client)
         self._retaining.came(message, client, frame.version, live=True)

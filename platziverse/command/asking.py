@@ -10,7 +10,7 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any, Final
 
 from platziverse.config import Config
-from platziverse.daemon.sockets import HTTP
+from platziverse.daemon.statedir import HTTP
 from platziverse.embedded.places import SYSTEM_HOME
 from platziverse.settings import ConfigError
 

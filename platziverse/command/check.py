@@ -24,7 +24,7 @@ from platziverse.daemon.front import server_certificate
 from platziverse.daemon.listening import CannotListen, try_to_listen
 from platziverse.daemon.logins import access_rules, files, who_may_connect
 from platziverse.daemon.machine import open_files, raise_open_files
-from platziverse.daemon.reload import load_rules
+from platziverse.daemon.recording import load_rules
 from platziverse.errors import Unusable
 
 #: A certificate that ends sooner is a warning.

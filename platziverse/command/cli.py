@@ -3,27 +3,10 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any, Final
+from importlib import import_module
+from typing import Final
 
 from platziverse import __version__
-from platziverse.command import (
-    agents,
-    check,
-    clients,
-    daemons,
-    explain,
-    exporting,
-    importing,
-    passwd,
-    rejected,
-    retained,
-    rollup,
-    rules,
-    sessions,
-    stats,
-    top,
-    watch,
-)
 from platziverse.config import load
 from platziverse.daemon.process import while_somebody_reads
 from platziverse.errors import Unusable
@@ -36,10 +19,31 @@ The daemon itself is a program of twistd:
 
 `platziverse COMMAND --help` has those of a command."""
 
+#: Command → its module, and what it is for. Only that of the command that is given is imported: all of them,
+#: with the daemon that they look at, take most of a second.
+COMMANDS: Final = {
+    "check": ("check", "whether the daemon can do its work here, and what to do if not"),
+    "passwd": ("passwd", "users and their passwords"),
+    "acl": ("explain", "access rules"),
+    "agents": ("agents", "agents, and what they have measured"),
+    "import": ("importing", "readings of the past, from a file"),
+    "export": ("exporting", "metrics, into a file"),
+    "roll-up": ("rollup", "make roll-ups at once"),
+    "rejected": ("rejected", "messages that could not be stored"),
+    "watch": ("watch", "values as they come"),
+    "stats": ("stats", "how a running daemon is"),
+    "top": ("top", "the same and more, on one screen, each second"),
+    "clients": ("clients", "clients that are connected to a daemon"),
+    "sessions": ("sessions", "durable Sessions, and what waits for them"),
+    "retained": ("retained", "Retained Messages that are stored"),
+    "rules": ("rules", "what messages of other devices mean"),
+    "daemons": ("daemons", "daemons that use the database"),
+}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; its exit code is that of the process."""
-    return while_somebody_reads(lambda: _run(_parser().parse_args(arguments)))
+    return while_somebody_reads(lambda: _run(_parser(_command(arguments)).parse_args(arguments)))
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -55,7 +59,15 @@ def _refused(error: Unusable, options: argparse.Namespace) -> int:
     return 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def _command(arguments: Sequence[str] | None) -> str:
+    """Return the word that stands where the name of a command does."""
+    parser = argparse.ArgumentParser(prog="platziverse", add_help=False)
+    _add_sources(parser, None)
+    parser.add_argument("command", nargs="?")
+    return str(parser.parse_known_args(arguments)[0].command)
+
+
+def _parser(chosen: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="platziverse",
         description=DESCRIPTION,
@@ -68,16 +80,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_sources(parser, None)
     parser.set_defaults(refused=_refused)
     commands = parser.add_subparsers(required=True, metavar="command")
-    check.add_arguments(
-        commands.add_parser("check", help="whether the daemon can do its work here, and what to do if not")
-    )
-    passwd.add_arguments(commands.add_parser("passwd", help="users and their passwords"))
-    acl = commands.add_parser("acl", help="access rules").add_subparsers(required=True, metavar="command")
-    explain.add_arguments(acl.add_parser("explain", help="which rule decides"))
-    _add_metrics(commands)
-    _add_clients(commands)
-    rules.add_arguments(commands.add_parser("rules", help="what messages of other devices mean"))
-    daemons.add_arguments(commands.add_parser("daemons", help="daemons that use the database"))
+    for name, (module, purpose) in COMMANDS.items():
+        command = commands.add_parser(name, help=purpose)
+        if name == chosen:
+            import_module(f"platziverse.command.{module}").add_arguments(command)
     _complete(parser)
     return parser
 
@@ -94,35 +100,3 @@ def _complete(parser: argparse.ArgumentParser) -> None:
             for command in action.choices.values():
                 _add_sources(command, argparse.SUPPRESS)
                 _complete(command)
-
-
-def _add_clients(commands: Any) -> None:
-    watch.add_arguments(commands.add_parser("watch", help="values as they come"))
-    stats.add_arguments(commands.add_parser("stats", help="how a running daemon is"))
-    top.add_arguments(commands.add_parser("top", help="the same and more, on one screen, each second"))
-    clients.add_arguments(commands.add_parser("clients", help="clients that are connected to a daemon"))
-    sessions.add_arguments(commands.add_parser("sessions", help="durable Sessions, and what waits for them"))
-    retained.add_arguments(commands.add_parser("retained", help="Retained Messages that are stored"))
-
-
-def _add_metrics(commands: Any) -> None:
-    agents.add_arguments(commands.add_parser("agents", help="agents, and what they have measured"))
-    importing.add_arguments(commands.add_parser("import", help="readings of the past, from a file"))
-    exporting.add_arguments(commands.add_parser("export", help="metrics, into a file"))
-    rollup.add_arguments(commands.add_parser("roll-up", help="make roll-ups at once"))
-    _add_rejected(commands.add_parser("rejected", help="messages that could not be stored"))
-
-
-def _add_rejected(parser: argparse.ArgumentParser) -> None:
-    commands = parser.add_subparsers(required=True, metavar="command")
-    listing = commands.add_parser("list", help="one line for each, the newest last")
-    listing.add_argument("--all", action="store_true", help="also those that were replayed")
-    listing.add_argument("--limit", type=int, default=100, help="the newest of them (100)")
-    listing.set_defaults(run=rejected.list_rows)
-    show = commands.add_parser("show", help="one message and its payload")
-    show.add_argument("id", type=int)
-    show.add_argument("--raw", action="store_true", help="the bytes of the payload and nothing else")
-    show.set_defaults(run=rejected.show_row)
-    replay = commands.add_parser("replay", help="try again; what is valid by now becomes rows")
-    replay.add_argument("ids", type=int, nargs="*", help="which; none: all not replayed yet")
-    replay.set_defaults(run=rejected.replay_rows)

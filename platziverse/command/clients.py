@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 from platziverse.command.asking import Asked, events
 from platziverse.config import Config
-from platziverse.daemon.logs import escaped
 from platziverse.settings import ConfigError
+from platziverse.words import escaped
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,6 +6,7 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 import psycopg2
+from psycopg2.errors import UndefinedColumn, UndefinedFunction, UndefinedTable
 
 from platziverse.config import Config
 from platziverse.embedded.cluster import local_dsn, locate
@@ -34,7 +35,7 @@ def find_dsn(config: Config) -> str:
 def connected(dsn: str) -> Iterator[Any]:
     """Open a connection for one command.
 
-    :raises ConfigError: the database refuses it, or cannot be reached.
+    :raises ConfigError: the database refuses it, cannot be reached, or is of another version.
     """
     try:
         with closing(
@@ -42,5 +43,10 @@ def connected(dsn: str) -> Iterator[Any]:
         ) as connection:
             connection.autocommit = True
             yield connection
+    except (UndefinedTable, UndefinedColumn, UndefinedFunction) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"the database is not as this version of platziverse makes it; start the daemon once: {reason}"
+        ) from None
     except psycopg2.Error as error:
         raise ConfigError(" ".join(str(error).split())) from None

@@ -21,6 +21,11 @@ With a Topic Name the answers are for "publish" and for "receive", with a Topic 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own."""
+    commands = parser.add_subparsers(required=True, metavar="command")
+    _add_explain(commands.add_parser("explain", help="which rule decides"))
+
+
+def _add_explain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--file", metavar="FILE", help="this ACL file, not the configured one")
     parser.add_argument("--only", choices=("publish", "receive", "subscribe"), help="this answer alone")
     parser.add_argument("client", metavar="CLIENT", help="Client Identifier")

@@ -1,5 +1,6 @@
 """Meanings: how a record that is imported becomes Reports, by a rule or as platziverse writes it itself."""
 
+import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from hashlib import blake2b
@@ -150,7 +151,7 @@ class OfRules:
         """
         if isinstance(record, dict):
             return record
-        return self._read("", record) if self._topic.holes else None
+        return self._read("", record, sys.maxsize) if self._topic.holes else None
 
     def _point(self, document: Any) -> Any:
         return document["metrics"][0] if self._form == INFLUX else document

@@ -10,7 +10,7 @@ from platziverse.agents.model import InvalidReport
 from platziverse.command.database import connected, find_dsn
 from platziverse.command.progress import Progress
 from platziverse.config import Config
-from platziverse.daemon.reload import load_rules
+from platziverse.daemon.recording import load_rules
 from platziverse.daemon.replays import Row, reports_of, rows
 from platziverse.ingest.replay import replay
 from platziverse.rules.ruleset import RuleSet
@@ -21,6 +21,22 @@ def find_rows(dsn: str, condition: str, *parameters: object) -> list[Row]:
     """Return rows of ``rejected_messages``, the oldest first."""
     with connected(dsn) as connection:
         return rows(connection, condition, *parameters)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own."""
+    commands = parser.add_subparsers(required=True, metavar="command")
+    listing = commands.add_parser("list", help="one line for each, the newest last")
+    listing.add_argument("--all", action="store_true", help="also those that were replayed")
+    listing.add_argument("--limit", type=int, default=100, help="the newest of them (100)")
+    listing.set_defaults(run=list_rows)
+    show = commands.add_parser("show", help="one message and its payload")
+    show.add_argument("id", type=int)
+    show.add_argument("--raw", action="store_true", help="the bytes of the payload and nothing else")
+    show.set_defaults(run=show_row)
+    replay = commands.add_parser("replay", help="try again; what is valid by now becomes rows")
+    replay.add_argument("ids", type=int, nargs="*", help="which; none: all not replayed yet")
+    replay.set_defaults(run=replay_rows)
 
 
 def list_rows(config: Config, options: argparse.Namespace) -> int:

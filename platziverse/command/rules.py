@@ -12,7 +12,7 @@ from attrs import evolve, frozen
 
 from platziverse.agents.model import InvalidReport, Report
 from platziverse.config import Config
-from platziverse.daemon.reload import load_rules
+from platziverse.daemon.recording import load_rules
 from platziverse.errors import Unusable
 from platziverse.mqtt.errors import MalformedPacket
 from platziverse.mqtt.packets import Publish
@@ -28,6 +28,8 @@ TRY: Final = """\
 Nothing is stored. The rules are those of the configuration, or those of --rules and --preset.
 Exit code: 0, stored or ignored by a rule; 1, rejected; 2, there is no rule; 3, there is no answer.
 With --stdin it is 1 if any message is rejected, else 2 if any has no rule."""
+#: What `mosquitto_sub -v` prints for a message without a payload, which clears a Retained Message.
+NOTHING: Final = b"(null)"
 #: Exit codes of ``try``, by outcome; the gravest of many decides.
 CODES: Final = {"stored": 0, "ignored": 0, "no rule": 2, "rejected": 1}
 
@@ -47,7 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     trying.add_argument("topic", metavar="TOPIC", nargs="?", help="Topic Name")
     trying.add_argument("payload", metavar="PAYLOAD", nargs="?", help="the payload as text")
     trying.add_argument("--file", metavar="FILE", help="the payload is in this file, byte by byte")
-    trying.add_argument("--stdin", action="store_true", help="lines as `mosquitto_sub -v` prints them")
+    trying.add_argument(
+        "--stdin", action="store_true", help="lines of `mosquitto_sub -v`, or with a tab behind the topic"
+    )
     trying.add_argument("--client", default="client", help="Client Identifier (client)")
     trying.add_argument("--user", help="user name (none)")
     add_rules(trying)
@@ -153,11 +157,12 @@ def _message(options: argparse.Namespace) -> Publish:
 
 
 def _messages() -> Iterator[Publish]:
-    """Yield the messages of standard input: a line each, the topic up to the first blank."""
+    """Yield the messages of standard input: a line each, the topic up to the first tab, else blank."""
     for line in sys.stdin.buffer:
-        topic, _, payload = line.rstrip(b"\r\n").partition(b" ")
+        topic, _, payload = line.rstrip(b"\r\n").partition(b"\t" if b"\t" in line else b" ")
         if topic:
-            yield Publish(topic.decode("utf-8", "replace"), payload)
+            empty = payload == NOTHING
+            yield Publish(topic.decode("utf-8", "replace"), b"" if empty else payload, retain=empty)
 
 
 def _outcome(
@@ -168,6 +173,8 @@ def _outcome(
         return "no rule", None, f"for {message.topic}"
     if found.rule.ignore:
         return "ignored", None, "by ignore = true"
+    if message.retain and not message.payload:
+        return "ignored", None, "it is empty, and so clears a Retained Message"
     try:
         return "stored", found.read(message, client, time.time()), ""
     except InvalidReport as error:

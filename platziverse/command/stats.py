@@ -57,7 +57,12 @@ def headline(page: Any) -> str:
 def counted(page: Any) -> list[tuple[str, ...]]:
     """Return a table of rates and totals."""
     rates, totals = page["rates"], page["totals"]
-    rows = [(name, number(rates[key]), f"{totals[key]:,}") for name, key in _COUNTED]
+    rows = [
+        (name, size(rates[key]), size(totals[key]))
+        if key.startswith("bytes")
+        else (name, number(rates[key]), f"{totals[key]:,}")
+        for name, key in _COUNTED
+    ]
     return [("", "a second", "in all"), *rows]
 
 

@@ -8,8 +8,8 @@ from typing import Any, Final
 from platziverse.command.asking import Asked
 from platziverse.command.stats import counted, handlers, headline, holdings, latencies
 from platziverse.config import Config
-from platziverse.daemon.logs import escaped
 from platziverse.settings import ConfigError
+from platziverse.words import escaped
 
 #: Seconds between two looks.
 EVERY: Final = 1.0
@@ -26,11 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def top(config: Config, options: argparse.Namespace) -> int:
     """``platziverse top``: until Ctrl-C."""
     try:
+        from rich.console import Console
         from rich.live import Live
     except ModuleNotFoundError:
         raise ConfigError(MISSING) from None
-    if not sys.stdout.isatty():
-        raise ConfigError("top needs a terminal; platziverse stats writes the same once")
+    if not sys.stdout.isatty() or Console().is_dumb_terminal:
+        raise ConfigError(
+            "top needs a terminal whose cursor can be moved (TERM); platziverse stats writes the same once"
+        )
     asked = Asked(config)
     page = asked.get("/api/broker")
     before = page
@@ -60,10 +63,21 @@ def screen(page: Any, before: Any, clients: list[Any]) -> Any:
 
     ready = page["database"]["state"] == "ready"
     head = Text(escaped(headline(page)), style="bold" if ready else "bold red")
+    happened = [row for row in counted(page) if row[2] not in ("0", "0 B")]
+    held = [row for row in holdings(page) if row[1] != "0"]
     slow = handlers(page, before)
-    happened = [row for row in counted(page) if row[2] != "0"]
-    first = [_table(rows) for rows in (happened, latencies(page), [("now", ""), *holdings(page)], slow)]
-    return Group(head, Text(), Columns(first, padding=(0, 4)), Text(), _table(_rows(clients)))
+    left = _below(happened if len(happened) > 1 else [], latencies(page))
+    right = _below([("now", ""), *held], slow if page["handlers"] else [])
+    return Group(head, Text(), Columns([left, right], padding=(0, 2)), Text(), _table(_rows(clients)))
+
+
+def _below(*tables: list[tuple[str, ...]]) -> Any:
+    """Return the tables that have rows, one below the other: so two columns fit 80, and clients 24 lines."""
+    from rich.console import Group
+    from rich.text import Text
+
+    shown = [part for rows in tables if rows for part in (Text(), _table(rows))]
+    return Group(*shown[1:])
 
 
 def _rows(clients: list[Any]) -> list[tuple[str, ...]]:
@@ -78,7 +92,7 @@ def _rows(clients: list[Any]) -> list[tuple[str, ...]]:
         )
         for row in clients
     ]
-    return [("client", "user", "address", "filters", "messages wait", "dropped"), *rows]
+    return [("client", "user", "address", "filters", "waiting", "dropped"), *rows]
 
 
 def _table(rows: list[tuple[str, ...]]) -> Any:
@@ -86,10 +100,14 @@ def _table(rows: list[tuple[str, ...]]) -> Any:
     from rich.text import Text
 
     head, *body = rows
-    table = Table(box=None, pad_edge=False)
+    clients = head[0] == "client"
+    table = Table(box=None, pad_edge=False, expand=clients)
     for number, name in enumerate(head):
-        left = number == 0 or (head[0] == "client" and number < 3)
-        table.add_column(Text(name), justify="left" if left else "right", no_wrap=True, overflow="ellipsis")
+        left = number == 0 or (clients and number < 3)
+        # Client Identifiers have the room that is left, and are cut.
+        ratio = 1 if clients and number == 0 else None
+        justify: Any = "left" if left else "right"
+        table.add_column(Text(name), justify=justify, ratio=ratio, no_wrap=True, overflow="ellipsis")
     for row in body:
         table.add_row(*map(Text, row))
     return table

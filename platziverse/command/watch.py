@@ -9,9 +9,9 @@ from urllib.parse import quote
 from platziverse.command.arguments import topic_filter
 from platziverse.command.asking import Asked, events
 from platziverse.config import Config
-from platziverse.daemon.logs import escaped
 from platziverse.mqtt.topics import matches
 from platziverse.settings import ConfigError
+from platziverse.words import escaped
 
 #: Rows of a page of the newest values, and agents that are asked about at a time.
 PAGE: Final = 1000

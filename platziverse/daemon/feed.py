@@ -1,6 +1,6 @@
 """Feed: what agents say, for the event streams."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import isfinite
 from typing import Any, Final, Protocol
 
@@ -83,8 +83,8 @@ class Feed:
         _watch(self._broker.unsubscribe(self._session, self._filters))
 
     def take(self) -> list[Report]:
-        """Return what agents have measured since the last call, the last first."""
-        reports = self._reports[::-1]
+        """Return what agents have measured since the last call."""
+        reports = self._reports.copy()
         self._reports.clear()
         return reports
 
@@ -128,6 +128,11 @@ class Listener:
 
     def send(self, data: bytes) -> None:
         """Do nothing: nothing is sent at QoS 1 or 2."""
+
+    def send_together(self, pieces: Sequence[bytes]) -> None:
+        """Take PUBLISHes, each of which is a piece."""
+        for piece in pieces:
+            self.offer(piece)
 
     def send_shared(self, head: bytes, payload: bytes) -> None:
         """Do nothing, likewise."""

@@ -29,6 +29,7 @@ from twisted.scripts.twistd import ServerOptions  # type: ignore[attr-defined]
 from zope.interface import implementer
 
 from platziverse.config import CLIENT, Config, log_levels
+from platziverse.words import escaped
 
 #: Syslog's priorities, which the journal takes from the beginning of a line.
 PRIORITIES: Final = {"debug": 7, "info": 6, "warn": 4, "error": 3, "critical": 2}
@@ -46,15 +47,6 @@ class Sink(Protocol):
     """A Sink is where lines go."""
 
     def write(self, data: bytes, /) -> object: ...
-
-
-def escaped(text: str) -> str:
-    """Return ``text`` in one line; control characters, and those that turn the direction, are escaped."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
-    )
 
 
 def _room(namespace: str) -> str:

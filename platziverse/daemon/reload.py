@@ -11,9 +11,9 @@ from platziverse.access.authority import AccessAuthority
 from platziverse.access.passwords import PasswordFile
 from platziverse.config import Config, flat, log_levels
 from platziverse.daemon.front import Front, server_certificate
+from platziverse.daemon.recording import load_rules
 from platziverse.door.tls import ServerCertificate
 from platziverse.errors import Unusable
-from platziverse.rules.loading import load as load_record
 from platziverse.rules.ruleset import RuleSet
 
 log = Logger("platziverse.reload")
@@ -120,11 +120,6 @@ class Reload:
         if fresh.records.rules:
             found[f"{len(fresh.records.rules)} rules"] = fresh.records
         return ["log levels", *(name for name, value in found.items() if value is not None)]
-
-
-def load_rules(config: Config) -> RuleSet:
-    """Return the rules of ``[record]``. :raises RuleError: one cannot be used."""
-    return load_record(config.record, config.agents, config.access.binding != "none")
 
 
 def changes(old: Config, new: Config) -> list[str]:

@@ -255,7 +255,7 @@ class Daemon(Service):
         parts.shared.hold_all()
         began = self._reactor.seconds()
         if not parts.database.is_away and (
-            parts.broker.connected or parts.broker.clients.unfinished_wills.count
+            parts.broker.connected or parts.broker.clients.farewells.unfinished.count
         ):
             yield within(self._reactor, self._started, LOAD)
         parts.broker.stop()
@@ -285,6 +285,6 @@ class Daemon(Service):
     @inlineCallbacks
     def _all_gone(self) -> Generator["Deferred[Any]", Any, None]:
         deadline = self._reactor.seconds() + GOODBYE
-        shared, due = self._parts.shared, self._parts.broker.clients.due_wills.waiting
+        shared, due = self._parts.shared, self._parts.broker.clients.farewells.due.waiting
         while (shared.connections or due) and self._reactor.seconds() < deadline:
             yield deferLater(self._reactor, 0.02)

@@ -11,6 +11,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory
 
 from platziverse.daemon.listening import PROXIED, CannotListen, divided, is_proxied, open_ports
+from platziverse.daemon.statedir import HTTP
 
 #: What is behind the protocol of a description; see ``PROTOCOLS``.
 OPERATOR: Final = ":protocol=operator"
@@ -19,8 +20,6 @@ BACKLOG: Final = 16
 
 #: What the descriptor of the first socket is in a worker, as in a unit of systemd.
 FIRST: Final = 3
-#: Name of the socket in its state directory on which a daemon answers operators, and a worker the others.
-HTTP: Final = "http"
 #: Bits of the mode of a directory that a group needs to be let in.
 GROUP: Final = 0o070
 

@@ -3,9 +3,13 @@
 import fcntl
 import os
 import uuid
+from typing import Final
 
 from platziverse.embedded.places import make_state_dir, write_private
 from platziverse.errors import Unusable
+
+#: Name of the socket on which a daemon answers operators, and a worker the others.
+HTTP: Final = "http"
 
 
 class InstanceError(Unusable):

@@ -35,7 +35,7 @@ from platziverse.daemon.logins import access_rules, user_tables, who_may_connect
 from platziverse.daemon.machine import fitted, tcp_memory
 from platziverse.daemon.pages import Pages
 from platziverse.daemon.readers import MQTTLogins
-from platziverse.daemon.reload import load_rules
+from platziverse.daemon.recording import load_rules
 from platziverse.daemon.starting import SESSIONS, Stage
 from platziverse.door.arrivals import Arrivals
 from platziverse.door.crowd import Crowd
@@ -87,7 +87,7 @@ class Parts:
         self.arrivals = Arrivals(self.limits.max_connect_rate, reactor)
         self.hands, self.pages = self._pages()
         self.front = self._front()
-        self.expiry = LoopingCall(self.broker.expire_sessions)
+        self.expiry = LoopingCall(self.broker.expire)
         self.expiry.clock = reactor
         self.sys_topics = SysTopics(self.broker, reactor, __version__, config.sys.interval)
 

@@ -98,8 +98,8 @@ _HEADS_OF: Final = """SELECT mqtt_sessions.id, min(seq), max(seq), count(*),
     WHERE mqtt_sessions.id = ANY(%s) GROUP BY 1"""
 _RETAINED: Final = """SELECT topic, payload, flags, coalesce("clientId", ''), username, version
     FROM mqtt_retained WHERE topic > %s ORDER BY topic LIMIT %s"""
-_WILLS: Final = """SELECT "clientId", username, connection, topic, payload, flags FROM mqtt_wills
-    WHERE daemon = ANY(%s) ORDER BY connection"""
+_WILLS: Final = """SELECT "clientId", username, connection, topic, payload, flags,
+    extract(epoch FROM "dueAt")::float8 FROM mqtt_wills WHERE daemon = ANY(%s) ORDER BY connection"""
 # From one link to the next in the index; there are as many as pairs of daemons.
 _LINKS: Final = """WITH RECURSIVE waiting AS (
     (SELECT session FROM mqtt_queue WHERE session < 0 ORDER BY session LIMIT 1)
@@ -283,12 +283,11 @@ class SessionReader:
         """Return the Wills that this daemon has to publish, or only those that it has inherited."""
         daemon = self._daemon()
         rows = yield self._ask(_WILLS, [-daemon] if inherited else [daemon, -daemon])
-        wills: list[StoredWill] = [
-            WillLeft(client_id, username, connection, topic, content, flags & _QOS, retain, properties)
-            for client_id, username, connection, topic, payload, flags in rows
-            for content, properties in (_taken_apart(payload, flags),)
-            for retain in (bool(flags & RETAIN),)
-        ]
+        wills: list[StoredWill] = []
+        for client_id, username, connection, topic, payload, flags, due in rows:
+            content, properties = _taken_apart(payload, flags)
+            how = flags & _QOS, bool(flags & RETAIN), properties, due
+            wills.append(WillLeft(client_id, username, connection, topic, content, *how))
         return wills
 
     @inlineCallbacks

@@ -7,7 +7,7 @@ with a lower number of the batch. Without it nothing else happens. No part sees 
 from operator import attrgetter
 from typing import Final
 
-from platziverse.durable.columns import AWAY, HERE, PUBREC, UNCHANGED, SessionColumns
+from platziverse.durable.columns import AWAY, HERE, PROPERTIES, PUBREC, UNCHANGED, SessionColumns
 from platziverse.ingest.kinds import Part, always
 
 #: Rows of an ended Session, and of all that end in one batch, that go with it; maintenance deletes the rest.
@@ -183,20 +183,24 @@ kept AS (
         WHERE excluded.version < 0 OR there.version <= excluded.version),
 cleared AS (
     DELETE FROM mqtt_retained AS there
-    USING unnest(%(cleared)s::text[], %(c_version)s::bigint[]) AS clear (name, version)
-    WHERE topic = name AND (clear.version = 0 OR there.version <= clear.version) AND {_IF})"""
+    USING unnest(%(cleared)s::text[], %(c_version)s::bigint[], %(c_over)s::text[])
+        AS clear (name, version, over)
+    WHERE topic = name AND (clear.version = 0 OR there.version <= clear.version)
+    AND (over = '' OR flags & {PROPERTIES} <> 0
+        AND substring(there.payload FROM 1 FOR length(over) / 2) = decode(over, 'hex')) AND {_IF})"""
 
 _WILLS: Final = f"""{_PACKED.format(name="wills", prefix="w_")},
 wills_left AS (
-    INSERT INTO mqtt_wills ("clientId", username, daemon, connection, topic, payload, flags)
-    SELECT client, username, %(daemon)s, connection, topic, {_PIECE.format(name="wills")}, flags
+    INSERT INTO mqtt_wills ("clientId", username, daemon, connection, topic, payload, flags, "dueAt")
+    SELECT client, username, %(daemon)s, connection, topic, {_PIECE.format(name="wills")}, flags,
+        to_timestamp(due)
     FROM unnest(%(w_client)s::text[], %(w_username)s::text[], %(w_connection)s::bigint[], %(w_topic)s::text[],
-        %(w_at)s::integer[], %(w_size)s::integer[], %(w_flags)s::smallint[])
-        AS left_by (client, username, connection, topic, at, size, flags)
+        %(w_at)s::integer[], %(w_size)s::integer[], %(w_flags)s::smallint[], %(w_due)s::float8[])
+        AS left_by (client, username, connection, topic, at, size, flags, due)
     WHERE {_IF} ORDER BY client
     ON CONFLICT ("clientId", daemon) DO UPDATE SET username = excluded.username,
         connection = excluded.connection, topic = excluded.topic, payload = excluded.payload,
-        flags = excluded.flags, "dueAt" = NULL),
+        flags = excluded.flags, "dueAt" = excluded."dueAt"),
 wills_gone AS (
     DELETE FROM mqtt_wills WHERE {_IF} AND ("clientId" = ANY(%(x_client)s::text[]) AND daemon = %(daemon)s
     OR ("clientId", connection) IN (

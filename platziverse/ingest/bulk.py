@@ -42,9 +42,10 @@ _KNOWN: Final = """SELECT EXISTS (SELECT
         AS given (agent, type, first, last)
     WHERE EXISTS (SELECT FROM metrics WHERE "agentId" = agent AND metrics.type = given.type
         AND "createdAt" BETWEEN first AND last))"""
-# Each row is looked up in the index of its series: a join of other kinds would read whole months.
+# Each row is looked up in the index of its series: a join of other kinds would read whole months. What is
+# switched off costs so much in plans that PostgreSQL would compile them, which takes three seconds.
 _LOOK_UP: Final = """SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;
-    SET LOCAL enable_seqscan = off"""
+    SET LOCAL enable_seqscan = off; SET LOCAL jit = off"""
 _METRICS: Final = f"""INSERT INTO metrics ({_COLUMNS}) SELECT {_COLUMNS} FROM platziverse_portion AS given
     WHERE NOT EXISTS (SELECT FROM metrics WHERE metrics."agentId" = given."agentId"
         AND metrics.type = given.type AND metrics."createdAt" = given."createdAt"

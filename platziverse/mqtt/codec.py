@@ -84,6 +84,16 @@ def encode_at_qos0(message: Publish) -> bytes:
     return b"\x30" + encode_length(size) + topic + payload
 
 
+def encode_all_at_qos0(topic: bytes, payloads: Sequence[bytes]) -> list[bytes]:
+    """Return PUBLISHes at QoS 0 that differ in their payloads alone, without RETAIN and DUP, each in whole.
+
+    :param topic: all that stands between Remaining Length and payload.
+    """
+    head = len(topic)
+    heads = {size: b"\x30" + encode_length(head + size) + topic for size in set(map(len, payloads))}
+    return [heads[len(payload)] + payload for payload in payloads]
+
+
 class EncodedPublish:
     """An EncodedPublish is an Application Message on its way out, encoded once for all its receivers.
 

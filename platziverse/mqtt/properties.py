@@ -222,16 +222,35 @@ def store_properties(properties: PublishProperties | None) -> bytes:
     return encode_properties(STORED, properties, message_expiry_interval=end)
 
 
-def restored(data: bytes, timed: bool = True) -> PublishProperties | None:
+def restored(data: bytes) -> PublishProperties | None:
     """Return the Properties that :func:`store_properties` has written; ``None``: there are none.
 
-    :param timed: in the place of the Message Expiry Interval stands when it is over.
     :raises MQTTError: they are no Properties.
     """
     if not data:
         return None
     found = decode_properties(Body(data), STORED)
-    return PublishProperties(**found, expires=found.get("message_expiry_interval") if timed else None)
+    return PublishProperties(**found, expires=found.get("message_expiry_interval"))
+
+
+def encode_will_properties(properties: PublishProperties | None, delay: int) -> bytes:
+    """Return the Properties of a Will for a store; nothing: it has none.
+
+    :param delay: its Will Delay Interval in seconds.
+    """
+    if properties is None and not delay:
+        return b""
+    return encode_properties("WILL", properties, **({"will_delay_interval": delay} if delay else {}))
+
+
+def restored_will(data: bytes) -> tuple[PublishProperties | None, int]:
+    """Return the Properties that :func:`encode_will_properties` has written, and the Will Delay Interval.
+
+    :raises MQTTError: they are no Properties.
+    """
+    found = decode_properties(Body(data), "WILL") if data else {}
+    delay = found.pop("will_delay_interval", 0)
+    return PublishProperties(**found) if found else None, delay
 
 
 def without_properties(data: bytes) -> tuple[bytes, bytes]:

@@ -26,8 +26,15 @@ class Wire(Protocol):
     def __hash__(self) -> int: ...
 
     @property
+    def no_properties(self) -> bytes:
+        """Return what stands before the payload of a message without Properties."""
+
+    @property
     def limited(self) -> bool:
-        """Return whether its clients may have a Maximum Packet Size: others are not asked. ADR 0198."""
+        """Return whether its clients may have a Maximum Packet Size: others are not asked. ADR 0198.
+
+        What it writes at QoS 0 is offered to the client, then, or too large for it.
+        """
 
     def with_id(self, message: EncodedPublish, qos: int, packet_id: int, dup: bool = False, /) -> bytes:
         """Return the bytes of the packet at QoS 1 or 2."""
@@ -67,6 +74,7 @@ class Wire311:
     with_id = staticmethod(EncodedPublish.with_id)
     head = staticmethod(EncodedPublish.head)
     at_qos0 = staticmethod(encode_at_qos0)
+    no_properties = b""
     limited = False
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -94,6 +102,8 @@ class Wire5:
 
     __slots__ = ("_now", "limited")
 
+    no_properties = _NONE
+
     def __init__(self, now: Callable[[], float], limited: bool = False) -> None:
         self._now, self.limited = now, limited
 
@@ -114,7 +124,7 @@ class Wire5:
     def _encode(self, message: EncodedPublish) -> tuple[bytes, bytes]:
         """Return what stands before the Packet Identifier, and its Properties; empty: they change.
 
-        The Topic Name is always there, no Topic Alias is. [MQTT5-3.1.2-26] [MQTT5-3.1.2-27] [MQTT5-3.3.2-11]
+        The Topic Name is always there, no Topic Alias is. [MQTT5-3.3.2-11]
         """
         publish = message.message
         topic, found = TOPICS[publish.topic], publish.properties
@@ -166,12 +176,12 @@ class Wire5:
         :param packet_id: its two bytes; empty at QoS 0.
         """
         publish = message.message
-        topic, properties = TOPICS[publish.topic], _joined(self._properties(publish), more)
+        topic, properties = TOPICS[publish.topic], joined(self._properties(publish), more)
         size = len(topic) + len(packet_id) + len(properties) + len(publish.payload)
         return _FIRST[first] + encode_length(size) + topic + packet_id + properties
 
 
-def _joined(properties: bytes, more: bytes) -> bytes:
+def joined(properties: bytes, more: bytes) -> bytes:
     """Return Properties, which begin with their length, with further ones behind them."""
     begin = 1
     while properties[begin - 1] & 0x80:
@@ -192,6 +202,7 @@ class Identifying:
 
     __slots__ = ("_identifiers", "_shared", "is_over")
 
+    no_properties = _NONE
     limited = True
 
     def __init__(self, shared: Wire5, identifiers: "Callable[[Publish], bytes]") -> None:

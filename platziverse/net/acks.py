@@ -5,6 +5,10 @@ from collections.abc import Iterator
 from typing import Final, Protocol
 
 from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from platziverse.broker.owing import Owing
+from platziverse.mqtt.packets import Publish
 
 
 class _Nowhere:
@@ -38,6 +42,45 @@ class Pending:
         """Send the acknowledgement as soon as all before it have been sent: the message is ours."""
         self.finished = True
         self._queue.release()
+
+
+class Publications(Protocol):
+    """Publications are what a client publishes."""
+
+    def all_stored(self, bundle: "Bundle", /) -> None:
+        """Acknowledge messages of one run together."""
+
+    def none_stored(self, bundle: "Bundle", failure: Failure, /) -> None:
+        """Acknowledge none of the messages of one run."""
+
+
+class Bundle(Pending):
+    """A Bundle is messages of one run that are acknowledged together, in one place of the queue. ADR 0124.
+
+    :param publications: whose messages they are.
+    :param owing: what durable Sessions owe for them.
+    :param message: the first, at QoS 1; more of them may still come.
+    :ivar size: bytes of their payloads, once no further one comes.
+    """
+
+    __slots__ = ("_publications", "messages", "owing", "size")
+
+    def __init__(self, publications: Publications, queue: "AckQueue", owing: Owing, message: Publish) -> None:
+        super().__init__(queue, b"")
+        self._publications, self.owing, self.messages, self.size = publications, owing, [message], 0
+
+    @property
+    def pubacks(self) -> int:
+        """How many messages wait here."""
+        return len(self.messages)
+
+    def stored(self) -> None:
+        """Acknowledge the messages: they are ours."""
+        self._publications.all_stored(self)
+
+    def refused(self, failure: Failure) -> None:
+        """Acknowledge none of the messages."""
+        self._publications.none_stored(self, failure)
 
 
 class Way(Protocol):

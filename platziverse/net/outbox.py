@@ -146,6 +146,16 @@ class Outbox:
             out.insert(place, out.pop())
         return place + 1
 
+    def send_together(self, pieces: Sequence[bytes]) -> None:
+        """Queue PUBLISHes, each a piece, while the client takes what it is sent. ADR 0223."""
+        if not self._out:
+            self.shared.flushes.add(self)
+        self._out += pieces
+        self._out_size += sum(map(len, pieces))
+        if self._out_size > WRITE_SIZE:
+            self._owed = self._out_size
+            self.flush()
+
     def send_shared(self, head: bytes, payload: bytes) -> None:
         """Queue a PUBLISH whose payload has other receivers too, without a copy of it.
 
@@ -163,10 +173,9 @@ class Outbox:
         """Queue a QoS 0 PUBLISH; return ``DROPPED``, ``TAKEN`` or ``FULL``."""
         if self.congested:
             return self._queue_up(data)
-        out = self._out
-        if not out:
+        if not self._out:
             self.shared.flushes.add(self)
-        out.append(data)
+        self._out.append(data)
         self._out_size += len(data)
         if self._out_size > WRITE_SIZE:
             self._owed = self._out_size

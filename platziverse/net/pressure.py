@@ -120,7 +120,7 @@ class Pressure:
         """
         if self.refusing and self._broker.sessions.get(client_id) is None:
             return "memory is short (max_memory)"
-        limits, wills = self._broker.limits, self._broker.clients.unfinished_wills
+        limits, wills = self._broker.limits, self._broker.clients.farewells.unfinished
         flow, store = self._flow, self._store
         unfinished, size = flow.unfinished + wills.count, flow.unfinished_bytes + wills.bytes
         if store is not None:
@@ -189,7 +189,7 @@ class Pressure:
         used += CONNECTION * len(self._connections) + self._counted_bytes()
         used += broker.retained.bytes + RETAINED * len(broker.retained)
         wills, waiting = (
-            broker.clients.unfinished_wills,
+            broker.clients.farewells.unfinished,
             self._store.waiting if self._store is not None else 0,
         )
         used += READ * (flow.unfinished_bytes + wills.bytes)

@@ -17,40 +17,11 @@ from platziverse.broker.session import Session
 from platziverse.errors import ComesAgain, NotStorable
 from platziverse.mqtt.codec import encode_puback, encode_pubacks, encode_pubrec
 from platziverse.mqtt.packets import Publish
-from platziverse.net.acks import AckQueue, Pending
+from platziverse.net.acks import AckQueue, Bundle, Pending
 from platziverse.net.dialect import Dialect
 from platziverse.net.flow import is_due
 from platziverse.net.outbox import Outbox
 from platziverse.net.reading import Reading
-
-
-class Bundle(Pending):
-    """A Bundle is messages of one run that are acknowledged together, in one place of the queue. ADR 0124.
-
-    :param publications: whose messages they are.
-    :param owing: what durable Sessions owe for them.
-    :param message: the first, at QoS 1; more of them may still come.
-    :ivar size: bytes of their payloads, once no further one comes.
-    """
-
-    __slots__ = ("_publications", "messages", "owing", "size")
-
-    def __init__(self, publications: "Publications", queue: AckQueue, owing: Owing, message: Publish) -> None:
-        super().__init__(queue, b"")
-        self._publications, self.owing, self.messages, self.size = publications, owing, [message], 0
-
-    @property
-    def pubacks(self) -> int:
-        """How many messages wait here."""
-        return len(self.messages)
-
-    def stored(self) -> None:
-        """Acknowledge the messages: they are ours."""
-        self._publications.all_stored(self)
-
-    def refused(self, failure: Failure) -> None:
-        """Acknowledge none of the messages."""
-        self._publications.none_stored(self, failure)
 
 
 class Publications:
@@ -106,6 +77,15 @@ class Publications:
         else:
             self._answer(packet, answer)
         return 1
+
+    def pass_on(self, run: list[Publish]) -> int:
+        """Publish in one step what other daemons get and nobody here; return how many messages. ADR 0223."""
+        pass_on = self._shared.broker.pass_on
+        if pass_on is None or self.acks or run[0].qos == 2 or not (count := pass_on(run, self._client)):
+            return 0
+        self._done = run[:count]
+        self.settle()
+        return count
 
     def _handle_run(self, run: list[Publish]) -> int:
         publish, client = self._shared.broker.publish, self._client
@@ -186,9 +166,9 @@ class Publications:
         packet_ids = [message.packet_id for message in messages]
         self._place = self._outbox.acknowledge(cast("list[int]", packet_ids), self._place)
 
-    def _ack(self, packet: Publish) -> bytes:
+    def _ack(self, packet: Publish, packet_id: int) -> bytes:
         """Return PUBACK or PUBREC for what is ours. [MQTT-4.3.2-2] [MQTT5-4.3.2-5] [MQTT-4.3.3-2]"""
-        return (encode_pubrec if packet.qos == 2 else encode_puback)(cast(int, packet.packet_id))
+        return (encode_pubrec if packet.qos == 2 else encode_puback)(packet_id)
 
     @property
     def unacknowledged(self) -> int:
@@ -217,8 +197,8 @@ class Publications:
         traffic.publish_bytes_received[qos] += len(packet.payload)
         if answer is not None:
             self._wait(answer, packet)
-        elif packet.packet_id is not None:
-            self._send_ack(packet)
+        elif (packet_id := packet.packet_id) is not None:
+            self._send_ack(packet, packet_id)
 
     def _handle_exactly_once(self, run: list[Publish]) -> int:
         for handled, packet in enumerate(run, 1):
@@ -244,11 +224,11 @@ class Publications:
             self._wait(answer, packet)
             return
         session.stored(packet_id, shared.deadlines.now)
-        self._send_ack(packet)
+        self._send_ack(packet, packet_id)
 
-    def _send_ack(self, packet: Publish) -> None:
+    def _send_ack(self, packet: Publish, packet_id: int) -> None:
         """Acknowledge one message, behind those that wait."""
-        ack = self._ack(packet)
+        ack = self._ack(packet, packet_id)
         if self.acks:
             self.acks.expect(ack).done()
             self._owe()

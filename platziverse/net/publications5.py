@@ -1,12 +1,14 @@
 """Publications5: those of a client of MQTT 5, which is told when nobody has subscribed."""
 
 from itertools import groupby
-from typing import cast
+from typing import Final, cast
 
 from platziverse.mqtt.codec5 import encode_acknowledgement, encode_unheard
 from platziverse.mqtt.packets import Publish
 from platziverse.mqtt.reasoncodes import ReasonCode
 from platziverse.net.publications import Publications
+
+UNHEARD: Final = ReasonCode.NO_MATCHING_SUBSCRIBERS
 
 
 class Publications5(Publications):
@@ -21,7 +23,9 @@ class Publications5(Publications):
 
     def _is_unheard(self, message: Publish) -> bool:
         broker, topic = self._shared.broker, message.topic
-        return not (message.retain or broker.subscriptions.match(topic) or broker.destinations[topic])
+        if message.retain or broker.destinations[topic]:
+            return False
+        return not broker.subscriptions.match(topic)
 
     def _acknowledge(self, messages: list[Publish]) -> None:
         for unheard, group in groupby(messages, self._is_unheard):
@@ -31,8 +35,7 @@ class Publications5(Publications):
             else:
                 self._place = self._outbox.acknowledge(packet_ids, self._place)
 
-    def _ack(self, packet: Publish) -> bytes:
-        if packet.packet_id is None or not self._is_unheard(packet):
-            return super()._ack(packet)
-        first, code = 0x50 if packet.qos == 2 else 0x40, ReasonCode.NO_MATCHING_SUBSCRIBERS
-        return encode_acknowledgement(first, packet.packet_id, code)
+    def _ack(self, packet: Publish, packet_id: int) -> bytes:
+        if not self._is_unheard(packet):
+            return super()._ack(packet, packet_id)
+        return encode_acknowledgement(0x50 if packet.qos == 2 else 0x40, packet_id, UNHEARD)

@@ -30,6 +30,9 @@ wire = Logger("platziverse.mqtt")
 
 #: By the upper half of their first byte.
 NAMES: Final = {number: kind.__name__.upper() for number, kind in enumerate(get_args(Packet), 1)}
+PUBLISH: Final = 3
+#: How the log says where a PUBLISH goes, either way.
+_TO: Final = " to {topic!r}, QoS {qos}"
 
 
 class TracedOutbox(Outbox):
@@ -67,6 +70,12 @@ class TracedOutbox(Outbox):
         self._tell_sent(data)
         super().send(data)
 
+    def send_together(self, pieces: Sequence[bytes]) -> None:
+        """Tell of each of the PUBLISHes."""
+        for piece in pieces:
+            self._tell_sent(piece)
+        super().send_together(pieces)
+
     def send_shared(self, head: bytes, payload: bytes) -> None:
         """Tell of a large PUBLISH."""
         self._tell_sent(head, payload)
@@ -91,14 +100,29 @@ class TracedOutbox(Outbox):
         return taken
 
     def _tell_sent(self, head: bytes, payload: bytes = b"") -> None:
-        text, owner = "to {address} {client_id!r}: {packet}, {size} bytes", self._owner
+        owner = self._owner
         if not isinstance(owner, Connection) or not isinstance(owner.dialect, MQTT5):
-            self.tell(wire, text, packet=NAMES[head[0] >> 4], size=len(head) + len(payload))
+            text, more = _written(head) if head[0] >> 4 == PUBLISH else ("", {})
+            self._tell_packet(NAMES[head[0] >> 4] + text, len(head) + len(payload), more)
             return
         for packet, size in packets_in(head + payload):
-            name, says = type(packet).__name__.upper(), answer_in_words(packet)
-            says += in_words(getattr(packet, "properties", None))
-            self.tell(wire, text, packet=name + says, size=size)
+            text, more = ("", {}) if type(packet) is not Publish else (_TO, _where(packet.topic, packet.qos))
+            says = answer_in_words(packet) + in_words(getattr(packet, "properties", None))
+            self._tell_packet(type(packet).__name__.upper() + text + "{says}", size, more | {"says": says})
+
+    def _tell_packet(self, text: str, size: int, more: dict[str, object]) -> None:
+        self.tell(wire, "to {address} {client_id!r}: " + text + ", {size} bytes", size=size, **more)
+
+
+def _written(head: bytes) -> tuple[str, dict[str, object]]:
+    """Return where a PUBLISH goes that is written for a client of 3.1.1, and the text that says so."""
+    start = next(place for place in range(1, 5) if head[place] < 0x80) + 3  # behind both lengths
+    end = start + int.from_bytes(head[start - 2 : start], "big")
+    return _TO, _where(head[start:end].decode(), head[0] >> 1 & 3)
+
+
+def _where(topic: str, qos: int) -> dict[str, object]:
+    return {"topic": topic, "qos": qos}
 
 
 def _traced(table: PacketTable) -> PacketTable:
@@ -120,12 +144,11 @@ def _telling(handle: Callable[[Any, Any], int]) -> Callable[[Any, Any], int]:
 
 def _details(packet: Packet) -> tuple[str, dict[str, object]]:
     if type(packet) is Publish:
-        more = {"topic": packet.topic, "qos": packet.qos, "size": len(packet.payload)}
-        return " to {topic!r}, QoS {qos}, {size} bytes", more
+        return _TO + ", {size} bytes", {**_where(packet.topic, packet.qos), "size": len(packet.payload)}
     if type(packet) is Connect:
-        more = {"client_id": packet.client_id, "username": packet.username, "keep_alive": packet.keep_alive}
-        version = VERSIONS[packet.protocol_level]
-        return ", MQTT {version}, user {username!r}, Keep Alive {keep_alive} s", more | {"version": version}
+        more: dict[str, object] = {"client_id": packet.client_id, "username": packet.username}
+        more |= {"keep_alive": packet.keep_alive, "version": VERSIONS[packet.protocol_level]}
+        return ", MQTT {version}, user {username!r}, Keep Alive {keep_alive} s", more
     if type(packet) is Subscribe:
         filters = [(subscription.topic_filter, subscription.qos) for subscription in packet.subscriptions]
         return " to {filters!r}", {"filters": filters}

@@ -8,6 +8,7 @@ from typing import Final
 
 from platziverse.agents.careful import MAX_DEPTH
 from platziverse.agents.model import InvalidReport
+from platziverse.rules.errors import too_many_values
 
 UNSIGNED, NEGATIVE, BYTES, TEXT, ARRAY, MAP, TAG, SIMPLE = range(8)
 #: Times as texts and as numbers, large integers, and the tag that says "this is CBOR".
@@ -23,13 +24,15 @@ class _End(Exception):
     """The payload ends within an item."""
 
 
-def check(payload: bytes) -> None:
+def check(payload: bytes, most: int) -> None:
     """Check that a payload is quickly decoded.
 
-    :raises InvalidReport: it is no CBOR, is nested too deeply, or has a tag or a key that is not read.
+    :param most: values, tags and pieces of texts that it may have.
+    :raises InvalidReport: it is no CBOR, has more, is nested too deeply, or has a tag or a key that is
+        not read.
     """
     try:
-        _Items(payload).check(0, MAX_DEPTH)
+        _Items(payload, most).check(0, MAX_DEPTH)
     except (_End, IndexError):
         raise InvalidReport("syntax", "CBOR ends within an item") from None
 
@@ -37,8 +40,9 @@ def check(payload: bytes) -> None:
 class _Items:
     """_Items are those of one payload; each method takes the place of one and returns that of the next."""
 
-    def __init__(self, payload: bytes) -> None:
+    def __init__(self, payload: bytes, most: int) -> None:
         self._payload = payload
+        self._most = self._left = most
 
     def check(self, place: int, room: int) -> int:
         """Check one item, with all that is in it, nested no deeper than ``room``."""
@@ -77,6 +81,7 @@ class _Items:
             kind, short = divmod(self._payload[place], 32)
             if kind != major or short == _OPEN:
                 raise InvalidReport("syntax", f"CBOR has a string of another kind (byte {place})")
+            self._take(1)
             place = self.check(place, 0)
         return place + 1
 
@@ -87,10 +92,12 @@ class _Items:
         # Each item has a byte of its own, so an array that promises more than there are is no array.
         if count is not None and count * each > len(self._payload) - place:
             raise _End
+        self._take(count or 0)
         while count is None or count:
             if count is None:
                 if self._payload[place] == _BREAK:
                     return place + 1
+                self._take(1)
             else:
                 count -= 1
             if each == 2:
@@ -105,9 +112,16 @@ class _Items:
             raise InvalidReport("fields", f"tag {tag} of CBOR is not read (byte {place})")
         if not room:
             raise InvalidReport("depth", f"nested deeper than {MAX_DEPTH}")
+        self._take(1)
         end = self.check(place, room - 1)
         if tag in (2, 3) and end - place > MAX_INTEGER + 2:
             raise InvalidReport(
                 "fields", f"an integer of CBOR has more than {MAX_INTEGER} bytes (byte {place})"
             )
         return end
+
+    def _take(self, values: int) -> None:
+        """Count values. :raises InvalidReport: they are too many."""
+        self._left -= values
+        if self._left < 0:
+            raise too_many_values(self._most)

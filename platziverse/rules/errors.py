@@ -1,5 +1,6 @@
-"""Errors: how a rule that cannot be used says so."""
+"""Errors: how a rule that cannot be used says so, and a message that no rule looks at."""
 
+from platziverse.agents.model import InvalidReport
 from platziverse.errors import Unusable
 
 
@@ -19,3 +20,8 @@ class BadKey(Exception):
 
     def __str__(self) -> str:
         return f"{self.key}: {self.reason}"
+
+
+def too_many_values(most: int) -> InvalidReport:
+    """Return what a message is refused with that has more values than could become metrics."""
+    return InvalidReport("size", f"more than {most} values, six times max_metrics")

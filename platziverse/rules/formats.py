@@ -12,18 +12,13 @@ from msgspec.msgpack import Decoder as MsgpackDecoder
 from platziverse.agents.careful import MAX_DEPTH, check_keys, check_text, words_marked
 from platziverse.agents.model import InvalidReport
 from platziverse.rules.cbor import check as check_cbor
+from platziverse.rules.errors import too_many_values
 from platziverse.rules.influx import read_lines
+from platziverse.rules.telegraf import in_one_form
 from platziverse.words import nearest
 
-#: Makes a document of Topic Name and payload.
-Read: TypeAlias = Callable[[str, bytes], Any]
-
-#: Values of a document of a format whose values need not be as many as its bytes.
-MAX_VALUES: Final = 100_000
-
-#: Formats of the line protocol, and the values of the smallest point: itself, what it has, and one field.
-OF_LINES: Final = frozenset({"influx", "python:platziverse.rules.telegraf:read"})
-OF_A_POINT: Final = 5
+#: Makes a document of Topic Name, payload, and how many values it may have. JSON is counted when it is read.
+Read: TypeAlias = Callable[[str, bytes, int], Any]
 
 _APART: Final = re.compile(rb"[ \t\r\n]:").search
 
@@ -46,7 +41,7 @@ def find_format(name: str) -> Read:
     return _FORMATS[name]
 
 
-def read_json(_: str, payload: bytes) -> Any:
+def read_json(_: str, payload: bytes, most: int) -> Any:
     """Return the document of JSON.
 
     :raises InvalidReport: it is none, a key comes twice, or it is nested too deeply.
@@ -88,25 +83,30 @@ def _count_keys(document: Any, room: int) -> int:
     return count
 
 
-def read_value(_: str, payload: bytes) -> str:
+def read_value(_: str, payload: bytes, most: int) -> str:
     """Return a payload as text. :raises InvalidReport: it is none."""
     check_text(payload)
     return payload.decode()
 
 
-def _read_msgpack(_: str, payload: bytes) -> Any:
+def _read_msgpack(_: str, payload: bytes, most: int) -> Any:
     try:
-        return plain(_decode_msgpack(payload))
+        return plain(_decode_msgpack(payload), most)
     except (DecodeError, UnicodeDecodeError, RecursionError, TypeError, ValueError) as error:
         raise InvalidReport("syntax", _line(error)) from None
 
 
-def _read_influx(_: str, payload: bytes) -> Any:
+def _read_influx(_: str, payload: bytes, most: int) -> Any:
     check_text(payload)
     try:
-        return {"metrics": read_lines(payload.decode())}
+        return {"metrics": read_lines(payload.decode(), most)}
     except ValueError as error:
         raise InvalidReport("syntax", str(error)) from None
+
+
+def _read_telegraf(topic: str, payload: bytes, most: int) -> Any:
+    read = read_json if payload[:1] == b"{" else _read_influx
+    return in_one_form(read(topic, payload, most))
 
 
 def _of_cbor() -> Read:
@@ -116,14 +116,13 @@ def _of_cbor() -> Read:
     except ImportError:
         raise ValueError("format cbor needs the package cbor2: pip install 'platziverse[cbor]'") from None
 
-    def read_cbor(_: str, payload: bytes) -> Any:
-        check_cbor(payload)
+    def read_cbor(_: str, payload: bytes, most: int) -> Any:
+        check_cbor(payload, most)
         try:
-            return plain(loads(payload))
-        except InvalidReport:
-            raise
-        except Exception as error:  # of a decoder of tags, which makes dates, addresses, expressions
+            document = loads(payload)
+        except Exception as error:  # of a decoder of tags, which makes dates
             raise InvalidReport("syntax", _line(error)) from None
+        return plain(document, most)
 
     return read_cbor
 
@@ -138,9 +137,9 @@ def _of_function(name: str) -> Read:
     if not callable(read):
         raise ValueError(f"{name} is no function")
 
-    def read_given(topic: str, payload: bytes) -> Any:
+    def read_given(topic: str, payload: bytes, most: int) -> Any:
         try:
-            return plain(read(topic, payload))
+            return plain(read(topic, payload), most)
         except InvalidReport:
             raise
         except Exception as error:
@@ -149,15 +148,15 @@ def _of_function(name: str) -> Read:
     return read_given
 
 
-def plain(document: Any) -> Any:
+def plain(document: Any, most: int) -> Any:
     """Return a document whose keys are texts, whose texts are UTF-8, and which is a tree.
 
     Keys of MessagePack and CBOR may be anything, a document of CBOR may hold itself, and a function may make
     texts that nobody can write.
 
-    :raises InvalidReport: it is nested too deeply, has too many values, or a text is none.
+    :raises InvalidReport: it is nested too deeply, has more than ``most`` values, or a text is none.
     """
-    left = MAX_VALUES
+    left = most
 
     def copy(value: Any, room: int) -> Any:
         nonlocal left
@@ -170,7 +169,7 @@ def plain(document: Any) -> Any:
             raise InvalidReport("depth", f"nested deeper than {MAX_DEPTH}")
         left -= len(value)
         if left < 0:
-            raise InvalidReport("size", f"more than {MAX_VALUES} values")
+            raise too_many_values(most)
         if kind is dict:
             return {_writable(f"{key}"): copy(one, room - 1) for key, one in value.items()}
         return [copy(one, room - 1) for one in value]
@@ -189,20 +188,9 @@ def check_values(document: Any, most: int) -> None:
         value = waiting.pop()
         left -= len(value)
         if left < 0:
-            raise InvalidReport("size", f"more than {most} values, six times max_metrics")
+            raise too_many_values(most)
         inner = value.values() if value.__class__ is dict else value
         waiting += [one for one in inner if one.__class__ is dict or one.__class__ is list]
-
-
-def check_lines(payload: bytes, most: int) -> None:
-    """Check how many lines a payload has, which takes less time than to read them; JSON is left alone.
-
-    :raises InvalidReport: their points would have more than ``most`` values.
-    """
-    if payload[:1] != b"{" and payload.count(b"\n") * OF_A_POINT > most:
-        raise InvalidReport(
-            "size", f"more than {most // OF_A_POINT} lines, {most} values are six times max_metrics"
-        )
 
 
 def _writable(text: str) -> str:
@@ -225,4 +213,5 @@ _FORMATS: Final[dict[str, Read]] = {
     "value": read_value,
     "msgpack": _read_msgpack,
     "influx": _read_influx,
+    "telegraf": _read_telegraf,
 }

@@ -1,20 +1,23 @@
 """Influx: the line protocol of InfluxDB and Telegraf."""
 
 import re
+import sys
 from typing import Any, Final
 
-_PLAIN: Final = r"(?:[^,= \\\n\r]|\\.)+"
-_NAME: Final = re.compile(r"(?:[^, \\\n\r]|\\.)+")
+from platziverse.rules.errors import too_many_values
+
+# Each reads a run of usual characters in one step: a backslash for every other byte is no slower than a text.
+_PLAIN: Final = r"(?=[^,= \\\n\r]|\\.)[^,= \\\n\r]*(?:\\.[^,= \\\n\r]*)*"
+_NAME: Final = re.compile(r"(?=[^, \\\n\r]|\\.)[^, \\\n\r]*(?:\\.[^, \\\n\r]*)*")
 _TAG: Final = re.compile(rf",({_PLAIN})=({_PLAIN})")
-_FIELD: Final = re.compile(rf"({_PLAIN})=(?:\"((?:[^\"\\]|\\.)*)\"|([^, \n\r\"]+))(,?)", re.DOTALL)
+_FIELD: Final = re.compile(rf"({_PLAIN})=(?:\"([^\"\\]*(?:\\.[^\"\\]*)*)\"|([^, \n\r\"]+))(,?)", re.DOTALL)
+_BLANKS: Final = re.compile(" +")
 _TIME: Final = re.compile(r" +(-?[0-9]{1,20})")
 #: What the quick reader does not read: quotation marks, backslashes, comments and other white space.
 _UNUSUAL: Final = re.compile(r"[\"\\#\r\t]").search
 #: White space and comments between lines.
 _BETWEEN: Final = re.compile(r"(?:[ \t\r\n]+|\#[^\n]*)*")
 _END: Final = re.compile(r"[ \r]*(?:\n|\Z)")
-_ESCAPED: Final = re.compile(r"\\([,= ])")
-_QUOTED: Final = re.compile(r'\\(["\\])')
 _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,300}[iu]").fullmatch
 _FLOAT: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?").fullmatch
 _BOOLEANS: Final = {
@@ -23,33 +26,36 @@ _BOOLEANS: Final = {
 }
 
 
-def read_lines(text: str) -> list[dict[str, Any]]:
+#: Values of a point: itself, its name, tags, fields and time.
+_OF_A_POINT: Final = 5
+
+
+def read_lines(text: str, most: int = sys.maxsize) -> list[dict[str, Any]]:
     """Return the points of lines, as Telegraf writes them in JSON.
 
+    :param most: values that they may have; what is beyond them is not read.
     :return: each with ``name``, ``tags`` and ``fields`` by name, and ``timestamp`` if it has one.
     :raises ValueError: a line cannot be read; says which.
+    :raises InvalidReport: more values.
     """
-    if _UNUSUAL(text) is None and (points := _read_quickly(text)):
+    if _UNUSUAL(text) is None and (points := _read_quickly(text, most)):
         return points
-    points = []
-    place = _BETWEEN.match(text).end()  # type: ignore[union-attr]
-    while place < len(text):
-        try:
-            point, place = _read_point(text, place)
-        except ValueError as error:
-            line = text.count("\n", 0, place) + 1
-            raise ValueError(f"line {line}: {error}") from None
+    reader, points = _Reader(text, most), []
+    while (point := reader.next_point()) is not None:
         points.append(point)
-        place = _BETWEEN.match(text, place).end()  # type: ignore[union-attr]
     return points
 
 
-def _read_quickly(text: str) -> list[dict[str, Any]]:
+def _read_quickly(text: str, most: int) -> list[dict[str, Any]]:
     """Return the points of lines that are all as usual, in a third of the time; nothing if one is not."""
     points: list[dict[str, Any]] = []
+    left = most
     for line in text.split("\n"):
         if not line:
             continue
+        left -= _OF_A_POINT + line.count("=")
+        if left < 0:
+            raise too_many_values(most)
         head, _, rest = line.partition(" ")
         given, _, time = rest.partition(" ")
         name, *others = head.split(",")
@@ -77,44 +83,76 @@ def _pairs(parts: list[str]) -> dict[str, str]:
     return pairs
 
 
-def _read_point(text: str, place: int) -> tuple[dict[str, Any], int]:
-    """Return a point and where its line ends. :raises ValueError: it is none."""
-    found = _NAME.match(text, place)
-    if found is None:
-        raise ValueError("no measurement")
-    point: dict[str, Any] = {"name": _plain(found[0]), "tags": {}, "fields": {}}
-    place = found.end()
-    while (found := _TAG.match(text, place)) is not None:
-        point["tags"][_plain(found[1])] = _plain(found[2])
-        place = found.end()
-    if text[place : place + 1] != " ":
-        raise ValueError("no blank before the fields")
-    place = _read_fields(text, place, point["fields"])
-    if (found := _TIME.match(text, place)) is not None:
-        point["timestamp"] = int(found[1])
-        place = found.end()
-    if (found := _END.match(text, place)) is None:
-        raise ValueError("something stands behind the fields and the time")
-    return point, found.end()
+class _Reader:
+    """A _Reader reads one point after the other, of lines of any kind."""
 
+    def __init__(self, text: str, most: int) -> None:
+        self._text, self._place = text, 0
+        self._most = self._left = most
 
-def _read_fields(text: str, place: int, fields: dict[str, Any]) -> int:
-    """Read fields; return where they end. :raises ValueError: there are none, or one is wrong."""
-    while text[place : place + 1] == " ":
-        place += 1
-    comma = True
-    while comma:
-        found = _FIELD.match(text, place)
+    def next_point(self) -> dict[str, Any] | None:
+        """Return a point, ``None`` at the end. :raises ValueError: there is something else."""
+        self._place = _BETWEEN.match(self._text, self._place).end()  # type: ignore[union-attr]
+        if self._place == len(self._text):
+            return None
+        begins = self._place
+        try:
+            return self._point()
+        except ValueError as error:
+            line = self._text.count("\n", 0, begins) + 1
+            raise ValueError(f"line {line}: {error}") from None
+
+    def _point(self) -> dict[str, Any]:
+        name = self._match(_NAME, "no measurement")
+        point: dict[str, Any] = {"name": _plain(name[0]), "tags": {}, "fields": {}}
+        self._take(_OF_A_POINT)
+        while (found := _TAG.match(self._text, self._place)) is not None:
+            self._take(1)
+            point["tags"][_plain(found[1])] = _plain(found[2])
+            self._place = found.end()
+        self._match(_BLANKS, "no blank before the fields")
+        self._fields(point["fields"])
+        if (found := _TIME.match(self._text, self._place)) is not None:
+            point["timestamp"] = int(found[1])
+            self._place = found.end()
+        self._match(_END, "something stands behind the fields and the time")
+        return point
+
+    def _fields(self, fields: dict[str, Any]) -> None:
+        comma = True
+        while comma:
+            self._take(1)
+            name, quoted, plain, after = self._match(_FIELD, "no field").groups()
+            fields[_plain(name)] = _unquoted(quoted) if plain is None else _value(plain)
+            comma = bool(after)
+
+    def _match(self, pattern: "re.Pattern[str]", otherwise: str) -> "re.Match[str]":
+        """Return what comes next. :raises ValueError: something else does."""
+        found = pattern.match(self._text, self._place)
         if found is None:
-            raise ValueError("no field")
-        name, quoted, plain, after = found.groups()
-        fields[_plain(name)] = _QUOTED.sub(r"\1", quoted) if plain is None else _value(plain)
-        place, comma = found.end(), bool(after)
-    return place
+            raise ValueError(otherwise)
+        self._place = found.end()
+        return found
+
+    def _take(self, values: int) -> None:
+        """Count values. :raises InvalidReport: they are too many."""
+        self._left -= values
+        if self._left < 0:
+            raise too_many_values(self._most)
 
 
 def _plain(text: str) -> str:
-    return _ESCAPED.sub(r"\1", text) if "\\" in text else text
+    """Return a name without the backslashes before commas, blanks and signs of equality."""
+    if "\\" in text:
+        return text.replace("\\,", ",").replace("\\=", "=").replace("\\ ", " ")
+    return text
+
+
+def _unquoted(text: str) -> str:
+    """Return a text without the backslashes before quotation marks and backslashes."""
+    if "\\" in text:
+        return "\\".join([part.replace('\\"', '"') for part in text.split("\\\\")])
+    return text
 
 
 def _value(text: str) -> int | float | bool:

@@ -11,7 +11,7 @@ from platziverse.agents.limits import AgentLimits
 from platziverse.agents.model import MAX_REASON, Agent, InvalidReport, Metric, Rejection, Report
 from platziverse.agents.payload import UseTime, check_size, hash_of, use_time
 from platziverse.mqtt.packets import Publish
-from platziverse.rules.formats import OF_LINES, Read, check_lines, check_values
+from platziverse.rules.formats import Read, check_values
 from platziverse.rules.metrics import Flattening, Found, Named, matcher
 from platziverse.rules.moments import Moments
 from platziverse.rules.paths import MISSING, Path
@@ -192,7 +192,6 @@ class TopicRule:
         before, after = rule.around
         #: A metric of every number of the item, called by its key: what most rules do, in fewer steps.
         self._plain = not rule.named and rule.start is None and not (before.holes or after.holes)
-        self._has_lines = rule.table.format in OF_LINES
         # Of the client that sent the last message, which is nearly always the same one.
         self._client: Sender | None = None
         self._names: dict[str, str] = {}
@@ -214,9 +213,7 @@ class TopicRule:
                 return self._presence(rule.words, message, client, arrived)
             long = len(message.payload) > self._most  # else it cannot have as many values
             if document is None:
-                if long and self._has_lines:
-                    check_lines(message.payload, self._most)
-                document = rule.read(message.topic, message.payload)
+                document = rule.read(message.topic, message.payload, self._most)
             if long:
                 check_values(document, self._most)
             source = Rejection(
@@ -243,7 +240,7 @@ class TopicRule:
 
     def _presence(self, words: Words, message: Publish, client: Sender, arrived: float) -> Readings:
         try:
-            document = self.rule.read(message.topic, message.payload)
+            document = self.rule.read(message.topic, message.payload, self._most)
         except InvalidReport:
             document = message.payload.decode("utf-8", "replace")
         there = words.read(document)

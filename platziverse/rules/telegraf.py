@@ -3,34 +3,21 @@
 from typing import Any
 
 from platziverse.agents.model import InvalidReport
-from platziverse.rules.formats import read_json
-from platziverse.rules.influx import read_lines
 
 
-def read(topic: str, payload: bytes) -> dict[str, Any]:
+def in_one_form(document: Any) -> dict[str, Any]:
     """Return the points of a message as ``{"metrics": [...]}``; each has ``name``, ``fields``, ``timestamp``.
 
     The tags of a point are a part of its name, but for the host, which the topic has: the usage of each
     processor is a metric of its own.
 
-    :raises InvalidReport: it is neither JSON of Telegraf nor lines.
+    :param document: of lines or of JSON.
+    :raises InvalidReport: it has no points.
     """
-    points: Any
-    if payload[:1] == b"{":
-        document = read_json(topic, payload)
-        points = document.get("metrics", [document])
-    else:
-        points = _lines(payload)
+    points = document.get("metrics", [document]) if isinstance(document, dict) else None
     if not isinstance(points, list) or not all(isinstance(point, dict) for point in points):
         raise InvalidReport("fields", "metrics is no array of objects")
     return {"metrics": [_named(point) for point in points]}
-
-
-def _lines(payload: bytes) -> list[dict[str, Any]]:
-    try:
-        return read_lines(payload.decode())
-    except ValueError as error:
-        raise InvalidReport("syntax", " ".join(str(error).split())) from None
 
 
 def _named(point: dict[str, Any]) -> dict[str, Any]:

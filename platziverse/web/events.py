@@ -1,6 +1,6 @@
 """Events: ``/api/events``, what happens as it happens, for pages (Server-Sent Events).
 
-Values are gathered and written four times a second, to all streams that want the same as the same bytes. So
+Values are written four times a second, to all streams that want the same as the same bytes. So
 an open stream costs a message next to nothing, and a chart gets no more points than it can draw.
 """
 
@@ -19,21 +19,22 @@ from twisted.web.server import Request
 from platziverse.broker.traffic import Traffic
 from platziverse.broker.turn import Turn
 from platziverse.web.interfaces import Complaints, ReadStore, Row, Unavailable
+from platziverse.web.newest import MAX_SIZE, Newest, Values
 from platziverse.web.query import Query
 from platziverse.web.readers import Reader, reader_of
 from platziverse.web.streams import Feed, Places, Writing
 
-#: Seconds between two writes, two looks at the broker and at rejected messages, and two signs of life.
+#: Seconds between two writes, two looks at what agents have said, two at the broker and at rejected messages,
+#: and two signs of life.
 INTERVAL: Final = 0.25
+OFTEN: Final = 0.025
 #: Writes in a second to all streams together; with more streams each gets them less often.
 WRITES: Final = 200
 SLOWLY: Final = 1.0
 ALIVE: Final = 15.0
-#: Values, and agents that come or go, of one write; what is beyond is dropped and counted.
-MAX_VALUES: Final = 5000
+#: Agents that come or go, of one write; what is beyond is dropped and counted. The characters of that, and of
+#: names of what was rejected, are ``MAX_SIZE`` at most.
 MAX_PRESENCE: Final = 5000
-#: Characters of the values of one write, of who comes or goes, and of names of what was rejected.
-MAX_SIZE: Final = 1024 * 1024
 #: Rejected messages that are told of at a time.
 MAX_REJECTED: Final = 100
 
@@ -72,13 +73,13 @@ class _Gathered:
     """A _Gathered is what one write brings.
 
     :ivar presence: event, uuid and payload of the announcement of each agent that has come or gone.
-    :ivar values: by agent: the time of its newest message in milliseconds, and the newest value of each type.
+    :ivar values: by agent.
     :ivar rejected: rows of messages that were rejected.
     :ivar said: events for everybody.
     """
 
     presence: Sequence[tuple[str, str, bytes]]
-    values: Mapping[str, tuple[int, Mapping[str, str]]]
+    values: Mapping[str, Values]
     rejected: Sequence[Row] = ()
     said: Sequence[bytes] = ()
     #: The event of each agent with all of its values, made once for all streams.
@@ -102,18 +103,18 @@ class _Gathered:
         return len(events), b"".join(events)
 
     def _event(self, uuid: str, types: frozenset[str]) -> bytes:
-        moment, values = self.values[uuid]
+        values = self.values[uuid]
         if types:
-            few = {type: values[type] for type in types.intersection(values)}
-            return _metric(uuid, moment, few) if few else b""
+            few = {type: values.types[type] for type in types.intersection(values.types)}
+            return _metric(uuid, values.moment, few) if few else b""
         event = self._events.get(uuid)
         if event is None:
-            event = self._events[uuid] = _metric(uuid, moment, values)
+            event = self._events[uuid] = _metric(uuid, values.moment, values.types)
         return event
 
 
-def _metric(uuid: str, moment: int, values: Mapping[str, str]) -> bytes:
-    shown = {type: _shown(value) for type, value in values.items()}
+def _metric(uuid: str, moment: int, types: Mapping[str, str]) -> bytes:
+    shown = {type: _shown(value) for type, value in types.items()}
     return event_of("metric", {"agent": uuid, "time": moment, "values": shown})
 
 
@@ -212,6 +213,7 @@ class Events:
         self._presence_size = 0
         self._rejected: list[Row] = []
         self._said: list[bytes] = []
+        self._newest = Newest()
         self._calls: list[Any] = []
         self._last_rejected: int | None = None
         self._asking = False
@@ -279,6 +281,7 @@ class Events:
         if self._feed is not None:
             self._feed.open()
         self._calls = [later(INTERVAL, self._write), later(0, self._look), later(ALIVE, self._live)]
+        self._calls.append(later(OFTEN, self._gather_often))
 
     def _later(self, number: int, seconds: float, function: Callable[..., None], *arguments: object) -> None:
         """Call a function again, unless the last stream has ended meanwhile."""
@@ -292,6 +295,7 @@ class Events:
             if call.active():
                 call.cancel()
         self._presence, self._presence_size, self._rejected, self._said = [], 0, [], []
+        self._newest.forget()
 
     # -- what happens ----------------------------------------------------------------------------
 
@@ -311,29 +315,14 @@ class Events:
         else:
             self._drop(1, "")
 
-    def _sort(self) -> dict[str, tuple[int, dict[str, str]]]:
-        """Return what was measured, by agent; from the newest message on, so most others bring nothing."""
-        values: dict[str, tuple[int, dict[str, str]]] = {}
-        count = size = dropped = 0
-        for report in self._feed.take() if self._feed is not None else ():
-            found = values.get(report.agent.uuid)
-            types = found[1] if found is not None else {}
-            for metric in report.metrics:
-                if metric.type not in types:
-                    break
-            else:
-                continue
-            more = {metric.type: metric.value for metric in report.metrics if metric.type not in types}
-            if count >= MAX_VALUES or size >= MAX_SIZE:
-                dropped += len(more)
-                continue
-            if found is None:
-                values[report.agent.uuid] = int(report.moment * 1000), more
-            types.update(more)
-            count, size = count + len(more), size + sum(map(len, more.values()))
-        if dropped:
-            self._drop(dropped, "")
-        return values
+    def _gather(self) -> None:
+        """Look at what agents have said, as long as it is new to the processor."""
+        if self._feed is not None:
+            self._newest.add(self._feed.take())
+
+    def _gather_often(self) -> None:
+        self._gather()
+        self._later(3, OFTEN, self._gather_often)
 
     def _drop(self, count: int, address: str) -> None:
         self._traffic.events_dropped += count
@@ -345,7 +334,11 @@ class Events:
     # -- writing ---------------------------------------------------------------------------------
 
     def _write(self) -> None:
-        gathered = _Gathered(self._presence, self._sort(), self._rejected, self._said)
+        self._gather()
+        values, dropped = self._newest.take()
+        if dropped:
+            self._drop(dropped, "")
+        gathered = _Gathered(self._presence, values, self._rejected, self._said)
         self._presence, self._presence_size, self._rejected, self._said = [], 0, [], []
         self._go_on(iter(list(self._streams)), gathered)
 

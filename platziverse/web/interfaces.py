@@ -174,7 +174,7 @@ class Sharing(Protocol):
 
     @property
     def delayed(self) -> int:
-        """How many messages have waited for Sessions on their way."""
+        """How many messages have waited for Sessions on their way, or behind what was lost on the bus."""
 
     @property
     def received(self) -> Mapping[int, int]:

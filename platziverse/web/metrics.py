@@ -108,9 +108,8 @@ class DaemonCollector:
             moved = {(way,): count for way, count in sharing.moved.items()}
             text = "Durable Sessions that came with their clients from other daemons, or went, or could not."
             yield _counter("sessions_moved", text, moved, ("way",))
-            yield _counter(
-                "messages_delayed", "Messages that waited for Sessions on their way.", sharing.delayed
-            )
+            text = "Messages that waited for Sessions on their way, or for what was lost on the bus."
+            yield _counter("messages_delayed", text, sharing.delayed)
             yield _gauge("interest_keys", "Keys that clients of other daemons listen to.", sharing.keys)
 
     def _clients(self) -> Iterator[Metric]:
@@ -155,6 +154,8 @@ class DaemonCollector:
         yield _gauge("retained_messages", "Retained Messages.", len(broker.retained))
         refused_messages = broker.retained.refused
         yield _counter("retained_messages_refused", "Delivered and not kept.", refused_messages)
+        over = traffic.retained_expired
+        yield _counter("retained_messages_expired", "Forgotten as their time was over (MQTT 5).", over)
         yield _gauge("retained_bytes", "Bytes of Retained Messages.", broker.retained.bytes)
 
     def _messages(self) -> Iterator[Metric]:
@@ -170,6 +171,9 @@ class DaemonCollector:
         bytes_out = _by_qos("out", traffic.publish_bytes_sent)
         yield _counter("message_bytes", "Bytes of payloads.", bytes_in | bytes_out, ("direction", "qos"))
         yield _counter("messages_dropped", "Deliveries to clients too slow.", traffic.publish_dropped)
+        alone = {(setting,): count for setting, count in traffic.groups_dropped.items()}
+        text = "Messages at QoS 1 and 2 that no member of their group was there for."
+        yield _counter("group_messages_dropped", text, alone, ("setting",))
         left = traffic.leftovers_dropped
         yield _counter("leftovers_dropped", "QoS 0 of ended connections, while all queues were full.", left)
         yield _counter("messages_denied", "Publishes that their clients may not.", traffic.publish_denied)

@@ -86,7 +86,7 @@ class Overview:
         return {
             "messagesReceived": sum(traffic.publish_received),
             "messagesSent": sum(traffic.publish_sent),
-            "messagesDropped": traffic.publish_dropped,
+            "messagesDropped": traffic.dropped,
             "messagesDenied": traffic.publish_denied,
             "bytesReceived": traffic.bytes_received,
             "bytesSent": traffic.bytes_sent,

@@ -66,7 +66,7 @@ class Observers(SynchronousTestCase):
     def test_they_are_told_of_the_end_of_a_kept_session(self) -> None:
         self.harness.connect("one", clean_session=False).lose()
         self.harness.clock.advance(101.0)
-        self.harness.broker.expire_sessions()
+        self.harness.broker.expire()
         self.assertEqual(self.watching.told[-1], ("ended", "one"))
 
     def test_pubcomp_waits_for_them(self) -> None:
@@ -124,7 +124,7 @@ class Gone(SynchronousTestCase):
         answer: Deferred[object] = Deferred()
         table: dict[str, Handler] = {"will": lambda message, client: answer}
         harness = BrokerHarness(table)
-        unfinished = harness.broker.clients.unfinished_wills
+        unfinished = harness.broker.clients.farewells.unfinished
         harness.connect("one", will=Publish("will", b"12345")).lose()
         self.assertEqual((unfinished.count, unfinished.bytes), (1, 5))
         answer.errback(RuntimeError("away"))

@@ -408,7 +408,7 @@ class Away(DurableCase):
         dying = self.harness.connect("dying", will=Publish("t", b"will", 2))
         self.store.hold()
         dying.lose()
-        wills = self.broker.clients.unfinished_wills
+        wills = self.broker.clients.farewells.unfinished
         self.assertGreaterEqual(wills.count, 1)
         self.store.resume()
         self.assertEqual((wills.count, self.written), (0, [(b"will", 1)]))

@@ -102,7 +102,7 @@ class Sessions(Durable):
             self.connect(name).lose()
         self.assertEqual(self.saved(Ended), [Ended(1, "one")])
         self.harness.advance(100)
-        self.harness.broker.expire_sessions()
+        self.harness.broker.expire()
         self.assertEqual(self.saved(Ended), [Ended(1, "one"), Ended(2, "two")])
 
     def test_it_ends_when_it_is_dropped(self) -> None:
@@ -132,7 +132,7 @@ class Sessions(Durable):
         for number in range(1001):
             self.connect(f"client-{number}").lose()
         self.harness.advance(100)
-        self.harness.broker.expire_sessions()
+        self.harness.broker.expire()
         self.assertEqual(self.harness.broker.sessions.absent, 501)
         self.harness.turn()
         self.harness.turn()
@@ -322,12 +322,12 @@ class Wills(Durable):
         self.will().lose()
         handler.answers[0].errback(RuntimeError("stopped"))
         self.assertEqual(self.saved(WillGone), [])
-        self.assertEqual(self.harness.broker.clients.unfinished_wills.count, 0)
+        self.assertEqual(self.harness.broker.clients.farewells.unfinished.count, 0)
 
     def test_take_overs_while_the_database_is_away_are_counted(self) -> None:
         self.store.hold()
         for _ in range(3):
             self.will().lose()
-        self.assertEqual(self.harness.broker.clients.unfinished_wills.count, 3)
+        self.assertEqual(self.harness.broker.clients.farewells.unfinished.count, 3)
         self.store.resume()
-        self.assertEqual(self.harness.broker.clients.unfinished_wills.count, 0)
+        self.assertEqual(self.harness.broker.clients.farewells.unfinished.count, 0)

@@ -167,10 +167,10 @@ class Expiry(Loads):
         self.connect("two").lose()
         self.start()
         self.harness.advance(39)
-        self.harness.broker.expire_sessions()
+        self.harness.broker.expire()
         self.assertEqual(self.harness.broker.sessions.absent, 2)
         self.harness.advance(1)
-        self.harness.broker.expire_sessions()
+        self.harness.broker.expire()
         self.assertEqual(self.saved(Ended), [Ended(1, "one")])
 
     def test_that_of_a_client_that_was_connected_begins(self) -> None:
@@ -179,17 +179,17 @@ class Expiry(Loads):
         self.start()
         self.assertEqual(self.saved(Absent), [Absent(1, 0)])
         self.harness.advance(99)
-        self.harness.broker.expire_sessions()
+        self.harness.broker.expire()
         self.assertEqual(self.saved(Ended), [])
         self.harness.advance(1)
-        self.harness.broker.expire_sessions()
+        self.harness.broker.expire()
         self.assertEqual(self.saved(Ended), [Ended(1, "one")])
 
     def test_a_clock_that_was_set_back_ends_nothing(self) -> None:
         self.connect().lose()
         self.now -= 1000
         self.start()
-        self.harness.broker.expire_sessions()
+        self.harness.broker.expire()
         self.assertEqual(self.saved(Ended), [])
 
     def test_those_absent_longest_make_room(self) -> None:
@@ -393,13 +393,13 @@ class Meanwhile(Loads):
         self.harness.broker.announce("own", b"1", retain=True)
         self.harness.broker.announce("$SYS/uptime", b"1", retain=True)
         self.assertEqual(len(self.harness.broker.retained), 1)
-        self.assertEqual(self.harness.broker.clients.unfinished_wills.count, 1)
+        self.assertEqual(self.harness.broker.clients.farewells.unfinished.count, 1)
         self.store.resume()
         retained = self.harness.broker.retained
         self.assertEqual({message.topic for message in retained.match("+")}, {"own"})
         self.assertEqual(len(retained), 2)
         self.assertEqual(self.saved(Kept)[-1], Kept("own", b"1", 0, "", None))
-        self.assertEqual(self.harness.broker.clients.unfinished_wills.count, 0)
+        self.assertEqual(self.harness.broker.clients.farewells.unfinished.count, 0)
 
     def test_what_a_handler_announces_of_a_message_that_waited_need_not_wait(self) -> None:
         def handler(message: Publish, client: Client) -> None:

@@ -1,6 +1,7 @@
 """What a broker does with a Session at each end of its way; the way itself is in tests/cluster."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
@@ -11,10 +12,19 @@ from platziverse.broker.limits import Limits
 from platziverse.broker.moving import Moving
 from platziverse.broker.owing import Owing
 from platziverse.broker.receiving import Receiving
-from platziverse.broker.records import ELSEWHERE, Absent, Begun, Ended, Freed, SessionRecord
+from platziverse.broker.records import (
+    ELSEWHERE,
+    Absent,
+    Begun,
+    Ended,
+    Freed,
+    SessionRecord,
+    WillGone,
+    WillLeft,
+)
 from platziverse.broker.session import Session
 from platziverse.broker.subscriptions import Match
-from platziverse.mqtt.packets import Publish
+from platziverse.mqtt.packets import Properties, Publish
 from platziverse.testing import BrokerHarness, MemorySessionStore
 from tests.broker.durability import ACCEPTED, RESUMED, UNAVAILABLE, DurableCase, payloads
 
@@ -27,6 +37,9 @@ class Nobody:
 
     def receivers(self, topic: str) -> "Match[Session]":
         return ()
+
+    def pass_on(self, run: Sequence[Publish], client: Client) -> int:
+        return 0
 
     def route_retained(self, message: Publish, receivers: "Match[Session]", client: Client) -> Answer:
         return self.route(message, receivers, client)
@@ -108,6 +121,31 @@ class EndsTests(DurableCase):
         self.assertEqual(self.session().identifiers, (7,))
         self.take_in()
         self.assertEqual(payloads(self.connect().received()), [b"before"])
+
+    def test_a_will_that_waits_goes_on_waiting(self) -> None:
+        """Row 516: nobody is connected to the Session yet."""
+        watcher = self.harness.connect("watcher")
+        watcher.subscribe("w")
+        kept = Properties(session_expiry_interval=100)
+        fields: dict[str, Any] = {"protocol_level": 5, "will_delay": 10, "properties": kept}
+        self.harness.connect("receiver", clean_session=False, will=Publish("w", b"x"), **fields).lose()
+        self.harness.advance(1)
+        self.moving.let_go(self.session())
+        self.assertEqual(payloads(watcher.received()), [])
+        self.harness.advance(10)
+        self.assertEqual(payloads(watcher.received()), [b"x"])
+
+    def test_a_will_that_has_stayed_is_the_others_when_they_have_taken_over(self) -> None:
+        kept = Properties(session_expiry_interval=100)
+        fields: dict[str, Any] = {"protocol_level": 5, "will_delay": 10, "properties": kept}
+        self.harness.connect("receiver", clean_session=False, will=Publish("w", b"x"), **fields).lose()
+        self.moving.let_go(self.session())
+        self.store.save(
+            WillGone("receiver", self.saved(WillLeft)[0].connection)
+        )  # it is another daemon's now
+        self.broker.begin_anew()
+        self.harness.turn()
+        self.assertEqual(len(self.broker.clients.farewells.delayed), 0)
 
     def test_a_client_that_has_begun_another_one_has_ended_it(self) -> None:
         self.receiver().lose()

@@ -10,11 +10,13 @@ from msgspec.structs import replace
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from platziverse.broker.complaints import LINES_PER_HOST, Complaints
 from platziverse.broker.interfaces import SERVER, Client
 from platziverse.broker.limits import Limits
 from platziverse.broker.shares import Share, Shares
 from platziverse.broker.sharing import Sharing
 from platziverse.broker.subscriptions import SubscriptionTree
+from platziverse.broker.traffic import Traffic
 from platziverse.mqtt.packets import (
     Disconnect,
     Properties,
@@ -32,6 +34,7 @@ from platziverse.mqtt.packets import (
 from platziverse.mqtt.properties import brought_by
 from platziverse.testing import BrokerHarness, FakeClient, OpenAuthority
 from tests.broker.test_access import Rules
+from tests.logs import observe_lines
 
 GROUP = "$share/g/t"
 
@@ -461,7 +464,8 @@ class Parts(SynchronousTestCase):
                 clock.rightNow += 0.006  # without a turn
 
         router: Any = Slow()
-        sharing = Sharing(self.shares, router, OpenAuthority(), clock, standing_in())
+        parts = OpenAuthority(), Limits(), Traffic(), Complaints(clock)
+        sharing = Sharing(self.shares, router, standing_in(), clock, *parts)
         member = standing_in()
         member.terms = SimpleNamespace(fits=lambda message: True)
         self.shares.add(member, GROUP, 1)
@@ -487,6 +491,35 @@ class Nobody(Case):
         self.harness.advance(1)
         self.assertEqual(payloads(client), [b"2"])
         self.assertIsNone(self.successResultOf(late))
+
+    def test_what_nobody_came_for_is_counted_and_said(self) -> None:
+        said = observe_lines(self)
+        traffic, take = self.harness.broker.traffic, self.harness.broker.sharing.take
+        for number in range(100):
+            take(brought_by(Publish("t", b"%d" % number, number % 3), GROUP), SERVER)
+        self.assertEqual(traffic.groups_dropped, {})
+        self.harness.advance(5)
+        self.assertEqual(traffic.groups_dropped, {"group_patience": 66})
+        self.harness.advance(20)
+        lines = [line for line in said if "group_patience" in line]
+        self.assertIn("Dropped a message for '$share/g/t'", lines[0])
+        self.assertEqual(len(lines), LINES_PER_HOST + 1)
+
+    def test_no_more_wait_than_may(self) -> None:
+        self.harness = BrokerHarness(limits=Limits(max_queued_for_groups=2, group_patience=1))
+        traffic, take = self.harness.broker.traffic, self.harness.broker.sharing.take
+        answers = [take(brought_by(Publish("t", b"", 1), GROUP), SERVER) for _ in range(3)]
+        self.assertIsNone(answers[2])
+        self.assertEqual(traffic.groups_dropped, {"max_queued_for_groups": 1})
+        self.harness.advance(1)
+        self.assertEqual(traffic.groups_dropped, {"max_queued_for_groups": 1, "group_patience": 2})
+        self.assertIsNotNone(take(brought_by(Publish("t", b"", 1), GROUP), SERVER))
+
+    def test_without_patience_it_goes_in_the_next_turn(self) -> None:
+        self.harness = BrokerHarness(limits=Limits(group_patience=0))
+        self.harness.broker.sharing.take(brought_by(Publish("t", b"", 1), GROUP), SERVER)
+        self.harness.turn()
+        self.assertEqual(self.harness.broker.traffic.groups_dropped, {"group_patience": 1})
 
     def test_retained_messages_of_other_topics_are_as_before(self) -> None:
         self.member("member")

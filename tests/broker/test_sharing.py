@@ -1,5 +1,7 @@
 """What a broker tells of its clients to those who share them, and asks of them."""
 
+from collections.abc import Sequence
+
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -27,6 +29,9 @@ class Others:
     ) -> Answer:
         self.routed.append((message.topic, receivers[-1][1]))
         return self.harness.broker.router.route(message, receivers[:-1], client, more)
+
+    def pass_on(self, run: Sequence[Publish], client: Client) -> int:
+        return 0
 
     def route_retained(self, message: Publish, receivers: "Match[Session]", client: Client) -> Answer:
         return self.route(message, receivers, client)

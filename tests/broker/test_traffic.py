@@ -16,6 +16,9 @@ class Reasons(SynchronousTestCase):
             traffic.refused("server", "PUBACK", code)
         traffic.store_refused("max_unfinished")
         self.assertEqual(traffic.store_refusals, {"max_unfinished": 1})
+        traffic.group_dropped("group_patience")
+        traffic.publish_dropped += 2
+        self.assertEqual((traffic.groups_dropped, traffic.dropped), ({"group_patience": 1}, 3))
         name = "payload_format_invalid"
         refusals = {("server", "PUBACK", name): 2, ("server", "PUBACK", "session_taken_over"): 1}
         self.assertEqual(traffic.refusals, refusals)

@@ -79,7 +79,7 @@ class AtOnce(SynchronousTestCase):
         self.then: Callable[[], None] | None = None
         self.handled: list[bytes] = []
         self.harness = BrokerHarness({"will/+": self.handle}, clock=self.clock)
-        self.unfinished = self.harness.broker.clients.unfinished_wills
+        self.unfinished = self.harness.broker.clients.farewells.unfinished
         self.watcher = self.harness.connect("watcher")
         self.watcher.subscribe("will/+")
 
@@ -127,7 +127,7 @@ class AtOnce(SynchronousTestCase):
         self.assertLess(done, 20)
         size = sum(len(b"will/1%d" % number) for number in range(done, 20))
         self.assertEqual((self.unfinished.count, self.unfinished.bytes), (20 - done, size))
-        self.assertEqual(len(self.harness.broker.clients.due_wills.waiting), 20 - done)
+        self.assertEqual(len(self.harness.broker.clients.farewells.due.waiting), 20 - done)
 
     def test_one_whose_client_comes_back_is_published_before_what_it_sends_then(self) -> None:
         self.lose(20)

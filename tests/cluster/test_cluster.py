@@ -176,6 +176,7 @@ class FigureTests(Case):
                 "ignored": 1,
                 "dropped": 0,
                 "unanswered": 0,
+                "overtook": 0,
             },
         )
         self.assertEqual(two.received, {1: 1, 3: 0})

@@ -56,7 +56,9 @@ PROPERTIES = properties("PUBLISH").map(store_properties)
 
 def messages(versions: st.SearchStrategy[int]) -> st.SearchStrategy[Message]:
     payloads = st.binary(max_size=40)
-    return st.builds(Message, LEVELS, payloads, QOS, versions, TEXTS, NAMES, st.booleans(), PROPERTIES)
+    return st.builds(
+        Message, LEVELS, payloads, QOS, versions, TEXTS, NAMES, st.booleans(), PROPERTIES, NUMBERS
+    )
 
 
 def interests(least: int) -> st.SearchStrategy[tuple[tuple[str, int], ...]]:
@@ -175,6 +177,12 @@ class FrameTests(SynchronousTestCase):
         self.assertEqual(self.refused(nothing[:-1] + b"\x01"), "it is too short")
         self.assertEqual(self.refused(encode(Free(1, ((1, 2),), ()), 1)[:-16]), "it is too short")
         self.assertEqual(self.refused(encode(Free(1, (), ()), 1)[:-1] + b"\xff"), "it is too short")
+
+    def test_a_message_is_behind_some_position_or_says_none(self) -> None:
+        data = encode(Message("a", b"", 1, after=2**63), 1)
+        self.assertEqual(
+            self.refused(data.replace((2**63).to_bytes(8, "big"), bytes(8))), "a message behind nothing"
+        )
 
     def test_a_retained_message_needs_a_version(self) -> None:
         data = encode(Message("a", b"", 0, 2**63), 1)

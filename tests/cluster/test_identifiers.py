@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from platziverse.broker.interfaces import Client
 from platziverse.cluster.codec import encode
 from platziverse.cluster.frames import Mine, NotYours
-from platziverse.mqtt.packets import Publish
+from platziverse.mqtt.packets import Properties, Publish
 from platziverse.testing import MemorySessionStore, OpenAuthority
 from tests.cluster.daemons import NOW, Daemons
 from tests.cluster.test_cluster import Case, published
@@ -67,6 +67,25 @@ class OneConnectionTests(Case):
         self.assertEqual(four.broker.traffic.publish_dropped, 2)
         text = "The Session of 'durable' ends with 2 messages: its client has begun one at daemon 2"
         self.assertIn(text, self.log())
+
+    def test_a_will_that_a_moved_session_has_left_is_over_when_its_client_is_connected(self) -> None:
+        """Row 516: discarded if that is in its Session, published if it has ended that."""
+        four, kept = (
+            self.daemons.begin(4, sessions=MemorySessionStore()),
+            Properties(session_expiry_interval=99),
+        )
+        watcher = four.listening("watcher", "w")
+        fields: dict[str, Any] = {"protocol_level": 5, "will_delay": 10, "properties": kept}
+        for durable, count in ((True, 0), (False, 1)):
+            four.harness.connect("same", will=Publish("w", b"x"), **fields).lose()
+            moving, session = four.broker.moving, four.broker.sessions.get("same")
+            assert moving is not None
+            assert session is not None
+            moving.let_go(session)
+            four.cluster.frame(2, encode(Mine("same", None, NOW, durable), 1))
+            self.assertEqual(len(published(watcher)), count)
+            self.daemons.advance(20)
+            self.assertEqual(published(watcher), [])
 
 
 class LoginTests(SynchronousTestCase):

@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from twisted.trial.unittest import SynchronousTestCase
 
-from platziverse.cluster.codec import is_key
 from platziverse.cluster.frames import DURABLE, LIVE
-from platziverse.cluster.interest import FEW, Interest, OwnInterest, key_of
+from platziverse.cluster.interest import FEW, Interest, OwnInterest, is_key, key_of
 from platziverse.mqtt.topics import matches
 
 NAMES = st.sampled_from(["", "a", "b", "$x"])

@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from platziverse.broker.reasons import Reason
 from platziverse.broker.records import StoredSession, link
 from platziverse.cluster.codec import encode
+from platziverse.cluster.delaying import LENGTH
 from platziverse.cluster.figures import Figures
 from platziverse.cluster.frames import (
     BUSY,
@@ -427,6 +428,33 @@ class DelayTests(Case):
         self.assertEqual(got, [])
         self.settle()
         self.assertEqual(acknowledge(live), [b"1", b"2", b"3"])
+
+    def test_what_has_waited_without_a_position_is_not_for_a_session_that_comes(self) -> None:
+        """It was owed to the Session where it was. ADR 0199."""
+        self.durable(self.one).lose()
+        live = self.two.listening("live", "#", 2)
+        self.daemons.advance(1)
+        publisher = self.three.connect("publisher")
+        self.deliver_slowly(60)
+        publisher.publish("a", b"x", 2, 1)
+        far = self.come(self.two)
+        self.settle()
+        self.assertTrue(self.present(far))
+        self.assertEqual(acknowledge(far), [b"x"])
+        self.assertEqual(acknowledge(live), [b"x"])
+
+    def deliver_slowly(self, turns: int) -> None:
+        """Have daemon 2 deliver what has waited for a Session, in so many turns of the reactor."""
+
+        def deliver() -> None:
+            self.daemons.clock.rightNow += LENGTH
+
+        delaying = self.two.cluster.routing.delaying
+        delay = delaying.begin(["a"])
+        for _ in range(turns):
+            delaying.keep("a", deliver)
+        delaying.end(delay)
+        self.assertTrue(delaying.delivers("a"))
 
     def test_an_answer_that_ends_another_delay_does_not_change_the_order(self) -> None:
         near = self.one.listening("near", "a", 0)

@@ -43,6 +43,13 @@ class CommandCase(SynchronousTestCase):
         return [int(count) for count in found]
 
 
+class OtherDatabaseTests(CommandCase):
+    def test_a_database_without_tables_is_no_puzzle(self) -> None:
+        self.rolled.dsn = cluster().database("template1")
+        for command in (("agents", "list"), ("roll-up", "--all"), ("rejected", "list")):
+            self.assertIn("start the daemon once: ", self.run_command(*command, code=1))
+
+
 class Agents(CommandCase):
     def setUp(self) -> None:
         super().setUp()

@@ -3,11 +3,21 @@
 import shlex
 import signal
 import socket
+import subprocess
+import sys
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from platziverse.command.cli import COMMANDS
 from tests.commandline import run
 from tests.integration.daemon import COMMAND, PATIENCE, ROOT, Program, without_reader
+
+#: What a command that asks a running daemon has no use for.
+HEAVY = ("platziverse.broker.broker", "platziverse.net", "platziverse.ingest", "twisted.internet.tcp")
+LOADED = """import sys
+from platziverse.command.cli import main
+main(["clients", "list", "--config", "/nonexistent"])
+print(*sys.modules)"""
 
 
 class OptionTests(SynchronousTestCase):
@@ -42,3 +52,20 @@ class OptionTests(SynchronousTestCase):
         """Row 255."""
         said = without_reader(f"{shlex.join(COMMAND)} --database host=/nonexistent check")
         self.assertEqual(said, "141\n")
+
+
+class CommandLineTests(SynchronousTestCase):
+    def test_each_command_has_its_help(self) -> None:
+        for name, (_, text) in COMMANDS.items():
+            ran = run(self, name, "--help")
+            self.assertEqual((ran.code, ran.err), (0, ""))
+            self.assertRegex(ran.out, f"^usage: \\S+ {name} ")
+            self.assertIn(text, " ".join(run(self, "--help").out.split()))
+
+    def test_a_command_imports_what_it_needs_alone(self) -> None:
+        """An operator's look takes a third of a second, not a whole one."""
+        done = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, check=True)
+        self.assertIn("/nonexistent", done.stderr)
+        loaded = done.stdout.split()
+        self.assertIn("platziverse.command.clients", loaded)
+        self.assertEqual([name for name in loaded if name.startswith(HEAVY)], [])

@@ -142,6 +142,19 @@ class TryTests(RulesCase):
             ],
         )
 
+    def test_topics_with_blanks_and_messages_without_a_payload_are_read(self) -> None:
+        """As `mosquitto_sub -F '%t\\t%p'` and `mosquitto_sub -v` print them."""
+        text = f"tele/living room/SENSOR\t{self.sensor()}\ntele/a/SENSOR (null)\n"
+        lines = self.run_rules("try", "--stdin", stdin=text.encode())
+        self.assertEqual(
+            lines,
+            [
+                "stored   tele/living room/SENSOR  rules.toml#1: tasmota:living room, 1 metrics",
+                "ignored  tele/a/SENSOR  it is empty, and so clears a Retained Message",
+                "1 stored, 1 ignored",
+            ],
+        )
+
     def test_the_gravest_of_many_is_the_exit_code(self) -> None:
         self.run_rules("try", "--stdin", code=2, stdin=b"other 1\nquiet/a 1\n")
         self.run_rules("try", "--stdin", code=0, stdin=b"quiet/a 1\n")

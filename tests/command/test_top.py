@@ -29,7 +29,7 @@ class ScreenTests(ApiCase):
 
     def shown(self, page: Any, before: Any) -> str:
         out = io.StringIO()
-        Console(file=out, width=120, height=40).print(screen(page, before, [CLIENT]))
+        Console(file=out, width=80, height=24).print(screen(page, before, [CLIENT]))
         return out.getvalue()
 
     def test_the_screen_has_rates_latencies_clients_and_handlers(self) -> None:
@@ -43,13 +43,15 @@ class ScreenTests(ApiCase):
         text = self.shown(page, before)
         for pattern in (
             "^platziverse 1.2, running for 0:00:00, the database is ",
-            "messages received +0.0 +1\n|messages received +0.0 +1 ",
+            "messages received +0.0 +1  clients connected +1 *\n",
             "PUBLISH to PUBACK",
             "b:slow +1 +500.0 *\n.*a:fast +10 +10.0 *\n",
             r"plug\\x1b\[2J +– +192.0.2.7:1 +2 +3 +4",
         ):
             self.assertRegex(text, pattern)
         self.assertNotIn("messages denied", text)
+        self.assertNotIn("connections held", text)
+        self.assertLess(text.count("\n"), 20)  # of 24 lines some are left for clients
         self.assertNotIn("\x1b", text)
 
     def test_what_is_not_there_is_said(self) -> None:

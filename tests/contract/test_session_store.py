@@ -516,6 +516,20 @@ class SessionStoreContract:
             found += [one.topic for one in page]
         self.assertEqual(found, sorted(topics))
 
+    @inlineCallbacks
+    def test_what_is_over_goes_if_it_is_still_there(self) -> Steps:
+        def properties(end: int) -> bytes:
+            return store_properties(PublishProperties(message_expiry_interval=1, expires=end))
+
+        over, newer = properties(1_700_000_000), properties(1_800_000_000)
+        yield self.save(Kept("a", b"a", 1, "c", None, 0, over), Kept("b", b"b", 1, "c", None, 0, newer))
+        yield self.save(Kept("c", over, 1, "c", None), Kept("d", b"d", 1, "c", None))
+        yield self.save(*[Cleared(topic, over=over) for topic in "abcde"])
+        self.assertEqual([one.topic for one in (yield self.store.retained("", 10))], ["b", "c", "d"])
+        yield self.save(Kept("d", b"d", 1, "c", None, 0, over), Cleared("d", over=over))
+        yield self.save(Cleared("c"), Cleared("c", over=over))
+        self.assertEqual([one.topic for one in (yield self.store.retained("", 10))], ["b"])
+
     # -- Wills -----------------------------------------------------------------------------------
 
     @inlineCallbacks
@@ -531,6 +545,17 @@ class SessionStoreContract:
         yield self.save(WillGone("b", 3), will("b", 4), WillGone("c", 9), will("c", 10))
         found = sorted((yield self.store.wills()), key=lambda one: one.client_id)
         self.assertEqual(found, [will("b", 4), will("c", 10)])
+
+    @inlineCallbacks
+    def test_a_will_that_waits_has_its_end(self) -> Steps:
+        waits = evolve(will("a", 1), due=1_700_000_000.25)
+        yield self.save(will("a", 1), will("b", 2))
+        yield self.save(waits)
+        found = sorted((yield self.store.wills()), key=lambda one: one.client_id)
+        self.assertEqual(found, [waits, will("b", 2)])
+        yield self.save(will("a", 3))
+        found = sorted((yield self.store.wills()), key=lambda one: one.client_id)
+        self.assertEqual(found, [will("a", 3), will("b", 2)])
 
     # -- order, and the end ----------------------------------------------------------------------
 

@@ -53,6 +53,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=1.0, help="factor for the messages per second")
     parser.add_argument("--hold", type=float, default=15.0, help="longest fault in seconds")
     parser.add_argument(
+        "--busy", type=float, default=1.0, help="with --daemons: factor for what may take so long"
+    )
+    parser.add_argument(
         "--undisturbed",
         type=float,
         default=1.5,
@@ -117,9 +120,9 @@ def several(given: argparse.Namespace, home: str) -> bool:
             longest_hold=given.hold,
             seconds=given.seconds,
             quiet_every=given.look,
-            soon=20.0,
-            undisturbed=3.0,
-            idle=45.0,
+            soon=20.0 * given.busy,
+            undisturbed=3.0 * given.busy,
+            idle=45.0 * given.busy,
         )
         torture = SetTorture(daemons, places, load, ledger, plan, partial(print, flush=True))
         return run_several(given, torture)

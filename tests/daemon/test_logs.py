@@ -13,7 +13,8 @@ from twisted.python.logfile import LogFile
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.config import log_levels
-from platziverse.daemon.logs import LineLog, escaped, is_journal, log_target, open_log
+from platziverse.daemon.logs import LineLog, is_journal, log_target, open_log
+from platziverse.words import escaped
 
 #: Time with zone, level, room.
 HEAD = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d %s %s: "

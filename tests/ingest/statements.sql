@@ -53,9 +53,10 @@ known_delivery AS (
     JOIN fresh ON fresh.n = metric.message LEFT JOIN upserted ON upserted.n = fresh.agent
     ORDER BY metric.n), marks AS (
     INSERT INTO metrics_marks (bucket, "agentId")
-    SELECT DISTINCT platziverse_bucket(fresh.moment),
-        CASE WHEN fresh.moment < now() - interval '10 min' THEN CASE WHEN fresh.agent > 0 THEN fresh.agent ELSE upserted.id END END
-    FROM fresh LEFT JOIN upserted ON upserted.n = fresh.agent), rejections AS (
+    SELECT to_timestamp(bucket * 300), agent FROM (
+        SELECT DISTINCT floor(date_part('epoch', fresh.moment) / 300) AS bucket,
+            CASE WHEN fresh.moment < now() - interval '10 min' THEN CASE WHEN fresh.agent > 0 THEN fresh.agent ELSE upserted.id END END AS agent
+        FROM fresh LEFT JOIN upserted ON upserted.n = fresh.agent) AS touched), rejections AS (
     INSERT INTO rejected_messages
         (topic, "clientId", address, payload, reason, "createdAt", "fullSize", "fullDigest", properties)
     SELECT topic, client, address, decode(payload, 'hex'), reason, to_timestamp(arrived), size,
@@ -95,9 +96,10 @@ WITH ticket AS (
     JOIN fresh ON fresh.n = metric.message 
     ORDER BY metric.n), marks AS (
     INSERT INTO metrics_marks (bucket, "agentId")
-    SELECT DISTINCT platziverse_bucket(fresh.moment),
-        CASE WHEN fresh.moment < now() - interval '10 min' THEN fresh.agent END
-    FROM fresh ) SELECT (SELECT count(*) FROM ticket), (SELECT count(*) FROM fresh), NULL, NULL, CASE WHEN (SELECT count(*) FROM agents WHERE id = ANY(%(remembered)s::integer[])
+    SELECT to_timestamp(bucket * 300), agent FROM (
+        SELECT DISTINCT floor(date_part('epoch', fresh.moment) / 300) AS bucket,
+            CASE WHEN fresh.moment < now() - interval '10 min' THEN fresh.agent END AS agent
+        FROM fresh ) AS touched) SELECT (SELECT count(*) FROM ticket), (SELECT count(*) FROM fresh), NULL, NULL, CASE WHEN (SELECT count(*) FROM agents WHERE id = ANY(%(remembered)s::integer[])
     AND connected AND "connectedBy" = %(instance)s) < %(remembered_count)s
     THEN platziverse_stale_agents() END;
 -- a report of a new agent
@@ -136,9 +138,10 @@ upserted AS (
     JOIN fresh ON fresh.n = metric.message LEFT JOIN upserted ON upserted.n = fresh.agent
     ORDER BY metric.n), marks AS (
     INSERT INTO metrics_marks (bucket, "agentId")
-    SELECT DISTINCT platziverse_bucket(fresh.moment),
-        CASE WHEN fresh.moment < now() - interval '10 min' THEN CASE WHEN fresh.agent > 0 THEN fresh.agent ELSE upserted.id END END
-    FROM fresh LEFT JOIN upserted ON upserted.n = fresh.agent) SELECT (SELECT count(*) FROM ticket), (SELECT count(*) FROM fresh), (SELECT array_agg(uuid ORDER BY n) FROM upserted), (SELECT array_agg(id ORDER BY n) FROM upserted), (CASE WHEN EXISTS (SELECT FROM ticket)
+    SELECT to_timestamp(bucket * 300), agent FROM (
+        SELECT DISTINCT floor(date_part('epoch', fresh.moment) / 300) AS bucket,
+            CASE WHEN fresh.moment < now() - interval '10 min' THEN CASE WHEN fresh.agent > 0 THEN fresh.agent ELSE upserted.id END END AS agent
+        FROM fresh LEFT JOIN upserted ON upserted.n = fresh.agent) AS touched) SELECT (SELECT count(*) FROM ticket), (SELECT count(*) FROM fresh), (SELECT array_agg(uuid ORDER BY n) FROM upserted), (SELECT array_agg(id ORDER BY n) FROM upserted), (CASE WHEN EXISTS (SELECT FROM ticket)
     AND (SELECT count(*) FROM upsert) < (SELECT count(*) FROM given)
     THEN 'a trigger or rule keeps rows out of agents' ELSE '0' END)::integer;
 -- rejections

@@ -2,17 +2,20 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from twisted.trial.unittest import SynchronousTestCase
 
-from platziverse.mqtt.codec import EncodedPublish, encode
+from platziverse.mqtt.codec import TOPICS, EncodedPublish, encode, encode_all_at_qos0
 from platziverse.mqtt.codec5 import encode5, encode_unheard
 from platziverse.mqtt.packets import Properties, Publish, PublishProperties, Subscribe, Subscription
 from platziverse.mqtt.properties import (
     arrived,
     brought_by,
+    encode_will_properties,
     identified,
     is_as_it_says,
     restored,
+    restored_will,
     store_properties,
     weigh,
     weigh_asked,
@@ -45,6 +48,13 @@ class Writing(SynchronousTestCase):
                 self.assertEqual(wire.qos0(encoded), expected)
                 if not retain:
                     self.assertEqual(wire.at_qos0(message), expected)
+
+    @given(TOPIC_NAMES, st.lists(BINARY, max_size=5))
+    def test_many_at_qos_0_are_written_as_each_is(self, topic: str, payloads: list[bytes]) -> None:
+        for level in 4, 5:
+            wire = self.wires.of(level)
+            expected = [wire.at_qos0(Publish(topic, payload)) for payload in payloads]
+            self.assertEqual(encode_all_at_qos0(TOPICS[topic] + wire.no_properties, payloads), expected)
 
     def test_clients_with_a_maximum_packet_size_have_a_wire_of_their_own(self) -> None:
         small, usual, older = self.wires.of(5, True), self.wires.of(5), self.wires.of(4, True)
@@ -94,7 +104,16 @@ class Keeping(SynchronousTestCase):
             end = min(int(message.properties.expires), 0xFFFFFFFF)
             self.assertEqual((found.expires, found.message_expiry_interval), (end, end))
             self.assertEqual(found.user_properties, message.properties.user_properties)
-        self.assertEqual(restored(store_properties(given) if given else b"", timed=False), given)
+
+    @given(properties("PUBLISH"), st.sampled_from((0, 1, 0xFFFF_FFFF)))
+    def test_those_of_a_will_come_back_with_its_delay(
+        self, given: PublishProperties | None, delay: int
+    ) -> None:
+        of_will = given and replace(given, topic_alias=None, subscription_identifiers=())
+        data = encode_will_properties(of_will, delay)
+        expected = None if of_will == PublishProperties() else of_will
+        self.assertEqual(restored_will(data), (expected, delay))
+        self.assertEqual(encode_will_properties(None, 0), b"")
 
     def test_what_belongs_to_a_connection_is_left_behind(self) -> None:
         alone = Publish("", b"", properties=PublishProperties(topic_alias=3))

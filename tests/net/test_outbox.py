@@ -67,6 +67,28 @@ class Acknowledgements(SynchronousTestCase):
         self.assertIn("'deaf': it does not read its answers (max_queued_bytes)", line)
 
 
+class SentTogether(SynchronousTestCase):
+    def test_many_bytes_leave_at_once_and_each_piece_is_a_packet(self) -> None:
+        harness = BrokerHarness()
+        client = harness.connect()
+        before = harness.broker.traffic.messages_sent
+        outbox = client.protocol.outbox
+        piece = encode(Publish("t", bytes(WRITE_SIZE // 2)))
+        outbox.send_together([piece])
+        self.assertEqual((client.transport.value(), outbox.pieces), (b"", 1))
+        outbox.send_together([piece, piece])
+        self.assertEqual((client.transport.value(), outbox.pieces), (3 * piece, 0))
+        self.assertEqual(harness.broker.traffic.messages_sent - before, 3)
+
+    def test_they_leave_at_the_end_of_the_turn(self) -> None:
+        harness = BrokerHarness()
+        client, pieces = harness.connect(), [encode(Publish("t", b"%d" % number)) for number in range(3)]
+        client.protocol.outbox.send_together(pieces)
+        self.assertEqual(client.transport.value(), b"")
+        harness.turn()
+        self.assertEqual(client.transport.value(), b"".join(pieces))
+
+
 class Full:
     """A transport that takes a number of bytes, and then tells its producer to pause."""
 

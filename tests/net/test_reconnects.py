@@ -92,7 +92,7 @@ class Outage(SynchronousTestCase):
         for _ in range(20):
             self.harness.turn()
         self.assertEqual((self.writer.waiting, self.writer.departures), (0, 0))
-        flow, wills = self.harness.shared.flow, self.harness.broker.clients.unfinished_wills
+        flow, wills = self.harness.shared.flow, self.harness.broker.clients.farewells.unfinished
         self.assertEqual((flow.unfinished, flow.unfinished_bytes), (0, 0))
         self.assertEqual((wills.count, wills.bytes), (0, 0))
         self.assertIsNotNone(self.connect("afterwards"))

@@ -7,7 +7,8 @@ from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
-from platziverse.broker.interfaces import Client, Handler
+from platziverse.broker.interfaces import SERVER, Client, Handler
+from platziverse.broker.together import Together
 from platziverse.mqtt.packets import (
     Disconnect,
     Pingreq,
@@ -59,10 +60,10 @@ class TracingTests(SynchronousTestCase):
                 f"mqtt: from {who}: SUBSCRIBE to [('x/#', 1)]",
                 f"mqtt: to {who}: SUBACK, 5 bytes",
                 f"mqtt: from {who}: PUBLISH to 'x/y', QoS 1, 3 bytes",
-                f"mqtt: to {who}: PUBLISH, 12 bytes",
+                f"mqtt: to {who}: PUBLISH to 'x/y', QoS 1, 12 bytes",
                 f"mqtt: to {who}: PUBACK, 4 bytes",
                 f"mqtt: from {who}: PUBLISH to 'x/y', QoS 0, 1 bytes",
-                f"mqtt: to {who}: PUBLISH, 8 bytes",
+                f"mqtt: to {who}: PUBLISH to 'x/y', QoS 0, 8 bytes",
                 f"mqtt: from {who}: PINGREQ",
                 f"mqtt: to {who}: PINGRESP, 2 bytes",
                 f"mqtt: from {who}: DISCONNECT",
@@ -93,11 +94,11 @@ class TracingTests(SynchronousTestCase):
         self.assertTrue(
             any(f": PUBACK payload_format_invalid, reason string '{why}', " in one for one in lines)
         )
-        [came] = [one for one in lines if one.startswith(": PUBLISH to 'x/y'")]
+        came, went = [one for one in lines if one.startswith(": PUBLISH to 'x/y', QoS 1, ")]
         self.assertIn(", QoS 1, 1 bytes, topic alias 1, user properties 'name 0'='vvv", came)
         self.assertIn(" and 2 more", came)
         self.assertLess(len(came), 2000)
-        [went] = [one for one in lines if one.startswith(": PUBLISH, user properties 'name 0'=")]
+        self.assertTrue(went.startswith(": PUBLISH to 'x/y', QoS 1, user properties 'name 0'="))
         self.assertRegex(went, "and 2 more, [0-9]+ bytes$")
         self.assertIn(": PUBREC unspecified_error", lines)
         self.assertIn(": DISCONNECT disconnect_with_will", lines)
@@ -120,6 +121,25 @@ class TracingTests(SynchronousTestCase):
         self.assertEqual(self.talk(), plain)
         self.assertIsInstance(plain[-1], Pingresp)
         self.assertIn(Publish, [type(packet) for packet in plain])
+
+    def test_messages_that_come_together_are_told_one_by_one(self) -> None:
+        self.harness.shared.tracing = True
+        for level in 4, 5:
+            client = self.harness.connect(f"level {level}", protocol_level=level)
+            client.subscribe("t")
+        self.lines.clear()
+        broker = self.harness.broker
+        broker.router.route_together(Together("t", (b"1", b"22"), 0), broker.subscriptions.match("t"), SERVER)
+        self.assertEqual(len(client.received()), 2)
+        told = [line.partition("'")[2] for line in self.lines]
+        self.assertEqual(
+            told,
+            [
+                f"level {level}': PUBLISH to 't', QoS 0, {size} bytes"
+                for level in (4, 5)
+                for size in (level + 2, level + 3)
+            ],
+        )
 
     def test_one_client_alone_is_told_of(self) -> None:
         """Row 261: everything from its CONNECT on, and nothing of the others."""

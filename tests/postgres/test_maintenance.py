@@ -85,6 +85,15 @@ class Functions(Partitioned, SynchronousTestCase):
         self.insert(100)
         self.assertEqual(execute(self.dsn, "SELECT id FROM metrics_2010_03"), [(1,)])
 
+    def test_vacuum_comes_to_each_month_after_a_million_rows(self) -> None:
+        self.call("add_partitions", 100)
+        sql = """SELECT reloptions FROM pg_inherits JOIN pg_class ON oid = inhrelid
+            WHERE inhparent = %s::regclass"""
+        wanted = ["autovacuum_vacuum_insert_threshold=1000000", "autovacuum_vacuum_insert_scale_factor=0"]
+        found = execute(self.dsn, sql, ("metrics",))
+        self.assertEqual(found, [(wanted,)] * len(self.parts("metrics")))
+        self.assertIn("2010_03", self.parts("metrics"))
+
     def test_keys_older_than_eight_days_are_dropped(self) -> None:
         self.call("add_partitions")
         self.insert(-100, -8, 0, 1)

@@ -1,12 +1,16 @@
 """Numbers over time, and the newest values, from a real server."""
 
 import json
+import re
+from contextlib import closing
 from datetime import datetime, timedelta
 from typing import Any
 
+import psycopg2
 from attrs import evolve
 from twisted.internet.defer import inlineCallbacks
 
+from platziverse.postgres.series import of_range
 from platziverse.web.interfaces import Export, Range
 from tests.postgres.test_reader import NOON, ReaderCase, Steps
 
@@ -59,6 +63,22 @@ class SeriesTests(SeriesCase):
                 [START + 2 * MINUTE, None, None, None, None, 0],
             ],
         )
+
+    def test_a_chart_of_rows_reads_the_index_alone_where_vacuum_has_been(self) -> None:
+        agent = self.agent("a")
+        self.numbers(agent, "temp", *range(1000), every=100)
+        with closing(psycopg2.connect(self.dsn)) as connection:
+            connection.autocommit = True
+            cursor = connection.cursor()
+            cursor.execute("CHECKPOINT")  # vacuum believes in no commit before its WAL is written
+            cursor.execute("VACUUM metrics")
+            sql, values = of_range(["a"], ["temp"], self.range(3))
+            settings, beginning, rest = sql.partition("WITH agent")
+            cursor.execute(f"BEGIN; {settings}EXPLAIN (ANALYZE, COSTS OFF) {beginning}{rest}", values)
+            plan = "\n".join(row[0] for row in cursor.fetchall())
+        found = re.search(r"Index Only Scan using \S+ on metrics_\S+ .*rows=1000\b", plan)
+        assert found is not None, plan
+        self.assertRegex(plan[found.end() :], r"^(.*\n){3} *Heap Fetches: 0\n")
 
     @inlineCallbacks
     def test_a_range_begins_with_its_first_moment_and_ends_before_its_last(self) -> Steps:

@@ -56,7 +56,7 @@ TABLES = st.fixed_dictionaries(
         "name": st.sampled_from(["{x}", "{$.a}", "n"]),
         "username": st.sampled_from(["{user}", "{$.b}", ""]),
         "hostname": st.sampled_from(["{client}", "{@.b}"]),
-        "format": st.sampled_from([*FORMATS, "python:platziverse.rules.telegraf:read"]),
+        "format": st.sampled_from([*FORMATS, "telegraf"]),
         "values": PATHS,
         "type": st.sampled_from(["{key}", "{key}!", "{x}.{key}", "{$.a}{key}", "{@.a}.{key}", "{{{key}}}"]),
         "include": GLOBS,

@@ -285,6 +285,6 @@ class PlainTests(SynchronousTestCase):
     )
     def test_what_is_plain_stays_as_it_is(self, document: Any) -> None:
         try:
-            self.assertEqual(plain(document), document)
+            self.assertEqual(plain(document, 1000), document)
         except Exception as error:
             self.assertIn("nested deeper", str(error))

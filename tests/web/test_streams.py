@@ -8,8 +8,9 @@ from unittest import mock
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
-from platziverse.web.events import ALIVE, INTERVAL, MAX_PRESENCE, MAX_SIZE, MAX_VALUES, SLOWLY
+from platziverse.web.events import ALIVE, INTERVAL, MAX_PRESENCE, OFTEN, SLOWLY
 from platziverse.web.interfaces import Export, Row, Unavailable
+from platziverse.web.newest import MAX_SIZE, MAX_VALUES, Newest
 from platziverse.web.settings import WebSettings
 from tests.web.apicase import NOW, ApiCase
 from tests.web.browser import Connection
@@ -294,7 +295,7 @@ class EventTests(StreamCase):
             self.report(f"a{number}", sender, **{f"t{n}": "x" * 4096 for n in range(10)})
         self.clock.advance(INTERVAL)
         self.assertEqual(len(self.told(client)), most + 1)
-        self.assertEqual(self.traffic.events_dropped, 110)
+        self.assertEqual(self.traffic.events_dropped, 10 * (most + 12) - MAX_SIZE // 4096)
         self.assertTrue(self.lines("there are too many at a time"))
         self.report("a", sender, t="more")  # the next write has room again
         self.clock.advance(INTERVAL)
@@ -323,6 +324,31 @@ class EventTests(StreamCase):
         rejected = [data["id"] for _, data in self.told(client, "rejected")]
         self.assertTrue(rejected)
         self.assertLess(len(rejected), 11)
+
+    def test_of_an_agent_whose_types_do_not_all_fit_there_are_some(self) -> None:
+        client = self.client("/api/events")
+        sender = self.harness.connect("gateway")
+        for agent in range(6):
+            self.report(f"a{agent}", sender, **{f"t{number}": 1 for number in range(900)})
+        self.clock.advance(INTERVAL)
+        told = [list(data["values"]) for _, data in self.told(client)]
+        self.assertEqual([len(types) for types in told], [900] * 5 + [MAX_VALUES - 5 * 900])
+        self.assertEqual(told[5], [f"t{number}" for number in range(500)])
+        self.assertEqual(self.traffic.events_dropped, 400)
+
+    def test_reports_are_not_kept_until_they_are_written(self) -> None:
+        """See docs/adr/0215."""
+        client = self.client("/api/events")
+        sender = self.harness.connect("gateway")
+        gathered = []
+        self.patch(Newest, "add", lambda newest, reports: gathered.extend(reports))
+        self.report("a", sender, temp=1)
+        self.clock.advance(OFTEN)
+        self.assertEqual([report.agent.uuid for report in gathered], ["a"])
+        client.transport.loseConnection()
+        calls = len(self.clock.getDelayedCalls())
+        self.clock.advance(OFTEN)
+        self.assertEqual(len(self.clock.getDelayedCalls()), calls)
 
     def test_many_messages_are_sorted_as_they_come(self) -> None:
         client = self.client("/api/events")
