@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 import aiomqtt
 import gmqtt
 import paho.mqtt.client as paho
+from gmqtt.storage import PersistentStorage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties as PahoProperties
@@ -19,6 +20,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from tests.integration.clients5 import Message, Properties, Start
 from tests.integration.daemon import PATIENCE
+from tests.proxy import Proxy
 
 T = TypeVar("T")
 HOST: Final = "127.0.0.1"
@@ -100,7 +102,12 @@ class Paho5:
         if not self.ended:
             self.client.disconnect()
             self.event("disconnect")
+        self.close()
+
+    def close(self) -> None:
+        """Stop, and close all sockets, which paho leaves to the collector of garbage."""
         self.client.loop_stop()
+        self.client.reinitialise()
 
 
 class PahoClient:
@@ -139,7 +146,7 @@ class PahoClient:
         sock: Any = self._paho.client.socket()
         sock.shutdown(socket.SHUT_RDWR)
         self._paho.event("disconnect")
-        self._paho.client.loop_stop()
+        self._paho.close()
 
     def stop(self) -> None:
         self._paho.stop()
@@ -176,7 +183,7 @@ class AiomqttClient:
     shown: Final[dict[int, str | None]] = {1: None, 2: None}
 
     def __init__(self, port: int, client_id: str) -> None:
-        self._port, self._client_id, self._ended = port, client_id, False
+        self._proxy, self._client_id, self._ended = Proxy(port), client_id, False
 
     def start(self, start: Start) -> None:
         self._loop = Loop()
@@ -189,7 +196,7 @@ class AiomqttClient:
             will = aiomqtt.Will(left.topic, left.payload, 1, properties=delayed)
         self._client = aiomqtt.Client(
             HOST,
-            self._port,
+            self._proxy.port,
             identifier=self._client_id,
             protocol=aiomqtt.ProtocolVersion.V5,
             clean_start=start.clean,
@@ -219,23 +226,19 @@ class AiomqttClient:
         return Message(message.topic.value, message.payload, message.qos, message.retain, more)
 
     def cut(self) -> None:
-        self._loop.run(self._cut())
-        self._loop.end()
+        """It has no way to."""
         self._ended = True
-
-    async def _cut(self) -> None:
-        """It has no way to: the socket is closed under it, and paho's own are what it leaves behind."""
-        under = self._client._client
-        under.socket().shutdown(socket.SHUT_RDWR)
+        self._proxy.stop()
         with suppress(aiomqtt.MqttError):
-            await asyncio.wait_for(self._client.messages.__anext__(), PATIENCE)
-        under._reset_sockets()
+            self.take()
+        self._loop.end()
 
     def stop(self) -> None:
         if not self._ended:
             self._ended = True
             self._loop.run(self._client.__aexit__(None, None, None))
             self._loop.end()
+            self._proxy.stop()
 
 
 class GmqttClient:
@@ -247,7 +250,8 @@ class GmqttClient:
     shown: Final[dict[int, str | None]] = {1: None, 2: "refused (0x99)"}
 
     def __init__(self, port: int, client_id: str) -> None:
-        self._port, self._client_id, self._ended = port, client_id, False
+        self._proxy, self._client_id, self._ended = Proxy(port), client_id, False
+        self._storage = PersistentStorage()
         self._messages: queue.Queue[Message] = queue.Queue()
         self._log: list[str] = []
 
@@ -265,6 +269,7 @@ class GmqttClient:
             self._client_id,
             start.clean,
             will_message=will,
+            persistent_storage=self._storage,
             logger=logger,
             session_expiry_interval=start.expiry,
             topic_alias_maximum=10,
@@ -273,7 +278,7 @@ class GmqttClient:
         granted: asyncio.Queue[tuple[int, ...]] = asyncio.Queue()
         self._client.on_message = self._on_message
         self._client.on_subscribe = lambda client, mid, codes, more: granted.put_nowait(codes)
-        await self._client.connect(HOST, self._port)
+        await self._client.connect(HOST, self._proxy.port)
         for topic_filter in start.filters:
             self._client.subscribe(topic_filter, qos=2)
             assert await asyncio.wait_for(granted.get(), PATIENCE) == (2,)
@@ -303,7 +308,7 @@ class GmqttClient:
 
     async def _publish(self, message: Any) -> None:
         self._client.publish(message)
-        await self._client._persistent_storage.wait_empty()
+        await self._storage.wait_empty()
 
     def alias(self, topic: str, payloads: list[bytes]) -> None:
         for number, payload in enumerate(payloads):
@@ -313,11 +318,8 @@ class GmqttClient:
         return self._messages.get(timeout=PATIENCE)
 
     def cut(self) -> None:
-        self._loop.run(self._cut())
+        """It has no way to."""
         self._end()
-
-    async def _cut(self) -> None:
-        self._client._connection._transport.abort()
 
     def stop(self) -> None:
         if not self._ended:
@@ -326,4 +328,5 @@ class GmqttClient:
 
     def _end(self) -> None:
         self._ended = True
+        self._proxy.stop()
         self._loop.end()
