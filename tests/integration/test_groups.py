@@ -150,7 +150,7 @@ class Groups(DaemonTestCase):
         return payloads
 
     def test_a_group_over_all_daemons(self) -> None:
-        """One after the other, since daemons take their time to start."""
+        """Row 524. One after the other, since daemons take their time to start."""
         self.every_message_has_one_member()
         self.nothing_is_lost_with_a_member_that_dies()
         self.members_that_are_away_have_what_comes_meanwhile()
