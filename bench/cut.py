@@ -20,6 +20,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from bench.measure import Outcome
 from bench.peers import PLATZIVERSE_SETTINGS, Mosquitto, Platziverse
+from tests.crash.waiting import poll
 from tests.integration.daemon import ROOT, clean_environment, find_program
 from tests.servers import Cluster
 
@@ -47,23 +48,34 @@ class Recorded:
 
 def publish(port: int, seconds: float) -> int:
     """Publish at QoS 1, and wait for all acknowledgements; return how many messages there were."""
-    client = Client(CallbackAPIVersion.VERSION2, "device", clean_session=False)
+    with connected(port, "device") as client:
+        began, sent, count = time.monotonic(), [], int(seconds * RATE)
+        for number in range(count):
+            time.sleep(max(0.0, began + number / RATE - time.monotonic()))
+            sent.append(client.publish(f"tele/d{number % DEVICES}/SENSOR", reading(number), 1))
+        for one in sent:
+            one.wait_for_publish(120)
+    return count
+
+
+@contextmanager
+def connected(port: int, client_id: str) -> Iterator[Client]:
+    client = Client(CallbackAPIVersion.VERSION2, client_id, clean_session=False)
     client.max_inflight_messages_set(100)
     client.connect("127.0.0.1", port)
     client.loop_start()
-    began, sent, count = time.monotonic(), [], int(seconds * RATE)
-    for number in range(count):
-        time.sleep(max(0.0, began + number / RATE - time.monotonic()))
-        # No row is like another one.
-        readings = {"Temperature": number / 10, "Humidity": number + 0.25, "DewPoint": number + 0.5}
-        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
-        document = {"Time": moment, "TempUnit": "C", "AM2301": readings, "Counter": number}
-        sent.append(client.publish(f"tele/d{number % DEVICES}/SENSOR", json.dumps(document), 1))
-    for one in sent:
-        one.wait_for_publish(120)
-    client.disconnect()
-    client.loop_stop()
-    return count
+    try:
+        yield client
+    finally:
+        client.disconnect()
+        client.loop_stop()
+
+
+def reading(number: int) -> str:
+    """A message of Tasmota; no row of it is like one of another."""
+    readings = {"Temperature": number / 10, "Humidity": number + 0.25, "DewPoint": number + 0.5}
+    moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
+    return json.dumps({"Time": moment, "TempUnit": "C", "AM2301": readings, "Counter": number})
 
 
 @contextmanager
@@ -127,8 +139,21 @@ def other(cluster: Cluster, start: Callable[[int, str], Any]) -> Iterator[Record
     with Mosquitto("mosquitto", "user root\nlistener {mqtt} 127.0.0.1\n" + PERSISTENT).running() as running:
         port = running.ports["mqtt"]
         with start(port, dsn):
-            time.sleep(8.0)  # it has no way to say that it has subscribed
-            yield Recorded(port, counted(cluster, dsn, "device, moment, key, value", "readings"))
+            wait_until_recorded(port, counted(cluster, dsn, "device", "readings"))
+            sent = "readings WHERE device <> 'probe'"
+            yield Recorded(port, counted(cluster, dsn, "device, moment, key, value", sent))
+
+
+def wait_until_recorded(port: int, rows: Callable[[], tuple[int, int]]) -> None:
+    """Publish until there are rows of it: a program has no other way to say that it has subscribed."""
+    with connected(port, "probe") as client:
+
+        def there() -> bool:
+            client.publish("tele/probe/SENSOR", reading(0), 1)
+            time.sleep(0.5)
+            return rows()[0] > 0
+
+        poll(there, 120, "the first row")
 
 
 def script(port: int, dsn: str) -> Any:

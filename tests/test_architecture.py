@@ -26,6 +26,7 @@ LONG_BODIES: dict[str, str] = {}
 FRAGMENTS = {
     "agents.vocabulary": "remembers up to 200,000 types of metric, which the recorder only asks about",
     "net.publications5": "another class of publications.py, which is as long as a file may be",
+    "broker.expiring": "what is over leaves several stores, and the broker only says when to look",
     "broker.users": "refuses clients by a count of its own",
     "broker.wills": "counts after the client has gone, which clients.py knows nothing of any more",
     "bus.local": "the bus between daemons of one process",

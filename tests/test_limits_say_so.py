@@ -223,7 +223,7 @@ def go_for_long(harness: BrokerHarness, number: int) -> None:
     """A client goes for longer than its Session lasts."""
     harness.connect(str(number), clean_session=False).lose()
     harness.advance(2)
-    harness.broker.expire_sessions()
+    harness.broker.expire()
 
 
 def leave_both(harness: BrokerHarness, number: int) -> None:

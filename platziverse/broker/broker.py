@@ -6,13 +6,13 @@ from typing import Any, cast
 
 from twisted.internet.defer import Deferred, DeferredLock, succeed
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 
 from platziverse.broker.backpressure import Backpressure
 from platziverse.broker.clients import Clients
 from platziverse.broker.complaints import Complaints
 from platziverse.broker.dispatcher import Handlers, TopicDispatcher, call, joined, repeat
 from platziverse.broker.durable import GRACE, Durable
+from platziverse.broker.expiring import expire_retained, expire_sessions
 from platziverse.broker.farewells import log_failure
 from platziverse.broker.interfaces import (
     SERVER,
@@ -33,7 +33,7 @@ from platziverse.broker.retaining import OF_THE_PROCESS, DurableRetained, retain
 from platziverse.broker.routing import Router
 from platziverse.broker.session import Session
 from platziverse.broker.sessionrecords import SessionRecords
-from platziverse.broker.sessions import MANY, Sessions
+from platziverse.broker.sessions import Sessions
 from platziverse.broker.shares import Shares
 from platziverse.broker.sharing import Sharing
 from platziverse.broker.subscribing import Subscribing, granted_of
@@ -43,8 +43,6 @@ from platziverse.broker.turn import Turn
 from platziverse.mqtt.memo import Memo
 from platziverse.mqtt.packets import Connect, Publish, Subscription
 from platziverse.mqtt.properties import arrived
-
-log = Logger()
 
 
 class Broker:
@@ -240,14 +238,12 @@ class Broker:
         if session.persistent:
             self.clients.session_ended(session.client_id)
 
-    def expire_sessions(self) -> None:
-        """End Sessions of clients that have been absent too long; of very many the rest in the next turns."""
-        expired = self.sessions.expire(self._clock.seconds())
-        self.traffic.sessions_expired += expired
-        if expired:
-            log.info("{count} Sessions of absent clients have expired (session_expiry)", count=expired)
-        if expired == MANY:
-            self._clock.callLater(0, self.expire_sessions)
+    def expire(self) -> None:
+        """End Sessions of clients absent too long, and Retained Messages; of many the rest in later turns."""
+        sessions = expire_sessions(self.sessions, self.traffic, self._clock.seconds())
+        retained = expire_retained(self.retained, self.durable, self.traffic, self.clients.now())
+        if sessions or retained:
+            self._clock.callLater(0, self.expire)
 
     # -- messages --------------------------------------------------------------------------------
 

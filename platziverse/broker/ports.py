@@ -140,6 +140,12 @@ class RetainedStore(Protocol):
     def take(self, message: Publish, publisher: Client) -> None:
         """Keep ``message`` as :meth:`set` does, but in memory alone: another daemon saves it."""
 
+    def expire(self, now: float) -> list[Publish]:
+        """Forget messages that are over, or some of them, and return these.
+
+        :param now: seconds since the epoch.
+        """
+
     def match(self, topic_filter: str) -> list[Publish]:
         """Return the messages whose Topic Name matches, in no particular order."""
 

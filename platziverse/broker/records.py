@@ -271,6 +271,8 @@ class Cleared:
 
     topic: str
     version: int = 0
+    #: As it is over, of MQTT 5: only a message with these Properties goes.
+    over: bytes = b""
 
 
 @frozen

@@ -1,5 +1,6 @@
 """RetainedMessages: the last message kept for each Topic Name, found by Topic Filter."""
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from sys import getsizeof
 from typing import Final
@@ -11,6 +12,9 @@ from platziverse.mqtt.properties import weigh
 
 #: Characters from which on it matters how many bytes each of them takes, and how often a Topic Name is kept.
 LONG: Final = 256
+#: Messages that are looked at at once whether they are over, and those that are forgotten.
+LOOKED_AT: Final = 10_000
+MANY: Final = 200
 
 
 class _Level:
@@ -40,6 +44,8 @@ class RetainedMessages:
         self._root = _Level()
         self._by_topic: dict[str, Publish] = {}
         self._publishers: dict[str, Client] = {}
+        # Topic Name → when its message is over, the one that was looked at longest ago first.
+        self._ends: OrderedDict[str, float] = OrderedDict()
         self.bytes = 0
         self._levels = 0
         self.refused = 0
@@ -73,6 +79,10 @@ class RetainedMessages:
         self._by_topic[message.topic] = kept  # [MQTT-3.3.1-5] [MQTT-3.3.1-7]
         self._publishers[message.topic] = publisher
         self._put(kept)
+        if kept.properties is not None and kept.properties.expires is not None:
+            self._ends[message.topic] = kept.properties.expires
+        elif self._ends:
+            self._ends.pop(message.topic, None)
 
     def _has_room(self, topic: str) -> bool:
         levels = self._levels + topic.count("/") + 1
@@ -95,6 +105,7 @@ class RetainedMessages:
             return
         self.bytes -= _size(old)
         del self._publishers[topic]
+        self._ends.pop(topic, None)
         path: list[tuple[_Level, str]] = []
         level = self._root
         for name in topic.split("/"):
@@ -107,6 +118,25 @@ class RetainedMessages:
                 break
             del parent.children[name]
             self._levels -= 1
+
+    def expire(self, now: float) -> list[Publish]:
+        """Forget messages that are over, at most ``MANY``, and return them. [MQTT5-3.3.2-5]
+
+        Of very many that end some time only some are looked at, others the next time.
+
+        :param now: seconds since the epoch.
+        """
+        ends, over = self._ends, list[Publish]()
+        for _ in range(min(len(ends), LOOKED_AT)):
+            topic, end = next(iter(ends.items()))
+            if end > now:
+                ends.move_to_end(topic)
+                continue
+            over.append(self._by_topic[topic])
+            self.clear(topic)
+            if len(over) == MANY:
+                break
+        return over
 
     def get(self, topic: str) -> Publish | None:
         """Return the message kept for this topic, or ``None``."""

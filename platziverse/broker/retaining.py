@@ -31,6 +31,7 @@ class DurableRetained:
         self.is_newer: Callable[[str, int], bool] = lambda topic, version: True
         self.get, self.publisher = memory.get, memory.publisher
         self.match, self.may_match, self.take = memory.match, memory.may_match, memory.take
+        self.expire = memory.expire
 
     def __len__(self) -> int:
         return len(self._memory)

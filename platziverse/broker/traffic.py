@@ -76,6 +76,8 @@ class Traffic:
     #: CONNECTs delayed because each took over a living connection.
     takeovers_delayed: int = 0
     sessions_expired: int = 0
+    #: Retained Messages of MQTT 5 that were forgotten as they were over.
+    retained_expired: int = 0
     #: Sessions of absent clients that were ended because there were more than there may be.
     sessions_ended_for_room: int = 0
     #: Connections closed for a protocol error, by statement.

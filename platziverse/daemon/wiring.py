@@ -87,7 +87,7 @@ class Parts:
         self.arrivals = Arrivals(self.limits.max_connect_rate, reactor)
         self.hands, self.pages = self._pages()
         self.front = self._front()
-        self.expiry = LoopingCall(self.broker.expire_sessions)
+        self.expiry = LoopingCall(self.broker.expire)
         self.expiry.clock = reactor
         self.sys_topics = SysTopics(self.broker, reactor, __version__, config.sys.interval)
 

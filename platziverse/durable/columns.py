@@ -179,8 +179,9 @@ class SessionColumns:
         self.retained[record.topic] = record
 
     def add_cleared(self, record: Cleared) -> None:
-        """Add a Topic Name that has no Retained Message any more."""
-        self.retained[record.topic] = record
+        """Add a Topic Name that has no Retained Message any more; what is over may not be written yet."""
+        there = self.retained.get(record.topic) if record.over else None
+        self.retained[record.topic] = record if there is None else Cleared(record.topic, there.version)
 
     def add_will_left(self, record: WillLeft) -> None:
         """Add a Will, which takes the place of any other of its client."""
@@ -354,6 +355,7 @@ class SessionColumns:
             "k_version": (array, [min(record.version, _HIGHEST) for record in kept]),
             "cleared": (text_array, [record.topic for record in cleared]),
             "c_version": (array, [min(record.version, _HIGHEST) for record in cleared]),
+            "c_over": (text_array, [record.over.hex() for record in cleared]),
         }
 
     def of_wills(self) -> dict[str, Column]:

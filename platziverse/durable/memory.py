@@ -98,7 +98,7 @@ class MemorySessionStore:
         self.identifiers: dict[tuple[str, int], bytes] = {}
         self.reads: Counter[str] = Counter()
         self._now = now
-        self._reads_held = False
+        self._reads_held, self._session, self._number = False, 0, 0
         self._reading: deque[Callable[[], None]] = deque()
         self._sessions: dict[int, _Kept] = {}
         # Number of the Session, or of the link → what waits. A Session that is gone has none.
@@ -106,7 +106,6 @@ class MemorySessionStore:
         self._retained: dict[str, Kept] = {}
         self._wills: dict[str, WillLeft] = {}
         self._inherited: dict[str, WillLeft] = {}
-        self._session = self._number = 0
 
     # -- what a test decides ---------------------------------------------------------------------
 
@@ -353,8 +352,9 @@ class MemorySessionStore:
             self._retained[record.topic] = record
 
     def _cleared(self, record: Cleared) -> None:
-        if self._may_replace(record):
-            self._retained.pop(record.topic, None)
+        there = self._retained.get(record.topic)
+        if there is not None and record.over in (b"", there.properties) and self._may_replace(record):
+            del self._retained[record.topic]
 
     def _may_replace(self, record: Kept | Cleared) -> bool:
         there = self._retained.get(record.topic)

@@ -7,7 +7,7 @@ with a lower number of the batch. Without it nothing else happens. No part sees 
 from operator import attrgetter
 from typing import Final
 
-from platziverse.durable.columns import AWAY, HERE, PUBREC, UNCHANGED, SessionColumns
+from platziverse.durable.columns import AWAY, HERE, PROPERTIES, PUBREC, UNCHANGED, SessionColumns
 from platziverse.ingest.kinds import Part, always
 
 #: Rows of an ended Session, and of all that end in one batch, that go with it; maintenance deletes the rest.
@@ -183,8 +183,11 @@ kept AS (
         WHERE excluded.version < 0 OR there.version <= excluded.version),
 cleared AS (
     DELETE FROM mqtt_retained AS there
-    USING unnest(%(cleared)s::text[], %(c_version)s::bigint[]) AS clear (name, version)
-    WHERE topic = name AND (clear.version = 0 OR there.version <= clear.version) AND {_IF})"""
+    USING unnest(%(cleared)s::text[], %(c_version)s::bigint[], %(c_over)s::text[])
+        AS clear (name, version, over)
+    WHERE topic = name AND (clear.version = 0 OR there.version <= clear.version)
+    AND (over = '' OR flags & {PROPERTIES} <> 0
+        AND substring(there.payload FROM 1 FOR length(over) / 2) = decode(over, 'hex')) AND {_IF})"""
 
 _WILLS: Final = f"""{_PACKED.format(name="wills", prefix="w_")},
 wills_left AS (

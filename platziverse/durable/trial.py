@@ -8,6 +8,7 @@ from typing import Final
 from platziverse.broker.records import (
     Absent,
     Begun,
+    Cleared,
     Delivery,
     Kept,
     Queued,
@@ -35,5 +36,6 @@ def certainly_good() -> Sequence[object]:
             name, b"", 0.0, {_ONE: (first + 1, 1), _ANOTHER: (first, 1)}, retain=True, number=_NUMBER + first
         ),
         Kept(name, _PAYLOAD, 2, name, None),
+        Cleared(name + name, over=b"\0"),
         WillLeft(name, None, first, name, _PAYLOAD, 2, True, due=time.time()),
     )

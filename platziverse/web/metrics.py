@@ -154,6 +154,8 @@ class DaemonCollector:
         yield _gauge("retained_messages", "Retained Messages.", len(broker.retained))
         refused_messages = broker.retained.refused
         yield _counter("retained_messages_refused", "Delivered and not kept.", refused_messages)
+        over = traffic.retained_expired
+        yield _counter("retained_messages_expired", "Forgotten as their time was over (MQTT 5).", over)
         yield _gauge("retained_bytes", "Bytes of Retained Messages.", broker.retained.bytes)
 
     def _messages(self) -> Iterator[Metric]:

@@ -66,7 +66,7 @@ class Observers(SynchronousTestCase):
     def test_they_are_told_of_the_end_of_a_kept_session(self) -> None:
         self.harness.connect("one", clean_session=False).lose()
         self.harness.clock.advance(101.0)
-        self.harness.broker.expire_sessions()
+        self.harness.broker.expire()
         self.assertEqual(self.watching.told[-1], ("ended", "one"))
 
     def test_pubcomp_waits_for_them(self) -> None:

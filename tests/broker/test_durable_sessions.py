@@ -102,7 +102,7 @@ class Sessions(Durable):
             self.connect(name).lose()
         self.assertEqual(self.saved(Ended), [Ended(1, "one")])
         self.harness.advance(100)
-        self.harness.broker.expire_sessions()
+        self.harness.broker.expire()
         self.assertEqual(self.saved(Ended), [Ended(1, "one"), Ended(2, "two")])
 
     def test_it_ends_when_it_is_dropped(self) -> None:
@@ -132,7 +132,7 @@ class Sessions(Durable):
         for number in range(1001):
             self.connect(f"client-{number}").lose()
         self.harness.advance(100)
-        self.harness.broker.expire_sessions()
+        self.harness.broker.expire()
         self.assertEqual(self.harness.broker.sessions.absent, 501)
         self.harness.turn()
         self.harness.turn()

@@ -167,10 +167,10 @@ class Expiry(Loads):
         self.connect("two").lose()
         self.start()
         self.harness.advance(39)
-        self.harness.broker.expire_sessions()
+        self.harness.broker.expire()
         self.assertEqual(self.harness.broker.sessions.absent, 2)
         self.harness.advance(1)
-        self.harness.broker.expire_sessions()
+        self.harness.broker.expire()
         self.assertEqual(self.saved(Ended), [Ended(1, "one")])
 
     def test_that_of_a_client_that_was_connected_begins(self) -> None:
@@ -179,17 +179,17 @@ class Expiry(Loads):
         self.start()
         self.assertEqual(self.saved(Absent), [Absent(1, 0)])
         self.harness.advance(99)
-        self.harness.broker.expire_sessions()
+        self.harness.broker.expire()
         self.assertEqual(self.saved(Ended), [])
         self.harness.advance(1)
-        self.harness.broker.expire_sessions()
+        self.harness.broker.expire()
         self.assertEqual(self.saved(Ended), [Ended(1, "one")])
 
     def test_a_clock_that_was_set_back_ends_nothing(self) -> None:
         self.connect().lose()
         self.now -= 1000
         self.start()
-        self.harness.broker.expire_sessions()
+        self.harness.broker.expire()
         self.assertEqual(self.saved(Ended), [])
 
     def test_those_absent_longest_make_room(self) -> None:

@@ -232,7 +232,7 @@ class BrokerMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([1.0, 400.0, 1100.0]))
     def wait(self, seconds: float) -> None:
         self.harness.clock.advance(seconds)
-        self.harness.broker.expire_sessions()
+        self.harness.broker.expire()
         for model in self.models.values():
             if (
                 model.exists

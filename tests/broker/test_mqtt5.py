@@ -455,7 +455,7 @@ class Leaving(Case):
     def expire(self, seconds: float) -> bool:
         """Return whether the Session is there after so many seconds."""
         self.harness.advance(seconds)
-        self.harness.broker.expire_sessions()
+        self.harness.broker.expire()
         return self.session() is not None
 
     def test_a_session_is_kept_as_long_as_its_client_wants_within_the_setting(self) -> None:

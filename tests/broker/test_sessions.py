@@ -121,10 +121,10 @@ class Sessions(SynchronousTestCase):
         harness.connect("one", clean_session=False).subscribe("t", 1)
         next(iter(harness.shared.connections)).close(Reason.ADMINISTRATIVE, "a test")
         harness.advance(99)
-        harness.broker.expire_sessions()
+        harness.broker.expire()
         self.assertEqual(len(harness.broker.sessions), 1)
         harness.advance(2)
-        harness.broker.expire_sessions()
+        harness.broker.expire()
         self.assertEqual((len(harness.broker.sessions), len(harness.broker.subscriptions)), (0, 0))
 
     def test_everything_is_given_back_when_clean_clients_leave(self) -> None:

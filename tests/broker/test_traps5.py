@@ -184,7 +184,7 @@ class Connections(Case):
             self.harness.advance(1)
             self.harness = BrokerHarness(sessions=store, wall_clock=self.harness.now() + seconds)
             self.harness.advance(1)
-            self.harness.broker.expire_sessions()
+            self.harness.broker.expire()
             self.assertEqual(self.harness.broker.sessions.get("five") is not None, there, seconds)
 
     def test_what_waits_comes_to_a_client_that_keeps_its_session_no_longer(self) -> None:

@@ -516,6 +516,20 @@ class SessionStoreContract:
             found += [one.topic for one in page]
         self.assertEqual(found, sorted(topics))
 
+    @inlineCallbacks
+    def test_what_is_over_goes_if_it_is_still_there(self) -> Steps:
+        def properties(end: int) -> bytes:
+            return store_properties(PublishProperties(message_expiry_interval=1, expires=end))
+
+        over, newer = properties(1_700_000_000), properties(1_800_000_000)
+        yield self.save(Kept("a", b"a", 1, "c", None, 0, over), Kept("b", b"b", 1, "c", None, 0, newer))
+        yield self.save(Kept("c", over, 1, "c", None), Kept("d", b"d", 1, "c", None))
+        yield self.save(*[Cleared(topic, over=over) for topic in "abcde"])
+        self.assertEqual([one.topic for one in (yield self.store.retained("", 10))], ["b", "c", "d"])
+        yield self.save(Kept("d", b"d", 1, "c", None, 0, over), Cleared("d", over=over))
+        yield self.save(Cleared("c"), Cleared("c", over=over))
+        self.assertEqual([one.topic for one in (yield self.store.retained("", 10))], ["b"])
+
     # -- Wills -----------------------------------------------------------------------------------
 
     @inlineCallbacks
