@@ -5,7 +5,7 @@ from struct import Struct, calcsize
 from typing import Any, Final, TypeAlias
 
 from platziverse.mqtt.decoding import DECODERS, Decode
-from platziverse.mqtt.decoding5 import DECODERS5, decode_publish_properties
+from platziverse.mqtt.decoding5 import DECODERS5, PUBLISH_PROPERTIES, decode_publish_properties
 from platziverse.mqtt.errors import MalformedPacket, MQTTError, ProtocolViolation
 from platziverse.mqtt.framing import Framing
 from platziverse.mqtt.packets import (
@@ -32,6 +32,8 @@ ACKNOWLEDGEMENTS: Final[dict[int, Callable[[int], Packet]]] = {
 #: QoS, RETAIN, Topic Name.
 Beginning: TypeAlias = "tuple[bytes | tuple[()], int, int, bool, str]"
 
+#: Properties as bytes, with their length, and as they are read; of a PUBLISH without any.
+_NO_PROPERTIES: Final[tuple[bytes, PublishProperties | None]] = b"\0", None
 #: Nothing begins with it.
 _NONE_YET: Final[Beginning] = ((), 1, 0, False, "")
 #: Packet type and QoS of a PUBLISH, in its first byte.
@@ -57,6 +59,7 @@ class PacketDecoder(Framing):
         "_given_back",
         "_layout",
         "_levels",
+        "_properties",
         "_strict_dup",
         "_topics",
     )
@@ -76,6 +79,8 @@ class PacketDecoder(Framing):
         # Of the last PUBLISH, and how those are laid out that begin like it, once there is one.
         self._beginning = _NONE_YET
         self._layout: Struct | None = None
+        # Of that one, of MQTT 5.
+        self._properties = _NO_PROPERTIES
 
     def connected(self, max_packet_size: int, protocol_level: int) -> None:
         """Let any packet through from now on, up to this size: CONNECT was accepted.
@@ -160,15 +165,16 @@ class PacketDecoder(Framing):
                 return
 
     def _decode_publishes5(self, found: list[Packet], most: int, alike: int) -> None:
-        """Decode a run of PUBLISHes of MQTT 5; in one call those without Properties, see above."""
+        """Decode a run of PUBLISHes of MQTT 5; in one call those with the same Properties, see above."""
         data, end, start = self._data, self._end, self._position
         while True:
             prefix, size, qos, retain, topic = self._beginning
             if start + size <= end and data.startswith(prefix, start):
-                for begins, packet_id, properties, payload in self._repeats(start, most - len(found)):
-                    if begins != prefix or packet_id == 0 or properties:
+                raw, properties = self._properties
+                for begins, packet_id, sent, payload in self._repeats(start, most - len(found)):
+                    if begins != prefix or packet_id == 0 or sent != raw:
                         break
-                    found.append(Publish(topic, payload, qos, retain, False, packet_id or None))
+                    found.append(Publish(topic, payload, qos, retain, False, packet_id or None, properties))
                     start += size
             if start > self._position:
                 self._position = start
@@ -183,13 +189,13 @@ class PacketDecoder(Framing):
         """Cut what follows into pieces of the size of the last packet; only the first is known to be like it.
 
         :return: beginning, Packet Identifier (at QoS 0 nothing, ``b""``) and payload of each; before the
-            payload the length of the Properties, in MQTT 5.
+            payload as many bytes as the Properties of the last packet had, in MQTT 5.
         """
         layout, size = self._layout, self._beginning[1]
         if layout is None:
             head, identifier = len(self._beginning[0]), "H" if self._beginning[2] else "0s"
             if self._decoders is DECODERS5:
-                identifier += "B"
+                identifier += f"{len(self._properties[0])}s"
             layout = self._layout = Struct(f">{head}s{identifier}{size - head - calcsize('>' + identifier)}s")
         most = min(most, (self._end - start) // size)
         if most == 1:
@@ -288,15 +294,26 @@ class PacketDecoder(Framing):
         behind, number = self._number5(topic_end, stop) if qos else (topic_end, None)
         if behind >= stop:
             raise MalformedPacket("PUBLISH without the length of its Properties", "MQTT5-2.2.2-1")
-        properties: PublishProperties | None = None
-        payload = data[behind + 1 : stop]
-        if data[behind]:
-            rest = Body(data[behind:stop])
-            properties, payload = decode_publish_properties(rest), rest.rest()
+        known, begins = self._properties5(behind, stop)
+        properties = known[1]
         topic = self._topic5(data[body + 2 : topic_end], properties)
-        if first < 0x36 and properties is None and topic_end - start <= CACHED_TOPIC_LENGTH:
+        if first < 0x36 and known[0] and topic_end - start <= CACHED_TOPIC_LENGTH:
             self._beginning = (data[start:topic_end], stop - start, qos, retain, topic)
-        return Publish(topic, payload, qos, retain, dup, number, properties)
+            self._properties = known
+        return Publish(topic, data[begins:stop], qos, retain, dup, number, properties)
+
+    def _properties5(self, start: int, stop: int) -> tuple[tuple[bytes, PublishProperties | None], int]:
+        """Return Properties as bytes, ``b""`` where they are long, and as read; and where they end."""
+        data = self._data
+        length = data[start]
+        end = start + 1 + length
+        if not length:
+            return _NO_PROPERTIES, end
+        if length < 128 and end <= stop:
+            raw = data[start:end]
+            return (raw, PUBLISH_PROPERTIES[raw]), end
+        rest = Body(data[:stop], start)
+        return (b"", decode_publish_properties(rest)), rest.position
 
     def _number5(self, at: int, stop: int) -> tuple[int, int]:
         """Return the place behind a Packet Identifier, and the identifier."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 from platziverse.mqtt.errors import MalformedPacket, ProtocolViolation
+from platziverse.mqtt.memo import Memo
 from platziverse.mqtt.packets import (
     Auth,
     Connack,
@@ -33,6 +34,8 @@ from platziverse.mqtt.readers import Body, check_levels, decode_topic
 from platziverse.mqtt.reasoncodes import REASON_CODES, ReasonCode
 from platziverse.mqtt.topics import check_count, check_topic_filter
 
+#: Properties of messages that are remembered.
+REMEMBERED: Final = 2048
 #: How CONNECT of MQTT 5 begins: Protocol Name and Level.
 MQTT_5: Final = b"\0\4MQTT\5"
 _CLEAN_START: Final = 0x02
@@ -59,6 +62,12 @@ def decode_publish_properties(body: Body) -> PublishProperties:
     if found.get("topic_alias") == 0:  # [MQTT5-3.3.2-8]
         raise ProtocolViolation("Topic Alias 0", "MQTT5-3.3.2-8", ReasonCode.TOPIC_ALIAS_INVALID)
     return PublishProperties(**found)
+
+
+#: Short Properties of a PUBLISH, with their length → as they are read: most publishers send the same again.
+PUBLISH_PROPERTIES: Final[Memo[bytes, PublishProperties]] = Memo(
+    lambda data: decode_publish_properties(Body(data)), REMEMBERED
+)
 
 
 def _code(code: int, kind: type) -> int:

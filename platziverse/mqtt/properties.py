@@ -1,6 +1,6 @@
 """Properties of MQTT 5 (section 2.2.2): one table, which decoding, encoding and the tests go by."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from struct import Struct
 from sys import getsizeof
@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from platziverse.mqtt.errors import MalformedPacket, ProtocolViolation
 from platziverse.mqtt.framing import encode_length
+from platziverse.mqtt.memo import Memo
 from platziverse.mqtt.packets import Properties, Publish, PublishProperties, Subscribe, UserProperties
 from platziverse.mqtt.readers import Body
 from platziverse.mqtt.reasoncodes import ReasonCode
@@ -179,10 +180,52 @@ def check_response_topic(found: dict[str, Any]) -> None:
         check_topic_name(topic)
 
 
+class _Parts(NamedTuple):
+    """_Parts are what a message is written with, but for its Message Expiry Interval; and what they weigh."""
+
+    before: bytes
+    behind: bytes
+    weight: int
+
+
+def _key(properties: PublishProperties) -> tuple[Any, ...]:
+    return (
+        properties.payload_format_indicator,
+        properties.content_type,
+        properties.response_topic,
+        properties.correlation_data,
+        properties.user_properties,
+    )
+
+
+def _parts(key: tuple[Any, ...]) -> _Parts:
+    indicator, content_type, response_topic, correlation_data, pairs = key
+    before = b"" if indicator is None else bytes((1, indicator))
+    same = PublishProperties(None, None, content_type, response_topic, correlation_data, (), None, pairs)
+    weight = _weigh((content_type, response_topic, correlation_data), pairs)
+    return _Parts(before, _written("PUBLISH", same, {}), weight)
+
+
+#: Bytes that remembered ones take, all of them, and the largest.
+_ALL: Final = 4 << 20
+_LARGEST: Final = 4096
+#: Those of short ones: most publishers send the same again.
+_PARTS: Final = Memo(_parts, _ALL, lambda key, parts: 2 * parts.weight if parts.weight < _LARGEST else 0)
+
+
+def encode_kept(properties: PublishProperties, left: int | None) -> bytes:
+    """Return the Properties of a message that is kept as a PUBLISH has them, with their length.
+
+    :param left: seconds until it is over; ``None``: it never is.
+    """
+    before, behind, _ = _PARTS[_key(properties)]
+    data = before + behind if left is None else before + b"\2" + _UINT32(left) + behind
+    return encode_length(len(data)) + data
+
+
 def weigh(properties: PublishProperties) -> int:
     """Return how many bytes Properties take while their message waits, roughly."""
-    texts = properties.content_type, properties.response_topic, properties.correlation_data
-    return _weigh(texts, properties.user_properties)
+    return _PARTS[_key(properties)].weight
 
 
 def weigh_asked(properties: Properties) -> int:
@@ -264,21 +307,27 @@ def without_properties(data: bytes) -> tuple[bytes, bytes]:
     return payload, data[: len(data) - len(payload)]
 
 
+def arrived_properties(properties: PublishProperties, now: float) -> PublishProperties | None:
+    """Return Properties without what belongs to their connection, and with the end of the message.
+
+    :param now: seconds since the epoch.
+    """
+    interval = properties.message_expiry_interval
+    if interval is None and properties.topic_alias is None:
+        return properties
+    kept = replace(properties, topic_alias=None, expires=None if interval is None else now + interval)
+    return kept if kept != _NONE else None
+
+
 def arrived(message: Publish, topic: str, now: float) -> Publish:
     """Return a message without what belongs to the connection that it came by, and with its end.
 
     :param topic: that its Topic Alias stands for.
     :param now: seconds since the epoch.
     """
-    properties = message.properties
-    if properties is None:
+    if message.properties is None:
         return message
-    expires: float | None = None
-    interval = properties.message_expiry_interval
-    if interval is not None:
-        expires = now + interval
-    kept = replace(properties, topic_alias=None, expires=expires)
-    return replace(message, topic=topic, properties=kept if kept != _NONE else None)
+    return replace(message, topic=topic, properties=arrived_properties(message.properties, now))
 
 
 def brought_by(message: Publish, topic_filter: str) -> Publish:
@@ -307,6 +356,12 @@ def encode_properties(packet: str, properties: object, **more: object) -> bytes:
     """
     if properties is None and not more:
         return b"\0"
+    data = _written(packet, properties, more)
+    return encode_length(len(data)) + data
+
+
+def _written(packet: str, properties: object, more: "Mapping[str, object]") -> bytes:
+    """Return Properties without their length; see :func:`encode_properties`."""
     data = bytearray()
     for identifier, row in ALLOWED[packet].items():
         value: Any = more[row.name] if row.name in more else getattr(properties, row.name, None)
@@ -316,4 +371,4 @@ def encode_properties(packet: str, properties: object, **more: object) -> bytes:
         for each in value if row.repeatable else (value,):
             data.append(identifier)
             data += write(each)
-    return encode_length(len(data)) + data
+    return bytes(data)

@@ -24,6 +24,11 @@ class Body:
     def __bool__(self) -> bool:
         return self._position < len(self._data)
 
+    @property
+    def position(self) -> int:
+        """Return where the next byte stands."""
+        return self._position
+
     def byte(self) -> int:
         """Read one byte."""
         return self._take(1)[0]

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from platziverse.mqtt.codec import TOPICS, EncodedPublish, encode_at_qos0
 from platziverse.mqtt.framing import LENGTHS, encode_length
 from platziverse.mqtt.packets import Publish
-from platziverse.mqtt.properties import encode_properties
+from platziverse.mqtt.properties import encode_kept, encode_properties
 
 #: Seconds that a sum of seconds since the epoch is inexact by.
 MOMENT: Final = 1e-3
@@ -122,7 +122,7 @@ class Wire5:
         return _FIRST[first] + before + _UINT16(packet_id) + (properties or self._properties(message.message))
 
     def _encode(self, message: EncodedPublish) -> tuple[bytes, bytes]:
-        """Return what stands before the Packet Identifier, and its Properties; empty: they change.
+        """Return what stands before the Packet Identifier, and its Properties; some change, and are not kept.
 
         The Topic Name is always there, no Topic Alias is. [MQTT5-3.3.2-11]
         """
@@ -131,8 +131,8 @@ class Wire5:
         properties = _NONE if found is None else self._properties(publish)
         size = len(topic) + 2 + len(properties) + len(publish.payload)
         before = (LENGTHS[size] if size < 128 else encode_length(size)) + topic
-        message.five = five = before, properties if found is None or found.expires is None else b""
-        return five
+        message.five = before, properties if found is None or found.expires is None else b""
+        return before, properties
 
     def _properties(self, message: Publish) -> bytes:
         """Return the Properties as they came, with the seconds that are left of a Message Expiry.
@@ -140,10 +140,14 @@ class Wire5:
         [MQTT5-3.3.2-6] [MQTT5-3.3.2-4] [MQTT5-3.3.2-15] [MQTT5-3.3.2-16] [MQTT5-3.3.2-20]
         """
         properties = message.properties
-        if properties is None or properties.expires is None:
+        if properties is None:
+            return _NONE
+        if properties.expires is not None:
+            return encode_kept(properties, max(0, ceil(properties.expires - self._now() - MOMENT)))
+        of_connection = properties.subscription_identifiers or properties.topic_alias
+        if properties.message_expiry_interval is not None or of_connection:  # of no client's message
             return encode_properties("PUBLISH", properties)
-        left = max(0, ceil(properties.expires - self._now() - MOMENT))
-        return encode_properties("PUBLISH", properties, message_expiry_interval=left)
+        return encode_kept(properties, None)
 
     def qos0(self, message: EncodedPublish) -> bytes:
         """Return the bytes of the packet at QoS 0."""

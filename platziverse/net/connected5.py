@@ -16,13 +16,14 @@ from platziverse.mqtt.packets import (
     Puback,
     Pubcomp,
     Publish,
+    PublishProperties,
     Pubrec,
     Pubrel,
     Subscribe,
     Subscription,
     Unsubscribe,
 )
-from platziverse.mqtt.properties import arrived, identified, is_as_it_says
+from platziverse.mqtt.properties import arrived, arrived_properties, identified, is_as_it_says
 from platziverse.mqtt.reasoncodes import ReasonCode
 from platziverse.net.connected import Connected, PacketTable
 from platziverse.net.dialect import Dialect
@@ -33,6 +34,8 @@ from platziverse.net.publications5 import Publications5
 from platziverse.net.reading import Reading
 from platziverse.net.renewal import Renewal
 
+#: Bytes of a payload that is not looked through again and again, should its run be handled in parts.
+LARGE: Final = 4096
 _NOT_UTF8: Final = Refused(Reason.PAYLOAD_INVALID, "its payload is not UTF-8, as it says")
 
 
@@ -93,7 +96,7 @@ class Connected5(Connected):
         return room
 
     def _publish(self, run: list[Publish]) -> int:
-        """Publish messages for which there is room; those with Properties one by one."""
+        """Publish messages for which there is room."""
         if self.reading.telling == TOLD:
             return self._refuse(run)
         for packet in run:
@@ -101,12 +104,45 @@ class Connected5(Connected):
                 break
         else:
             return super().publish(run)
-        for handled, packet in enumerate(run):
-            if not self._publish_one(packet):
-                return handled
-            if self.reading.holds:
-                return handled + 1
-        return len(run)
+        handled, size = 0, len(run)
+        while handled < size:
+            part = self._arrived(run[handled:])
+            done = super().publish(part) if part else self._publish_one(run[handled])
+            handled += done
+            if done < len(part) or not done or self.reading.holds:
+                break
+        return handled
+
+    def _arrived(self, run: list[Publish]) -> list[Publish]:
+        """Return the first messages of a run as they are published, up to one that has to be looked at alone.
+
+        That is one that gives a Topic Alias a name, since it may come again with those behind it, and one
+        that is refused, or ends the connection.
+        """
+        now, aliases, found = self.outbox.shared.broker.clients.now(), self._aliases, list[Publish]()
+        before: PublishProperties | None = None
+        kept: PublishProperties | None = None
+        for packet in run:
+            properties, topic = packet.properties, packet.topic
+            if properties is not None:
+                if properties is not before:  # often it is, as the decoder remembers them
+                    before, kept = properties, arrived_properties(properties, now)
+                if properties.topic_alias is not None:
+                    name = aliases.get(properties.topic_alias)
+                    if name is None or topic not in ("", name):
+                        break
+                    topic = name
+                if (
+                    properties.subscription_identifiers
+                    or len(packet.payload) > LARGE
+                    or not is_as_it_says(packet)
+                ):
+                    break
+                if kept is not properties:
+                    flags = packet.retain, packet.dup
+                    packet = Publish(topic, packet.payload, packet.qos, *flags, packet.packet_id, kept)
+            found.append(packet)
+        return found
 
     def _refuse(self, run: list[Publish]) -> int:
         """Refuse the messages of a run, while the store is away; see :class:`Refusing`.
@@ -139,13 +175,13 @@ class Connected5(Connected):
             who = {"address": client.address, "client_id": client.client_id}
             shared.complaints.warn("the store is away", text, **who, topic=topic[:200], reason=reason)
 
-    def _publish_one(self, packet: Publish) -> bool:
-        """Publish a message; return ``False`` if it has to come again, as others have their turn."""
+    def _publish_one(self, packet: Publish) -> int:
+        """Publish a message; return 0 if it has to come again, as others have their turn."""
         message = arrived(packet, self._topic_of(packet), self.outbox.shared.broker.clients.now())
         if is_as_it_says(message):
-            return super().publish([message]) == 1
+            return super().publish([message])
         self._published().refuse(message, _NOT_UTF8)
-        return True
+        return 1
 
     def _topic_of(self, packet: Publish) -> str:
         """Return the Topic Name of a message, and remember it if it has a Topic Alias.
