@@ -67,9 +67,14 @@ class Crossing:
         # Messages without a position: the one that each is behind, a count, its size, and what hands it on.
         self._behind: list[tuple[int, int, int, Callable[[], object]]] = []
         self._kept = self._size = 0
-        self._gone = False
+        self._gone = self._stopped = False
         # What waits until a position is taken, or done; and until rows are read.
         self._takes, self._dones, self._reads = Awaited(), Awaited(), Awaited()
+
+    def stop(self) -> None:
+        """Take nothing more, and delete nothing: what is owed is another one's by now. ADR 0201."""
+        self._asked += 1
+        self._stopped = True
 
     # -- what others wait for --------------------------------------------------------------------
 
@@ -168,6 +173,8 @@ class Crossing:
         self._has_changed()
 
     def _done(self, _: object, position: int) -> None:
+        if self._stopped:
+            return
         self._pending.pop(position, None)
         if self._alone:
             self._durable.record(Acknowledged(self.number, position))
@@ -275,6 +282,8 @@ class Crossing:
         return answer.addErrback(self._complain).addCallback(self._crossed, position)
 
     def _crossed(self, _: object, position: int) -> None:
+        if self._stopped:
+            return
         self._pending.pop(position, None)
         self._durable.record(Acknowledged(self.number, position))
         self._has_changed()

@@ -65,8 +65,7 @@ class Linking:
         self._asked: dict[int, float] = {}
         # Mask of the bus → links to its daemons.
         self._of: Memo[int, list[Link]] = Memo(self._links_of, MASKS, lambda mask, links: 1)
-        self._loaded = False
-        self.late = self.overtook = 0
+        self._loaded, self.late, self.overtook = False, 0, 0
         # We have begun without a durable Session: rows of before are for an heir, heard of last then.
         self._has_heir, self._heard = False, 0.0
         # When rows were looked for that are owed to us; daemon → position up to which we had it all then.
@@ -94,11 +93,6 @@ class Linking:
     def owed(self, mask: int, qos: int) -> Sequence[tuple[Link, int]]:
         """Return the links to the daemons of a mask of the bus, for a message at this QoS."""
         return [(one, qos) for one in self._of[mask]]
-
-    @property
-    def last(self) -> int:
-        """The highest position that was given to what anybody is owed."""
-        return self.serials.last
 
     def pass_behind(self, mask: int, topic: str, send: Callable[[int], None]) -> int:
         """Have a message behind those of its topic that links have not sent yet; return for whom that is not.
@@ -159,7 +153,7 @@ class Linking:
             is one. ADR 0172.
         """
         self._loaded, self._has_heir, self._heard = True, has_heir, self._clock.seconds()
-        self._crossings.clear()  # of copies that came before, and were not taken
+        self._clear()  # copies that came before were not taken
         for number in self._peers:
             self.ask(number)
         self._durable.links(self._peers.number).addCallbacks(self._left_rows, self._cannot_read)
@@ -326,8 +320,7 @@ class Linking:
         stored.addCallback(self._mark, peer.number, frame.number)
 
     def _mark(self, _: object, number: int, question: int) -> None:
-        newest = self._link(number).newest
-        self._peers.tell(number, Marked(question, self.serials.last, newest))
+        self._peers.tell(number, Marked(question, self.serials.last, self._link(number).newest))
 
     def marked(self, peer: Peer, frame: Marked) -> None:
         """Take the answer to a question of ours."""
@@ -360,8 +353,12 @@ class Linking:
         self._loaded = False
         self.legacies.clear()
         self._links.clear()
-        self._crossings.clear()
+        self._clear()
         self._of.clear()
+
+    def _clear(self) -> None:
+        while self._crossings:
+            self._crossings.popitem()[1].stop()
 
     def look(self) -> None:
         """Ask those again that have not answered, or say nothing; called every second."""
@@ -371,7 +368,7 @@ class Linking:
         if self._loaded and self._looked + READ_AGAIN <= now:
             self._looked = now
             self._durable.links(self._peers.number).addCallbacks(self._found_rows, self._cannot_read)
-        for number, crossing in self._crossings.items():
+        for number, crossing in self._crossings.items() if self._loaded else ():
             if number in self._peers and self._asked.get(number, 0.0) + crossing.patience <= now:
                 self._asked[number] = now
                 crossing.try_again()

@@ -85,7 +85,7 @@ class Routing:
 
         What is found out about one of a topic holds for those behind it.
         """
-        handled, after = 0, self._linking.last if run[0].qos and self._linking is not None else 0
+        handled, after = 0, self._linking.serials.last if run[0].qos and self._linking is not None else 0
         while handled < len(run) and (mask := self._only_others(first := run[handled], client)):
             payloads = []
             for message in islice(run, handled, None):
@@ -131,7 +131,7 @@ class Routing:
         if not message.qos or self._linking is None:
             self._peers.pass_on(mask, message, client)
             return self._broker.router.route(message, receivers, client, more)
-        after = self._linking.last
+        after = self._linking.serials.last
         others = partial(self._peers.pass_on, message=message, client=client, after=after)
         others(self._linking.pass_behind(mask & ~durable, message.topic, others))
         if not durable:
@@ -174,7 +174,7 @@ class Routing:
         if not message.qos or self._linking is None:
             durable = 0
         else:
-            said = replace(said, after=self._linking.last)
+            said = replace(said, after=self._linking.serials.last)
         others = partial(self._peers.send, frame=said)
         mask = self._peers.everybody & ~durable
         if message.qos and self._linking is not None:

@@ -185,6 +185,8 @@ class SetTorture:
 
     def certain(self) -> None:
         """All daemons meet; from then on everything is promised."""
+        for daemon in self.daemons.daemons:
+            daemon.prepare()
         self.daemons.wait_until_acquainted()
         meet(self.daemons.ports, PATIENCE)
         self.load.ask(self.load.deliveries.certain)
