@@ -1,7 +1,7 @@
 """Publications: the PUBLISHes of one connection, from their arrival to their acknowledgement."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
 from operator import length_hint
 from typing import cast
@@ -9,7 +9,7 @@ from typing import cast
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
-from platziverse.broker.interfaces import Answer, Client
+from platziverse.broker.interfaces import Answer
 from platziverse.broker.owing import Owing
 from platziverse.broker.reasons import Reason, Refused
 from platziverse.broker.receiving import NEW, REPEATED
@@ -70,7 +70,7 @@ class Publications:
         if packet.qos == 2:
             return self._handle_exactly_once(run)
         if len(run) > 1:
-            return self._handle_run(run)
+            return self._pass_on(run) or self._handle_run(run)
         answer = self._shared.broker.publish(packet, self._client)
         if answer is not None and (owing := self._owed(answer)) is not None:
             self._count(self._begin(packet, owing))
@@ -78,19 +78,17 @@ class Publications:
             self._answer(packet, answer)
         return 1
 
-    def _pass_on(self, run: list[Publish], pass_on: Callable[[Sequence[Publish], Client], int]) -> int:
+    def _pass_on(self, run: list[Publish]) -> int:
         """Publish in one step what other daemons get and nobody here; return how many messages. ADR 0223."""
-        if self.acks or not (count := pass_on(run, self._client)):
+        pass_on = self._shared.broker.pass_on
+        if pass_on is None or self.acks or not (count := pass_on(run, self._client)):
             return 0
         self._done = run[:count]
         self.settle()
         return count
 
     def _handle_run(self, run: list[Publish]) -> int:
-        broker, client = self._shared.broker, self._client
-        if broker.pass_on is not None and (passed := self._pass_on(run, broker.pass_on)):
-            return passed
-        publish = broker.publish
+        publish, client = self._shared.broker.publish, self._client
         done: list[Publish] = []
         self._done, reading, rest = done, self._reading, iter(run)
         together, before, durable = done, None, self._durable
