@@ -6,6 +6,7 @@ import socket
 import threading
 import urllib.request
 from collections import Counter
+from contextlib import suppress
 from typing import Any, Final
 
 import paho.mqtt.client as paho
@@ -93,8 +94,9 @@ class Member:
     def die(self) -> None:
         """Be gone in the middle of everything."""
         opened: Any = self._paho.socket()
-        if opened is not None:
-            opened.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):  # it has ended already
+            if opened is not None:
+                opened.shutdown(socket.SHUT_RDWR)
         end(self._paho)
 
     def leave(self) -> None:
