@@ -1,12 +1,12 @@
 """Shared Subscriptions across daemons, with real clients of MQTT 5 and 3.1.1, over Redis and over NOTIFY."""
 
+import contextlib
 import json
 import signal
 import socket
 import threading
 import urllib.request
 from collections import Counter
-from contextlib import suppress
 from typing import Any, Final
 
 import paho.mqtt.client as paho
@@ -94,7 +94,7 @@ class Member:
     def die(self) -> None:
         """Be gone in the middle of everything."""
         opened: Any = self._paho.socket()
-        with suppress(OSError):  # it has ended already
+        with contextlib.suppress(OSError):  # it has ended already
             if opened is not None:
                 opened.shutdown(socket.SHUT_RDWR)
         end(self._paho)
