@@ -1,5 +1,6 @@
 """Shared Subscriptions across daemons, with real clients of MQTT 5 and 3.1.1, over Redis and over NOTIFY."""
 
+import contextlib
 import json
 import signal
 import socket
@@ -93,8 +94,9 @@ class Member:
     def die(self) -> None:
         """Be gone in the middle of everything."""
         opened: Any = self._paho.socket()
-        if opened is not None:
-            opened.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):  # it has ended already
+            if opened is not None:
+                opened.shutdown(socket.SHUT_RDWR)
         end(self._paho)
 
     def leave(self) -> None:
