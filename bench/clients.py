@@ -4,6 +4,7 @@ import select
 import socket
 import time
 from collections import deque
+from functools import partial
 
 from bench import wire5
 from bench.rings import Ring, Unframer, frame
@@ -66,10 +67,17 @@ class Client:
     :param mask: of WebSocket frames; empty: plain MQTT.
     :param clean: it has no Session that outlives the connection.
     :param protocol: 4 or 5.
+    :param asks: Properties of its CONNECT, in MQTT 5.
     """
 
     def __init__(
-        self, address: tuple[str, int], name: str, mask: bytes = b"", clean: bool = True, protocol: int = 4
+        self,
+        address: tuple[str, int],
+        name: str,
+        mask: bytes = b"",
+        clean: bool = True,
+        protocol: int = 4,
+        asks: bytes = b"",
     ) -> None:
         self.socket = socket.create_connection(address, timeout=30)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -83,15 +91,14 @@ class Client:
                 raise Unexpected(f"no WebSocket: {answer!r}")
         self.protocol = protocol
         if protocol == 5:
-            self._connect5(name, clean)
+            self._connect5(wire5.connect(name, clean, 0, asks))
         else:
             self.ask(wire.connect(name, clean, 0), b"\x20\x02\x00\x00")
         self._poll: select.epoll | None = None
         self._left = b""
 
-    def _connect5(self, name: str, clean: bool) -> None:
+    def _connect5(self, packet: bytes) -> None:
         """CONNECT of MQTT 5, and its CONNACK, which has Properties of any length."""
-        packet = wire5.connect(name, clean, 0)
         self.socket.sendall(frame(packet, self.mask) if self.mask else packet)
         if self.mask:
             exactly(self.socket, 2)
@@ -110,14 +117,25 @@ class Client:
         if came != answer:
             raise Unexpected(f"{came!r} instead of {answer!r}")
 
-    def subscribe(self, topic_filters: list[str], qos: int) -> None:
-        """All of them at once; before ``start`` only."""
+    def subscribe(self, topic_filters: list[str], qos: int, properties: bytes = b"") -> None:
+        """All of them at once; before ``start`` only.
+
+        :param properties: of each SUBSCRIBE, in MQTT 5.
+        """
         five = self.protocol == 5
-        write = wire5.subscribe if five else wire.subscribe
+        write = partial(wire5.subscribe, properties=properties) if five else wire.subscribe
         packets = [write(name, qos, number) for number, name in enumerate(topic_filters, 1)]
         head, none = (b"\x90\x04", b"\0") if five else (b"\x90\x03", b"")
         answers = [head + packet[2:4] + none + bytes((qos,)) for packet in packets]
         self.ask(b"".join(packets), b"".join(answers))
+
+    def receive(self, count: int) -> None:
+        """Take and acknowledge so many short messages at QoS 1; before ``start`` only."""
+        for _ in range(count):
+            first = exactly(self.socket, 2)
+            body = exactly(self.socket, first[1])
+            at = 2 + int.from_bytes(body[:2], "big")
+            self.socket.sendall(wire.puback(int.from_bytes(body[at : at + 2], "big")))
 
     def leave(self) -> None:
         """Disconnect; before ``start`` only."""
@@ -251,8 +269,9 @@ class Subscriber(Client):
         mask: bytes,
         clean: bool = True,
         protocol: int = 4,
+        asks: bytes = b"",
     ) -> None:
-        super().__init__(address, name, mask, clean, protocol)
+        super().__init__(address, name, mask, clean, protocol, asks)
         self._tally, self._size, self._id_at, self._qos = tally, size, id_at, qos
         self._buffer, self._kept = bytearray(BUFFER), 0
         self._view = memoryview(self._buffer)

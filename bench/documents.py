@@ -6,7 +6,7 @@ from typing import Final
 
 from attrs import frozen
 
-from bench import bursts, cluster, durable, flat, recorded, results, rollups
+from bench import bursts, cluster, durable, five, flat, recorded, results, rollups
 from tests.integration.daemon import ROOT
 
 
@@ -29,6 +29,7 @@ PARTS: Final = (
     Part(ROOT / "README.rst", "bench", results.COMPLETE, results.readme_section),
     Part(PERFORMANCE, "bench", results.COMPLETE, results.performance_section),
     Part(PERFORMANCE, "flat", results.FLAT, flat.section),
+    Part(PERFORMANCE, "five", results.FIVE, five.section),
     Part(PERFORMANCE, "bursts", results.BURSTS, bursts.section),
     Part(PERFORMANCE, "durable", results.DURABLE, durable.section),
     Part(PERFORMANCE, "cluster", results.CLUSTER, cluster.section),

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from bench import results
 from bench.generator import Job
@@ -10,16 +10,40 @@ from bench.measure import Bench, add, alternating
 from bench.peers import Platziverse
 from bench.scenarios import FLOWS, IDLE, Scenario
 
-#: What is published by 10 publishers to 1 subscriber at QoS 1, and delivered: Properties, in hexadecimal.
-PROPERTIES: Final[dict[str, tuple[str, str]]] = {
-    "none": ("", ""),
-    "Payload Format Indicator": ("0101", "0101"),
-    "Message Expiry Interval": ("0200000e10", "0200000e10"),
-    "Content Type": ("03000a746578742f706c61696e", "03000a746578742f706c61696e"),
-    "Response Topic, Correlation Data": ("080007616e73776572730900040102ff00",) * 2,
-    "one User Property": ("26000161000162",) * 2,
-    "ten User Properties": ("26000161000162" * 10,) * 2,
-    "Topic Alias, with its name": ("230001", ""),
+
+@frozen
+class Case:
+    """What is published by 10 publishers to 1 subscriber at QoS 1, and delivered.
+
+    :param sent: Properties, in hexadecimal.
+    :param delivered: likewise.
+    :param more: fields of the Job.
+    """
+
+    sent: str = ""
+    delivered: str = ""
+    more: dict[str, Any] = field(factory=dict)
+
+
+def _passed_on(properties: str) -> Case:
+    return Case(properties, properties)
+
+
+GROUP: Final = ["$share/group/bench/+"]
+CASES: Final[dict[str, Case]] = {
+    "none": Case(),
+    "Payload Format Indicator": _passed_on("0101"),
+    "Message Expiry Interval": _passed_on("0200000e10"),
+    "Content Type": _passed_on("03000a746578742f706c61696e"),
+    "Response Topic, Correlation Data": _passed_on("080007616e73776572730900040102ff00"),
+    "one User Property": _passed_on("26000161000162"),
+    "ten User Properties": _passed_on("26000161000162" * 10),
+    "Topic Alias of the publisher, with its name": Case("230001"),
+    "Topic Alias of the publisher alone": Case("230001", "", {"aliased": "in"}),
+    "Topic Alias to the subscriber": Case("", "230001", {"aliased": "out"}),
+    "Subscription Identifier": Case("", "0b01", {"subscribes": "0b01"}),
+    "Shared Subscription, one member": Case("", "", {"subscribers": [GROUP]}),
+    "Shared Subscription, ten members": Case("", "", {"subscribers": [GROUP] * 10}),
 }
 #: Of those: the load.
 LOAD: Final = next(scenario for scenario in FLOWS if scenario.key == "qos1")
@@ -65,9 +89,10 @@ class Five:
             with peer.running() as running:
                 port, pids, seconds = running.ports["mqtt"], [running.pid], self.bench.seconds
                 usual = Job(port=port, pids=pids, seconds=seconds, protocol=5, **LOAD.job)
-                for name in alternating(self.bench.rounds, list(PROPERTIES)):
-                    sent, delivered = PROPERTIES[name]
-                    add(runs, name, evolve(usual, properties=sent, delivered=delivered), running)
+                for name in alternating(self.bench.rounds, list(CASES)):
+                    case = CASES[name]
+                    job = evolve(usual, properties=case.sent, delivered=case.delivered, **case.more)
+                    add(runs, name, job, running)
         return runs
 
 
@@ -93,7 +118,7 @@ def section(measured: results.Results) -> str:
     title = f"CPU µs each, ({LOAD.number}) {LOAD.title}"
     return "\n\n".join(
         [
-            results.provenance(measured),
+            f"{results.provenance(measured)}\nThe load at the end was {measured['machine']['load']:.1f}.",
             results.simple_table(head, rows),
             results.simple_table([title, "MQTT 5", "more than without"], more),
         ]

@@ -19,6 +19,7 @@ from bench.accounting import cpu_seconds, resident, settle, tree_cpu_seconds
 from bench.clients import Client, Publisher, Subscriber, Tally, Unexpected
 from bench.idle import PINGRESP, measure_idle, open_connections
 from bench.rings import Ring, frame, new_topics, readings, reports, retained, same_topic, tasmota
+from bench.wire5 import with_properties
 from tests.crash import wire
 
 #: Seconds without any event after which something has been lost.
@@ -28,6 +29,8 @@ PER_CLIENT = 1000
 #: Seconds for what is under way at the end.
 DRAINING = 5.0
 MASK = b"\x37\xfa\x21\x3d"
+#: Topic Alias Maximum.
+TAKES_ALIASES = b"\x22\0\x10"
 DISCONNECT_FRAME = frame(wire.DISCONNECT, MASK)
 
 
@@ -53,6 +56,9 @@ class Job:
     :param protocol: 4 or 5.
     :param properties: of each message, in hexadecimal; of MQTT 5 alone.
     :param delivered: what its subscribers get of them.
+    :param aliased: "in": the publishers send a Topic Alias, which ``properties`` has, instead of the name;
+        "out": the subscriber takes aliases. Of QoS 1 and one subscriber.
+    :param subscribes: Properties of each SUBSCRIBE, in hexadecimal.
     :param rate: messages a second of all publishers together; 0: as many as the window allows.
     """
 
@@ -79,6 +85,8 @@ class Job:
     protocol: int = 4
     properties: str = ""
     delivered: str = ""
+    aliased: str = ""
+    subscribes: str = ""
     rate: int = 0
     warm: float = 0.5
     seconds: float = 1.5
@@ -107,7 +115,13 @@ def ring(job: Job, number: int, name: str, mask: bytes) -> Ring:
         return readings(name, job.metrics, job.qos)
     if job.messages == "tasmota":
         return tasmota(name, job.metrics, job.qos)
-    return same_topic(f"bench/{number:03}", job.payload, job.qos, mask, job.retain, properties)
+    topic = "" if job.aliased == "in" else topic_of(number)
+    return same_topic(topic, job.payload, job.qos, mask, job.retain, properties)
+
+
+def topic_of(publisher: int) -> str:
+    """What publisher ``number`` sends the ``same`` topic to."""
+    return f"bench/{publisher:03}"
 
 
 class Flow:
@@ -122,6 +136,7 @@ class Flow:
         size, behind = rings[0].size - (6 if mask else 0), job.payload
         if job.protocol == 5:
             size -= (len(job.properties) - len(job.delivered)) // 2
+            size += {"": 0, "in": len(topic_of(0)), "out": -len(topic_of(0))}[job.aliased]
             behind += 1 + len(job.delivered) // 2
         # The fixed header has two bytes, and Topic Name, Properties and payload are what else there is.
         id_at = size - behind - 2
@@ -136,11 +151,12 @@ class Flow:
                 mask,
                 clean=not job.persistent,
                 protocol=job.protocol,
+                asks=TAKES_ALIASES if job.aliased == "out" else b"",
             )
             for number in range(len(job.subscribers))
         ]
         for subscriber, topic_filters in zip(self._subscribers, job.subscribers, strict=True):
-            subscriber.subscribe(topic_filters, job.qos)
+            subscriber.subscribe(topic_filters, job.qos, bytes.fromhex(job.subscribes))
         self._publishers = [
             Publisher(
                 job.address_of(number),
@@ -155,7 +171,18 @@ class Flow:
             for number in range(job.publishers)
         ]
         everybody: list[Publisher | Subscriber] = [*self._subscribers, *self._publishers]
+        self._say_aliases()
         self._clients = {client.socket.fileno(): client for client in everybody}
+
+    def _say_aliases(self) -> None:
+        """Publish as often as it takes until both sides know each other's aliases."""
+        said = {"": [], "in": [bytes.fromhex(self._job.properties)], "out": [b"", b""]}[self._job.aliased]
+        for number, publisher in enumerate(self._publishers):
+            for properties in said:
+                packet = with_properties(wire.publish(topic_of(number), b"x", 1, 1), properties)
+                publisher.ask(packet, wire.puback(1))
+        for subscriber in self._subscribers:
+            subscriber.receive(len(said) * len(self._publishers))
 
     def start(self) -> None:
         for client in self._clients.values():

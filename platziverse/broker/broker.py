@@ -12,6 +12,7 @@ from platziverse.broker.clients import Clients
 from platziverse.broker.complaints import Complaints
 from platziverse.broker.dispatcher import Handlers, TopicDispatcher, call, joined, repeat
 from platziverse.broker.durable import GRACE, Durable
+from platziverse.broker.estates import leave_behind
 from platziverse.broker.expiring import expire_retained, expire_sessions
 from platziverse.broker.farewells import log_failure
 from platziverse.broker.interfaces import (
@@ -227,14 +228,11 @@ class Broker:
 
     def _session_ended(self, session: Session) -> None:
         self._subscribing.end(session)
-        if session.shares is not None:
-            self.sharing.take_back(session.leave_behind())
-        if self.durable is not None:
-            self.durable.detach(session)
+        handed = leave_behind(session, self.durable, self.sharing)
         if self.loading is not None:
             self.loading.forget(session)
         if session.number and self._records is not None:
-            self._records.ended(session)
+            self._records.ended(session, handed)
         if session.persistent:
             self.clients.session_ended(session.client_id)
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from platziverse.broker.durable import Durable
@@ -23,6 +24,8 @@ from platziverse.broker.records import (
 from platziverse.broker.session import Session
 from platziverse.mqtt.errors import ConnectRefused
 from platziverse.mqtt.packets import ConnectReturnCode
+
+log = Logger()
 
 
 class SessionRecords:
@@ -44,6 +47,8 @@ class SessionRecords:
         # Session → the record to save next, while one of the same kind is being saved: a client that comes
         # and goes while the database is away leaves no more behind than its last word.
         self._attendance: dict[Session, Present | Absent | None] = {}
+        # Of an ended Session of a client, which waits until others have what it leaves behind.
+        self._handed: dict[str, Deferred[None]] = {}
 
     @property
     def available(self) -> bool:
@@ -56,6 +61,10 @@ class SessionRecords:
         It errbacks with :class:`ConnectRefused` when the record is never saved, or the other daemon keeps it.
         """
         client_id = session.client_id
+        if (handed := self._handed.get(client_id)) is not None:
+            later: Deferred[Opened] = Deferred()
+            handed.addCallback(lambda _: self.begin(session, username, since).chainDeferred(later))
+            return later
         begun = Begun(client_id, username, self._expiry_of(session))
 
         def attach(_: object) -> "Opened | Deferred[Opened]":
@@ -150,11 +159,26 @@ class SessionRecords:
         """Save that PUBREL came; PUBCOMP waits for the Deferred."""
         return self._store.save(Release(session.client_id, packet_id))
 
-    def ended(self, session: Session) -> None:
-        """Save that the Session has ended."""
+    def ended(self, session: Session, handed: "Deferred[None] | None" = None) -> None:
+        """Save that the Session has ended.
+
+        :param handed: fires when what waits for it was given to others; another one of its client begins
+            after that.
+        """
         if session in self._attendance:
             self._attendance[session] = None
-        self.end(session.number, session.client_id)
+        number, client_id = session.number, session.client_id
+        if handed is None:
+            self.end(number, client_id)
+            return
+        self._handed[client_id] = handed
+        handed.addBoth(self._was_handed, number, client_id)
+
+    def _was_handed(self, result: object, number: int, client_id: str) -> None:
+        if isinstance(result, Failure):
+            log.failure("Bug: what {client_id!r} leaves to its groups", result, client_id=client_id)
+        del self._handed[client_id]
+        self.end(number, client_id)
 
     def end(self, number: int, client_id: str) -> None:
         """Save that the Session with this number, which may never have been in memory, has ended."""

@@ -1,6 +1,7 @@
 """Sessions: every Session by Client Identifier, those of absent clients until they expire."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from heapq import heappop, heappush
 from typing import Final, TypeAlias
 
@@ -123,12 +124,19 @@ class Sessions:
         if terms is not None:
             session.agree(terms)
         if self.begin is not None and persistent:
-            return self.begin(session, username, since).addCallback(self._begun)
+            begin = partial(self.begin, session, username, since)
+            return begin().addCallback(self._begun, begin if clean else None)
         self.add(session)
         return session, False  # [MQTT-3.2.2-1] [MQTT-3.2.2-3]
 
-    def _begun(self, opened: Opened) -> Opened:
+    def _begun(
+        self, opened: Opened, again: "Callable[[], Deferred[Opened]] | None"
+    ) -> "Opened | Deferred[Opened]":
+        """Take a new Session, or that of another daemon; Clean Start ends that and begins again."""
         self.add(opened[0])
+        if opened[1] and again is not None:  # [MQTT5-3.1.2-4]
+            self.end(opened[0])
+            return again().addCallback(self._begun, again)
         self._absent.forget(opened[0].client_id)
         return opened
 

@@ -129,13 +129,15 @@ class Sharing:
             owed = joined(owed, self._hand_out(name, brought_by(message, name), client))
         return owed
 
-    def _hand_out(self, name: str, copy: Publish, client: Client) -> Answer:
+    def _hand_out(
+        self, name: str, copy: Publish, client: Client, crossed: "tuple[tuple[int, int], ...]" = ()
+    ) -> Answer:
         """Give a copy to a member here, or hand it to another daemon, which does the same. ADR 0193."""
         share = self._shares.get(name)
         daemon = self.others.choose(name, copy.qos, share)
         if daemon:
             return self.others.hand(daemon, copy, client)
-        return self._give(name, copy, client, ())
+        return self._give(name, copy, client, crossed)
 
     def _give(
         self, name: str, copy: Publish, client: Client, crossed: "tuple[tuple[int, int], ...]"
@@ -228,6 +230,19 @@ class Sharing:
         self._left.extend(filter(is_copy, copies))
         if begins and self._left:
             self._clock.callLater(0, self._give_left)
+
+    def pass_on(self, copy: Publish, crossed: "tuple[tuple[int, int], ...]") -> Answer:
+        """Give a stored copy that a member has left behind to another one, if there is any.
+
+        :param crossed: its row, which that of the other one takes the place of.
+        """
+        assert copy.properties is not None
+        name = copy.properties.subscription or ""
+        share = self._shares.get(name)
+        if (share is None or not share.is_there) and name not in self.others.groups(copy.topic):
+            self._drop(copy, SERVER, "group_patience")
+            return None
+        return self._hand_out(name, copy, SERVER, crossed)
 
     def _give_left(self) -> None:
         while self._left and not self._turn.is_over:

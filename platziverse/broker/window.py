@@ -43,8 +43,7 @@ class Window:
     :ivar last: the highest position that was given.
     :ivar loaded: the highest position that is in memory, or was; above it messages are in the store alone.
     :ivar queue: how much is owed to the client; ``outgoing``: what is in flight, and how it is written.
-    :ivar unsettled: what is neither committed nor acknowledged.
-    :ivar pace: how quick the client is.
+    :ivar unsettled: what is neither committed nor acknowledged; ``pace``: how quick the client is.
     """
 
     __slots__ = (
@@ -72,8 +71,7 @@ class Window:
     def __init__(
         self, number: int, stored: StoredSession | None, durable: "Durable", session: "Session"
     ) -> None:
-        self.number, self._session = number, session
-        self.last = stored.last if stored is not None else 0
+        self.number, self._session, self.last = number, session, stored.last if stored is not None else 0
         self.loaded = stored.first - 1 if stored is not None and stored.first else self.last
         self.queue = QueueSize(durable.limits, stored)
         self.client: Client | None = None
@@ -81,8 +79,7 @@ class Window:
         self._durable, self._most = durable, durable.limits.max_inflight
         # Waiting in memory to be sent, in the order of positions; ``None``: only PUBREL is due.
         self._waiting: dict[int, tuple[EncodedPublish | None, int]] = {}
-        self.outgoing = Outgoing()
-        self.unsettled = Unsettled(self.last)
+        self.outgoing, self.unsettled = Outgoing(), Unsettled(self.last)
         self._rows, self.pace = Rows(number, durable), Pace(durable.clock)
         # Sent before, up to here: perhaps, so with DUP; by this process, so it never expires. [MQTT5-4.3.3-7]
         self._again, self._sent = self.last, 0
@@ -137,8 +134,7 @@ class Window:
         """
         if self.connection is not None:
             return OWED if self.is_open else self.queue.admit(size, too_slow)
-        dropped = self.queue.make_room(size)
-        if dropped > 0:
+        if (dropped := self.queue.make_room(size)) > 0:
             self._durable.record(Trimmed(self.number, self.loaded, dropped))
             return OWED | DROPPED
         return DROPPED if dropped else OWED
@@ -275,8 +271,7 @@ class Window:
             return self.loaded > before
         # A position that is neither committed nor in memory must not be passed over.
         through = next((one for one in self.unsettled if one > before), self.last + 1) - 1
-        average = self.queue.bytes / max(self.queue.messages, 1)
-        limit = min(room, int(MOST_BYTES / max(average, 1)) + 1)
+        limit = min(room, int(MOST_BYTES / max(self.queue.bytes / max(self.queue.messages, 1), 1)) + 1)
         self._reading = connection
         # What is acknowledged by now may be deleted while the page is read, or just after that.
         known = connection, through, self._rows.leaving
@@ -391,6 +386,11 @@ class Window:
         self._rows.forget_numbers()
         for owing in list(self.unsettled.values()):
             self._durable.save_owing(owing)
+
+    def may_pass_on(self, row: StoredMessage) -> bool:
+        """Return whether another Session may get a message: if it is not owned, nor sent at QoS 2."""
+        sent = row.qos == 2 and row.position <= max(self._again, self._sent)  # [MQTT5-4.8.2-5]
+        return not (sent or row.received or row.position in self._rows.leaving)
 
     def end(self) -> None:
         """Owe nothing any more: the Session has ended, and its rows go with it."""

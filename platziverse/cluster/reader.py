@@ -1,5 +1,6 @@
 """Reader: takes the bytes of a frame apart."""
 
+from itertools import accumulate, pairwise
 from struct import Struct as Layout
 from struct import error as StructError
 from typing import Any, Final
@@ -7,7 +8,8 @@ from typing import Any, Final
 from platziverse.mqtt.errors import MQTTError
 from platziverse.mqtt.properties import restored, store_properties
 
-_LENGTH: Final = Layout(">H")
+#: Bytes of the length of a text.
+_LENGTH: Final = 2
 
 
 class Reader:
@@ -36,18 +38,21 @@ class Reader:
 
     def text(self) -> str:
         """Return the next text."""
-        return self.rest(self.take(_LENGTH)).decode()
+        data, begin = self._data, self._at + _LENGTH
+        if begin > len(data):
+            raise ValueError("it is too short")
+        self._at = end = begin + (data[begin - 2] << 8 | data[begin - 1])
+        if end > len(data):
+            raise ValueError("it is too short")
+        return data[begin:end].decode()
 
     def pieces(self, sizes: "tuple[int, ...]") -> "tuple[bytes, ...]":
         """Return the next bytes in pieces of these sizes."""
-        data, end, pieces = self._data, self._at, []
-        for size in sizes:
-            begin, end = end, end + size
-            pieces.append(data[begin:end])
-        if end > len(data):
+        data, ends = self._data, tuple(accumulate(sizes, initial=self._at))
+        if ends[-1] > len(data):
             raise ValueError("it is too short")
-        self._at = end
-        return tuple(pieces)
+        self._at = ends[-1]
+        return tuple([data[begin:end] for begin, end in pairwise(ends)])
 
     def rest(self, size: int) -> bytes:
         """Return the next ``size`` bytes."""

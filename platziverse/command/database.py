@@ -3,10 +3,12 @@
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from select import select
 from typing import Any
 
 import psycopg2
 from psycopg2.errors import UndefinedColumn, UndefinedFunction, UndefinedTable
+from psycopg2.extensions import POLL_OK, POLL_READ, set_wait_callback
 
 from platziverse.config import Config
 from platziverse.embedded.cluster import local_dsn, locate
@@ -32,9 +34,10 @@ def find_dsn(config: Config) -> str:
 
 
 @contextmanager
-def connected(dsn: str) -> Iterator[Any]:
-    """Open a connection for one command.
+def connected(dsn: str, copies: bool = False) -> Iterator[Any]:
+    """Open a connection for one command. Ctrl-C ends its statement, and the command.
 
+    :param copies: there will be COPY, which Ctrl-C ends only once some of it has come or gone.
     :raises ConfigError: the database refuses it, cannot be reached, or is of another version.
     """
     try:
@@ -42,7 +45,11 @@ def connected(dsn: str) -> Iterator[Any]:
             psycopg2.connect(dsn, connect_timeout=10, fallback_application_name="platziverse")
         ) as connection:
             connection.autocommit = True
-            yield connection
+            set_wait_callback(None if copies else _wait)
+            try:
+                yield connection
+            finally:
+                set_wait_callback(None)
     except (UndefinedTable, UndefinedColumn, UndefinedFunction) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(
@@ -50,3 +57,14 @@ def connected(dsn: str) -> Iterator[Any]:
         ) from None
     except psycopg2.Error as error:
         raise ConfigError(" ".join(str(error).split())) from None
+
+
+def _wait(connection: Any) -> None:
+    """Wait for the server here: libpq does so in C, where Python learns of Ctrl-C when it is over."""
+    try:
+        while (state := connection.poll()) != POLL_OK:
+            reading = state == POLL_READ
+            select([connection] if reading else [], [] if reading else [connection], [])
+    except KeyboardInterrupt:
+        connection.cancel()
+        raise

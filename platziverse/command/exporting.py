@@ -75,7 +75,11 @@ def export_metrics(config: Config, options: argparse.Namespace) -> int:
         raise ConfigError(f"{options.file}: only csv and ndjson are written")
     dsn, progress = find_dsn(config), Progress("metrics")
     try:
-        with _open(options.file) as file, connected(dsn) as connection, connection.cursor() as cursor:
+        with (
+            _open(options.file) as file,
+            connected(dsn, copies=True) as connection,
+            connection.cursor() as cursor,
+        ):
             cursor.execute("SET statement_timeout = 0; SET synchronize_seqscans = off")
             query = _query(cursor, options)
             command = (_CSV if form == CSV else _NDJSON).format(query)

@@ -62,7 +62,10 @@ def import_records(config: Config, options: argparse.Namespace) -> int:
     form = _format(options)
     meaning = _meaning(config, options, form)
     dsn = find_dsn(config)
-    with closing(open_source(options.file, lambda: sys.stdin.buffer)) as file, connected(dsn) as connection:
+    with (
+        closing(open_source(options.file, lambda: sys.stdin.buffer)) as file,
+        connected(dsn, copies=True) as connection,
+    ):
         connection.autocommit = False
         bulk = Bulk(connection, _writer(options, file, form, meaning))
         since = bulk.position()

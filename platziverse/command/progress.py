@@ -35,6 +35,12 @@ class Progress:
             line = f"[{bar:<{WIDTH}}] {100 * part:3.0f} %  {line}{left}"
         print(f"\r{line}\x1b[K", end="", file=sys.stderr, flush=True)
 
+    def say(self, text: str) -> None:
+        """Say what is done meanwhile of which nobody knows how far it has come."""
+        if sys.stderr.isatty():
+            self._shown = True
+            print(f"\r{text}\x1b[K", end="", file=sys.stderr, flush=True)
+
     def end(self) -> None:
         """Take the line away."""
         if self._shown:

@@ -29,7 +29,7 @@ def roll_up(config: Config, options: argparse.Namespace) -> int:
     """``platziverse roll-up``: make all buckets that are marked. The daemon goes on with the rest of it."""
     with connected(find_dsn(config)) as connection, connection.cursor() as cursor:
         if options.all:
-            cursor.execute(_MARK)
+            _mark_all(cursor)
         whole = left = _one(cursor, _LEFT)
         progress = Progress("buckets", whole)
         try:
@@ -44,6 +44,15 @@ def roll_up(config: Config, options: argparse.Namespace) -> int:
             progress.end()
     print(f"{whole:,} buckets were made in {progress.seconds:.1f} s")
     return 0
+
+
+def _mark_all(cursor: Any) -> None:
+    looking = Progress("buckets")
+    looking.say("looking where there are metrics")
+    try:
+        cursor.execute(_MARK)
+    finally:
+        looking.end()
 
 
 def _one(cursor: Any, sql: str, *parameters: object) -> int:

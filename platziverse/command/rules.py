@@ -6,10 +6,12 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timezone
+from functools import cache
 from typing import Final
 
 from attrs import evolve, frozen
 
+from platziverse.agents.limits import AgentLimits
 from platziverse.agents.model import InvalidReport, Report
 from platziverse.config import Config
 from platziverse.daemon.recording import load_rules
@@ -17,7 +19,7 @@ from platziverse.errors import Unusable
 from platziverse.mqtt.errors import MalformedPacket
 from platziverse.mqtt.packets import Publish
 from platziverse.mqtt.topics import check_topic_name
-from platziverse.rules.loading import preset, presets
+from platziverse.rules.loading import load, preset, presets
 from platziverse.rules.rule import Readings, Rule, TopicRule
 from platziverse.rules.ruleset import RuleSet
 from platziverse.rules.settings import RecordSettings
@@ -170,7 +172,7 @@ def _outcome(
 ) -> "tuple[str, Readings | None, str]":
     """Return an outcome, with what was read, or with the reason."""
     if found is None:
-        return "no rule", None, f"for {message.topic}"
+        return "no rule", None, f"for {message.topic}{_preset_of(message.topic)}"
     if found.rule.ignore:
         return "ignored", None, "by ignore = true"
     if message.retain and not message.payload:
@@ -183,6 +185,17 @@ def _outcome(
             if found.rule.lenient
             else ("rejected", None, str(error))
         )
+
+
+def _preset_of(topic: str) -> str:
+    """Return for people which presets have a rule of a topic, as nobody has asked for them."""
+    names = [name for name, rules in _preset_rules().items() if rules.find(topic) is not None]
+    return f"; there is one in preset {', '.join(names)}" if names else ""
+
+
+@cache
+def _preset_rules() -> dict[str, RuleSet]:
+    return {name: load(RecordSettings((name,)), AgentLimits(), False) for name in presets()}
 
 
 def _try_line(rules: RuleSet, client: Somebody, message: Publish) -> str:

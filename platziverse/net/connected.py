@@ -74,13 +74,10 @@ class Connected:
     def publish(self, run: list[Publish]) -> int:
         """Publish a run of messages; see :class:`Publications`."""
         publications = self._publications or self._published()
-        shared = self.outbox.shared
-        if shared.was_strained and not self.outbox.closed:
-            run = shared.before_search(self.reading, run)
+        if self.outbox.shared.was_strained and not self.outbox.closed:
+            run = self.outbox.shared.before_search(self.reading, run)
             if not run:
                 return 0
-        if shared.broker.pass_on is not None and (passed := publications.pass_on(run)):
-            return passed
         if self.session.subscriptions:
             return publications.handle_own(run)
         return publications.handle(run)

@@ -70,7 +70,7 @@ class Publications:
         if packet.qos == 2:
             return self._handle_exactly_once(run)
         if len(run) > 1:
-            return self._handle_run(run)
+            return self._pass_on(run) or self._handle_run(run)
         answer = self._shared.broker.publish(packet, self._client)
         if answer is not None and (owing := self._owed(answer)) is not None:
             self._count(self._begin(packet, owing))
@@ -78,10 +78,10 @@ class Publications:
             self._answer(packet, answer)
         return 1
 
-    def pass_on(self, run: list[Publish]) -> int:
+    def _pass_on(self, run: list[Publish]) -> int:
         """Publish in one step what other daemons get and nobody here; return how many messages. ADR 0223."""
         pass_on = self._shared.broker.pass_on
-        if pass_on is None or self.acks or run[0].qos == 2 or not (count := pass_on(run, self._client)):
+        if pass_on is None or self.acks or not (count := pass_on(run, self._client)):
             return 0
         self._done = run[:count]
         self.settle()

@@ -11,6 +11,7 @@ from bench.clients import Publisher, Subscriber, Tally, Unexpected, exactly
 from bench.generator import Job, measure_flow, percentiles
 from bench.relay import Relay
 from bench.rings import same_topic
+from bench.wire5 import with_properties
 from tests.crash import wire
 
 CONNACK = b"\x20\x02\x00\x00"
@@ -59,6 +60,16 @@ class FiveTests(SynchronousTestCase):
             client.publish()
             client.readable()
             self.assertEqual(tally.acknowledged, 3)
+
+    def test_what_comes_before_the_start_is_acknowledged(self) -> None:
+        server = ScriptedServer(b"\x20\x03\x00\x00\x00")
+        self.addCleanup(server.close)
+        client = Subscriber(server.address, "s", Tally(1, 1), 1, 1, 1, b"", protocol=5)
+        self.addCleanup(client.socket.close)
+        first, second = (with_properties(wire.publish("t", b"x", 1, number), b"") for number in (7, 8))
+        server.says(first + second)
+        client.receive(2)
+        self.assertEqual(exactly(server.client, 8), wire.puback(7) + wire.puback(8))
 
 
 class ClientTests(SynchronousTestCase):

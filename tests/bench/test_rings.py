@@ -14,7 +14,7 @@ from platziverse.door.frames import FrameReader, binary_message
 from platziverse.mqtt.codec import encode
 from platziverse.mqtt.codec5 import encode5
 from platziverse.mqtt.decoder import PacketDecoder
-from platziverse.mqtt.packets import Connect, Publish, PublishProperties, Subscribe, Subscription
+from platziverse.mqtt.packets import Connect, Properties, Publish, PublishProperties, Subscribe, Subscription
 from tests.crash import wire
 
 MASK = b"\x37\xfa\x21\x3d"
@@ -43,6 +43,16 @@ class FiveTests(SynchronousTestCase):
         for sent, expected in (
             (wire5.connect("name", True, 60), Connect("name", keep_alive=60, protocol_level=5)),
             (wire5.subscribe("a/+", 1, 7), Subscribe(7, [Subscription("a/+", 1)])),
+            (
+                wire5.connect("name", True, 60, b"\x22\0\x10"),
+                Connect(
+                    "name", keep_alive=60, protocol_level=5, properties=Properties(topic_alias_maximum=16)
+                ),
+            ),
+            (
+                wire5.subscribe("a/+", 1, 7, b"\x0b\x01"),
+                Subscribe(7, [Subscription("a/+", 1)], Properties(subscription_identifier=1)),
+            ),
             (bytes(same_topic("t", 4, 0, properties=b"").take(1)), Publish("t", b"xxxx")),
             (
                 bytes(same_topic("t", 4, 1, properties=found).take(1)),

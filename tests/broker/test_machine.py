@@ -1,6 +1,7 @@
 """A rule-based state machine: several clients, every QoS, retained messages, Wills, against a small model.
 
-Each client comes by MQTT 3.1.1 or 5, now so and then so, and goes on with its Session.
+Each client comes by MQTT 3.1.1 or 5, now so and then so, and goes on with its Session. Of Shared
+Subscriptions the model does not say which member gets a message, but that one does.
 """
 
 from typing import Any
@@ -31,6 +32,10 @@ from platziverse.testing import BrokerHarness, FakeClient
 NAMES = st.sampled_from(["anna", "berta", "clara"])
 TOPICS = st.sampled_from(["a", "a/b", "a/b/c", "b", "/", "a//c"])
 FILTERS = st.sampled_from(["a", "a/b", "#", "+", "a/#", "+/b", "a/+/c", "/", "+/+", "a/b/#"])
+#: The Topic Name that a group gets, by Shared Subscription; "#" is the only other one that matches it.
+GROUPS = {"$share/g/jobs/a/b/c": "jobs/a/b/c", "$share/h/work/+/+/+": "work/a/b/c"}
+SHARED = st.sampled_from(sorted(GROUPS))
+WINDOW = 20
 QOS = st.integers(0, 2)
 EXPIRY = 1000.0
 #: Session Expiry Intervals that clients of MQTT 5 ask for, and what they get.
@@ -41,6 +46,7 @@ ASKED = {0: 0.0, 300: 300.0, 5000: EXPIRY, 0xFFFF_FFFF: EXPIRY}
 class Model:
     """What one Client Identifier should see."""
 
+    name: str
     fake: FakeClient | None = None
     persistent: bool = False
     exists: bool = False
@@ -56,11 +62,27 @@ class Model:
     expected: list[tuple[str, bytes, int, bool, bool]] = field(factory=list)
 
 
+@define
+class Job:
+    """A message for a group that nobody has acknowledged yet.
+
+    :ivar holder: the client that it was sent to, and has not acknowledged it.
+    :ivar lost: no member was left for it, so it may have been dropped.
+    """
+
+    group: str
+    holder: str | None = None
+    sent_qos: int = 0
+    lost: bool = False
+
+
 class BrokerMachine(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         self.harness = BrokerHarness(limits=Limits(connect_delay=0, session_expiry=EXPIRY))
-        self.models = {name: Model() for name in ("anna", "berta", "clara")}
+        self.models = {name: Model(name) for name in ("anna", "berta", "clara")}
+        #: By payload.
+        self.jobs: dict[bytes, Job] = {}
         self.retained: dict[str, tuple[bytes, int]] = {}
         self.serial = 0
 
@@ -70,7 +92,7 @@ class BrokerMachine(RuleBasedStateMachine):
         if not qos:
             if model.fake is not None:
                 model.expected.append((topic, payload, 0, retain, False))
-        elif model.fake is not None and len(model.inflight) < 20 and not model.queued:
+        elif model.fake is not None and self._inflight(model) < WINDOW and not model.queued:
             model.expected.append((topic, payload, qos, retain, False))
             if not model.acknowledges:
                 model.inflight.append((topic, payload, qos))
@@ -97,12 +119,42 @@ class BrokerMachine(RuleBasedStateMachine):
         if not model.persistent:
             self._forget(model)
 
-    @staticmethod
-    def _forget(model: Model) -> None:
+    def _forget(self, model: Model) -> None:
+        """End a Session: what it has of a group goes to another member, but not what may be there twice."""
         model.exists = False
         model.subscriptions.clear()
         model.inflight.clear()
         model.queued.clear()
+        for payload, job in [*self.jobs.items()]:
+            if job.holder == model.name:
+                job.holder = None
+                if job.sent_qos == 2:
+                    del self.jobs[payload]
+            if job.holder is None and not self._members(job.group):
+                job.lost = True
+
+    def _inflight(self, model: Model) -> int:
+        return len(model.inflight) + sum(job.holder == model.name for job in self.jobs.values())
+
+    def _members(self, group: str, connected: bool = False) -> list[Model]:
+        """Those that may get a message of a group at QoS 1 or 2, now or, unless ``connected``, later."""
+        return [
+            model
+            for model in self.models.values()
+            if group in model.subscriptions
+            and (model.fake is not None or (not connected and model.subscriptions[group] > 0))
+        ]
+
+    def _work(self, model: Model, packet: Publish) -> None:
+        """A member gets its copy: nobody else has it, or has had it."""
+        job = self.jobs.get(packet.payload)
+        assert job is not None, f"{model.name} gets what was done: {packet}"
+        assert GROUPS[job.group] == packet.topic
+        assert job.holder in (None, model.name), f"{job.holder} has {packet}, and {model.name} gets it"
+        if not packet.qos or model.acknowledges:
+            del self.jobs[packet.payload]
+        else:
+            job.holder, job.sent_qos = model.name, packet.qos
 
     # -- the real thing --------------------------------------------------------------------------
 
@@ -121,8 +173,11 @@ class BrokerMachine(RuleBasedStateMachine):
         assert model.fake is not None
         if isinstance(packet, Publish):
             got = (packet.topic, packet.payload, packet.qos, packet.retain, packet.dup)
-            assert model.expected, f"not expected: {got}"
-            assert got == model.expected.pop(0)
+            if packet.topic in GROUPS.values() and model.expected[:1] != [got]:
+                self._work(model, packet)
+            else:
+                assert model.expected, f"not expected: {got}"
+                assert got == model.expected.pop(0)
             if packet.packet_id is not None and model.acknowledges:
                 answer = Puback(packet.packet_id) if packet.qos == 1 else Pubrec(packet.packet_id)
                 model.fake.send(answer)
@@ -218,6 +273,48 @@ class BrokerMachine(RuleBasedStateMachine):
             model.subscriptions.pop(topic_filter, None)
             fake.send(Unsubscribe(2, [topic_filter]))
             self._settle()
+
+    @rule(group=SHARED, qos=st.tuples(QOS, QOS, QOS), five=st.none() | st.sampled_from(sorted(ASKED)))
+    def gather(self, group: str, qos: tuple[int, int, int], five: int | None) -> None:
+        """Let all come, if they are not there, and be members."""
+        for (name, model), granted in zip(self.models.items(), qos, strict=True):
+            if model.fake is None:
+                self.connect(name, clean=False, will=None, five=five)
+            assert model.fake is not None
+            model.subscriptions[group] = granted
+            model.fake.send(Subscribe(3, [Subscription(group, granted)]))
+        self._settle()
+
+    @rule(name=NAMES, group=SHARED)
+    def leave(self, name: str, group: str) -> None:
+        """Be a member no more; what it has it keeps."""
+        self.unsubscribe(name, group)
+
+    @rule(group=SHARED, all_qos=st.lists(QOS, min_size=1, max_size=6))
+    def publish_to_a_group(self, group: str, all_qos: list[int]) -> None:
+        """Let whoever is connected publish."""
+        fakes = [model.fake for model in self.models.values() if model.fake is not None]
+        for qos in all_qos if fakes else ():
+            self.serial += 1
+            topic, payload = GROUPS[group], b"%d" % self.serial
+            self._route(topic, payload, qos, False)
+            present, may = self._members(group, connected=True), self._members(group)
+            full = any(self._inflight(model) >= WINDOW for model in present)
+            if present or (qos and may):
+                self.jobs[payload] = Job(group)
+            fakes[0].publish(topic, payload, qos, self.serial if qos else None)
+            self._settle()
+            job = self.jobs.get(payload)
+            assert job is None or job.holder is not None or not present or full, "no member has got it"
+
+    def teardown(self) -> None:
+        """Let everybody come and acknowledge: nothing of a group is missing."""
+        if hasattr(self, "harness"):
+            for name, model in self.models.items():
+                if model.exists:
+                    self.connect(name, clean=False, will=None, five=None)
+            missing = {payload: job for payload, job in self.jobs.items() if not job.lost}
+            assert not missing, f"nobody got {missing}"
 
     @rule(name=NAMES, topic=TOPICS, qos=QOS, retain=st.booleans(), empty=st.booleans())
     def publish(self, name: str, topic: str, qos: int, retain: bool, empty: bool) -> None:

@@ -29,7 +29,7 @@ from platziverse.cluster.frames import (
     Refused,
     Several,
 )
-from platziverse.mqtt.packets import Connack, ConnectReturnCode, Puback
+from platziverse.mqtt.packets import Connack, ConnectReturnCode, Properties, Puback
 from platziverse.testing import FakeClient, OpenAuthority
 from tests.cluster.daemons import Daemon, Daemons
 from tests.cluster.shares import Share, Table
@@ -86,6 +86,22 @@ class MoveTests(Case):
         self.settle()
         self.assertEqual(acknowledge(far), [b"3"])
         self.assertIn("The Session of 'm' has moved from daemon 1 to daemon 2, with its client", self.lines)
+
+    def test_clean_start_ends_it_although_the_next_one_is_kept(self) -> None:
+        """[MQTT5-3.1.2-4] [MQTT5-3.2.2-2]"""
+        self.durable(self.one).lose()
+        self.three.connect("publisher").publish("a", b"x", 1, 1)
+        self.settle()
+        kept = Properties(session_expiry_interval=100)
+        far = self.two.harness.connect("m", protocol_level=5, properties=kept)
+        self.settle()
+        far.connack += far.received()
+        self.assertFalse(self.present(far))
+        self.assertEqual(len(far.connack), 1)
+        for daemon in (self.one, self.two):
+            self.assertEqual(len(daemon.broker.subscriptions), 0)
+        far.lose()
+        self.assertTrue(self.present(self.come(self.three, protocol_level=5, properties=kept)))
 
     def test_a_connection_there_is_closed(self) -> None:
         near = self.durable(self.one)

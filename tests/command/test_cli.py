@@ -6,11 +6,13 @@ import socket
 import subprocess
 import sys
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from platziverse.command.cli import COMMANDS
 from tests.commandline import run
+from tests.crash.waiting import poll
 from tests.integration.daemon import COMMAND, PATIENCE, ROOT, Program, without_reader
+from tests.servers import MISSING, cluster, execute, holding
 
 #: What a command that asks a running daemon has no use for.
 HEAVY = ("platziverse.broker.broker", "platziverse.net", "platziverse.ingest", "twisted.internet.tcp")
@@ -47,6 +49,21 @@ class OptionTests(SynchronousTestCase):
             command.process.send_signal(signal.SIGINT)
             connection.close()
             self.assertEqual((command.ended(), command.output), (130, ""))
+
+    def test_ctrl_c_ends_a_statement_that_goes_on(self) -> None:
+        """Row 264: libpq would wait for its end."""
+        if MISSING:
+            raise SkipTest(MISSING)
+        dsn = cluster().database()
+        with holding(dsn, "LOCK TABLE metrics_marks"):
+            command = Program(*COMMAND, "--database", dsn, "roll-up", "--all", cwd=str(ROOT))
+            self.addCleanup(command.kill)
+            waits = """SELECT 1 FROM pg_stat_activity
+                WHERE wait_event_type = 'Lock' AND datname = current_database()"""
+            poll(lambda: execute(dsn, waits), PATIENCE, "the statement")
+            command.process.send_signal(signal.SIGINT)
+            self.assertEqual((command.ended(), command.output), (130, ""))
+            poll(lambda: not execute(dsn, waits), PATIENCE, "the end of the statement")
 
     def test_a_reader_that_goes_gets_no_traceback(self) -> None:
         """Row 255."""

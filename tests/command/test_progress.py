@@ -36,6 +36,14 @@ class ProgressTests(SynchronousTestCase):
         self.assertEqual(lines[4], f"[{'#' * 7:<30}]  25 %  5,000 metrics, 1,000 a second, 15 s left")
         self.assertEqual(lines[-1], "")
 
+    def test_what_cannot_be_counted_is_said(self) -> None:
+        for error, shown in (Terminal(), "\rlooking\x1b[K\r\x1b[K"), (io.StringIO(), ""):
+            self.patch(sys, "stderr", error)
+            progress = Progress("metrics")
+            progress.say("looking")
+            progress.end()
+            self.assertEqual(error.getvalue(), shown)
+
     def test_without_an_end_it_says_how_many(self) -> None:
         self.assertEqual(self.shown(Terminal(), 0)[4], "5,000 metrics, 1,000 a second")
 

@@ -142,6 +142,14 @@ class TryTests(RulesCase):
             ],
         )
 
+    def test_a_preset_that_has_a_rule_is_named(self) -> None:
+        for topic, reason in (
+            ("zigbee2mqtt/lamp", "no rule  for zigbee2mqtt/lamp; there is one in preset zigbee2mqtt"),
+            ("esp/status/x", "no rule  for esp/status/x; there is one in preset shelly2"),
+            ("agent/x", "no rule  for agent/x"),
+        ):
+            self.assertEqual(self.run_rules("try", topic, "1", code=2), [reason])
+
     def test_topics_with_blanks_and_messages_without_a_payload_are_read(self) -> None:
         """As `mosquitto_sub -F '%t\\t%p'` and `mosquitto_sub -v` print them."""
         text = f"tele/living room/SENSOR\t{self.sensor()}\ntele/a/SENSOR (null)\n"

@@ -1,6 +1,8 @@
 """What ``stats`` and ``top`` show of ``/api/broker``."""
 
 import io
+import os
+import subprocess
 import sys
 from typing import Any
 from unittest import mock
@@ -11,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from platziverse.command.stats import handlers, holdings, latencies, milliseconds, number, size, span
 from platziverse.command.top import screen
 from tests.commandline import run
+from tests.integration.daemon import COMMAND, ROOT, clean_environment
 from tests.web.apicase import ApiCase
 
 CLIENT = {
@@ -82,6 +85,25 @@ class CommandTests(SynchronousTestCase):
         ran = run(self, "top")
         self.assertEqual(ran.code, 1)
         self.assertIn("platziverse stats", ran.err)
+
+    def test_a_terminal_whose_cursor_cannot_be_moved_gets_a_line(self) -> None:
+        """Row 532."""
+        ours, theirs = os.openpty()
+        self.addCleanup(os.close, ours)
+        with open(theirs, "wb") as terminal:
+            done = subprocess.run(
+                [*COMMAND, "top"],
+                cwd=ROOT,
+                env=clean_environment(TERM="dumb"),
+                stdout=terminal,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+            )
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(
+            done.stderr, r"^platziverse: top needs a terminal .* \(TERM\); platziverse stats .*\n$"
+        )
 
     def test_a_filter_of_watch_is_checked(self) -> None:
         ran = run(self, "watch", "a/#/b")

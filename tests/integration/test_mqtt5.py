@@ -1,83 +1,23 @@
 """Clients of MQTT 5 that others have written, with the real daemon and its database."""
 
-import queue
 import signal
 import subprocess
 from typing import Any
 
-import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from tests.agents.doubles import of_agent
 from tests.crash.postgres import private_postgres
+from tests.integration.clients5 import has_gone
+from tests.integration.clients5_python import Paho5, properties
 from tests.integration.daemon import PATIENCE, DaemonTestCase
 
 REJECTED = "JSON is malformed: invalid character (byte 0)"
 
 
-def properties(packet: int, **values: Any) -> Properties:
-    found = Properties(packet)
-    for name, value in values.items():
-        setattr(found, name, value)
-    return found
-
-
-class Paho5:
-    """A paho-mqtt client of MQTT 5 whose events can be waited for."""
-
-    def __init__(self, port: int, client_id: str) -> None:
-        self.events: queue.Queue[tuple[str, Any]] = queue.Queue()
-        self.port, self.ended = port, False
-        self.client = client = paho.Client(
-            CallbackAPIVersion.VERSION2,
-            client_id,
-            protocol=MQTTProtocolVersion.MQTTv5,
-            reconnect_on_failure=False,
-        )
-        client.on_message = lambda client, data, message: self.events.put(("message", message))
-        client.on_connect = lambda c, d, flags, code, props: self.events.put(
-            ("connect", (flags, code, props))
-        )
-        client.on_subscribe = lambda c, d, mid, codes, props: self.events.put(("subscribe", codes))
-        client.on_publish = lambda c, d, mid, code, props: self.events.put(("publish", (code, props)))
-        client.on_disconnect = lambda c, d, flags, code, props: self.events.put(("disconnect", (code, props)))
-
-    def start(self, clean: bool = True, **values: Any) -> Any:
-        asked = properties(PacketTypes.CONNECT, **values)
-        self.client.connect("127.0.0.1", self.port, clean_start=clean, properties=asked)
-        self.client.loop_start()
-        return self.event("connect")
-
-    def event(self, kind: str) -> Any:
-        while True:
-            name, value = self.events.get(timeout=PATIENCE)
-            self.ended = self.ended or name == "disconnect"
-            if name == kind:
-                return value
-
-    def publish(self, topic: str, payload: bytes, qos: int, **more: Any) -> Any:
-        """Publish at QoS 1 or 2; return code and Properties of the answer."""
-        self.client.publish(topic, payload, qos, **more)
-        return self.event("publish")
-
-    def subscribe(self, topic_filter: str, qos: int, **options: Any) -> int:
-        self.client.subscribe(topic_filter, options=SubscribeOptions(qos, **options))
-        code: int = self.event("subscribe")[0].value
-        return code
-
-    def stop(self) -> None:
-        if not self.ended:
-            self.client.disconnect()
-            self.event("disconnect")
-        self.client.loop_stop()
-
-
 class Clients(DaemonTestCase):
     def setUp(self) -> None:
-        self.port = self.daemon().port()
+        self.port = self.daemon(*self.shared_database()).ready()
 
     def connect(self, client_id: str, clean: bool = True, **values: Any) -> tuple[Paho5, Any]:
         client = Paho5(self.port, client_id)
@@ -115,6 +55,7 @@ class Clients(DaemonTestCase):
         absent, _ = self.connect("absent", SessionExpiryInterval=1000)
         self.assertEqual(absent.subscribe("t/#", 2, retainAsPublished=True), 2)
         absent.stop()
+        has_gone(self.port, "absent")
         sender, _ = self.connect("sender")
         given: dict[str, Any] = {
             "ContentType": "text/plain",
@@ -150,32 +91,6 @@ class Clients(DaemonTestCase):
         self.connect("twin")
         code, _ = client.event("disconnect")
         self.assertEqual(code.value, 0x8E)
-
-    def test_mosquitto_sub_and_pub(self) -> None:
-        port = str(self.port)
-        sub = self.start_program(
-            "mosquitto_sub", "-V", "5", "-p", port, "-t", "t", "-q", "1", "-F", "%p %P", "-d"
-        )
-        sub.wait_for("SUBACK")
-        pub = (
-            "-V",
-            "5",
-            "-p",
-            port,
-            "-t",
-            "t",
-            "-q",
-            "2",
-            "-m",
-            "x",
-            "-D",
-            "publish",
-            "user-property",
-            "a",
-            "b",
-        )
-        self.run_program("mosquitto_pub", *pub)
-        sub.wait_for("x a:b")
 
     def test_mosquitto_rr_gets_an_answer_where_it_alone_may_listen(self) -> None:
         """What it asks with is a client of another kind, with what the broker has told that client."""
