@@ -145,7 +145,7 @@ class Clients:
     def _terms_of(self, packet: Connect) -> Terms:
         wire = self.wires.of(packet.protocol_level, is_limited(packet))
         terms = terms_of(packet, wire, self._most_inflight)
-        if packet.protocol_level == 5:
+        if packet.properties is not None:
             terms.expiry = self._sessions.expiry_of(packet)
         return terms
 

@@ -142,9 +142,9 @@ class Session(Receiving):
 
     def agree(self, terms: Terms) -> None:
         """Send as the client that has connected has asked for."""
-        self.terms = terms
         if self.subscription_identifiers is not None:
-            terms.identify(self.subscription_identifiers)
+            terms = terms.identifying(self.subscription_identifiers)
+        self.terms = terms
         if self.outgoing is not None:
             self.outgoing.wire = terms.wire
         if self.window is not None:

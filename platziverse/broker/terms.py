@@ -1,6 +1,7 @@
 """Terms: what a client has asked for in CONNECT about what it is sent, and how long it is remembered."""
 
 from collections.abc import Callable
+from copy import copy
 from functools import lru_cache
 from typing import Final
 
@@ -20,7 +21,7 @@ _NOTHING: Final = Properties()
 
 
 class Terms:
-    """Terms are those of one connection; all clients of MQTT 3.1.1 share theirs.
+    """Terms are those of one connection; clients that have asked for nothing share theirs, as of MQTT 3.1.1.
 
     :ivar asked: what CONNECT says, of MQTT 5.
     :ivar size: bytes that it takes, roughly, beyond what all share.
@@ -44,12 +45,18 @@ class Terms:
         #: Seconds that its Will waits for it to come back.
         self.will_delay = 0
 
-    def identify(self, identifiers: Callable[[Publish], bytes]) -> None:
-        """Have Subscription Identifiers written to the client, if its version has any; see :class:`Wire`."""
+    def identifying(self, identifiers: Callable[[Publish], bytes]) -> "Terms":
+        """Return Terms by which the client gets its Subscription Identifiers, if its version has any.
+
+        :param identifiers: see :class:`Wire`.
+        """
         plain = self.plain.identifying(identifiers)
-        if plain is not self.plain:  # so these Terms are nobody else's
-            self.wire, self.plain = self.wire.identifying(identifiers), plain
-            self.near = -1 if self.largest < ANY_SIZE else self.near  # they make packets larger
+        if plain is self.plain:
+            return self
+        terms = copy(self)  # others may have the same
+        terms.wire, terms.plain = self.wire.identifying(identifiers), plain
+        terms.near = -1 if self.largest < ANY_SIZE else self.near  # they make packets larger
+        return terms
 
     def patience(self, delay: int) -> float:
         """Return how many seconds a Will waits: no longer than its Session is kept. [MQTT5-3.1.3-9]"""
@@ -86,7 +93,7 @@ def is_limited(packet: Connect) -> bool:
 
 def terms_of(packet: Connect, wire: Wire, most_inflight: int) -> Terms:
     """Return the Terms of the client that has sent this CONNECT."""
-    if packet.protocol_level < 5:
+    if packet.properties is None and not packet.will_delay:
         return usual(wire, most_inflight)
     terms = Terms(wire, most_inflight, packet.properties or _NOTHING)
     terms.size = weigh_asked(terms.asked)

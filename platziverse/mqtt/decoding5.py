@@ -4,6 +4,7 @@ PUBLISH is decoded in :mod:`platziverse.mqtt.decoder`, but for its Properties.
 """
 
 from collections.abc import Callable
+from struct import Struct
 from typing import Any, Final, TypeAlias
 
 from platziverse.mqtt.errors import MalformedPacket, ProtocolViolation
@@ -39,6 +40,8 @@ REMEMBERED: Final = 2048
 #: How CONNECT of MQTT 5 begins: Protocol Name and Level.
 MQTT_5: Final = b"\0\4MQTT\5"
 _CLEAN_START: Final = 0x02
+#: And how it goes on: flags, Keep Alive, the length of its Properties, if that is less than 128.
+_BEGINNING: Final = Struct(f">{len(MQTT_5)}xBHB")
 
 Decode: TypeAlias = "Callable[[int, bytes, int], Packet]"
 
@@ -93,10 +96,15 @@ def decode_connect(flags: int, data: bytes, max_levels: int) -> Connect:
 def _connect(data: bytes, max_levels: int) -> Connect:
     if not data.startswith(MQTT_5):
         raise MalformedPacket(f"Protocol Name and Level {data[:7]!r}", "MQTT5-3.1.2-1")
-    body = Body(data, len(MQTT_5))
-    flags, keep_alive = body.byte(), body.number()
-    _check_connect_flags(flags)
-    properties = _properties(body, "CONNECT")
+    if len(data) < _BEGINNING.size:
+        raise MalformedPacket("CONNECT without the length of its Properties", "4.8")
+    flags, keep_alive, length = _BEGINNING.unpack_from(data)  # in one call: ADR 0122
+    if flags != _CLEAN_START:  # which contradicts nothing
+        _check_connect_flags(flags)
+    body, properties = Body(data, _BEGINNING.size), None
+    if length:
+        body = Body(data, _BEGINNING.size - 1)
+        properties = _properties(body, "CONNECT")
     if properties is not None:
         _check_authentication(properties)
     client_id = body.text()  # [MQTT5-3.1.3-1] [MQTT5-3.1.3-3] [MQTT5-3.1.3-4]

@@ -36,6 +36,8 @@ from platziverse.net.renewal import Renewal
 
 #: Bytes of a payload that is not looked through again and again, should its run be handled in parts.
 LARGE: Final = 4096
+#: Of most connections, which share it: none is ever added, see ``_before``.
+_NONE: Final[set[int]] = set()
 _NOT_UTF8: Final = Refused(Reason.PAYLOAD_INVALID, "its payload is not UTF-8, as it says")
 
 
@@ -52,7 +54,7 @@ class Connected5(Connected):
         #: ``None``: the client has not logged in by an Authentication Method.
         self.renewal: Renewal | None = None
         # Messages at QoS 2 that came before this connection: they count in none but theirs.
-        self._before = set(session.identifiers)
+        self._before = set(session.identifiers) or _NONE
         # PUBLISHes that may be unacknowledged; see :meth:`pubrel`.
         self._most = outbox.shared.limits.receive_maximum
 
@@ -308,7 +310,7 @@ class Connected5(Connected):
         asked = packet.properties.session_expiry_interval if packet.properties is not None else None
         if asked and not session.persistent:
             raise ProtocolViolation("a Session Expiry Interval that was 0 in CONNECT", "3.14.2.2.2")
-        if asked is not None:
+        if asked is not None and session.persistent:  # else it was 0 before, and others may have these Terms
             session.persistent = asked > 0
             session.terms.expiry = self.outbox.shared.broker.sessions.expiry_within(asked)
         self.graceful = packet.reason_code == ReasonCode.SUCCESS

@@ -4,7 +4,10 @@ The broker speaks in Reasons. A dialect turns one into a packet, or says that it
 """
 
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from functools import lru_cache
+from typing import Final, Protocol
+
+from msgspec.structs import replace
 
 from platziverse.broker.limits import Limits
 from platziverse.broker.reasons import Reason, Refused
@@ -125,6 +128,7 @@ CODES: Final = {
 ELSEWHERE: Final = (ReasonCode.SERVER_SHUTTING_DOWN, ReasonCode.SERVER_UNAVAILABLE)
 #: Characters of a Reason String.
 MAX_REASON: Final = 500
+_NOTHING: Final = Properties()
 
 
 def encode_auth(code: ReasonCode, method: str, data: bytes, largest: int) -> bytes:
@@ -148,6 +152,24 @@ def _too_large(name: str, packet: bytes, largest: int) -> ConnectRefused:
         ReasonCode.PACKET_TOO_LARGE,
     )
     return ConnectRefused(ConnectReturnCode.NOT_AUTHORIZED, text, "MQTT5-3.1.2-24", code)
+
+
+def _limited(told: Properties, receive_maximum: int, aliases: int, largest: int) -> Properties:
+    """Return Properties of CONNACK with those of our limits, which every client is told."""
+    return replace(
+        told,
+        receive_maximum=receive_maximum,
+        topic_alias_maximum=aliases or None,
+        maximum_packet_size=largest,
+    )
+
+
+@lru_cache(maxsize=16)
+def _usual_connack(present: bool, receive_maximum: int, aliases: int, largest: int) -> bytes:
+    """Return the CONNACK of clients that are told of our limits alone: they all get the same."""
+    return encode5(
+        Connack(present, ReasonCode.SUCCESS, _limited(_NOTHING, receive_maximum, aliases, largest))
+    )
 
 
 class MQTT5:
@@ -175,8 +197,7 @@ class MQTT5:
     def __init__(
         self, connect: Connect | None, limits: Limits, traffic: Traffic, reference: str = ""
     ) -> None:
-        asked = connect.properties if connect is not None else None
-        asked = asked or Properties()
+        asked = (connect.properties if connect is not None else None) or _NOTHING
         self._limits, self._traffic, self._reference = limits, traffic, reference
         self._client_id = connect.client_id if connect is not None else ""
         self._asked = connect.keep_alive if connect is not None else 0
@@ -200,22 +221,30 @@ class MQTT5:
         [MQTT5-3.2.0-1] [MQTT5-3.1.4-5] [MQTT5-3.2.2-2] [MQTT5-3.2.2-3] [MQTT5-3.2.2-16] [MQTT5-3.1.3-7]
         [MQTT5-3.2.2-8] [MQTT5-3.2.2-9] [MQTT5-3.2.2-10] [MQTT5-3.2.2-12] [MQTT5-3.2.2-13] [MQTT5-3.2.2-20]
         """
-        limits = self._limits
-        limited: dict[str, Any] = {
-            "receive_maximum": limits.receive_maximum,
-            "topic_alias_maximum": limits.topic_alias_maximum or None,
-            "maximum_packet_size": limits.max_packet_size,
-        }
-        for more in (limited, dict[str, Any]()):
-            data = encode5(Connack(present, ReasonCode.SUCCESS, self._told(session, more)))
-            if len(data) <= self._largest:
-                return data
-        raise _too_large("CONNACK", data, self._largest)
+        limits, told = self._limits, self._told(session)
+        known = limits.receive_maximum, limits.topic_alias_maximum, limits.max_packet_size
+        if told is None:
+            data = _usual_connack(present, *known)
+        else:
+            data = encode5(Connack(present, ReasonCode.SUCCESS, _limited(told, *known)))
+        if len(data) > self._largest:
+            data = encode5(Connack(present, ReasonCode.SUCCESS, told))
+        if len(data) > self._largest:
+            raise _too_large("CONNACK", data, self._largest)
+        return data
 
-    def _told(self, session: Session, more: dict[str, Any]) -> Properties:
+    def _told(self, session: Session) -> Properties | None:
+        """Return what is told this client; ``None``: nothing, as most are."""
         method, proof = self.proof or (None, None)  # [MQTT5-4.12.0-6] [MQTT5-4.12.0-5]
         expiry = self._expiry_of(session)
         keep_alive = self.keep_alive(self._asked)  # [MQTT5-3.2.2-22]
+        if (
+            expiry == self._expiry
+            and keep_alive == self._asked
+            and self._client_id
+            and not (method or self._wants_responses)
+        ):
+            return None
         return Properties(
             session_expiry_interval=expiry if expiry != self._expiry else None,
             assigned_client_identifier=None if self._client_id else session.client_id,
@@ -223,7 +252,6 @@ class MQTT5:
             authentication_data=proof or None,
             response_information=response_prefix(session.client_id) if self._wants_responses else None,
             server_keep_alive=keep_alive if keep_alive != self._asked else None,
-            **more,
         )
 
     def _expiry_of(self, session: Session) -> int:

@@ -506,6 +506,13 @@ class Leaving(Case):
         client.send(Disconnect(0, Properties(session_expiry_interval=5)))
         self.assertEqual(self.goodbye(client)[0], 0x82)
 
+    def test_a_client_that_leaves_changes_nothing_of_others_that_have_asked_for_nothing(self) -> None:
+        self.connect()
+        other = self.connect("other")
+        other.send(Disconnect(0, Properties(session_expiry_interval=0)))
+        self.assertTrue(other.closed)
+        self.assertIsNone(self.session().terms.expiry)
+
     def test_a_will_is_sent_if_disconnect_says_so(self) -> None:
         """[MQTT5-3.1.2-10] [MQTT5-3.14.4-3]"""
         watcher = self.harness.connect("four")

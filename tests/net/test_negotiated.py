@@ -64,6 +64,34 @@ def messages(*numbers: int, topic: str = "t", qos: int = 1) -> list[Publish]:
     return [Publish(topic, b"", qos, packet_id=number) for number in numbers]
 
 
+class Told(Case):
+    def test_every_client_is_told_the_limits_of_its_own_broker(self) -> None:
+        """Those who are told nothing else, whose CONNACK is encoded once, and the others."""
+        for most, aliases in ((10, 0), (20, 5), (10, 0)):
+            limits = Limits(max_packet_size=1000 * most, max_unfinished=most, topic_alias_maximum=aliases)
+            self.harness, told = BrokerHarness(limits=limits), (most, aliases or None, 1000 * most)
+            for client_id in ("a", "b", ""):
+                connack = self.connack(self.connect(client_id))[1]
+                limited = connack.receive_maximum, connack.topic_alias_maximum, connack.maximum_packet_size
+                self.assertEqual(limited, told)
+                self.assertEqual(connack.assigned_client_identifier is None, bool(client_id))
+
+    def test_session_present_is_told_though_nothing_else_is(self) -> None:
+        kept = Properties(session_expiry_interval=100)
+        for present in (False, True):
+            client = self.connect(clean_session=False, properties=kept)
+            [connack] = client.connack
+            assert isinstance(connack, Connack)
+            self.assertEqual(connack.session_present, present)
+            self.assertIsNone(self.connack(client)[1].session_expiry_interval)
+            client.lose()
+
+    def test_a_client_that_takes_small_packets_alone_is_not_told_of_limits(self) -> None:
+        for most, told in ((5, False), (1000, True)):
+            client = self.connect(str(most), properties=Properties(maximum_packet_size=most))
+            self.assertEqual(self.connack(client)[1].receive_maximum is not None, told)
+
+
 class ReceiveMaximum(Case):
     """Row 520: more messages than may be unacknowledged. Of QoS 0, and of 3.1.1, there may be any number."""
 
