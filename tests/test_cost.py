@@ -383,7 +383,7 @@ class Cost(SynchronousTestCase):
             self.assertLessEqual(before, now * TOLERANCE, f"{name} is shorter: run python -m tests.test_cost")
 
     def test_nor_has_one_of_mqtt_5_which_costs_hardly_more(self) -> None:
-        """Without Properties. CONNACK has some; and PUBACK says one by one that nobody has subscribed."""
+        """Without Properties. CONNACK has some; and somebody looks whether anybody has subscribed."""
         counted = COUNTED5.get(sys.version_info[:2], COUNTED5[max(COUNTED5)])
         for name, before in zip(PATHS5, counted, strict=True):
             now = cost(name, Paths5)

@@ -1,8 +1,10 @@
 """Publications5: those of a client of MQTT 5, which is told when nobody has subscribed."""
 
+from collections.abc import Iterable
 from itertools import groupby
 from typing import Final, cast
 
+from platziverse.mqtt.codec import encode_pubacks
 from platziverse.mqtt.codec5 import encode_acknowledgement, encode_unheard
 from platziverse.mqtt.packets import Publish
 from platziverse.mqtt.reasoncodes import ReasonCode
@@ -28,12 +30,20 @@ class Publications5(Publications):
         return not broker.subscriptions.match(topic)
 
     def _acknowledge(self, messages: list[Publish]) -> None:
+        topic = messages[0].topic
+        for message in messages:
+            if message.topic is not topic or message.retain:
+                break
+        else:  # as usual: one answer, of which all are told in one call
+            self._puback(messages, self._is_unheard(messages[0]))
+            return
         for unheard, group in groupby(messages, self._is_unheard):
-            packet_ids = cast("list[int]", [message.packet_id for message in group])
-            if unheard:
-                self._place = self._outbox.acknowledge(packet_ids, self._place, encode_unheard)
-            else:
-                self._place = self._outbox.acknowledge(packet_ids, self._place)
+            self._puback(group, unheard)
+
+    def _puback(self, messages: Iterable[Publish], unheard: bool) -> None:
+        packet_ids = cast("list[int]", [message.packet_id for message in messages])
+        encode = encode_unheard if unheard else encode_pubacks
+        self._place = self._outbox.acknowledge(packet_ids, self._place, encode)
 
     def _ack(self, packet: Publish, packet_id: int) -> bytes:
         if not self._is_unheard(packet):

@@ -97,6 +97,18 @@ class Unheard(Case):
     def test_what_is_retained_waits_for_those_who_come(self) -> None:
         self.assertEqual(self.publish("t", retain=True), [(1, 0)])
 
+    def test_one_that_is_retained_tells_nothing_of_those_around_it(self) -> None:
+        for retained in range(3):
+            messages = [Publish("t", b"", 1, one == retained, packet_id=one + 1) for one in range(3)]
+            self.client.send(*messages)
+            told = [(one + 1, 0 if one == retained else UNHEARD) for one in range(3)]
+            self.assertEqual(codes(self.client), told)
+
+    def test_many_of_one_topic_have_their_own_number_each(self) -> None:
+        numbers = [*range(250, 262), 0x1234, 0xFFFF]
+        self.client.send(*[Publish("t", b"", 1, packet_id=number) for number in numbers])
+        self.assertEqual(codes(self.client), [(number, UNHEARD) for number in numbers])
+
     def test_one_with_properties_is_told_too(self) -> None:
         self.assertEqual(self.publish("t", properties=PublishProperties(content_type="x")), [(1, UNHEARD)])
 
