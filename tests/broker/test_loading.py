@@ -1,10 +1,11 @@
 """A start: what is read of the store, who waits for it meanwhile, and who is served."""
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import CancelledError, fail
 from twisted.internet.task import Clock
 
@@ -531,6 +532,29 @@ class Failing(Loads):
         loaded = self.harness.loaded
         loaded.cancel()
         self.failureResultOf(loaded, CancelledError)
+
+
+class Inherited(Loads):
+    def test_whose_a_session_was_is_told_as_it_comes(self) -> None:
+        self.connect("one").subscribe("t", 1)
+        self.connect("two").subscribe("t", 1)
+        answered: Callable[..., Any] = self.store.sessions
+
+        def inherited(page: list[StoredSession]) -> list[StoredSession]:
+            return [evolve(one, inherited_from=(5, 2)) if one.client_id == "two" else one for one in page]
+
+        def sessions(after: int, limit: int) -> Any:
+            return answered(after, limit).addCallback(inherited)
+
+        self.store.sessions = sessions  # type: ignore[method-assign]
+        self.start_slowly()
+        told: list[tuple[int, Sequence[int]]] = []
+        durable = self.harness.broker.durable
+        assert durable is not None
+        durable.was_inherited = lambda session, daemons: told.append((session, daemons))
+        self.store.resume()
+        [two] = [session for session in self.harness.broker.sessions if session.client_id == "two"]
+        self.assertEqual(told, [(two.number, (5, 2))])
 
 
 class Strange(Loads):

@@ -93,6 +93,16 @@ class BeginningTests(SynchronousTestCase):
         self.come_to(None)
         self.assertEqual(self.harness.connect("m", clean_session=False).connack, ACCEPTED)
 
+    def test_clean_start_ends_what_has_come_and_begins_anew(self) -> None:
+        """[MQTT5-3.1.2-4]"""
+        there = self.harness.broker.sessions.make("one", True)
+        self.come_to(there)
+        kept = Properties(session_expiry_interval=100)
+        client = self.harness.connect("one", protocol_level=5, properties=kept)
+        (connack,) = client.connack
+        self.assertFalse(getattr(connack, "session_present", True))
+        self.assertIsNot(self.harness.broker.sessions.get("one"), there)
+
 
 class EndsTests(DurableCase):
     def setUp(self) -> None:

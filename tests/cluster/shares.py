@@ -131,7 +131,7 @@ class Share:
         """Commit what waits."""
         waiting, self._waiting = self._waiting, deque()
         for record, saved in waiting:
-            if self.refusing and isinstance(record, Queued):
+            if self.refusing and isinstance(record, Queued | Settled):
                 saved.errback(EntryRefused("refused by the test"))
                 continue
             if self.losing and isinstance(record, Taken):

@@ -222,6 +222,18 @@ class AgainTests(Case):
         self.daemons.advance(2)
         self.assertEqual(self.got(), [b"x"])
 
+    def test_what_the_store_does_not_note_is_noted_later(self) -> None:
+        self.die()
+        self.shares[3].refusing = True
+        self.successResultOf(self.inherit())
+        self.settle()
+        self.daemons.advance(4)
+        self.assertIn("What other daemons owe to our Sessions is late: refused by the test", self.lines)
+        self.assertEqual(list(self.table.before.values()), [(2,)])
+        self.shares[3].refusing = False
+        self.daemons.advance(8)
+        self.assertEqual(self.table.before, {})
+
     def test_who_has_forgotten_everything_reads_no_more(self) -> None:
         self.die()
         self.publisher.publish("a", b"x", 2, 1)

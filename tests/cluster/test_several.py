@@ -130,6 +130,9 @@ class SeveralTests(Case):
         self.assertEqual(asked, ["a/near", "a/near", "a/b", "a/b", "a/b"])
         self.turn()
         self.assertEqual(self.payloads(), [ONE, TWO, ONE, TWO, ONE])
+        asked.clear()
+        self.publisher.send(Publish("a/b", ONE, retain=True), Publish("a/b", TWO))
+        self.assertEqual(asked, ["a/b", "a/b"])
 
     def test_what_has_properties_goes_one_by_one(self) -> None:
         five = self.one.connect("five", protocol_level=5)
