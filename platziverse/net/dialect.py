@@ -5,9 +5,7 @@ The broker speaks in Reasons. A dialect turns one into a packet, or says that it
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Final, Protocol
-
-from msgspec.structs import replace
+from typing import Any, Final, Protocol
 
 from platziverse.broker.limits import Limits
 from platziverse.broker.reasons import Reason, Refused
@@ -154,22 +152,20 @@ def _too_large(name: str, packet: bytes, largest: int) -> ConnectRefused:
     return ConnectRefused(ConnectReturnCode.NOT_AUTHORIZED, text, "MQTT5-3.1.2-24", code)
 
 
-def _limited(told: Properties, receive_maximum: int, aliases: int, largest: int) -> Properties:
-    """Return Properties of CONNACK with those of our limits, which every client is told."""
-    return replace(
-        told,
-        receive_maximum=receive_maximum,
-        topic_alias_maximum=aliases or None,
-        maximum_packet_size=largest,
-    )
+def _limited(receive_maximum: int, aliases: int, largest: int) -> dict[str, Any]:
+    """Return those Properties of CONNACK that tell of our limits."""
+    return {
+        "receive_maximum": receive_maximum,
+        "topic_alias_maximum": aliases or None,
+        "maximum_packet_size": largest,
+    }
 
 
 @lru_cache(maxsize=16)
 def _usual_connack(present: bool, receive_maximum: int, aliases: int, largest: int) -> bytes:
     """Return the CONNACK of clients that are told of our limits alone: they all get the same."""
-    return encode5(
-        Connack(present, ReasonCode.SUCCESS, _limited(_NOTHING, receive_maximum, aliases, largest))
-    )
+    told = Properties(**_limited(receive_maximum, aliases, largest))
+    return encode5(Connack(present, ReasonCode.SUCCESS, told))
 
 
 class MQTT5:
@@ -221,38 +217,42 @@ class MQTT5:
         [MQTT5-3.2.0-1] [MQTT5-3.1.4-5] [MQTT5-3.2.2-2] [MQTT5-3.2.2-3] [MQTT5-3.2.2-16] [MQTT5-3.1.3-7]
         [MQTT5-3.2.2-8] [MQTT5-3.2.2-9] [MQTT5-3.2.2-10] [MQTT5-3.2.2-12] [MQTT5-3.2.2-13] [MQTT5-3.2.2-20]
         """
-        limits, told = self._limits, self._told(session)
-        known = limits.receive_maximum, limits.topic_alias_maximum, limits.max_packet_size
-        if told is None:
-            data = _usual_connack(present, *known)
+        limits = self._limits
+        ours = limits.receive_maximum, limits.topic_alias_maximum, limits.max_packet_size
+        if self._is_usual(session):
+            data = _usual_connack(present, *ours)
         else:
-            data = encode5(Connack(present, ReasonCode.SUCCESS, _limited(told, *known)))
+            data = self._connack(present, session, _limited(*ours))
         if len(data) > self._largest:
-            data = encode5(Connack(present, ReasonCode.SUCCESS, told))
+            data = self._connack(present, session, {})
         if len(data) > self._largest:
             raise _too_large("CONNACK", data, self._largest)
         return data
 
-    def _told(self, session: Session) -> Properties | None:
-        """Return what is told this client; ``None``: nothing, as most are."""
+    def _is_usual(self, session: Session) -> bool:
+        """Return whether the client gets what it has asked for, and needs to know nothing else of itself."""
+        return (
+            bool(self._client_id)
+            and self._expiry_of(session) == self._expiry
+            and self.keep_alive(self._asked) == self._asked
+            and self.proof is None
+            and not self._wants_responses
+        )
+
+    def _connack(self, present: bool, session: Session, more: dict[str, Any]) -> bytes:
         method, proof = self.proof or (None, None)  # [MQTT5-4.12.0-6] [MQTT5-4.12.0-5]
         expiry = self._expiry_of(session)
         keep_alive = self.keep_alive(self._asked)  # [MQTT5-3.2.2-22]
-        if (
-            expiry == self._expiry
-            and keep_alive == self._asked
-            and self._client_id
-            and not (method or self._wants_responses)
-        ):
-            return None
-        return Properties(
+        told = Properties(
             session_expiry_interval=expiry if expiry != self._expiry else None,
             assigned_client_identifier=None if self._client_id else session.client_id,
             authentication_method=method,
             authentication_data=proof or None,
             response_information=response_prefix(session.client_id) if self._wants_responses else None,
             server_keep_alive=keep_alive if keep_alive != self._asked else None,
+            **more,
         )
+        return encode5(Connack(present, ReasonCode.SUCCESS, told))
 
     def _expiry_of(self, session: Session) -> int:
         if not session.persistent:
