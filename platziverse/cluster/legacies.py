@@ -33,8 +33,8 @@ _Steps = Generator["Deferred[Any]", Any, Any]
 class _Known:
     """A _Known is a dead daemon, or one that has come back.
 
-    :ivar steady: we know of all others from where on they owe us what is for its Sessions, and nobody has come
-        and nothing was inherited since this was found out.
+    :ivar steady: we know of all others from where on they owe us what is for its Sessions, and nobody has
+        come, and nothing was inherited, since this was found out.
     :ivar said: what it has said since it came back, see :class:`Past`.
     """
 
