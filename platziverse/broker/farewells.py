@@ -68,18 +68,13 @@ class Farewells:
         else:
             self._publish_due(will, client, forget)
 
-    def wait(
-        self, will: Publish, client: Client, seconds: float, forget: Forget, connection: int = 0
-    ) -> None:
-        """Publish a Will in so many seconds, unless its client is back. [MQTT5-3.1.3-9]
-
-        :param connection: that has left it, of a stored Will.
-        """
+    def wait(self, will: Publish, client: Client, seconds: float, forget: Forget) -> None:
+        """Publish a Will in so many seconds, unless its client is back. [MQTT5-3.1.3-9]"""
         session = self._sessions.get(client.client_id)
         if session is not None:
             session.will = will  # it counts in its memory
         end = partial(self._end_delayed, will, client, forget)
-        self.delayed.add(client.client_id, seconds, end, connection)
+        self.delayed.add(client.client_id, seconds, end)
 
     def _publish_due(self, will: Publish, client: Client, forget: Forget) -> None:
         publish = partial(self.end, will, client, self._publish, forget)

@@ -11,7 +11,7 @@ from twisted.logger import Logger
 from platziverse.broker.clients import Clients
 from platziverse.broker.interfaces import Answer, Authority, Client
 from platziverse.broker.reasons import Reason
-from platziverse.broker.records import StoredRetained, StoredSession, StoredWill, WillGone
+from platziverse.broker.records import StoredRetained, StoredSession, StoredWill
 from platziverse.broker.retaining import DurableRetained
 from platziverse.broker.session import Session
 from platziverse.broker.sessionrecords import SessionRecords
@@ -99,6 +99,8 @@ class Restoring:
             self._clients.drop(session, Reason.SHUTTING_DOWN, "other daemons have taken over from this one")
             yield
         yield from self._clients.farewells.delayed.clear()
+        if (wills := self._clients.farewells.records) is not None:
+            wills.restored.clear()
         yield from self._retained.forget()
 
     def _restore(self, session: Session, stored: StoredSession) -> Generator[None, None, bool]:
@@ -175,24 +177,24 @@ class Restoring:
 
         :param publish: does it at once: before a Will of the same client is saved, which overwrites it.
         """
-        farewells = self._clients.farewells
+        farewells, records = self._clients.farewells, self._clients.farewells.records
+        assert records is not None
         for will in stored:
-            if farewells.delayed.has(will.client_id, will.connection):
+            if records.restore(will.client_id, will.connection):
                 continue
             properties, delay = restored_will(will.properties)
             message = Publish(will.topic, will.payload, will.qos, will.retain, properties=properties)
             client = Client(will.client_id, 0, username=will.username)
-            gone = partial(self._records.save, WillGone(will.client_id, will.connection))
+            gone = partial(records.over, will.client_id, will.connection)
             seconds = self._left_of(will, delay)
             if seconds > 0:
-                farewells.wait(message, client, seconds, gone, will.connection)
+                farewells.wait(message, client, seconds, gone)
             else:
                 farewells.end(arrived(message, will.topic, self._wall_clock()), client, publish, gone)
             yield
-        assert farewells.records is not None
-        if farewells.records.ready:  # it is a dead daemon that has left them
+        if records.ready:  # it is a dead daemon that has left them
             return
-        farewells.records.ready = True
+        records.ready = True
         for session in list(self._sessions):
             if session.client is not None and session.client.number:  # it is no restored one
                 farewells.save(session)

@@ -102,8 +102,8 @@ class DelayedWills:
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        # Client Identifier → what publishes it, or discards it, and the connection that a stored one was of.
-        self._waiting: dict[str, tuple[IDelayedCall, Callable[[bool], None], int]] = {}
+        # Client Identifier → what publishes it, or discards it.
+        self._waiting: dict[str, tuple[IDelayedCall, Callable[[bool], None]]] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -113,16 +113,9 @@ class DelayedWills:
         call, *_ = self._waiting.get(client_id, (None,))
         return call.getTime() - self._clock.seconds() if call is not None else None
 
-    def has(self, client_id: str, connection: int) -> bool:
-        """Return whether the stored Will of this connection waits already."""
-        return client_id in self._waiting and self._waiting[client_id][2] == connection
-
-    def add(self, client_id: str, delay: float, end: Callable[[bool], None], connection: int = 0) -> None:
-        """Call ``end`` with ``True`` after the delay, unless something is known before.
-
-        :param connection: that has left it, of a stored Will.
-        """
-        self._waiting[client_id] = self._clock.callLater(delay, self.end, client_id, True), end, connection
+    def add(self, client_id: str, delay: float, end: Callable[[bool], None]) -> None:
+        """Call ``end`` with ``True`` after the delay, unless something is known before."""
+        self._waiting[client_id] = self._clock.callLater(delay, self.end, client_id, True), end
 
     def end(self, client_id: str, publish: bool) -> None:
         """Publish the Will of a client whose Session ends, or discard it: the client is back."""
@@ -137,7 +130,7 @@ class DelayedWills:
 
     def forget(self, client_id: str) -> "Callable[[bool], None] | None":
         """Do nothing with the Will of a client: it is somebody else's; return what would have been called."""
-        call, end, _ = self._waiting.pop(client_id, (None, None, 0))
+        call, end = self._waiting.pop(client_id, (None, None))
         if call is not None and call.active():
             call.cancel()
         return end
@@ -153,12 +146,15 @@ class WillRecords:
         there, so that none is that of a connection of an earlier process.
     :ivar ready: the Wills of earlier processes are published, so they may be overwritten. Nothing is saved
         before; those of the clients that are connected then are saved late.
+    :ivar restored: Client Identifier and connection of each stored Will that waits here, or was published,
+        and is not deleted: an heir that inherits once more reads it again.
     """
 
     def __init__(self, save: "Callable[[WillLeft | WillGone], Deferred[Any]]", began: float) -> None:
         self._save = save
         self._first = int(began * 1000) * _PER_MILLISECOND
         self.ready = False
+        self.restored: set[tuple[str, int]] = set()
 
     def left(self, client: Client, will: Publish, delay: int = 0, due: float | None = None) -> None:
         """Save the Will that ``client`` has left.
@@ -175,3 +171,14 @@ class WillRecords:
     def gone(self, client: Client) -> Answer:
         """Save that the Will of ``client`` was published, or discarded."""
         return None if not self.ready else self._save(WillGone(client.client_id, self._first + client.number))
+
+    def restore(self, client_id: str, connection: int) -> bool:
+        """Note that a stored Will is about to wait, or to be published; return whether it was already."""
+        before, will = len(self.restored), (client_id, connection)
+        self.restored.add(will)
+        return len(self.restored) == before
+
+    def over(self, client_id: str, connection: int) -> Answer:
+        """Save that a stored Will was published, or discarded."""
+        gone = self._save(WillGone(client_id, connection))
+        return gone.addCallback(lambda _: self.restored.discard((client_id, connection)))

@@ -98,6 +98,33 @@ class Heirs(Daemons):
         self.assertEqual(self.successResultOf(self.store.wills()), [])
         self.assertIn(Kept("will", b"gone", 1, "one", "ana"), self.store.records)
 
+    def test_a_will_that_is_read_again_before_it_is_deleted_is_published_once(
+        self,
+    ) -> None:
+        watcher = self.connect("watcher")
+        watcher.subscribe("will", 2)
+        self.store.leave(WillLeft("two", "ana", 5, "will", b"once", 2, False))
+        self.store.hold()
+        for _ in range(2):
+            done = self.harness.broker.inherit(succeed((1,)))
+            self.settle()
+            self.successResultOf(done)
+        self.assertEqual(len(self.successResultOf(self.store.wills())), 2)
+        self.store.resume()
+        self.settle()
+        self.assertEqual(payloads(watcher.received()), [b"gone", b"once"])
+        self.assertEqual(self.successResultOf(self.store.wills()), [])
+
+    def test_who_begins_anew_does_not_know_what_has_become_of_it(self) -> None:
+        """Its heir may have died too, and this daemon be the next one."""
+        self.store.hold()
+        self.harness.broker.inherit(succeed((1,)))
+        self.settle()
+        self.harness.broker.begin_anew()
+        self.settle()
+        kept = [record for record, _ in self.store.waiting if isinstance(record, Kept)]
+        self.assertEqual([record.payload for record in kept], [b"gone", b"gone"])
+
     def test_a_client_that_has_come_with_clean_session_has_ended_it(self) -> None:
         self.harness.connect("one", username="ana")
         self.inherit()
