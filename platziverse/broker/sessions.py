@@ -85,10 +85,8 @@ class Sessions:
 
         What the client asks for is at most what the setting says. [MQTT5-3.1.2-23]
         """
-        if packet.protocol_level < 5 or not is_persistent(packet):
-            return None
-        assert packet.properties is not None
-        return self.expiry_within(packet.properties.session_expiry_interval or 0)
+        asked = packet.properties.session_expiry_interval if packet.properties is not None else None
+        return self.expiry_within(asked) if asked else None
 
     def expiry_within(self, asked: int) -> float | None:
         """Return so many seconds, within the setting; ``None``: as long as that says."""

@@ -33,10 +33,13 @@ _Steps = Generator["Deferred[Any]", Any, Any]
 class _Known:
     """A _Known is a dead daemon, or one that has come back.
 
+    :ivar steady: we know of all others from where on they owe us what is for its Sessions, and nobody has
+        come, and nothing was inherited, since this was found out.
     :ivar said: what it has said since it came back, see :class:`Past`.
     """
 
     legacy: Legacy
+    steady: bool = False
     said: dict[int, int] = field(factory=dict)
 
 
@@ -83,6 +86,7 @@ class Legacies:
 
     def add(self, daemon: int) -> None:
         """Take what is owed to a dead daemon whose Sessions are ours now, and in memory."""
+        self._put_off()
         if daemon not in self._known:
             legacy = Legacy(daemon, self.heirs, self._durable, self._route, self._complain)
             self._known[daemon] = _Known(legacy)
@@ -110,10 +114,16 @@ class Legacies:
     def back(self, peer: Peer) -> None:
         """Ask a daemon that has come back what it was owed before; it reads the rest itself. ADR 0172."""
         daemon = peer.number
+        self._put_off()
         self.heirs.bound(daemon, {}, peer.incarnation)
         if daemon in self._known:
             self._known[daemon].said.clear()
             self._peers.tell(daemon, Inherited(daemon))
+
+    def _put_off(self) -> None:
+        """Settle nothing in this round: what was read of it was not all, for all we knew."""
+        for known in self._known.values():
+            known.steady = False
 
     def past(self, peer: Peer, frame: Past) -> None:
         """Take what was owed to a daemon before it came back."""
@@ -165,7 +175,8 @@ class Legacies:
         settled, others = self._settled, self._others
         open_ = [daemon for daemon in self._known if daemon not in settled]
         self._know_ourselves()
-        known = [daemon for daemon in open_ if self.heirs.knows(daemon, others)]
+        for daemon in open_:
+            self._known[daemon].steady = self.heirs.knows(daemon, others)
         asked: Deferred[Any] = self._catch_up([*settled, *map(OPEN.__add__, open_)]).addTimeout(
             self._patience, self._clock
         )
@@ -179,7 +190,7 @@ class Legacies:
             yield crossing.when_done(crossing.last)
         yield self._stored(open_)
         empty = yield from self._read(open_)
-        yield from self._save(daemon for daemon in known if daemon in empty)
+        yield from self._save(daemon for daemon in empty if self._known[daemon].steady)
         for daemon in (yield from self._read(settled)):
             del self._known[daemon]
             self.heirs.forget(daemon)

@@ -369,6 +369,25 @@ class BackTests(Case):
         self.assertEqual(self.rows(), [])
         self.assertEqual(self.got(), [b"x"])
 
+    def test_nothing_is_settled_by_who_has_not_heard_what_it_was_owed(self) -> None:
+        """It comes back while the heir reads, alone, what it has published itself: a Will, mostly."""
+        self.shares[1].kill()
+        self.daemons.members.leave(1, dead=True)
+        self.die()
+        self.near.publish("a", b"x", 2, 1)
+        self.settle()
+        self.inherit_slowly()
+        ear = self.three.bus.ear
+        ear.slow = True
+        self.come_back()
+        self.read()
+        self.assertEqual(self.rows(link(3, 2)), [b"x"])
+        ear.slow = False
+        ear.hear()
+        self.daemons.advance(20)
+        self.assertEqual(self.rows(link(3, 2)), [])
+        self.assertEqual(self.got(), [b"x"])
+
     def test_what_it_says_counts_if_nothing_of_it_is_lost(self) -> None:
         self.die()
         self.publisher.publish("a", b"x", 2, 1)
