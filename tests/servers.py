@@ -186,6 +186,7 @@ def holding(dsn: str, sql: str) -> Iterator[Any]:
         with connection.cursor() as cursor:
             cursor.execute(sql)
         yield connection
+        connection.rollback()  # answered when its locks are free; a backend sees a cut connection later
 
 
 @cache
