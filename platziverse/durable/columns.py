@@ -188,8 +188,7 @@ class SessionColumns:
         self.retained[record.topic] = record if there is None else Cleared(record.topic, there.version)
 
     def add_will_left(self, record: WillLeft) -> None:
-        """Add a Will, which takes the place of any other of its client."""
-        self.over.pop(record.client_id, None)
+        """Add a Will, which takes the place of any other of its client, but for one that was inherited."""
         self.wills[record.client_id] = record
 
     def add_will_gone(self, record: WillGone) -> None:
@@ -197,7 +196,7 @@ class SessionColumns:
         will = self.wills.get(record.client_id)
         if will is not None and will.connection == record.connection:
             self.wills[record.client_id] = None
-        elif record.client_id not in self.wills:
+        else:
             self.over.setdefault(record.client_id, set()).add(record.connection)
 
     def add_release(self, record: Release) -> None:

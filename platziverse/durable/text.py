@@ -192,6 +192,7 @@ cleared AS (
     AND (over = '' OR flags & {PROPERTIES} <> 0
         AND substring(there.payload FROM 1 FOR length(over) / 2) = decode(over, 'hex')) AND {_IF})"""
 
+# A row that is written anew is left alone, as no statement may change it twice. An inherited one is another.
 _WILLS: Final = f"""{_PACKED.format(name="wills", prefix="w_")},
 wills_left AS (
     INSERT INTO mqtt_wills ("clientId", username, daemon, connection, topic, payload, flags, "dueAt")
@@ -207,7 +208,8 @@ wills_left AS (
 wills_gone AS (
     DELETE FROM mqtt_wills WHERE {_IF} AND ("clientId" = ANY(%(x_client)s::text[]) AND daemon = %(daemon)s
     OR ("clientId", connection) IN (
-        SELECT * FROM unnest(%(y_client)s::text[], %(y_connection)s::bigint[]))))"""
+        SELECT * FROM unnest(%(y_client)s::text[], %(y_connection)s::bigint[]))
+        AND (daemon <> %(daemon)s OR "clientId" <> ALL(%(w_client)s::text[]))))"""
 
 
 def _trims(present: frozenset[str]) -> str:

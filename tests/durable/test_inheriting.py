@@ -66,6 +66,16 @@ class Inherited(SessionStoreCase):
         self.assertEqual((yield self.store.wills()), [])
 
     @inlineCallbacks
+    def test_it_is_deleted_in_the_batch_that_writes_the_new_one(self) -> Steps:
+        for order in (0, 1), (1, 0):
+            self.execute("DELETE FROM mqtt_wills")
+            self.execute("INSERT INTO mqtt_wills VALUES ('c', NULL, -1, 1, 'old', '', 0)")
+            new = WillLeft("c", "ana", 2, "new", b"n", 2, True)
+            records = WillGone("c", 1), new
+            yield self.save([records[place] for place in order])
+            self.assertEqual((yield self.store.wills()), [new])
+
+    @inlineCallbacks
     def test_a_session_that_is_not_ours_any_more_is_not_changed(self) -> Steps:
         self.execute("UPDATE mqtt_sessions SET daemon = 2")
         yield self.store.save(Absent(self.session, 41))
