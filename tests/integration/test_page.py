@@ -390,7 +390,7 @@ class ConnectionTests(PageCase):
     def plain_charts(self) -> None:
         page = self.browser
         page.do("click", selector=".name")
-        page.wait("document.querySelector('svg.plain path').getAttribute('d').length > 5")
+        page.wait("document.querySelector('svg.plain path')?.getAttribute('d').length > 5")
         page.evaluate("document.querySelector('.plot').focus()")
         page.do("press", key="ArrowLeft")
         page.sees(": 3", ".readout")

@@ -82,7 +82,8 @@ export class AgentView {
   }
 
   key(event) {
-    if (event.key === "Escape" && this.zoomed) location.hash = this.reset.hash;
+    // By the address, which is ahead of the view until its hashchange comes.
+    if (event.key === "Escape" && location.hash.includes("from=")) location.hash = this.reset.hash;
   }
 
   /** Ask anew: events may have been missed. */
