@@ -5,7 +5,17 @@ from collections.abc import Sequence
 from platziverse.broker.backpressure import Backpressure
 from platziverse.broker.dispatcher import joined
 from platziverse.broker.durable import Durable
-from platziverse.broker.interfaces import DROPPED, FULL, OWED, TOO_LARGE, WAITING, Answer, Authority, Client
+from platziverse.broker.interfaces import (
+    DROPPED,
+    FULL,
+    OWED,
+    TOO_LARGE,
+    WAITING,
+    Answer,
+    Authority,
+    Client,
+    NetworkConnection,
+)
 from platziverse.broker.outgoing import SHARED
 from platziverse.broker.owing import Debtor, Owing
 from platziverse.broker.session import Session
@@ -256,19 +266,17 @@ class Router:
         written = None
         for session, granted in receivers:
             connection = session.connection
-            if connection is None:
-                count -= 1
+            if connection is None or (granted >= LOCAL and _optional(granted, 0, session, client) < 0):
+                count -= 1  # [MQTT5-3.8.3-3]
                 continue
             if session.terms.wire is not wire:
                 written = {wire: data} if written is None else written
                 if session.terms.wire.limited:
-                    count -= self._offer_one(message, session, granted, client, retain, written)
+                    count -= self._offer_one(message, session, connection, client, retain, written)
                     continue
                 wire = session.terms.wire
                 data = _written(written, wire, message, retain)
-            if granted >= LOCAL and _optional(granted, 0, session, client) < 0:  # [MQTT5-3.8.3-3]
-                count -= 1
-            elif strained := connection.offer(data):
+            if strained := connection.offer(data):
                 count -= self._strain(strained, session, client) == DROPPED  # [MQTT-4.3.1-1]
         traffic = self._traffic
         traffic.publish_sent[0] += count
@@ -278,7 +286,7 @@ class Router:
         self,
         message: Publish,
         session: Session,
-        granted: int,
+        connection: NetworkConnection,
         client: Client,
         retain: bool,
         written: dict[Wire, bytes],
@@ -287,10 +295,7 @@ class Router:
 
         :return: whether the client does not get it.
         """
-        if granted >= LOCAL and _optional(granted, 0, session, client) < 0:  # [MQTT5-3.8.3-3]
-            return True
-        connection, data = session.connection, _written(written, session.terms.wire, message, retain)
-        assert connection is not None
+        data = _written(written, session.terms.wire, message, retain)
         strained = connection.offer(data) if len(data) <= session.terms.largest else TOO_LARGE
         return self._strain(strained, session, client) == DROPPED  # [MQTT-4.3.1-1]
 
