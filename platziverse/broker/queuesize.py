@@ -22,6 +22,11 @@ class QueueSize:
         self.messages = stored.messages if stored is not None else 0
         self.bytes = stored.size if stored is not None else 0
 
+    @property
+    def average(self) -> float:
+        """Return the bytes of a message, at least one."""
+        return max(self.bytes / max(self.messages, 1), 1)
+
     def add(self, size: int, count: int = 1) -> None:
         """Count so many messages more, of ``size`` bytes together."""
         self.messages += count
@@ -64,7 +69,7 @@ class QueueSize:
             return 0
         if limits.queue_drop == "newest" or size > most_bytes or not messages:
             return -1
-        average = max(self.bytes / messages, 1)
+        average = self.average
         too_many, too_large = messages + 1 - limits.max_queued_messages, -((most_bytes - total) // average)
         count = min(max(too_many, int(too_large)), messages)
         self.messages, self.excess = messages - count, count - 1

@@ -271,7 +271,7 @@ class Window:
             return self.loaded > before
         # A position that is neither committed nor in memory must not be passed over.
         through = next((one for one in self.unsettled if one > before), self.last + 1) - 1
-        limit = min(room, int(MOST_BYTES / max(self.queue.bytes / max(self.queue.messages, 1), 1)) + 1)
+        limit = min(room, int(MOST_BYTES / self.queue.average) + 1)
         self._reading = connection
         # What is acknowledged by now may be deleted while the page is read, or just after that.
         known = connection, through, self._rows.leaving
