@@ -81,6 +81,12 @@ class Daemon:
         self.cluster = Cluster(broker, self.bus, self.membership, clock, lambda: NOW + clock.seconds())
         self.started = self.cluster.start()
 
+    def die(self) -> None:
+        """End without a word; the others take it for dead at once."""
+        self._daemons.members.leave(self.number, dead=True)
+        del self._daemons.hub.receivers[self.number]
+        self.cluster.stop()
+
     def connect(self, client_id: str, **fields: Any) -> FakeClient:
         """Return a client of this daemon, connected; everybody has heard of it."""
         client = self.harness.connect(client_id, **fields)

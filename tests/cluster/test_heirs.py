@@ -39,9 +39,7 @@ class Case(test_links.Case):
 
     def die(self, number: int) -> None:
         self.shares[number].kill()
-        self.daemons.members.leave(number, dead=True)
-        del self.daemons.hub.receivers[number]
-        self.all[number].cluster.stop()
+        self.all[number].die()
         self.daemons.turn()
 
     def inherit(self, dead: int, heir: int) -> None:
@@ -53,6 +51,15 @@ class Case(test_links.Case):
         self.number += 1
         self.publisher.publish("a", payload, 2, self.number)
         self.settle()
+
+    def miss_both(self) -> None:
+        """Daemon 3, the heir of daemon 2, misses "1", which that one has taken, and "2"."""
+        self.lose(3)
+        self.publish(b"1")
+        self.die(2)
+        self.publish(b"2")
+        self.read_slowly(3)
+        self.inherit(2, 3)
 
     def lose(self, *numbers: int) -> None:
         """These daemons lose the copies that come, and do not hear of it."""
@@ -98,13 +105,8 @@ class SecondDeathTests(Case):
     """Row 545: daemon 3 is the heir of daemon 2, and dies before it has taken everything."""
 
     def leave_both(self) -> None:
-        """Daemon 3 misses "1", which daemon 2 has taken, and "2"; it dies before it has read them."""
-        self.lose(3)
-        self.publish(b"1")
-        self.die(2)
-        self.publish(b"2")
-        self.read_slowly(3)
-        self.inherit(2, 3)
+        """Daemon 3 dies before it has read what it misses."""
+        self.miss_both()
         self.assertEqual((self.rows(link(1, 2)), self.rows(link(1, 3))), ([b"2"], [b"1", b"2"]))
         self.die(3)
 
@@ -206,12 +208,7 @@ class HomeTests(Case):
     """The first one has come back, and is the heir of its heir."""
 
     def test_sessions_that_come_home_get_what_they_were_owed_there(self) -> None:
-        self.lose(3)
-        self.publish(b"1")
-        self.die(2)
-        self.publish(b"2")
-        self.read_slowly(3)
-        self.inherit(2, 3)
+        self.miss_both()
         self.begin_anew(2)
         self.publish(b"3")
         self.die(3)
@@ -297,9 +294,7 @@ class Ledger(test_links.Ledger):
     def leave(self, number: int) -> None:
         self.take()
         self.shares[number].kill()
-        self.daemons.members.leave(number, dead=True)
-        del self.daemons.hub.receivers[number]
-        self.all[number].cluster.stop()
+        self.all[number].die()
         self.daemons.turn()
         for one in (1, 2, 3):
             if self.home(one) == number:

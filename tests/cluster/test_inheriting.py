@@ -33,9 +33,7 @@ class Case(test_links.Case):
 
     def die(self) -> None:
         self.shares[2].kill()
-        self.daemons.members.leave(2, dead=True)
-        del self.daemons.hub.receivers[2]
-        self.two.cluster.stop()
+        self.two.die()
         self.daemons.turn()
 
     def inherit(self) -> "Deferred[None]":

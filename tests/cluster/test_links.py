@@ -840,9 +840,7 @@ class Ledger(RuleBasedStateMachine):
     def kill(self, number: int) -> None:
         self.take()
         self.shares[number].kill()
-        self.daemons.members.leave(number, dead=True)
-        del self.daemons.hub.receivers[number]
-        self.all[number].cluster.stop()
+        self.all[number].die()
         self.daemons.turn()
         self.begin(number)
 

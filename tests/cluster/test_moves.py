@@ -773,9 +773,7 @@ class Ledger(RuleBasedStateMachine):
         self.kills += 1
         self.take()
         self.shares[number].kill()
-        self.daemons.members.leave(number, dead=True)
-        del self.daemons.hub.receivers[number]
-        self.all[number].cluster.stop()
+        self.all[number].die()
         for client_id, clients in self.clients.items():
             self.clients[client_id] = [one for one in clients if self.places.get(one, 1) != number]
         self.daemons.turn()

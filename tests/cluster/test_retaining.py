@@ -184,9 +184,7 @@ class StoredTests(SynchronousTestCase):
         self.clients[0].publish("a", b"new", 1, 1, retain=True)
         self.daemons.turn()
         self.assertEqual([kept(daemon) for daemon in self.both], [{"a": b"new"}, {"a": b"old"}])
-        self.daemons.members.leave(1, dead=True)
-        del self.daemons.hub.receivers[1]
-        self.both[0].cluster.stop()
+        self.both[0].die()
         self.both[1].bus.ear.deaf = False
         self.stores[0].hold(reads=True)
         one = self.daemons.begin(1, sessions=self.stores[0])
