@@ -374,21 +374,23 @@ def cost(name: str, paths: type[Paths | PathsAcross] = Paths) -> int:
 
 
 class Cost(SynchronousTestCase):
+    def compare(self, name: str, before: float, now: float) -> None:
+        self.assertLessEqual(now, before * TOLERANCE, f"{name} is longer than when it was counted")
+        self.assertLessEqual(before, now * TOLERANCE, f"{name} is shorter: run python -m tests.test_cost")
+
     def test_no_hot_path_has_become_longer_by_a_fifth_nor_shorter_unnoticed(self) -> None:
         """A figure that is far too high would guard nothing: enter the new one."""
         counted = COUNTED.get(sys.version_info[:2], COUNTED[max(COUNTED)])
         for name, before in zip(PATHS, counted, strict=True):
             now = cost(name)
-            self.assertLessEqual(now, before * TOLERANCE, f"{name} is longer than when it was counted")
-            self.assertLessEqual(before, now * TOLERANCE, f"{name} is shorter: run python -m tests.test_cost")
+            self.compare(name, before, now)
 
     def test_nor_has_one_of_mqtt_5_which_costs_hardly_more(self) -> None:
         """Without Properties. To look whether anybody has subscribed counts where little else is done."""
         counted = COUNTED5.get(sys.version_info[:2], COUNTED5[max(COUNTED5)])
         for name, before in zip(PATHS5, counted, strict=True):
             now = cost(name, Paths5)
-            self.assertLessEqual(now, before * TOLERANCE, f"{name} is longer than when it was counted")
-            self.assertLessEqual(before, now * TOLERANCE, f"{name} is shorter: run python -m tests.test_cost")
+            self.compare(name, before, now)
             if name in PATHS and name not in ("qos_1_in", "qos_1_round_trip"):
                 self.assertLessEqual(now, cost(name) * DEARER, f"{name} costs more than it may")
 
@@ -396,15 +398,13 @@ class Cost(SynchronousTestCase):
         counted = COUNTED_ACROSS.get(sys.version_info[:2], COUNTED_ACROSS[max(COUNTED_ACROSS)])
         for name, before in zip(PATHS_ACROSS, counted, strict=True):
             now = cost(name, PathsAcross)
-            self.assertLessEqual(now, before * TOLERANCE, f"{name} is longer than when it was counted")
-            self.assertLessEqual(before, now * TOLERANCE, f"{name} is shorter: run python -m tests.test_cost")
+            self.compare(name, before, now)
 
     def test_nor_has_one_of_a_feature_of_mqtt_5(self) -> None:
         counted = FEATURED.get(sys.version_info[:2], FEATURED[max(FEATURED)])
         for name, before in zip(FEATURES, counted, strict=True):
             now = cost(name, Features)
-            self.assertLessEqual(now, before * TOLERANCE, f"{name} is longer than when it was counted")
-            self.assertLessEqual(before, now * TOLERANCE, f"{name} is shorter: run python -m tests.test_cost")
+            self.compare(name, before, now)
 
     def test_what_makes_a_path_longer_is_counted(self) -> None:
         before, publish = cost("qos_1_in"), Broker.publish
