@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.commandline import NOTHING
@@ -223,6 +225,15 @@ class DaemonTestCase(SynchronousTestCase):
         daemon = Daemon(*arguments, state_dir=state_dir or self.state_dir(), environ=environ)
         self.addCleanup(daemon.kill)
         return daemon
+
+    def paho_client(self, port: int) -> paho.Client:
+        """A client that is connected until the test ends, as agents of the original are."""
+        client = paho.Client(CallbackAPIVersion.VERSION2)
+        client.connect("localhost", port)
+        client.loop_start()
+        self.addCleanup(client.loop_stop)
+        self.addCleanup(client.disconnect)
+        return client
 
     def shared_database(self) -> tuple[str, str]:
         """Options for a new database of the server that all tests share: one of its own takes its time."""

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
 from twisted.trial.unittest import SkipTest
 
 from tests.integration.browser import browser, missing
@@ -42,15 +41,6 @@ class NotFound(Exception):
 
 class OriginalPageCase(DaemonTestCase):
     port: int
-
-    def agent(self) -> paho.Client:
-        """An agent that stays connected, as those of the original do."""
-        client = paho.Client(CallbackAPIVersion.VERSION2)
-        client.connect("localhost", self.port)
-        client.loop_start()
-        self.addCleanup(client.loop_stop)
-        self.addCleanup(client.disconnect)
-        return client
 
     def say(self, client: paho.Client, value: float) -> None:
         """Let the agent report, and wait for the PUBACK."""
@@ -79,7 +69,7 @@ class RequestTests(OriginalPageCase):
         heard = self.start_program("mosquitto_sub", "-p", str(self.port), "-t", "agent/+", "-v", "-d")
         heard.wait_for("Subscribed")
         self.assertEqual(self.proxied("/api/agents"), [])
-        agent = self.agent()
+        agent = self.paho_client(self.port)
         for value in range(25):
             self.say(agent, value)
         self._look()
@@ -136,7 +126,7 @@ class PageTests(OriginalPageCase):
         page = browser()
         page.open("http://localhost:8080/")
         page.wait("document.querySelector('#app') === null")  # drawn
-        agent = self.agent()
+        agent = self.paho_client(self.port)
         self.say(agent, 22)
         page.sees("kitchen (10)", ".agent-title")
         page.sees("true", ".agent-status")
@@ -149,7 +139,7 @@ class PageTests(OriginalPageCase):
         page.wait(f"{DRAWN}.includes(23)")
         agent.disconnect()
         page.sees("false", ".agent-status")
-        self.say(self.agent(), 24)
+        self.say(self.paho_client(self.port), 24)
         page.open("http://localhost:8080/")  # what it finds when it comes
         page.sees("kitchen (10)", ".agent-title")
         page.wait(f"['22', '23', '24'].every((one) => {DRAWN}.includes(one))")

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Final
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
 from twisted.trial.unittest import SkipTest
 
 from platziverse import __version__
@@ -80,12 +79,7 @@ class PageCase(DaemonTestCase):
         self.browser = browser(login)
 
     def client(self) -> paho.Client:
-        client = paho.Client(CallbackAPIVersion.VERSION2)
-        client.connect("localhost", self.port)
-        client.loop_start()
-        self.addCleanup(client.loop_stop)
-        self.addCleanup(client.disconnect)
-        return client
+        return self.paho_client(self.port)
 
     def report(
         self, client: paho.Client, uuid: str, name: str, moment: int | None = None, /, **values: object

@@ -8,9 +8,6 @@ import time
 import urllib.request
 from pathlib import Path
 
-import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
-
 from tests.integration.daemon import PATIENCE, Daemon, DaemonTestCase
 from tests.integration.test_systemd import Notifications
 from tests.postgres.scratch import scratch_server
@@ -71,11 +68,7 @@ class WorkersTests(DaemonTestCase):
 
     def connect(self, message: str) -> None:
         """Connect an agent that has reported, and stays connected."""
-        agent = paho.Client(CallbackAPIVersion.VERSION2)
-        agent.connect("127.0.0.1", self.port)
-        agent.loop_start()
-        self.addCleanup(agent.loop_stop)
-        self.addCleanup(agent.disconnect)
+        agent = self.paho_client(self.port)
         agent.publish("agent/message", message, 1).wait_for_publish(PATIENCE)
 
     def test_they_share_the_port_and_the_counters(self) -> None:
