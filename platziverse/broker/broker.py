@@ -24,7 +24,7 @@ from platziverse.broker.interfaces import (
     NetworkConnection,
 )
 from platziverse.broker.limits import Limits
-from platziverse.broker.loading import Loading
+from platziverse.broker.loading import Former, Loading, nobody
 from platziverse.broker.moving import Moving
 from platziverse.broker.owing import Owing
 from platziverse.broker.ports import Elsewhere, Listening, Opened, RetainedStore, SessionStore
@@ -101,6 +101,7 @@ class Broker:
         self._dispatcher, self._clock, self._match = dispatcher, clock, self.subscriptions.match
         self._load, self._reads, self.destinations = succeed(0), DeferredLock(), Memo(self._find_destination)
         self._reads.acquire()  # the start is the first that reads
+        self._former: Former = nobody
         self.loading = self._prepare(store, wall_clock) if store is not None else None
 
     def _record(self, store: SessionStore | None, durable: Durable | None) -> SessionRecords | None:
@@ -118,7 +119,8 @@ class Broker:
     def _prepare(self, store: SessionStore, wall_clock: Callable[[], float]) -> Loading:
         self._prepare_again = partial(self._prepare, store, wall_clock)
         restoring, most = self._restoring(wall_clock), self.limits.max_unfinished_total
-        loading = Loading(store, restoring, most, self.publish, self._loaded, self._clock)
+        steps = self.publish, self._loaded, lambda: self._former()
+        loading = Loading(store, restoring, most, *steps, self._clock)
         # While it loads, this stands before the method of that name, and is deleted afterwards: so publishing
         # never asks whether everything is loaded. ADR 0116.
         self.publish = loading.publish  # type: ignore[method-assign]
@@ -135,8 +137,12 @@ class Broker:
         if self._reads.waiting:  # clients go on waiting, without a moment in between
             self._hold()
 
-    def share(self, elsewhere: Elsewhere, listening: Listening) -> None:
-        """Share the clients of this broker with those of other daemons. ADR 0135."""
+    def share(self, elsewhere: Elsewhere, listening: Listening, former: Former = nobody) -> None:
+        """Share the clients of this broker with those of other daemons. ADR 0135.
+
+        :param former: see :class:`Loading`.
+        """
+        self._former = former
         self.subscriptions.extend(elsewhere.receivers)
         self._match = self.subscriptions.match
         self._route, self._route_retained = elsewhere.route, elsewhere.route_retained

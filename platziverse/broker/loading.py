@@ -2,11 +2,11 @@
 
 import gc
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Set
 from functools import partial
 from typing import Any, Final, TypeAlias
 
-from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
+from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -35,11 +35,22 @@ LATE: Final = 10.0
 #: Seconds that clients wait on when nobody knows if Sessions are ours: an heir tries again within them.
 UNKNOWN: Final = 3.0
 
+#: Seconds until it is asked again who has Sessions that were ours.
+SHORT: Final = 0.1
+
 #: Why a client that would have to wait may not come.
 NOT_LOADED: Final = "the database is away, and the stored Sessions are not loaded"
 
+#: Asks which other daemons have Sessions that were ours, and that they have not settled. ADR 0229.
+Former: TypeAlias = "Callable[[], Deferred[Set[int]]]"
+
 #: The answers that are waited for, each with what is done for it then.
 Waiting: TypeAlias = "deque[tuple[Deferred[Any], Callable[[], Any]]]"
+
+
+def nobody() -> "Deferred[Set[int]]":
+    """Return that no other daemon has Sessions that were ours."""
+    return succeed(frozenset())
 
 
 class Loading:
@@ -51,6 +62,8 @@ class Loading:
     :param most: clients with Clean Session 1 that are remembered; further ones wait like the others.
     :param publish: publishes a message now.
     :param done: called when everything is loaded and nobody waits any more.
+    :param former: asks which other daemons have Sessions that were ours, and will be theirs alone soon: until
+        then we load nothing. ADR 0229.
     :ivar sessions: how many were read so far.
     :ivar retained: likewise Retained Messages.
     """
@@ -62,9 +75,11 @@ class Loading:
         most: int,
         publish: Callable[[Publish, Client], Answer],
         done: Callable[[], None],
+        former: Former,
         clock: IReactorTime,
     ) -> None:
         self.sessions = self.retained = 0
+        self._former, self._owners = former, ""
         self._store, self._restoring, self._most = store, restoring, most
         self._publish, self._done = publish, done
         self._clock, self._turn = clock, Turn(clock, LENGTH)
@@ -78,6 +93,8 @@ class Loading:
         self._owed: dict[Session, dict[str, int]] = {}
 
     def __str__(self) -> str:
+        if self._owners:
+            return f"waiting for daemon {self._owners}, which takes over Sessions that were ours"
         return f"loading, {self.sessions} Sessions and {self.retained} Retained Messages so far"
 
     # -- meanwhile -------------------------------------------------------------------------------
@@ -139,6 +156,7 @@ class Loading:
         It fires with how many Sessions were read.
         While the database is away, it is asked again and again. Cancelled, it asks no more.
         """
+        yield from self._wait_for_heirs()
         began = self._clock.seconds()
         restoring, store = self._restoring, self._store
         wills = yield self._read(store.wills)
@@ -160,10 +178,24 @@ class Loading:
         log.info(text, sessions=self.sessions, retained=self.retained, seconds=seconds)
         return self.sessions
 
+    def _wait_for_heirs(self) -> "Generator[Deferred[Any], Any, None]":
+        """Wait until no other daemon has Sessions that were ours; clients go elsewhere, if it takes long."""
+        waited = 0.0
+        while owners := (yield self._read(self._former)):
+            self._owners = " and ".join(map(str, sorted(owners)))
+            if not waited:
+                log.info("Daemon {owners} takes over Sessions that were ours", owners=self._owners)
+            waited += SHORT
+            if waited > UNKNOWN:
+                self._refuse()
+            yield deferLater(self._clock, SHORT)
+        self._owners = ""
+
     @inlineCallbacks
     def load_anew(self) -> "Generator[Deferred[Any], Any, int]":
         """Forget everything, then load what is ours; see :meth:`load`."""
         yield self._work(self._restoring.forget())
+        yield deferLater(self._clock, 0)  # until all know that they begin anew
         sessions: int = yield self.load()
         return sessions
 

@@ -39,11 +39,9 @@ class Inheriting:
 
         It may have been an heir itself: then those of others that were its own by then are among them.
         """
-        peers, there = self._peers, self._peers.get(daemon)
-        ended = peers.ended.get(daemon, there.incarnation if there is not None else 0)
+        there = self._peers.get(daemon)
+        ended = self._peers.ended.get(daemon, there.incarnation if there is not None else 0)
         self._heirs.expect(daemon, ended)
-        if there is not None:
-            self._heirs.bound(daemon, {}, there.incarnation)
         return self._broker.inherit(taken, partial(self._restored, daemon)).addErrback(self._failed, daemon)
 
     def _failed(self, failure: Failure, daemon: int) -> Failure:
@@ -53,9 +51,8 @@ class Inheriting:
     def _restored(self, dead: int) -> None:
         """Let all know that the Sessions of dead daemons are ours, and in memory now."""
         self._heirs.came(dead)
-        for daemon in self._heirs.incomplete:
-            if daemon not in self._peers:
-                self._interest.drop(daemon)  # before we publish anything more: it is owed to them alone
+        for daemon in self._heirs.incomplete:  # one that is back has nothing of its own yet
+            self._interest.drop(daemon)  # before we publish anything more: it is owed to them alone
         self.loaded()
 
     def loaded(self) -> None:

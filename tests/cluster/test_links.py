@@ -17,7 +17,6 @@ from platziverse.cluster.frames import (
     Aligned,
     Changes,
     Done,
-    Inherited,
     Owed,
     Snapshot,
     Stored,
@@ -679,7 +678,6 @@ class ComingAndGoingTests(Case):
         self.shares[2] = Share(self.table, 2)
         self.begin(2)
         self.daemons.advance(6)
-        self.one.cluster.frame(3, encode(Inherited(2), 1))
         self.assertIn(2, self.one.cluster.interest)
 
     def test_an_heir_hands_what_is_owed_to_the_dead_to_its_sessions_alone(self) -> None:
