@@ -743,9 +743,7 @@ class ComingAndGoingTests(Case):
         self.table.owners.clear()
         self.shares[2] = Share(self.table, 2)
         self.begin(2)
-        self.daemons.advance(12)
-        self.assertEqual(self.rows(), [b"x"])  # perhaps an heir comes for it
-        self.daemons.advance(6)
+        self.settle()
         self.assertEqual(self.rows(), [])
 
     def test_a_row_that_nobody_listens_to_any_more_is_deleted(self) -> None:
