@@ -80,6 +80,8 @@ class Parts:
         self.broker = self._broker()
         self.cluster = self._cluster()
         self.database.inherit, self.database.fenced = self._inherit, self._begin_anew
+        if self.cluster is not None:
+            self.database.heir.may_inherit = self.cluster.former.may_inherit
         #: Called when an operator wants the daemon to let its clients go, and to stop.
         self.drain: Callable[[], object] = lambda: None
         self.shared = self._shared()
