@@ -24,10 +24,10 @@ from platziverse.broker.interfaces import (
     NetworkConnection,
 )
 from platziverse.broker.limits import Limits
-from platziverse.broker.loading import Former, Loading, nobody
+from platziverse.broker.loading import Loading
 from platziverse.broker.moving import Moving
 from platziverse.broker.owing import Owing
-from platziverse.broker.ports import Elsewhere, Listening, Opened, RetainedStore, SessionStore
+from platziverse.broker.ports import Elsewhere, Former, Listening, Opened, RetainedStore, SessionStore
 from platziverse.broker.reasons import Reason
 from platziverse.broker.restoring import Restoring
 from platziverse.broker.retaining import OF_THE_PROCESS, DurableRetained, retained_store
@@ -36,7 +36,7 @@ from platziverse.broker.session import Session
 from platziverse.broker.sessionrecords import SessionRecords
 from platziverse.broker.sessions import Sessions
 from platziverse.broker.shares import Shares
-from platziverse.broker.sharing import Sharing
+from platziverse.broker.sharing import Alone, Sharing
 from platziverse.broker.subscribing import Subscribing, granted_of
 from platziverse.broker.subscriptions import SubscriptionTree
 from platziverse.broker.traffic import Traffic
@@ -99,9 +99,9 @@ class Broker:
         self._route, self._route_retained = router.route, cast("Callable[..., Answer]", router.route_retained)
         self.sharing = Sharing(self.shares, router, sessions.make("", False), clock, *parts)
         self._dispatcher, self._clock, self._match = dispatcher, clock, self.subscriptions.match
+        self._former: Former = Alone()
         self._load, self._reads, self.destinations = succeed(0), DeferredLock(), Memo(self._find_destination)
         self._reads.acquire()  # the start is the first that reads
-        self._former: Former = nobody
         self.loading = self._prepare(store, wall_clock) if store is not None else None
 
     def _record(self, store: SessionStore | None, durable: Durable | None) -> SessionRecords | None:
@@ -119,7 +119,7 @@ class Broker:
     def _prepare(self, store: SessionStore, wall_clock: Callable[[], float]) -> Loading:
         self._prepare_again = partial(self._prepare, store, wall_clock)
         restoring, most = self._restoring(wall_clock), self.limits.max_unfinished_total
-        steps = self.publish, self._loaded, lambda: self._former()
+        steps = self.publish, self._loaded, lambda: self._former
         loading = Loading(store, restoring, most, *steps, self._clock)
         # While it loads, this stands before the method of that name, and is deleted afterwards: so publishing
         # never asks whether everything is loaded. ADR 0116.
@@ -137,7 +137,7 @@ class Broker:
         if self._reads.waiting:  # clients go on waiting, without a moment in between
             self._hold()
 
-    def share(self, elsewhere: Elsewhere, listening: Listening, former: Former = nobody) -> None:
+    def share(self, elsewhere: Elsewhere, listening: Listening, former: Former) -> None:
         """Share the clients of this broker with those of other daemons. ADR 0135.
 
         :param former: see :class:`Loading`.

@@ -2,11 +2,11 @@
 
 import gc
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeAlias
 
-from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks, succeed
+from twisted.internet.defer import CancelledError, Deferred, inlineCallbacks
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from platziverse.broker.durable import REMEMBERED
 from platziverse.broker.interfaces import Answer, Client
-from platziverse.broker.ports import Opened, SessionStore
+from platziverse.broker.ports import Former, Opened, SessionStore
 from platziverse.broker.records import StoredWill
 from platziverse.broker.restoring import Restoring
 from platziverse.broker.session import Session
@@ -41,16 +41,8 @@ SHORT: Final = 0.1
 #: Why a client that would have to wait may not come.
 NOT_LOADED: Final = "the database is away, and the stored Sessions are not loaded"
 
-#: Asks which other daemons have Sessions that were ours, and that they have not settled. ADR 0229.
-Former: TypeAlias = "Callable[[], Deferred[Set[int]]]"
-
 #: The answers that are waited for, each with what is done for it then.
 Waiting: TypeAlias = "deque[tuple[Deferred[Any], Callable[[], Any]]]"
-
-
-def nobody() -> "Deferred[Set[int]]":
-    """Return that no other daemon has Sessions that were ours."""
-    return succeed(frozenset())
 
 
 class Loading:
@@ -62,8 +54,7 @@ class Loading:
     :param most: clients with Clean Session 1 that are remembered; further ones wait like the others.
     :param publish: publishes a message now.
     :param done: called when everything is loaded and nobody waits any more.
-    :param former: asks which other daemons have Sessions that were ours, and will be theirs alone soon: until
-        then we load nothing. ADR 0229.
+    :param former: returns what knows who has Sessions that were ours; until nobody has, nothing is loaded.
     :ivar sessions: how many were read so far.
     :ivar retained: likewise Retained Messages.
     """
@@ -75,7 +66,7 @@ class Loading:
         most: int,
         publish: Callable[[Publish, Client], Answer],
         done: Callable[[], None],
-        former: Former,
+        former: Callable[[], Former],
         clock: IReactorTime,
     ) -> None:
         self.sessions = self.retained = 0
@@ -167,6 +158,7 @@ class Loading:
             page = yield from self._restore(page, restoring.sessions(page), following)
         yield self._work(restoring.shared((yield self._read(partial(store.shared, REMEMBERED)))))
         yield self._work(restoring.absent())
+        self._former().restored()
         page = yield self._read(partial(store.retained, "", PAGE))
         while page:
             self.retained += len(page)
@@ -181,7 +173,7 @@ class Loading:
     def _wait_for_heirs(self) -> "Generator[Deferred[Any], Any, None]":
         """Wait until no other daemon has Sessions that were ours; clients go elsewhere, if it takes long."""
         waited = 0.0
-        while owners := (yield self._read(self._former)):
+        while owners := (yield self._read(self._former().ask)):
             self._owners = " and ".join(map(str, sorted(owners)))
             if not waited:
                 log.info("Daemon {owners} takes over Sessions that were ours", owners=self._owners)

@@ -85,11 +85,12 @@ class Cluster:
         self.routing = Routing(broker, self.interest, peers, self.retaining, self.linking, clock)
         self.beginning = Beginning(peers, self.interest, self.linking, clock)
         self.identifiers = Identifiers(broker, peers)
-        self.former = FormerSessions(broker.durable, peers, self.beginning.when_known)
-        broker.share(self.routing, self.announcing, self.former.ask)
+        known, heirs = self.beginning.when_known, self.routing.heirs
+        self.former = FormerSessions(broker.durable, peers, self.interest, heirs, known)
+        broker.share(self.routing, self.announcing, self.former)
         share_groups(broker, self.interest, peers, self.linking, self.announcing)
         delaying, told = self.routing.delaying, self.announcing
-        self.inheriting = Inheriting(broker, self.linking, peers, self.interest, told, self.routing.heirs)
+        self.inheriting = Inheriting(broker, self.linking, peers, self.former, told, heirs)
         self.moves = Moves.of(broker, peers, self.linking, delaying, told, self._later, self.identifiers)
         self._looks = LoopingCall(self._look)
         self._looks.clock = clock

@@ -63,6 +63,8 @@ class Crossing:
         self._pending: dict[int, None] = {}
         # Rows are read and deleted without the other one, which has died, or does not answer.
         self._alone = False
+        # What was there when the other one has gone, or has answered last, was read.
+        self.has_read = False
         # Up to where rows are read, and where the next begin.
         self._state, self._through, self._at = ASKED, ALL, 0
         self._held: deque[Owed] = deque()
@@ -110,7 +112,7 @@ class Crossing:
     def align(self) -> None:
         """Ask the other daemon from where on it sends copies; those before are read from the store."""
         self._asked += 1
-        self._state, self._alone, self._gone = ASKED, False, False
+        self._state, self._alone, self._gone, self.has_read = ASKED, False, False, False
         self._held.clear()
         self._tell(Align(self._asked, self.last, tuple(self._pending)))
 
@@ -221,7 +223,7 @@ class Crossing:
     def read_all(self, gone: bool = False) -> None:
         """Read all rows that are there: the other daemon has gone, or does not answer."""
         self._asked += 1
-        self._alone, self._through, self._gone = True, ALL, gone
+        self._alone, self._through, self._gone, self.has_read = True, ALL, gone, False
         if self.nobodys is None and gone:
             self.nobodys = 0  # some may be for ours: that one has known them perhaps
         if self.nobodys is None:
@@ -292,6 +294,7 @@ class Crossing:
 
     def _end(self) -> None:
         """Take copies from now on: all that was before them is ours."""
+        self.has_read = True
         if self._alone:
             self._state = ASKED
             self._go_on(ALL if self._gone else self.last + 1)

@@ -6,7 +6,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from platziverse.broker.durable import Durable
-from platziverse.broker.loading import nobody
+from platziverse.cluster.heirs import Heirs
+from platziverse.cluster.interest import Interest
 from platziverse.cluster.peers import Peers
 
 
@@ -22,9 +23,15 @@ class FormerSessions:
     """
 
     def __init__(
-        self, durable: Durable | None, peers: Peers, when_known: "Callable[[], Deferred[None]]"
+        self,
+        durable: Durable | None,
+        peers: Peers,
+        interest: Interest,
+        heirs: Heirs,
+        when_known: "Callable[[], Deferred[None]]",
     ) -> None:
-        self._durable, self._peers, self._when_known = durable, peers, when_known
+        self._durable, self._peers, self._interest, self._heirs = durable, peers, interest, heirs
+        self._when_known = when_known
         self.owners: Set[int] | None = None
 
     def ask(self) -> "Deferred[Set[int]]":
@@ -33,12 +40,20 @@ class FormerSessions:
         return known.addCallback(lambda _: self._ask())
 
     def _ask(self) -> "Deferred[Set[int]]":
-        heirs = self._durable.heirs(self._peers.number) if self._durable is not None else nobody()
-        return heirs.addCallback(self._found)
+        assert self._durable is not None  # or there would be nothing to load
+        return self._durable.heirs(self._peers.number).addCallback(self._found)
 
     def _found(self, owners: Set[int]) -> Set[int]:
         self.owners = owners - {self._peers.number}
         return self.owners
+
+    def restored(self) -> None:
+        """Owe nothing to dead daemons whose Sessions are ours: from now on these get what we publish.
+
+        One of them that is back has nothing of its own yet.
+        """
+        for daemon in self._heirs.incomplete:
+            self._interest.drop(daemon)
 
     def begin_anew(self) -> None:
         """Know nothing: others own what was ours."""

@@ -55,6 +55,7 @@ class Legacies:
     :param catch_up: takes what others have published; it is given what a :class:`Mark` says of dead daemons.
     :param stored: its Deferred fires when what we owe ourselves to these daemons is in the store.
     :param crossings: returns those of all others.
+    :param has_read_what_is_left: returns whether we have read all that daemons owe us which are not there.
     """
 
     def __init__(
@@ -68,11 +69,13 @@ class Legacies:
         catch_up: Callable[[Sequence[int]], "Deferred[Mapping[int, int]]"],
         stored: Callable[[Iterable[int]], "Deferred[Any]"],
         crossings: Callable[[], Iterable[Crossing]],
+        has_read_what_is_left: Callable[[], bool],
     ) -> None:
         self.heirs = heirs
         self._durable, self._peers, self._clock = durable, peers, clock
         self._route, self._complain = route, complain
         self._catch_up, self._stored, self._crossings = catch_up, stored, crossings
+        self._has_read_what_is_left = has_read_what_is_left
         self._known: dict[int, _Known] = {}
         self._settles: Deferred[None] | None = None
         self._patience = ASK
@@ -153,6 +156,8 @@ class Legacies:
         for crossing in self._crossings():
             yield crossing.when_done(crossing.last)
         yield self._stored(open_)
+        if not self._has_read_what_is_left():  # when all is settled nobody knows any more who has what of it
+            return
         empty = yield from self._read(open_)
         yield from self._save(daemon for daemon in empty if self._known[daemon].steady)
         for daemon in (yield from self._read(settled, serials)):

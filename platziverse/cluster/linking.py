@@ -63,7 +63,7 @@ class Linking:
         self._route, self._complain = route, complain
         heirs = Heirs(lambda: peers.number)
         crossings = self._crossings = dict[int, Crossing]()
-        taking = self._catch_up, self._stored, lambda: list(crossings.values())
+        taking = self._catch_up, self._stored, lambda: list(crossings.values()), self._has_read_what_is_left
         self.legacies = Legacies(durable, peers, clock, heirs, route, self._cannot_read, *taking)
         self._links: dict[int, Link] = {}
         self._asked: dict[int, float] = {}
@@ -72,6 +72,8 @@ class Linking:
         self._loaded, self.late, self.overtook = False, 0, 0
         # We have begun without a durable Session: rows of before are for nobody.
         self._is_new = False
+        # It is known which daemons that are not there have left rows.
+        self._knows_left = False
         # When rows were looked for that are owed to us; daemon → position up to which we had it all then.
         self._looked, self._seen = 0.0, dict[int, int]()
         self.serials = Serials()
@@ -140,7 +142,7 @@ class Linking:
 
         :param is_new: there are none, so what was owed to us before is for nobody. ADR 0229.
         """
-        self._loaded, self._is_new = True, is_new
+        self._loaded, self._is_new, self._knows_left = True, is_new, False
         self._clear()  # copies that came before were not taken
         for number in self._peers:
             self.ask(number)
@@ -148,6 +150,7 @@ class Linking:
 
     def _left_rows(self, links: "list[int]") -> None:
         """Read what daemons have left that are not there."""
+        self._knows_left = True
         for number in links:
             origin, _ = ends_of(number)
             if origin not in self._peers and origin not in self._crossings:
@@ -250,6 +253,11 @@ class Linking:
             yield crossing.when_read()
         return serials
 
+    def _has_read_what_is_left(self) -> bool:
+        """Return whether all rows were read that daemons have left for us which are not there."""
+        gone = (one for origin, one in self._crossings.items() if origin not in self._peers)
+        return self._loaded and self._knows_left and all(one.has_read for one in gone)
+
     def cuts(self, serials: Mapping[int, int]) -> dict[int, int]:
         """Return daemon → position up to which its messages were taken by now, our own number included.
 
@@ -335,6 +343,7 @@ class Linking:
 
     def _found_rows(self, links: "list[int]") -> None:
         """Ask daemons that owe us something, and have sent nothing lately: they may not reach the bus."""
+        self._left_rows(links)
         for origin in [ends_of(number)[0] for number in links]:
             if origin in self._peers and self._seen.get(origin) == self._crossing(origin).last:
                 self.ask(origin)

@@ -157,6 +157,10 @@ class Database:
         """How much was taken over from dead daemons, by kind."""
         return {"daemons": self.heir.daemons, "sessions": self.heir.sessions, "wills": self.heir.wills}
 
+    def confirm(self) -> "Deferred[None]":
+        """Return a Deferred that fires when the database has said whether we are who we were; or is away."""
+        return self._lease.confirm()
+
     def _was_fenced(self) -> None:
         if not self._bus:  # nobody has taken anything over but the agents
             return

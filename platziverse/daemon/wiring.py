@@ -85,6 +85,8 @@ class Parts:
         #: Called when an operator wants the daemon to let its clients go, and to stop.
         self.drain: Callable[[], object] = lambda: None
         self.shared = self._shared()
+        if self.cluster is not None:
+            self.shared.waking.confirm = self.database.confirm
         self.crowd = self._crowd()
         self.arrivals = Arrivals(self.limits.max_connect_rate, reactor)
         self.hands, self.pages = self._pages()

@@ -67,7 +67,7 @@ class Heir:
         The Deferred fires with the numbers of its Sessions when all of them are ours, and its Wills are to be
         published; it is cancelled when something comes between, and this is called again the next time.
         ``None``: there is no place for Sessions here, so another daemon is the heir.
-    :ivar may_inherit: tells whether we may be the heir of a daemon with this number, which shares our clients;
+    :ivar may_inherit: tells whether we may be the heir of the daemon of a number, which shares our clients;
         if not, another one may, or we may later. ADR 0229.
     :ivar daemons: how many daemons were buried.
     :ivar sessions: how many Sessions were taken over.

@@ -23,6 +23,7 @@ from platziverse.broker.records import (
     WillLeft,
 )
 from platziverse.broker.session import Session
+from platziverse.broker.sharing import Alone
 from platziverse.broker.subscriptions import Match
 from platziverse.mqtt.packets import Properties, Publish
 from platziverse.testing import BrokerHarness, MemorySessionStore
@@ -75,7 +76,7 @@ class BeginningTests(SynchronousTestCase):
 
     def come_to(self, session: Session | None) -> None:
         nobody = Nobody(self.harness)
-        self.harness.broker.share(nobody, nobody)
+        self.harness.broker.share(nobody, nobody, Alone())
         moving = self.harness.broker.moving
         assert moving is not None
         moving.come_to(lambda client_id, username, since: succeed(session))
@@ -108,7 +109,7 @@ class EndsTests(DurableCase):
     def setUp(self) -> None:
         super().setUp()
         nobody = Nobody(self.harness)
-        self.broker.share(nobody, nobody)
+        self.broker.share(nobody, nobody, Alone())
         moving = self.broker.moving
         assert moving is not None
         self.moving: Moving = moving

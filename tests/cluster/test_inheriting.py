@@ -12,7 +12,7 @@ from platziverse.cluster.codec import encode
 from platziverse.cluster.frames import Mark, Message
 from platziverse.cluster.heirs import Heirs
 from platziverse.cluster.links import POSITIONS
-from platziverse.mqtt.packets import Connack, PublishProperties
+from platziverse.mqtt.packets import Connack, Publish, PublishProperties
 from platziverse.mqtt.properties import store_properties
 from platziverse.testing import BrokerHarness, MemorySessionStore
 from tests.cluster import test_links
@@ -338,7 +338,7 @@ class BackTests(Case):
         clean = self.two.listening("clean", "a", 1)
         self.publisher.publish("a", b"y", 0)
         self.settle()
-        self.assertEqual([message.payload for message in clean.received()], [b"y"])
+        self.assertEqual(clean.received(), [Publish("a", b"y", 0)])
 
     def test_who_waits_is_the_heir_of_those_it_waits_for_alone(self) -> None:
         self.die()

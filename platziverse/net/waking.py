@@ -1,0 +1,65 @@
+"""Waking: after a pause of the process we listen to other daemons first, then to clients. ADR 0232."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from platziverse.net.flow import ASLEEP, Source
+
+log = Logger()
+
+
+class Held(Protocol):
+    """A Held is a Network Connection of which nothing is handled for a moment."""
+
+    @property
+    def reading(self) -> Source: ...
+
+    def connectionLost(self, reason: Failure) -> None: ...
+
+
+class Waking:
+    """A Waking handles nothing that clients have sent until we know that we are still who we were.
+
+    A process that was stopped for seconds (``SIGSTOP``, a paused container, a suspended machine) finds in its
+    sockets what clients sent long ago. Many of them have given up, and are somewhere else; another daemon may
+    have taken over everything. What they sent again there would be handled twice, or the older message last.
+
+    :param connections: all that are open.
+    :ivar confirm: returns a Deferred that fires when the database has said whether we are; ``None``: nobody
+        else may have taken anything over.
+    :ivar is_asleep: that is being asked.
+    :ivar pauses: how often it was.
+    """
+
+    def __init__(self, connections: Iterable[Held]) -> None:
+        self.confirm: Callable[[], Deferred[Any]] | None = None
+        self.is_asleep, self.pauses = False, 0
+        self._connections = connections
+        self._lost: list[tuple[Held, Failure]] = []
+
+    def overslept(self) -> None:
+        """Hold all connections: time has passed in which nothing of ours ran."""
+        if self.confirm is None or self.is_asleep:
+            return
+        self.is_asleep = True
+        self.pauses += 1
+        log.warn("This process was stopped for some seconds; clients wait until the database knows us again")
+        for connection in self._connections:
+            connection.reading.hold_reading(ASLEEP)
+        self.confirm().addBoth(self._go_on)
+
+    def lost(self, connection: Held, reason: Failure) -> None:
+        """Note that a connection has ended meanwhile: what its client has sent before comes first."""
+        self._lost.append((connection, reason))
+
+    def _go_on(self, _: object) -> None:
+        self.is_asleep = False
+        for connection in list(self._connections):
+            connection.reading.resume_reading(ASLEEP)
+        lost, self._lost = self._lost, []
+        for connection, reason in lost:
+            connection.connectionLost(reason)
