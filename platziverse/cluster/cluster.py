@@ -94,7 +94,7 @@ class Cluster:
         self.moves = Moves.of(broker, peers, self.linking, delaying, told, self._later, self.identifiers)
         self._looks = LoopingCall(self._look)
         self._looks.clock = clock
-        self._is_loaded = self._is_started = False
+        self._is_started = False
         self._missed_since = 0
 
     def _cross(self, frame: Owed, row: tuple[int, int]) -> Answer:
@@ -128,7 +128,7 @@ class Cluster:
 
         :param sessions: how many were read.
         """
-        self._is_loaded = True
+        self.announcing.is_loaded = True
         for peer in self.peers.values():
             if peer.wants:
                 self.announcing.introduce(peer)
@@ -216,7 +216,7 @@ class Cluster:
         self.announcing.answered()
         self.peers.know_ourselves()
         if self.linking is not None:
-            self._is_loaded = False
+            self.announcing.is_loaded = False
             self.routing.delaying.begin_anew()
             self.linking.begin_anew()
             self.former.begin_anew()
@@ -292,7 +292,7 @@ class Cluster:
 
     def _wanted(self, peer: Peer, frame: Wanted) -> None:
         peer.wants = True
-        if self._is_loaded:
+        if self.announcing.is_loaded:
             self.announcing.introduce(peer)
 
     def _ready(self, peer: Peer, frame: Ready) -> None:
@@ -302,7 +302,7 @@ class Cluster:
         self.routing.came_again(frame)
 
     def _since(self, peer: Peer, frame: Since) -> None:
-        if self._is_loaded:  # or nobody else may know what we are about to read; it asks again
+        if self.announcing.is_loaded:  # or nobody else may know what we are about to read; it asks again
             self._later(self.routing.say_again(peer.number, frame))
 
     def _said(self, peer: Peer, frame: Said) -> None:
