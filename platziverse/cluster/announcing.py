@@ -26,8 +26,8 @@ class Announcing:
     :param durable: Sessions that outlive their connection are durable.
     :param later: is given the steps of work that can wait.
     :param complain: is told of daemons that do not answer.
-    :ivar is_loaded: all our durable Sessions are in memory. Until then the others know from the store what they
-        listen to; if we have been dead, what they were listening to may be another daemon's by now.
+    :ivar is_loaded: all our durable Sessions are in memory. Until then the others know from the store what
+        they listen to; and if we have been dead, our former ones may be another daemon's.
     :ivar unanswered: how often a daemon was not waited for any more.
     """
 
