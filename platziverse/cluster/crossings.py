@@ -1,6 +1,5 @@
 """Crossings: what other daemons owe to our durable Sessions, taken in the order of positions. ADR 0139."""
 
-from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Final
@@ -10,15 +9,14 @@ from twisted.python.failure import Failure
 
 from platziverse.broker.durable import RETRY, Durable
 from platziverse.broker.interfaces import Answer
-from platziverse.broker.records import Acknowledged, StoredMessage
+from platziverse.broker.records import Acknowledged, StoredMessage, ends_of
 from platziverse.cluster.awaited import Awaited
-from platziverse.cluster.frames import Align, Aligned, Done, Frame, Owed, Stored
+from platziverse.cluster.frames import Align, Aligned, Done, Frame, Message, Owed, Stored
+from platziverse.cluster.held import Held, Overflow, size_of
 from platziverse.cluster.links import ALL, POSITIONS
 
 #: Messages that are read at once.
 PAGE: Final = 100
-#: Copies that may wait while rows are read.
-MOST_HELD: Final = 10_000
 #: States of a Crossing: it has asked from where on it gets copies; it was told; it reads the rows before; it
 #: takes copies.
 ASKED: Final = "asked"
@@ -39,6 +37,7 @@ class Crossing:
     :param route: hands a message to our clients; it is given the row that theirs take the place of.
     :param tell: sends a frame to the other daemon.
     :param complain: is told why rows could not be read, or a message not be saved.
+    :param overflow: of what waits here, and in others.
     :param past: rows up to this position are an heir's; ``None``: those before the first copies are.
     :ivar last: the highest position that was taken.
     """
@@ -50,6 +49,7 @@ class Crossing:
         route: Callable[[Owed, tuple[int, int]], Answer],
         tell: Callable[[Frame], None],
         complain: Callable[[Failure], None],
+        overflow: Overflow,
         past: int | None = 0,
     ) -> None:
         self.number, self.last, self.past = number, 0, past
@@ -65,7 +65,8 @@ class Crossing:
         self._all = False
         # Up to where rows are read, and where the next begin.
         self._state, self._through, self._at = ASKED, ALL, 0
-        self._held: deque[Owed] = deque()
+        self._origin, self._overflow = ends_of(number)[0], overflow
+        self._held = Held(self._origin, overflow)
         # Messages without a position: the one that each is behind, a count, its size, and what hands it on.
         self._behind: list[tuple[int, int, int, Callable[[], object]]] = []
         self._kept = self._size = 0
@@ -111,7 +112,7 @@ class Crossing:
         """Ask the other daemon from where on it sends copies; those before are read from the store."""
         self._asked += 1
         self._state, self._alone, self._gone = ASKED, False, False
-        self._held.clear()
+        self._held.take()
         self._tell(Align(self._asked, self.last, tuple(self._pending)))
 
     @property
@@ -152,10 +153,8 @@ class Crossing:
         """Take a copy, if nothing before it is missing."""
         if self._state == FOLLOWS:
             self._take(frame)
-        elif self._state != ASKED:
-            self._held.append(frame)
-            if len(self._held) > MOST_HELD:
-                self.align()
+        elif self._state != ASKED and not self._alone:  # otherwise it is read, or asked for
+            self._held.add(frame)
 
     def _take(self, frame: Owed) -> None:
         position = frame.position
@@ -191,20 +190,21 @@ class Crossing:
         """Return whether copies are taken as they come: nothing before them is missing."""
         return self._state == FOLLOWS
 
-    def keep_behind(self, position: int, size: int, deliver: Callable[[], object]) -> int:
-        """Call ``deliver`` when everything up to a position was taken, and before anything else is.
+    def keep_behind(self, frame: Message, deliver: Callable[[], object]) -> None:
+        """Call ``deliver`` when everything that a message is behind was taken, and before anything else is.
 
-        :param size: bytes of the message.
-        :return: how many wait no longer, the first ones, as there are too many, or too large ones.
+        When too many wait, or too large ones, the first ones wait no longer.
         """
         behind, limits, overtook = self._behind, self._durable.limits, 0
+        size = size_of(frame)
         self._kept += 1
         self._size += size
-        heappush(behind, (position, self._kept, size, deliver))
+        heappush(behind, (frame.after, self._kept, size, deliver))
         while len(behind) > limits.max_unfinished_total or self._size > limits.max_unfinished_bytes:
             overtook += 1
             self._deliver_first()
-        return overtook
+        if overtook:
+            self._overflow.say_overtook(self._origin, overtook)
 
     def _deliver_first(self) -> None:
         _, _, size, deliver = heappop(self._behind)
@@ -221,6 +221,7 @@ class Crossing:
     def read_all(self, gone: bool = False) -> None:
         """Read all rows that are there: the other daemon has gone, or does not answer."""
         self._asked += 1
+        self._held.take()
         self._alone, self._through, self._gone = True, ALL, gone
         if self.past is None:
             self._state = ASKED  # nobody knows yet which are ours
@@ -302,9 +303,11 @@ class Crossing:
             self._go_on(ALL if self._gone else self.last + 1)
         else:
             self._state, self.last = FOLLOWS, max(self.last, self._through)
-            held, self._held = self._held, deque()
-            for frame in held:
+            spills = self._held.spills
+            for frame in self._held.take():
                 self.came(frame)
+            if spills and self.follows:  # what is behind them is a row, and perhaps the last there is
+                self.align()
             if self.follows:
                 self._go_on(ALL)
         self._has_changed()

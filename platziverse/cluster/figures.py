@@ -15,16 +15,19 @@ class Figures:
     def events(self) -> dict[str, int]:
         """How many frames were sent, lost by the bus, ignored and dropped, and SUBACKs not waited for.
 
-        And how many messages overtook what was lost on the bus, see :class:`Linking`.
+        And how many messages overtook what was lost on the bus, and copies did not wait in memory: see
+        :class:`Overflow`.
         """
         cluster = self._cluster
+        overflow = cluster.linking.overflow if cluster.linking is not None else None
         return {
             "sent": cluster.peers.sent,
             "lost": cluster.bus.lost,
             "ignored": cluster.ignored,
             "dropped": cluster.routing.dropped,
             "unanswered": cluster.announcing.unanswered,
-            "overtook": cluster.linking.overtook if cluster.linking is not None else 0,
+            "overtook": overflow.overtook if overflow is not None else 0,
+            "spilled": overflow.spilled if overflow is not None else 0,
         }
 
     @property

@@ -20,12 +20,14 @@ from platziverse.cluster.frames import (
     Done,
     Mark,
     Marked,
+    Message,
     Owed,
     Past,
     Stored,
     Unsure,
 )
 from platziverse.cluster.heirs import Heirs
+from platziverse.cluster.held import Overflow
 from platziverse.cluster.interest import MASKS, Interest
 from platziverse.cluster.legacies import SOON, Legacies
 from platziverse.cluster.links import ALL, Link, Serials
@@ -49,7 +51,7 @@ class Linking:
     :ivar serials: the positions that are given.
     :ivar legacies: of dead daemons whose Sessions are ours.
     :ivar late: how many messages have waited behind what was lost on the bus.
-    :ivar overtook: how many of them did not wait for all of it, as too many did.
+    :ivar overflow: of what waits while rows are read.
     """
 
     _strays: Strays
@@ -72,7 +74,8 @@ class Linking:
         self._asked: dict[int, float] = {}
         # Mask of the bus → links to its daemons.
         self._of: Memo[int, list[Link]] = Memo(self._links_of, MASKS, lambda mask, links: 1)
-        self._loaded, self.late, self.overtook = False, 0, 0
+        self._loaded, self.late = False, 0
+        self.overflow = Overflow(durable.limits, complain)
         # We have begun without a durable Session: rows of before are for an heir, heard of last then.
         self._has_heir, self._heard = False, 0.0
         # When rows were looked for that are owed to us; daemon → position up to which we had it all then.
@@ -172,7 +175,8 @@ class Linking:
         if found is None:
             tell, cannot = partial(self._peers.tell, number), self._cannot_read
             name, past = link(number, self._peers.number), None if self._has_heir else 0
-            found = self._crossings[number] = Crossing(name, self._durable, self._route, tell, cannot, past)
+            parts = self._durable, self._route, tell, cannot, self.overflow
+            found = self._crossings[number] = Crossing(name, *parts, past)
         return found
 
     def tell_past(self, heir: int) -> None:
@@ -227,20 +231,15 @@ class Linking:
         """Return whether what a daemon has owed to us is still to be read."""
         return self._loaded and not self._crossing(number).follows
 
-    def keep_behind(self, number: int, position: int, size: int, deliver: Callable[[], object]) -> bool:
-        """Have a message behind what its daemon has owed to us up to a position; return whether it waits.
+    def keep_behind(self, number: int, frame: Message, deliver: Callable[[], object]) -> bool:
+        """Have a message behind what its daemon has owed to us before; return whether it waits.
 
-        :param size: its bytes.
         :param deliver: hands it to our clients, for whom it has no position. ADR 0200.
         """
         if not self.is_late(number):
             return False
         self.late += 1
-        if overtook := self._crossing(number).keep_behind(position, size, deliver):
-            self.overtook += overtook
-            text = "Too much of daemon {number} waits for what the bus has lost; the first waits no more "
-            text += "(max_unfinished_total, max_unfinished_bytes)"
-            self._complain("messages that overtake what was lost", text, number)
+        self._crossing(number).keep_behind(frame, deliver)
         return True
 
     def unsure(self, peer: Peer, frame: Unsure) -> None:

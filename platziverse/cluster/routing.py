@@ -191,9 +191,8 @@ class Routing:
     def came(self, peer: Peer, frame: Message) -> None:
         """Route a message of another daemon to our clients; its handlers were called there."""
         peer.received += 1
-        linking, after, take = self._linking, frame.after, partial(self._take, frame)
-        size = len(frame.payload)
-        if not after or linking is None or not linking.keep_behind(peer.number, after, size, take):
+        linking, take = self._linking, partial(self._take, frame)
+        if not frame.after or linking is None or not linking.keep_behind(peer.number, frame, take):
             take()
 
     def _take(self, frame: Message) -> None:

@@ -1,6 +1,7 @@
 """Messages that come without a position stay behind what was owed before, though the bus lost that."""
 
 from platziverse.cluster.figures import Figures
+from platziverse.cluster.frames import Message
 from platziverse.cluster.links import ALL
 from platziverse.mqtt.packets import Unsubscribe
 from platziverse.testing import FakeClient
@@ -72,12 +73,16 @@ class BehindRowsTests(test_links.Case):
         self.publish(2, 3)
         limits = self.two.broker.limits
         for _ in range(limits.max_unfinished_total - 1):
-            linking_of(self.two).keep_behind(1, ALL, 1, lambda: None)
+            self.keep_behind(b".")
         self.assertEqual(acknowledge(self.live), [b"2"])
         self.assertEqual(Figures(self.two.cluster).events["overtook"], 1)
         line = "Too much of daemon 1 waits for what the bus has lost; the first waits no more "
         self.assertIn(line + "(max_unfinished_total, max_unfinished_bytes)", self.lines)
-        linking_of(self.two).keep_behind(1, ALL, limits.max_unfinished_bytes, lambda: None)
+        self.keep_behind(bytes(limits.max_unfinished_bytes))
         self.assertEqual(acknowledge(self.live), [b"3"])
         self.read()
         self.assertEqual(acknowledge(self.live), [b"1"])
+
+    def keep_behind(self, payload: bytes) -> None:
+        """Have a message of daemon 1 behind everything."""
+        linking_of(self.two).keep_behind(1, Message("", payload, 1, after=ALL), lambda: None)

@@ -177,6 +177,7 @@ class FigureTests(Case):
                 "dropped": 0,
                 "unanswered": 0,
                 "overtook": 0,
+                "spilled": 0,
             },
         )
         self.assertEqual(two.received, {1: 1, 3: 0})

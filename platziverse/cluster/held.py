@@ -1,0 +1,93 @@
+"""Held: copies that wait while rows before them are read, as many as there is memory for. ADR 0227."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from attrs import define
+
+from platziverse.broker.limits import Limits
+from platziverse.cluster.frames import Message, Owed
+
+#: Which settings say how much may wait.
+SETTINGS: Final = "(max_unfinished_total, max_unfinished_bytes)"
+
+
+@define
+class Overflow:
+    """An Overflow bounds what waits in all Crossings, and counts and says what could not wait.
+
+    :param complain: is given a cause, a text, and the number of a daemon.
+    :ivar count: copies that wait; of ``size`` bytes.
+    :ivar spilled: copies that did not find a place in memory, and are read as rows instead.
+    :ivar overtook: messages without a position that have waited no longer, as too many did.
+    """
+
+    limits: Limits
+    complain: Callable[[str, str, int], None]
+    count: int = 0
+    size: int = 0
+    spilled: int = 0
+    overtook: int = 0
+
+    def takes(self, size: int) -> bool:
+        """Return whether one copy more finds a place, which it has from now on."""
+        limits = self.limits
+        if self.count >= limits.max_unfinished_total or self.size + size > limits.max_unfinished_bytes:
+            return False
+        self.count += 1
+        self.size += size
+        return True
+
+    def say_spilled(self, number: int) -> None:
+        """Say that copies of a daemon are read as rows."""
+        text = (
+            "Too much that daemon {number} owes to our Sessions waits while rows are read; the rest is read "
+        )
+        self.complain("copies that are read as rows", text + "as rows, too " + SETTINGS, number)
+
+    def say_overtook(self, number: int, count: int) -> None:
+        """Count messages of a daemon that wait no longer, and say so."""
+        self.overtook += count
+        text = "Too much of daemon {number} waits for what the bus has lost; the first waits no more "
+        self.complain("messages that overtake what was lost", text + SETTINGS, number)
+
+
+class Held:
+    """Held has the copies that one daemon sends while rows before them are read.
+
+    The first that does not find a place is dropped, and all behind it: their rows are in the store.
+
+    :ivar spills: some were dropped since the last :meth:`take`.
+    """
+
+    def __init__(self, number: int, overflow: Overflow) -> None:
+        self.spills = False
+        self._number, self._overflow = number, overflow
+        self._frames: deque[Owed] = deque()
+        self._size = 0
+
+    def add(self, frame: Owed) -> None:
+        """Keep a copy, unless one before it was dropped, or it is too much."""
+        overflow, size = self._overflow, size_of(frame)
+        if not self.spills and overflow.takes(size):
+            self._frames.append(frame)
+            self._size += size
+            return
+        overflow.spilled += 1
+        if not self.spills:
+            self.spills = True
+            overflow.say_spilled(self._number)
+
+    def take(self) -> "deque[Owed]":
+        """Return what was kept, and keep it no longer."""
+        frames, self._frames = self._frames, deque()
+        self._overflow.count -= len(frames)
+        self._overflow.size -= self._size
+        self._size, self.spills = 0, False
+        return frames
+
+
+def size_of(frame: Message | Owed) -> int:
+    """Return the bytes of a message."""
+    return len(frame.topic) + len(frame.payload) + len(frame.properties)
