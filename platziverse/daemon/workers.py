@@ -16,7 +16,7 @@ from platziverse.daemon.background import PATIENCE, Background
 from platziverse.daemon.database import GRACE, embedded, stage_of_server
 from platziverse.daemon.logs import LineLog, give_log, log_target
 from platziverse.daemon.process import fail, reload_on_hangup, reopen_on_usr1, stop_on_signals, within
-from platziverse.daemon.sockets import Sockets, worker_dir
+from platziverse.daemon.sockets import Closing, Sockets, worker_dir
 from platziverse.daemon.starting import EMBEDDED, GIVEN, OF_WORKERS, WORKERS, Stage, StartLine
 from platziverse.daemon.statedir import Instance
 from platziverse.daemon.supervisor import Supervisor
@@ -121,6 +121,7 @@ class Workers(Service):
             os.path.join(worker_dir(self._config.state_dir, number), "notices"),
             None if log_target(sys.argv[1:]) == "-" else self._write,
             self._changed,
+            Closing(self._reactor, self._sockets.own(number - 1)),
         )
 
     def _environment(self, number: int) -> dict[str, str]:

@@ -130,6 +130,34 @@ class WorkersTests(DaemonTestCase):
         self.publish(4)
         self.assertEqual(daemon.stop(signal.SIGTERM), 0)
 
+    def test_nobody_waits_for_a_worker_that_does_not_start_any_more(self) -> None:
+        """Row 550."""
+        rules = os.path.join(self.state, "rules")
+        Path(rules).write_text("topic readwrite #\n")
+        Path(self.state, "p.toml").write_text(f'[access]\nacl_file = "{rules}"\n')
+        daemon = self.start("--config", os.path.join(self.state, "p.toml"))
+        os.rename(rules, f"{rules}~")
+        before = len(daemon.lines)
+        os.kill(children(daemon.process.pid)[0], signal.SIGKILL)
+        daemon.wait_for(r"platziverse: worker \d: .*/rules: No such file", before)
+        daemon.wait_for("until then its share of the connections is closed", before)
+        answers = [self.healthz() for _ in range(20)]
+        self.assertEqual(set(answers), {b"HTTP/1.0 200 OK", b""})
+        os.rename(f"{rules}~", rules)
+        daemon.wait_for(r"\d connections to worker \d were closed while it did not run", before)
+        daemon.wait_for(r"worker \d broker: Loaded", before)
+        self.assertEqual({self.healthz() for _ in range(20)}, {b"HTTP/1.0 200 OK"})
+        self.assertEqual(daemon.stop(signal.SIGTERM), 0)
+
+    def healthz(self) -> bytes:
+        """Return the first line of an answer, or nothing when the connection was closed."""
+        with socket.create_connection(("127.0.0.1", self.port), 2) as client:
+            try:
+                client.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+                return client.recv(1000).partition(b"\r")[0]
+            except ConnectionError:
+                return b""
+
     def test_systemd_learns_when_all_are_there_although_one_had_to_be_started_twice(self) -> None:
         path = os.path.join(self.state_dir(), "notify")
         told = Notifications(path)
