@@ -21,13 +21,14 @@ from platziverse.web.settings import WebSettings
 
 def _is_dsn(_: Any, __: "Attribute[str]", value: str) -> None:
     try:
-        parse_dsn(value)
-    except ProgrammingError:
-        # libpq's own message repeats what it could not read, a password perhaps.
+        host = parse_dsn(value).get("host", "")
+    except ProgrammingError:  # libpq's own message repeats what it could not read, a password perhaps
+        host = "@"
+    if "@" in host:  # of a password, whose rest would be shown as the name of a host that is not found
         raise ValueError(
-            "is not a PostgreSQL connection string; write postgresql://USER:PASSWORD@HOST/NAME"
-            " or 'host=HOST dbname=NAME user=USER'"
-        ) from None
+            "is not a PostgreSQL connection string; write postgresql://USER:PASSWORD@HOST/NAME,"
+            " with %40 for a @ in the password, or 'host=HOST dbname=NAME user=USER'"
+        )
 
 
 def _are_endpoints(_: Any, __: "Attribute[tuple[str, ...]]", value: tuple[str, ...]) -> None:
