@@ -188,6 +188,10 @@ class Sharing(Protocol):
     def keys(self) -> int:
         """How many keys others listen to."""
 
+    @property
+    def unheard(self) -> int:
+        """How many others live, and are not heard on the bus."""
+
 
 class Broker(Protocol):
     """The broker's state; ``loading`` is not ``None`` while a start loads Sessions."""
