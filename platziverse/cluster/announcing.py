@@ -18,8 +18,8 @@ from platziverse.cluster.peers import Peer, Peers
 ANSWER: Final = 2.0
 #: What is wrong when a daemon lives, and nothing comes from it: most often two that have never met.
 UNHEARD: Final = (
-    "Daemon {number} lives, as the database says, and is not heard on the bus: nothing but what is stored goes"
-    " from one to the other; has it the same bus.url, and is its bus there?"
+    "Daemon {number} lives, as the database says, and is not heard on the bus: nothing but what is stored"
+    " goes from one to the other; has it the same bus.url, and is its bus there?"
 )
 #: Characters of keys in one frame.
 LONG: Final = 32_768
