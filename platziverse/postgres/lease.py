@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from platziverse.postgres.clocks import WallClock
 from platziverse.postgres.connection import Connection, connect, force_close, timed
 from platziverse.postgres.daemons import LOOK, DaemonRow, Registration
-from platziverse.postgres.requests import DEAD, TAKE
+from platziverse.postgres.requests import DEAD, DRAIN, KICK, TAKE
 
 log = Logger("platziverse.database")
 
@@ -39,9 +39,13 @@ _REGISTER: Final = """INSERT INTO mqtt_daemons AS known (id, instance, run, name
     {condition};
     UPDATE mqtt_sessions SET daemon = -daemon WHERE daemon = (
         SELECT -id FROM mqtt_daemons WHERE instance = %(instance)s AND run = %(run)s);
-    SELECT id, incarnation FROM mqtt_daemons WHERE instance = %(instance)s AND run = %(run)s"""
-_REGISTER_FIRST: Final = _FREE + _REGISTER.format(condition="")
-_REGISTER_AGAIN: Final = _FREE + _REGISTER.format(condition="WHERE known.run = excluded.run")
+    {more}SELECT id, incarnation FROM mqtt_daemons WHERE instance = %(instance)s AND run = %(run)s"""
+# What was asked of the process before this one, or of a daemon that had this number, has no meaning now.
+_FORGET: Final = f"""DELETE FROM mqtt_requests WHERE request IN ('{DRAIN}', '{KICK}')
+        AND daemon = (SELECT id FROM mqtt_daemons WHERE instance = %(instance)s AND run = %(run)s);
+    """
+_REGISTER_FIRST: Final = _FREE + _REGISTER.format(condition="", more=_FORGET)
+_REGISTER_AGAIN: Final = _FREE + _REGISTER.format(condition="WHERE known.run = excluded.run", more="")
 _BEAT: Final = """UPDATE mqtt_daemons SET "seenAt" = clock_timestamp() WHERE id = %s AND incarnation = %s
     RETURNING extract(epoch FROM clock_timestamp())"""
 _WHO: Final = "SELECT coalesce(max(name), 'a host without a name') FROM mqtt_daemons WHERE instance = %s"
