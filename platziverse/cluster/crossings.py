@@ -12,7 +12,7 @@ from platziverse.broker.interfaces import Answer
 from platziverse.broker.records import Acknowledged, StoredMessage, ends_of
 from platziverse.cluster.awaited import Awaited
 from platziverse.cluster.frames import Align, Aligned, Done, Frame, Message, Owed, Stored
-from platziverse.cluster.held import Held, Overflow, size_of
+from platziverse.cluster.held import Ahead, Held, Overflow, size_of
 from platziverse.cluster.links import ALL, POSITIONS
 
 #: Messages that are read at once.
@@ -67,6 +67,8 @@ class Crossing:
         self._state, self._through, self._at = ASKED, ALL, 0
         self._origin, self._overflow = ends_of(number)[0], overflow
         self._held = Held(self._origin, overflow)
+        # What was read without the other one, which is there.
+        self._ahead = Ahead(durable.limits.max_unfinished_total)
         # Messages without a position: the one that each is behind, a count, its size, and what hands it on.
         self._behind: list[tuple[int, int, int, Callable[[], object]]] = []
         self._kept = self._size = 0
@@ -143,6 +145,7 @@ class Crossing:
         """Hold the copies that come from now on, until the rows before them are read."""
         if frame.number == self._asked:
             self._state, self._through = TOLD, frame.through
+            self._ahead.clear()
 
     def stored(self, frame: Stored) -> None:
         """Read the rows: all of them are committed."""
@@ -190,11 +193,16 @@ class Crossing:
         """Return whether copies are taken as they come: nothing before them is missing."""
         return self._state == FOLLOWS
 
-    def keep_behind(self, frame: Message, deliver: Callable[[], object]) -> None:
+    def keep_behind(self, frame: Message, deliver: Callable[[], object]) -> bool:
         """Call ``deliver`` when everything that a message is behind was taken, and before anything else is.
 
         When too many wait, or too large ones, the first ones wait no longer.
+
+        :return: ``False``: it has come too late, as a row of its topic that is behind it was read. ADR 0228.
         """
+        if self._ahead.passes(frame.topic, frame.after):
+            self._overflow.say_passed(self._origin)
+            return False
         behind, limits, overtook = self._behind, self._durable.limits, 0
         size = size_of(frame)
         self._kept += 1
@@ -205,6 +213,7 @@ class Crossing:
             self._deliver_first()
         if overtook:
             self._overflow.say_overtook(self._origin, overtook)
+        return True
 
     def _deliver_first(self) -> None:
         _, _, size, deliver = heappop(self._behind)
@@ -279,6 +288,8 @@ class Crossing:
                 self._crossed(None, position)
             return None
         self._go_on(position)
+        if self._alone and not self._gone:
+            self._ahead.add(row.topic, position)
         self.last = position
         frame = Owed(position, row.topic, row.payload, row.qos, properties=row.properties)
         answer = self._route(frame, (self.number, position))

@@ -27,6 +27,7 @@ class Figures:
             "dropped": cluster.routing.dropped,
             "unanswered": cluster.announcing.unanswered,
             "overtook": overflow.overtook if overflow is not None else 0,
+            "passed": overflow.passed if overflow is not None else 0,
             "spilled": overflow.spilled if overflow is not None else 0,
         }
 

@@ -1,4 +1,4 @@
-"""Held: copies that wait while rows before them are read, as many as there is memory for. ADR 0227."""
+"""Held: what the bus brings while rows are read: copies wait, as many as may, and some is too late."""
 
 from collections import deque
 from collections.abc import Callable
@@ -21,6 +21,7 @@ class Overflow:
     :ivar count: copies that wait; of ``size`` bytes.
     :ivar spilled: copies that did not find a place in memory, and are read as rows instead.
     :ivar overtook: messages without a position that have waited no longer, as too many did.
+    :ivar passed: those that were dropped, as they came after what was published behind them.
     """
 
     limits: Limits
@@ -29,6 +30,7 @@ class Overflow:
     size: int = 0
     spilled: int = 0
     overtook: int = 0
+    passed: int = 0
 
     def takes(self, size: int) -> bool:
         """Return whether one copy more finds a place, which it has from now on."""
@@ -52,11 +54,19 @@ class Overflow:
         text = "Too much of daemon {number} waits for what the bus has lost; the first waits no more "
         self.complain("messages that overtake what was lost", text + SETTINGS, number)
 
+    def say_passed(self, number: int) -> None:
+        """Count a message of a daemon that is dropped, and say so."""
+        self.passed += 1
+        text = (
+            "The bus was so slow that a message of daemon {number} is dropped: a later one was read before it"
+        )
+        self.complain("messages that the bus brings too late", text, number)
+
 
 class Held:
     """Held has the copies that one daemon sends while rows before them are read.
 
-    The first that does not find a place is dropped, and all behind it: their rows are in the store.
+    The first that does not find a place is dropped, and all behind it: their rows are in the store. ADR 0227.
 
     :ivar spills: some were dropped since the last :meth:`take`.
     """
@@ -86,6 +96,39 @@ class Held:
         self._overflow.size -= self._size
         self._size, self.spills = 0, False
         return frames
+
+
+class Ahead:
+    """An Ahead knows the topics of rows that were read without their daemon, which was there all the time.
+
+    What it has sent before, and what comes only now as the bus stood still, is older than they are: ADR 0228.
+
+    :param most: topics that are told apart; with more of them all are like one.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        # Hash of a topic, which may have 64 KiB itself → position of its last row; and that of the last row
+        # of topics that are not told apart. ADR 0228.
+        self._topics: dict[int, int] = {}
+        self._any = 0
+
+    def add(self, topic: str, position: int) -> None:
+        """Note that a row was read."""
+        key = hash(topic)
+        if len(self._topics) >= self._most and key not in self._topics:
+            self._any = max(self._any, *self._topics.values())
+            self._topics.clear()
+        self._topics[key] = position
+
+    def passes(self, topic: str, after: int) -> bool:
+        """Return whether a row was read before a message of its topic that is behind this position only."""
+        return max(self._topics.get(hash(topic), 0), self._any) > after
+
+    def clear(self) -> None:
+        """Forget all: what was on the bus has come, or is lost."""
+        self._topics.clear()
+        self._any = 0
 
 
 def size_of(frame: Message | Owed) -> int:

@@ -177,6 +177,7 @@ class FigureTests(Case):
                 "dropped": 0,
                 "unanswered": 0,
                 "overtook": 0,
+                "passed": 0,
                 "spilled": 0,
             },
         )
