@@ -162,7 +162,13 @@ class Durable(Protocol):
 
 
 class Sharing(Protocol):
-    """A Sharing counts what a daemon shares with others, which it knows by their numbers."""
+    """A Sharing counts what a daemon shares with others, which it knows by their numbers.
+
+    :ivar received: how many messages came from each of them.
+    :ivar gaps: how often frames of each were missing.
+    :ivar keys: how many keys they listen to.
+    :ivar unheard: how many of them live, and are not heard on the bus.
+    """
 
     @property
     def events(self) -> Mapping[str, int]:
@@ -177,20 +183,13 @@ class Sharing(Protocol):
         """How many messages have waited for Sessions on their way, or behind what was lost on the bus."""
 
     @property
-    def received(self) -> Mapping[int, int]:
-        """How many messages came from each other daemon."""
-
+    def received(self) -> Mapping[int, int]: ...
     @property
-    def gaps(self) -> Mapping[int, int]:
-        """How often frames of each were missing."""
-
+    def gaps(self) -> Mapping[int, int]: ...
     @property
-    def keys(self) -> int:
-        """How many keys others listen to."""
-
+    def keys(self) -> int: ...
     @property
-    def unheard(self) -> int:
-        """How many others live, and are not heard on the bus."""
+    def unheard(self) -> int: ...
 
 
 class Broker(Protocol):
