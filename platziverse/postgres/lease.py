@@ -25,7 +25,7 @@ DEADLINE: Final = 5.0
 #: Why a daemon cannot be registered.
 FULL: Final = (
     "the database knows 32767 daemons, and has no number for another one; each has one for a day after its"
-    " last sign of life. Keep the state directory of a daemon when it is started again: its number goes by that"
+    " last sign of life. Keep the state directory of a daemon when it is started again: it holds the number"
 )
 
 _LIMITS: Final = f"SET LOCAL statement_timeout = {int(DEADLINE * 900)};"
