@@ -164,6 +164,8 @@ class Durable(Protocol):
 class Sharing(Protocol):
     """A Sharing counts what a daemon shares with others, which it knows by their numbers.
 
+    :ivar moved: how many durable Sessions have come with their clients, and gone.
+    :ivar delayed: how many messages waited for Sessions on their way, or behind what was lost on the bus.
     :ivar received: how many messages came from each of them.
     :ivar gaps: how often frames of each were missing.
     :ivar keys: how many keys they listen to.
@@ -175,13 +177,9 @@ class Sharing(Protocol):
         """How many frames were sent, lost and so on, by what became of them."""
 
     @property
-    def moved(self) -> Mapping[str, int]:
-        """How many durable Sessions have come with their clients, and gone."""
-
+    def moved(self) -> Mapping[str, int]: ...
     @property
-    def delayed(self) -> int:
-        """How many messages have waited for Sessions on their way, or behind what was lost on the bus."""
-
+    def delayed(self) -> int: ...
     @property
     def received(self) -> Mapping[int, int]: ...
     @property
