@@ -164,6 +164,7 @@ class Durable(Protocol):
 class Sharing(Protocol):
     """A Sharing counts what a daemon shares with others, which it knows by their numbers.
 
+    :ivar events: how many frames were sent, lost and so on, by what became of them.
     :ivar moved: how many durable Sessions have come with their clients, and gone.
     :ivar delayed: how many messages waited for Sessions on their way, or behind what was lost on the bus.
     :ivar received: how many messages came from each of them.
@@ -173,9 +174,7 @@ class Sharing(Protocol):
     """
 
     @property
-    def events(self) -> Mapping[str, int]:
-        """How many frames were sent, lost and so on, by what became of them."""
-
+    def events(self) -> Mapping[str, int]: ...
     @property
     def moved(self) -> Mapping[str, int]: ...
     @property
