@@ -37,6 +37,7 @@ class Client:
     :ivar persistent: the Session outlives the connection (Clean Session 0).
     :ivar since: seconds since the epoch, wall clock.
     :ivar protocol_level: 5, 4 or 3.
+    :ivar clean: it has ended the Session that it had before (Clean Session or Clean Start 1).
     :ivar bridge: another broker: none of its own messages come back to it, and RETAIN is as published.
     """
 
@@ -48,6 +49,7 @@ class Client:
     since: float = field(default=0.0, eq=False)
     bridge: bool = field(default=False, eq=False)
     protocol_level: int = field(default=4, eq=False)
+    clean: bool = field(default=False, eq=False)
 
 
 #: What becomes of a message for one receiver: it is sent or queued; it is queued, and the queue is full;
