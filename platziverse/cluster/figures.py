@@ -60,3 +60,8 @@ class Figures:
     def keys(self) -> int:
         """How many keys the clients of others listen to."""
         return len(self._cluster.interest)
+
+    @property
+    def unheard(self) -> int:
+        """How many daemons live, and are not heard on the bus."""
+        return len(self._cluster.peers.unheard)
