@@ -4,7 +4,7 @@ import os
 import re
 from typing import Any, Final
 
-from attrs import Attribute, field, frozen
+from attrs import Attribute, evolve, field, frozen
 from attrs.validators import ge, in_, le, max_len
 from psycopg2 import ProgrammingError
 from psycopg2.extensions import parse_dsn
@@ -213,6 +213,13 @@ class Config:
     limits: Limits = field(factory=Limits)
     sys: Sys = field(factory=Sys)
     workers: Workers = field(factory=Workers)
+
+
+def with_bus(config: "Config") -> "Config":
+    """Return a configuration with the bus that its daemons have: workers have a database in common."""
+    if not config.workers.count or config.bus.url:
+        return config
+    return evolve(config, bus=evolve(config.bus, url="postgresql:"))
 
 
 def holds_secret(config: "Config") -> bool:

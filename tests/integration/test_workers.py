@@ -54,6 +54,14 @@ class WorkersTests(DaemonTestCase):
         assert found is not None, name
         return float(found[1])
 
+    def meet(self) -> None:
+        """Wait until each of the two has seen both."""
+        unknown = 2
+        while unknown:  # whichever is asked
+            seen = [self.metric("platziverse_daemons", "/metrics?worker=own") for _ in range(20)]
+            unknown = len([count for count in seen if count < 2])
+        self.assertEqual(self.metric("platziverse_daemons"), 2)
+
     def publish(self, count: int) -> None:
         for number in range(count):
             options = (
@@ -89,8 +97,7 @@ class WorkersTests(DaemonTestCase):
 
     def test_clients_of_all_workers_meet(self) -> None:
         daemon = self.start()
-        while self.metric("platziverse_daemons") < 4:  # each of the two has seen both
-            time.sleep(0.05)
+        self.meet()
         receivers = [
             self.start_program(
                 "mosquitto_sub", "-p", str(self.port), "-t", "t", "-q", "1", "-C", "1", "-i", f"r{number}"
@@ -106,8 +113,7 @@ class WorkersTests(DaemonTestCase):
 
     def test_an_event_stream_hears_of_the_agents_of_all_workers_once(self) -> None:
         daemon = self.start()
-        while self.metric("platziverse_daemons") < 4:
-            time.sleep(0.05)
+        self.meet()
         stream = self.start_program("curl", "-sN", f"http://127.0.0.1:{self.port}/api/events")
         while self.metric("platziverse_interest_keys") < 3:  # the other worker knows of its Subscriptions
             time.sleep(0.05)
