@@ -7,7 +7,9 @@ from typing import Final
 from attrs import define
 
 from platziverse.broker.limits import Limits
+from platziverse.broker.turn import Turn
 from platziverse.cluster.frames import Message, Owed
+from platziverse.cluster.links import ALL
 
 #: Which settings say how much may wait.
 SETTINGS: Final = "(max_unfinished_total, max_unfinished_bytes)"
@@ -18,6 +20,7 @@ class Overflow:
     """An Overflow bounds what waits in all Crossings, and counts and says what could not wait.
 
     :param complain: is given a cause, a text, and the number of a daemon.
+    :ivar turn: in which Crossings take what has waited.
     :ivar count: copies that wait; of ``size`` bytes.
     :ivar spilled: copies that did not find a place in memory, and are read as rows instead.
     :ivar overtook: messages without a position that have waited no longer, as too many did.
@@ -26,6 +29,7 @@ class Overflow:
 
     limits: Limits
     complain: Callable[[str, str, int], None]
+    turn: Turn
     count: int = 0
     size: int = 0
     spilled: int = 0
@@ -68,34 +72,43 @@ class Held:
 
     The first that does not find a place is dropped, and all behind it: their rows are in the store. ADR 0227.
 
-    :ivar spills: some were dropped since the last :meth:`take`.
+    :ivar spills: some were dropped since :meth:`clear`.
     """
 
     def __init__(self, number: int, overflow: Overflow) -> None:
         self.spills = False
         self._number, self._overflow = number, overflow
         self._frames: deque[Owed] = deque()
-        self._size = 0
 
     def add(self, frame: Owed) -> None:
         """Keep a copy, unless one before it was dropped, or it is too much."""
-        overflow, size = self._overflow, size_of(frame)
-        if not self.spills and overflow.takes(size):
+        overflow = self._overflow
+        if not self.spills and overflow.takes(size_of(frame)):
             self._frames.append(frame)
-            self._size += size
             return
         overflow.spilled += 1
         if not self.spills:
             self.spills = True
             overflow.say_spilled(self._number)
 
-    def take(self) -> "deque[Owed]":
-        """Return what was kept, and keep it no longer."""
-        frames, self._frames = self._frames, deque()
-        self._overflow.count -= len(frames)
-        self._overflow.size -= self._size
-        self._size, self.spills = 0, False
-        return frames
+    @property
+    def first(self) -> int:
+        """Return the position of the first copy; ``ALL``: there is none."""
+        return self._frames[0].position if self._frames else ALL
+
+    def pop(self) -> Owed:
+        """Return the first copy, and keep it no longer."""
+        frame = self._frames.popleft()
+        self._overflow.count -= 1
+        self._overflow.size -= size_of(frame)
+        return frame
+
+    def clear(self) -> None:
+        """Keep nothing: all of it is read as rows."""
+        self._overflow.count -= len(self._frames)
+        self._overflow.size -= sum(map(size_of, self._frames))
+        self._frames.clear()
+        self.spills = False
 
 
 class Ahead:

@@ -12,7 +12,9 @@ from twisted.python.failure import Failure
 from platziverse.broker.durable import Durable
 from platziverse.broker.interfaces import Answer
 from platziverse.broker.records import ends_of, link
+from platziverse.broker.turn import Turn
 from platziverse.cluster.crossings import Crossing
+from platziverse.cluster.delaying import LENGTH
 from platziverse.cluster.frames import (
     OPEN,
     Align,
@@ -76,7 +78,7 @@ class Linking:
         # Mask of the bus → links to its daemons.
         self._of: Memo[int, list[Link]] = Memo(self._links_of, MASKS, lambda mask, links: 1)
         self.is_loaded, self.late = False, 0
-        self.overflow = Overflow(durable.limits, complain)
+        self.overflow = Overflow(durable.limits, complain, Turn(clock, LENGTH))
         # We have begun without a durable Session: rows of before are for an heir, heard of last then.
         self._has_heir, self._heard = False, 0.0
         # When rows were looked for that are owed to us; daemon → position up to which we had it all then.
