@@ -1,6 +1,5 @@
 """Crossings: what other daemons owe to our durable Sessions, taken in the order of positions. ADR 0139."""
 
-from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Final
@@ -10,16 +9,15 @@ from twisted.python.failure import Failure
 
 from platziverse.broker.durable import RETRY, Durable
 from platziverse.broker.interfaces import Answer
-from platziverse.broker.records import Acknowledged, StoredMessage
+from platziverse.broker.records import Acknowledged, StoredMessage, ends_of
 from platziverse.cluster.awaited import Awaited
-from platziverse.cluster.frames import Align, Aligned, Done, Frame, Owed, Stored
+from platziverse.cluster.frames import Align, Aligned, Done, Frame, Message, Owed, Stored
+from platziverse.cluster.held import Ahead, Held, Overflow, size_of
 from platziverse.cluster.legacy import holds_copy
 from platziverse.cluster.links import ALL, POSITIONS
 
 #: Messages that are read at once.
 PAGE: Final = 100
-#: Copies that may wait while rows are read.
-MOST_HELD: Final = 10_000
 #: States of a Crossing: it has asked from where on it gets copies; it was told; it reads the rows before; it
 #: takes copies.
 ASKED: Final = "asked"
@@ -40,6 +38,7 @@ class Crossing:
     :param route: hands a message to our clients; it is given the row that theirs take the place of.
     :param tell: sends a frame to the other daemon.
     :param complain: is told why rows could not be read, or a message not be saved.
+    :param overflow: of what waits here, and in others.
     :param is_new: rows before the first copies are for nobody, see :attr:`nobodys`.
     :ivar last: the highest position that was taken.
     :ivar nobodys: rows up to this position are for nobody, but for copies of groups; ``None``: those before
@@ -53,6 +52,7 @@ class Crossing:
         route: Callable[[Owed, tuple[int, int]], Answer],
         tell: Callable[[Frame], None],
         complain: Callable[[Failure], None],
+        overflow: Overflow,
         is_new: bool = False,
     ) -> None:
         self.number, self.last = number, 0
@@ -67,10 +67,14 @@ class Crossing:
         self.has_read = False
         # Up to where rows are read, and where the next begin.
         self._state, self._through, self._at = ASKED, ALL, 0
-        self._held: deque[Owed] = deque()
+        self._origin, self._overflow = ends_of(number)[0], overflow
+        self._held = Held(self._origin, overflow)
+        # What was read without the other one, which is there.
+        self._ahead = Ahead(durable.limits.max_unfinished_total)
         # Messages without a position: the one that each is behind, a count, its size, and what hands it on.
         self._behind: list[tuple[int, int, int, Callable[[], object]]] = []
-        self._kept = self._size = 0
+        # How many there were, and how large those are that wait; and how much has come since a turn began.
+        self._kept = self._size = self._came = 0
         self._gone = self._stopped = False
         # What waits until a position is taken, or done; and until rows are read.
         self._takes, self._dones, self._reads = Awaited(), Awaited(), Awaited()
@@ -144,6 +148,7 @@ class Crossing:
         """Hold the copies that come from now on, until the rows before them are read."""
         if frame.number == self._asked:
             self._state, self._through = TOLD, frame.through
+            self._ahead.clear()
 
     def stored(self, frame: Stored) -> None:
         """Read the rows: all of them are committed."""
@@ -154,10 +159,9 @@ class Crossing:
         """Take a copy, if nothing before it is missing."""
         if self._state == FOLLOWS:
             self._take(frame)
-        elif self._state != ASKED:
-            self._held.append(frame)
-            if len(self._held) > MOST_HELD:
-                self.align()
+        elif self._state != ASKED and not self._alone:  # otherwise it is read, or asked for
+            self._held.add(frame)
+            self._came += 1
 
     def _take(self, frame: Owed) -> None:
         position = frame.position
@@ -193,20 +197,28 @@ class Crossing:
         """Return whether copies are taken as they come: nothing before them is missing."""
         return self._state == FOLLOWS
 
-    def keep_behind(self, position: int, size: int, deliver: Callable[[], object]) -> int:
-        """Call ``deliver`` when everything up to a position was taken, and before anything else is.
+    def keep_behind(self, frame: Message, deliver: Callable[[], object]) -> bool:
+        """Call ``deliver`` when everything that a message is behind was taken, and before anything else is.
 
-        :param size: bytes of the message.
-        :return: how many wait no longer, the first ones, as there are too many, or too large ones.
+        When too many wait, or too large ones, the first ones wait no longer.
+
+        :return: ``False``: it has come too late, as a row of its topic that is behind it was read. ADR 0228.
         """
+        if self._ahead.passes(frame.topic, frame.after):
+            self._overflow.say_passed(self._origin)
+            return False
         behind, limits, overtook = self._behind, self._durable.limits, 0
+        size = size_of(frame)
         self._kept += 1
+        self._came += 1
         self._size += size
-        heappush(behind, (position, self._kept, size, deliver))
+        heappush(behind, (frame.after, self._kept, size, deliver))
         while len(behind) > limits.max_unfinished_total or self._size > limits.max_unfinished_bytes:
             overtook += 1
             self._deliver_first()
-        return overtook
+        if overtook:
+            self._overflow.say_overtook(self._origin, overtook)
+        return True
 
     def _deliver_first(self) -> None:
         _, _, size, deliver = heappop(self._behind)
@@ -223,6 +235,7 @@ class Crossing:
     def read_all(self, gone: bool = False) -> None:
         """Read all rows that are there: the other daemon has gone, or does not answer."""
         self._asked += 1
+        self._held.clear()
         self._alone, self._through, self._gone, self.has_read = True, ALL, gone, False
         if self.nobodys is None and gone:
             self.nobodys = 0  # some may be for ours: that one has known them perhaps
@@ -276,6 +289,8 @@ class Crossing:
                 self._crossed(None, position)
             return None
         self._go_on(position)
+        if self._alone and not self._gone:
+            self._ahead.add(row.topic, position)
         self.last = position
         frame = Owed(position, row.topic, row.payload, row.qos, properties=row.properties)
         answer = self._route(frame, (self.number, position))
@@ -299,10 +314,37 @@ class Crossing:
             self._state = ASKED
             self._go_on(ALL if self._gone else self.last + 1)
         else:
-            self._state, self.last = FOLLOWS, max(self.last, self._through)
-            held, self._held = self._held, deque()
-            for frame in held:
-                self.came(frame)
-            if self.follows:
-                self._go_on(ALL)
+            self.last, self._came = max(self.last, self._through), 0
+            self._take_held(self._asked)
         self._has_changed()
+
+    def _take_held(self, asked: int) -> None:
+        """Take what has come meanwhile, in turns of the reactor; then copies as they come.
+
+        What comes while this goes on waits too. So that it ends, a turn takes at least twice as much as has
+        come since the one before. ADR 0227.
+        """
+        least, self._came = 2 * self._came, 0
+        try:
+            while self._is_taking(asked) and (least > 0 or not self._overflow.turn.is_over):
+                least -= 1
+                self._take_next()
+        finally:
+            if self._is_taking(asked):
+                self._durable.clock.callLater(0, self._take_held, asked)
+
+    def _is_taking(self, asked: int) -> bool:
+        return asked == self._asked and self._state == READS
+
+    def _take_next(self) -> None:
+        """Take the next copy that waits, or deliver what is before it."""
+        behind, held = self._behind, self._held
+        if held.spills and held.first == ALL:  # what is behind them is a row, and perhaps the last there is
+            self.align()
+        elif behind and behind[0][0] < held.first:
+            self._deliver_first()
+        elif held.first < ALL:
+            self._take(held.pop())
+        else:
+            self._state = FOLLOWS
+            self._has_changed()

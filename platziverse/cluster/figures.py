@@ -15,16 +15,20 @@ class Figures:
     def events(self) -> dict[str, int]:
         """How many frames were sent, lost by the bus, ignored and dropped, and SUBACKs not waited for.
 
-        And how many messages overtook what was lost on the bus, see :class:`Linking`.
+        And how many messages overtook what was lost on the bus, and copies did not wait in memory: see
+        :class:`Overflow`.
         """
         cluster = self._cluster
+        overflow = cluster.linking.overflow if cluster.linking is not None else None
         return {
             "sent": cluster.peers.sent,
             "lost": cluster.bus.lost,
             "ignored": cluster.ignored,
             "dropped": cluster.routing.dropped,
             "unanswered": cluster.announcing.unanswered,
-            "overtook": cluster.linking.overtook if cluster.linking is not None else 0,
+            "overtook": overflow.overtook if overflow is not None else 0,
+            "passed": overflow.passed if overflow is not None else 0,
+            "spilled": overflow.spilled if overflow is not None else 0,
         }
 
     @property
@@ -56,3 +60,8 @@ class Figures:
     def keys(self) -> int:
         """How many keys the clients of others listen to."""
         return len(self._cluster.interest)
+
+    @property
+    def unheard(self) -> int:
+        """How many daemons live, and are not heard on the bus."""
+        return len(self._cluster.peers.unheard)

@@ -12,7 +12,9 @@ from twisted.python.failure import Failure
 from platziverse.broker.durable import Durable
 from platziverse.broker.interfaces import Answer
 from platziverse.broker.records import ends_of, link
+from platziverse.broker.turn import Turn
 from platziverse.cluster.crossings import Crossing
+from platziverse.cluster.delaying import LENGTH
 from platziverse.cluster.frames import (
     OPEN,
     Align,
@@ -20,11 +22,13 @@ from platziverse.cluster.frames import (
     Done,
     Mark,
     Marked,
+    Message,
     Owed,
     Stored,
     Unsure,
 )
 from platziverse.cluster.heirs import Heirs
+from platziverse.cluster.held import Overflow
 from platziverse.cluster.interest import MASKS, Interest
 from platziverse.cluster.legacies import SOON, Legacies
 from platziverse.cluster.links import ALL, Link, Serials
@@ -46,7 +50,8 @@ class Linking:
     :ivar serials: the positions that are given.
     :ivar legacies: of dead daemons whose Sessions are ours.
     :ivar late: how many messages have waited behind what was lost on the bus.
-    :ivar overtook: how many of them did not wait for all of it, as too many did.
+    :ivar overflow: of what waits while rows are read.
+    :ivar is_loaded: our Sessions are in memory.
     """
 
     _strays: Strays
@@ -69,7 +74,8 @@ class Linking:
         self._asked: dict[int, float] = {}
         # Mask of the bus → links to its daemons.
         self._of: Memo[int, list[Link]] = Memo(self._links_of, MASKS, lambda mask, links: 1)
-        self._loaded, self.late, self.overtook = False, 0, 0
+        self.is_loaded, self.late = False, 0
+        self.overflow = Overflow(durable.limits, complain, Turn(clock, LENGTH))
         # We have begun without a durable Session: rows of before are for nobody.
         self._is_new = False
         # It is known which daemons that are not there have left rows.
@@ -142,8 +148,11 @@ class Linking:
 
         :param is_new: there are none, so what was owed to us before is for nobody. ADR 0229.
         """
-        self._loaded, self._is_new, self._knows_left = True, is_new, False
-        self._clear()  # copies that came before were not taken
+        self.is_loaded, self._is_new, self._knows_left = True, is_new, False
+        for number, crossing in self._crossings.items():  # something has come that waits
+            crossing.nobodys = None if is_new else 0
+            if number not in self._peers:
+                self._read_left(crossing)
         for number in self._peers:
             self.ask(number)
         self._durable.links(self._peers.number).addCallbacks(self._left_rows, self._cannot_read)
@@ -154,13 +163,15 @@ class Linking:
         for number in links:
             origin, _ = ends_of(number)
             if origin not in self._peers and origin not in self._crossings:
-                crossing = self._crossing(origin)
-                crossing.nobodys = ALL if self._is_new else 0
-                crossing.read_all(gone=True)
+                self._read_left(self._crossing(origin))
+
+    def _read_left(self, crossing: Crossing) -> None:
+        crossing.nobodys = ALL if self._is_new else 0
+        crossing.read_all(gone=True)
 
     def ask(self, number: int) -> None:
         """Ask a daemon from where on it sends copies, unless our Sessions are not there yet."""
-        if self._loaded:
+        if self.is_loaded:
             self._asked[number] = self._clock.seconds()
             self._crossing(number).align()
 
@@ -168,9 +179,8 @@ class Linking:
         found = self._crossings.get(number)
         if found is None:
             tell, cannot = partial(self._peers.tell, number), self._cannot_read
-            name = link(number, self._peers.number)
-            found = Crossing(name, self._durable, self._route, tell, cannot, self._is_new)
-            self._crossings[number] = found
+            parts = self._durable, self._route, tell, cannot, self.overflow
+            found = self._crossings[number] = Crossing(link(number, self._peers.number), *parts, self._is_new)
         return found
 
     def _cannot_read(self, failure: Failure) -> None:
@@ -192,23 +202,16 @@ class Linking:
 
     def is_late(self, number: int) -> bool:
         """Return whether what a daemon has owed to us is still to be read."""
-        return self._loaded and not self._crossing(number).follows
+        return not self.is_loaded or not self._crossing(number).follows
 
-    def keep_behind(self, number: int, position: int, size: int, deliver: Callable[[], object]) -> bool:
-        """Have a message behind what its daemon has owed to us up to a position; return whether it waits.
+    def keep_behind(self, number: int, frame: Message, deliver: Callable[[], object]) -> bool:
+        """Have a message behind what its daemon has owed to us before; return whether it is not too late.
 
-        :param size: its bytes.
         :param deliver: hands it to our clients, for whom it has no position. ADR 0200.
         """
-        if not self.is_late(number):
-            return False
-        self.late += 1
-        if overtook := self._crossing(number).keep_behind(position, size, deliver):
-            self.overtook += overtook
-            text = "Too much of daemon {number} waits for what the bus has lost; the first waits no more "
-            text += "(max_unfinished_total, max_unfinished_bytes)"
-            self._complain("messages that overtake what was lost", text, number)
-        return True
+        waits = self._crossing(number).keep_behind(frame, deliver)
+        self.late += waits
+        return waits
 
     def unsure(self, peer: Peer, frame: Unsure) -> None:
         """Say once more what was taken."""
@@ -256,7 +259,7 @@ class Linking:
     def _has_read_what_is_left(self) -> bool:
         """Return whether all rows were read that daemons have left for us which are not there."""
         gone = (one for origin, one in self._crossings.items() if origin not in self._peers)
-        return self._loaded and self._knows_left and all(one.has_read for one in gone)
+        return self.is_loaded and self._knows_left and all(one.has_read for one in gone)
 
     def cuts(self, serials: Mapping[int, int]) -> dict[int, int]:
         """Return daemon → position up to which its messages were taken by now, our own number included.
@@ -314,12 +317,12 @@ class Linking:
             self._links[number].part()
         self._asked.pop(number, None)
         self._marks.left(number)
-        if self._loaded:
+        if self.is_loaded:
             self._crossing(number).read_all(gone=True)
 
     def begin_anew(self) -> None:
         """Forget all positions: we have another incarnation, and others own what was ours."""
-        self._loaded = False
+        self.is_loaded = False
         self.legacies.clear()
         self._links.clear()
         self._clear()
@@ -332,11 +335,11 @@ class Linking:
     def look(self) -> None:
         """Ask those again that have not answered, or say nothing; called every second."""
         now = self._clock.seconds()
-        if self._loaded and self._looked + READ_AGAIN <= now:
+        if self.is_loaded and self._looked + READ_AGAIN <= now:
             self._looked = now
             self._strays.look()
             self._durable.links(self._peers.number).addCallbacks(self._found_rows, self._cannot_read)
-        for number, crossing in self._crossings.items() if self._loaded else ():
+        for number, crossing in self._crossings.items() if self.is_loaded else ():
             if number in self._peers and self._asked.get(number, 0.0) + crossing.patience <= now:
                 self._asked[number] = now
                 crossing.try_again()

@@ -8,12 +8,13 @@ from attrs import frozen
 
 from platziverse.command.database import connected, find_dsn
 from platziverse.config import Config
+from platziverse.errors import Unusable
 from platziverse.postgres.daemons import LIST
 from platziverse.postgres.requests import DRAIN, carry_out
 from platziverse.settings import ConfigError
 
 _LIST: Final = LIST.format(seen='"seenAt"')
-_LEFT: Final = 'SELECT "leftAt" IS NOT NULL FROM mqtt_daemons WHERE id = %s'
+_LEFT: Final = 'SELECT "leftAt" IS NOT NULL, coalesce(heir, 0) FROM mqtt_daemons WHERE id = %s'
 #: Seconds: a hundred thousand clients go in less.
 PATIENCE: Final = 180.0
 
@@ -67,7 +68,10 @@ def drain_daemon(config: Config, options: argparse.Namespace) -> int:
 
         def has_left() -> bool:
             cursor.execute(_LEFT, (row.number,))
-            return bool(cursor.fetchone() == (True,))
+            has_left, heir = cursor.fetchone()
+            if heir and not has_left:
+                raise Unusable(f"daemon {row.number} has died instead; daemon {heir} has taken over")
+            return bool(has_left)
 
         carry_out(connection, DRAIN, "", row.number, "SELECT", has_left, PATIENCE)
     print(f"daemon {row.number} has left")

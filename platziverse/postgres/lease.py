@@ -9,10 +9,11 @@ from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from platziverse.errors import Unusable
 from platziverse.postgres.clocks import WallClock
 from platziverse.postgres.connection import Connection, connect, force_close, timed
 from platziverse.postgres.daemons import LOOK, DaemonRow, Registration
-from platziverse.postgres.requests import DEAD, TAKE
+from platziverse.postgres.requests import DEAD, DRAIN, KICK, TAKE
 
 log = Logger("platziverse.database")
 
@@ -20,6 +21,12 @@ log = Logger("platziverse.database")
 BEAT: Final = 2.0
 #: Seconds for a statement: another daemon that waits for a row which it has locked waits for no more.
 DEADLINE: Final = 5.0
+
+#: Why a daemon cannot be registered.
+FULL: Final = (
+    "the database knows 32767 daemons, and has no number for another one; each has one for a day after its"
+    " last sign of life. Keep the state directory of a daemon when it is started again: it holds the number"
+)
 
 _LIMITS: Final = f"SET LOCAL statement_timeout = {int(DEADLINE * 900)};"
 #: "plat" and "daem": the advisory lock of those who look for a free number.
@@ -39,9 +46,13 @@ _REGISTER: Final = """INSERT INTO mqtt_daemons AS known (id, instance, run, name
     {condition};
     UPDATE mqtt_sessions SET daemon = -daemon WHERE daemon = (
         SELECT -id FROM mqtt_daemons WHERE instance = %(instance)s AND run = %(run)s);
-    SELECT id, incarnation FROM mqtt_daemons WHERE instance = %(instance)s AND run = %(run)s"""
-_REGISTER_FIRST: Final = _FREE + _REGISTER.format(condition="")
-_REGISTER_AGAIN: Final = _FREE + _REGISTER.format(condition="WHERE known.run = excluded.run")
+    {more}SELECT id, incarnation FROM mqtt_daemons WHERE instance = %(instance)s AND run = %(run)s"""
+# What was asked of the process before this one, or of a daemon that had this number, has no meaning now.
+_FORGET: Final = f"""DELETE FROM mqtt_requests WHERE request IN ('{DRAIN}', '{KICK}')
+        AND daemon = (SELECT id FROM mqtt_daemons WHERE instance = %(instance)s AND run = %(run)s);
+    """
+_REGISTER_FIRST: Final = _FREE + _REGISTER.format(condition="", more=_FORGET)
+_REGISTER_AGAIN: Final = _FREE + _REGISTER.format(condition="WHERE known.run = excluded.run", more="")
 _BEAT: Final = """UPDATE mqtt_daemons SET "seenAt" = clock_timestamp() WHERE id = %s AND incarnation = %s
     RETURNING extract(epoch FROM clock_timestamp())"""
 _WHO: Final = "SELECT coalesce(max(name), 'a host without a name') FROM mqtt_daemons WHERE instance = %s"
@@ -100,6 +111,7 @@ class Lease:
         The Deferred fires when it is registered.
 
         :raises psycopg2.Error: it could not be registered; call again.
+        :raises Unusable: there is no number for it.
         """
         self._dsn = dsn
         if self.holding is None:
@@ -162,7 +174,10 @@ class Lease:
     def _sign(self) -> _Steps:
         """Give a sign of life; fire with whether the row of this daemon is ours."""
         if self.holding is None:
-            (self.holding,) = yield self.ask(_REGISTER_FIRST, self._row())
+            rows = yield self.ask(_REGISTER_FIRST, self._row())
+            if not rows:
+                raise Unusable(FULL)
+            (self.holding,) = rows
         if not (yield self._beat()) and not (yield self._register_again()):
             return False
         if self._well_since is None:

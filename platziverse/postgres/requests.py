@@ -32,6 +32,7 @@ ASK_OTHERS: Final = f"""WITH others AS (
     asked AS (INSERT INTO mqtt_requests (daemon, request, argument) SELECT id, %s, %s FROM others
         ON CONFLICT DO NOTHING)
     SELECT 'daemon ' || id || ' on ' || name FROM others ORDER BY id"""
+_WITHDRAW: Final = "DELETE FROM mqtt_requests WHERE request = %s AND argument = %s AND daemon = ANY(%s)"
 #: Takes the requests to one daemon, oldest first.
 TAKE: Final = """WITH taken AS (DELETE FROM mqtt_requests WHERE daemon = %s
     RETURNING "requestedAt", request, argument) SELECT request, argument FROM taken ORDER BY taken"""
@@ -54,7 +55,8 @@ def carry_out(
     :param otherwise: SQL that does it; gets ``argument`` and ``parameters``.
     :param is_done: looks at the tables.
     :param patience: seconds that a daemon may take.
-    :raises Unusable: a daemon runs, and has not done it by then.
+    :raises Unusable: a daemon runs, and has not done it by then. It will not do it later either, as nobody
+        expects that any more.
     """
     with connection.cursor() as cursor:
         cursor.execute(_ALIVE, {"owner": owner})
@@ -64,9 +66,13 @@ def carry_out(
             return
         give_up = time.monotonic() + patience
         cursor.execute(_ASK, {"request": request, "argument": argument, "daemons": daemons})
-        while not is_done():
-            if time.monotonic() > give_up:
-                raise Unusable(
-                    f"the daemon has not done it in {patience:g} s; look at its log, then ask again"
-                )
-            time.sleep(LOOK)
+        try:
+            while not is_done():
+                if time.monotonic() > give_up:
+                    raise Unusable(
+                        f"the daemon has not done it in {patience:g} s; look at its log, then ask again"
+                    )
+                time.sleep(LOOK)
+        except (Unusable, KeyboardInterrupt):
+            cursor.execute(_WITHDRAW, (request, argument, daemons))
+            raise

@@ -81,7 +81,7 @@ FRAMES: st.SearchStrategy[Frame] = st.one_of(
     st.builds(Kept, messages(VERSIONS)),
     st.builds(Since, NUMBERS, NUMBERS),
     st.builds(Said, NUMBERS),
-    st.builds(Mine, TEXTS, NAMES, TIMES, st.booleans()),
+    st.builds(Mine, TEXTS, NAMES, TIMES, st.booleans(), st.booleans()),
     st.builds(NotYours, TEXTS, TEXTS, TIMES),
     st.builds(Owed, NUMBERS, LEVELS, st.binary(max_size=40), st.integers(1, 2), NUMBERS, PROPERTIES),
     st.builds(Done, NUMBERS),
@@ -107,6 +107,7 @@ MESSAGE = Message("a/b", b"payload", 1, 0, "client", "ana", False)
 
 class FrameTests(SynchronousTestCase):
     @given(FRAMES, st.integers(0, 2**32 - 1))
+    @example(Message("a", b"x", 1, 7, "bridge", "ana", True), 1)
     def test_every_frame_comes_back_as_it_was(self, frame: Frame, incarnation: int) -> None:
         self.assertEqual(decode(encode(frame, incarnation)), (incarnation, frame))
 
@@ -126,6 +127,12 @@ class FrameTests(SynchronousTestCase):
         at = data.draw(st.integers(0, len(good) - 1))
         self.check_taken_or_refused(good[:at] + bytes([data.draw(st.integers(0, 255))]) + good[at + 1 :])
         self.check_taken_or_refused(good[:at])
+
+    def test_so_is_one_that_is_cut_anywhere(self) -> None:
+        for frame in (MESSAGE, NotYours("client", "ana", 1.0), Owed(1, "a", b"payload", 1, 0, b"\2\1\1")):
+            good = encode(frame, 1)
+            for end in range(len(good)):
+                self.check_taken_or_refused(good[:end])
 
     def check_taken_or_refused(self, data: bytes) -> None:
         """The decoder takes only what the encoder would have made."""

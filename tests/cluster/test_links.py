@@ -10,7 +10,6 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.broker.records import Queued, link
 from platziverse.cluster.codec import encode
-from platziverse.cluster.crossings import MOST_HELD
 from platziverse.cluster.frames import (
     LIVE,
     Align,
@@ -718,20 +717,6 @@ class ComingAndGoingTests(Case):
         self.settle()
         last = (1 << 40) + 1
         self.two.cluster.frame(1, encode(Owed(last, "a", b"1", 1), 1))
-        self.assertEqual(acknowledge(far), [b"1"])
-
-    def test_too_many_copies_that_wait_are_read_instead(self) -> None:
-        far = self.durable(self.two)
-        self.two.cluster.lost(1)
-        self.daemons.clock.pump([0, 0])
-        self.shares[1].held = True
-        self.publisher.publish("a", b"1", 1, 1)
-        self.two.cluster.lost(1)
-        self.daemons.turn()
-        for number in range(MOST_HELD + 2):
-            self.two.cluster.frame(1, encode(Owed((1 << 40) + 2 + number, "a", b"", 1), 1))
-        self.shares[1].resume()
-        self.settle()
         self.assertEqual(acknowledge(far), [b"1"])
 
     def test_what_nobody_listens_to_any_more_is_deleted(self) -> None:

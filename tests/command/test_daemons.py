@@ -6,6 +6,7 @@ from typing import Any
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
@@ -79,6 +80,16 @@ class DaemonsTests(TestCase):
             self.assertEqual(((yield code), asked), (0, [(DRAIN, "")]))
         finally:
             yield lease.stop()
+
+    @inlineCallbacks
+    def test_a_daemon_that_dies_while_it_is_asked_ends_the_command_and_is_asked_for_nothing_more(self) -> Any:
+        code = deferToThread(self.run_command, "drain", "11", code=1)
+        asked = "SELECT daemon FROM mqtt_requests"
+        while not execute(self.dsn, asked):
+            yield deferLater(reactor, 0.01)
+        execute(self.dsn, "UPDATE mqtt_daemons SET heir = 14 WHERE id = 11")
+        self.assertIn("daemon 11 has died instead; daemon 14 has taken over", (yield code))
+        self.assertEqual(execute(self.dsn, asked), [])
 
     @inlineCallbacks
     def test_the_api_shows_the_same(self) -> Any:

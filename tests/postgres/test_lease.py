@@ -10,7 +10,9 @@ from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
+from platziverse.errors import Unusable
 from platziverse.postgres.lease import Lease
+from platziverse.postgres.requests import DRAIN, END_SESSION, KICK
 from tests.servers import MISSING, cluster, execute, lone_lease
 
 Steps = Generator["Deferred[Any]", Any, None]
@@ -54,6 +56,18 @@ class OneDaemon(LeaseCase):
         execute(self.dsn, "DELETE FROM mqtt_daemons WHERE id = 2")
         yield self.lease().start(self.dsn)
         self.assertEqual(self.rows(), [(1, 1), (2, 1), (3, 1)])
+
+    @inlineCallbacks
+    def test_without_a_free_number_the_reason_is_said(self) -> Steps:
+        """Row 553: a daemon whose state directory is another one at each of many starts."""
+        numbers = "SELECT n, gen_random_uuid() FROM generate_series(1, 32767) AS n"
+        execute(self.dsn, f"INSERT INTO mqtt_daemons (id, instance) {numbers}")
+        error = yield self.assertFailure(self.lease().start(self.dsn), Unusable)
+        self.assertIn("has no number for another one; each has one for a day", str(error))
+        execute(self.dsn, "DELETE FROM mqtt_daemons WHERE id = 32767")
+        lease = self.lease()
+        yield lease.start(self.dsn)
+        self.assertEqual(lease.holding, (32767, 1))
 
     @inlineCallbacks
     def test_a_sign_of_life_is_a_time_of_the_database(self) -> Steps:
@@ -105,6 +119,24 @@ class OneDaemon(LeaseCase):
         self.assertEqual(execute(self.dsn, "SELECT argument FROM mqtt_requests"), [("c",)])
         yield second.beat()
         self.assertEqual((len(self.cloned), second.holding), (1, (1, 2)))
+
+    @inlineCallbacks
+    def test_what_was_asked_of_the_process_before_is_not_done_by_this_one(self) -> Steps:
+        """A drain that came too late would end a daemon that was started again."""
+        instance, asked = uuid.uuid4(), list[str]()
+        yield self.lease(instance).start(self.dsn)
+        requests = DRAIN, KICK, END_SESSION
+        sql = "INSERT INTO mqtt_requests (daemon, request, argument) SELECT 1, unnest(%s), ''"
+        execute(self.dsn, sql, (list(requests),))
+        again = self.lease(instance, asked=lambda request, argument: asked.append(request))
+        yield again.start(self.dsn)
+        yield again.beat()
+        self.assertEqual(asked, [END_SESSION])
+        # Of a process that was frozen it is asked as before.
+        execute(self.dsn, sql, (list(requests),))
+        execute(self.dsn, "UPDATE mqtt_daemons SET incarnation = incarnation + 1")
+        yield again.beat()
+        self.assertEqual(asked[1:], list(requests))
 
     @inlineCallbacks
     def test_of_several_hosts_with_one_identity_the_last_to_start_has_it(self) -> Steps:
