@@ -54,8 +54,12 @@ class RedisServer:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}"
 
-    def start(self) -> None:
-        """Start it and wait until it answers."""
+    def start(self, *options: str) -> None:
+        """Start it and wait until it answers.
+
+        :param options: from now on, in the place of earlier ones.
+        """
+        self._command += options
         with open(os.path.join(self.directory, "log"), "ab") as output:
             self._process = subprocess.Popen(
                 self._command, stdout=output, stderr=output, start_new_session=True

@@ -199,7 +199,8 @@ class SecretTests(ConfigTests):
             self.assertNotIn(self.SECRET, said)
 
     def test_a_broken_connection_string_is_not_repeated(self) -> None:
-        for dsn in (self.SECRET, f"postgresql://me:{self.SECRET}@host/db?nonsense=1", f"{self.SECRET}=1"):
+        broken = self.SECRET, f"postgresql://me:{self.SECRET}@host/db?nonsense=1", f"{self.SECRET}=1"
+        for dsn in (*broken, f"postgresql://me:a@{self.SECRET}@host/db"):
             self.assertNotIn(self.SECRET, self.complaint(PLATZIVERSE_DATABASE=dsn))
 
     def test_what_is_not_secret_stays(self) -> None:

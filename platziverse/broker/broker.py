@@ -77,8 +77,8 @@ class Broker:
         store: SessionStore | None = None,
         grace: float = GRACE,
     ) -> None:
-        self.limits, self.authority, self.traffic = limits, authority, Traffic()
-        self.complaints = complaints = Complaints(clock)
+        self.limits, self.authority, turn = limits, authority, Turn(clock)
+        self.traffic, self.complaints = traffic, complaints = Traffic(), Complaints(clock)
         self.retained: RetainedStore = retained_store(limits, store)
         #: Called when it took long to find out who gets a message.
         self.strained: Callable[[], None] = _nothing
@@ -88,8 +88,7 @@ class Broker:
         durable = partial(Durable, clock, grace, limits, authority, wall_clock, complaints)
         self.durable = durable(store) if store is not None else None
         self._records = records = self._record(store, self.durable)
-        traffic, publish, turn = self.traffic, self._publish_will, Turn(clock)
-        clients = partial(Clients, sessions, authority, traffic, limits, observers, publish, clock)
+        clients = partial(Clients, sessions, authority, traffic, limits, observers, self._publish_will, clock)
         self.clients = clients(wall_clock, complaints, turn, records)
         sent = records.retained_sent if records is not None else _nothing
         parts = authority, limits, traffic, complaints
@@ -101,6 +100,7 @@ class Broker:
         self._dispatcher, self._clock, self._match = dispatcher, clock, self.subscriptions.match
         self._load, self._reads, self.destinations = succeed(0), DeferredLock(), Memo(self._find_destination)
         self._reads.acquire()  # the start is the first that reads
+        self.clients.farewells.handlers = self.destinations.__getitem__
         self.loading = self._prepare(store, wall_clock) if store is not None else None
 
     def _record(self, store: SessionStore | None, durable: Durable | None) -> SessionRecords | None:

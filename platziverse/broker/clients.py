@@ -95,9 +95,8 @@ class Clients:
         self._connections += 1
         client_id = packet.client_id or f"auto-{uuid4()}"  # [MQTT-3.1.3-6] [MQTT5-3.1.3-6]
         persistent, now, level = is_persistent(packet), self._wall_clock(), packet.protocol_level
-        client = Client(
-            client_id, self._connections, address, username, persistent, now, packet.bridge, level
-        )
+        terms = persistent, now, packet.bridge, level, packet.clean_session
+        client = Client(client_id, self._connections, address, username, *terms)
         will = packet.will
         if will is not None and not self._may_leave(will, client):
             reason = f"its Will may not be published to {will.topic!r:.100}"

@@ -19,6 +19,7 @@ from platziverse.broker.records import (
     Queued,
     SessionRecord,
     StoredSession,
+    WillGone,
 )
 from platziverse.broker.session import Session
 from platziverse.broker.window import Window
@@ -125,7 +126,7 @@ class Durable:
         :param crossed: see :class:`Queued`.
         :return: fires when they have acknowledged it, or it is committed, whichever is first.
         """
-        delivery = None
+        delivery: Delivery | WillGone | None = client.will
         if message.qos == 2 and client.persistent and (2 in [qos for _, qos in receivers]):
             delivery = Delivery.of(message, client.client_id)
         owing = self.expect(encoded, receivers, delivery, crossed)
@@ -141,7 +142,7 @@ class Durable:
         self,
         message: EncodedPublish,
         receivers: "Sequence[tuple[Debtor, int]]",
-        delivery: Delivery | None = None,
+        delivery: Delivery | WillGone | None = None,
         crossed: "tuple[tuple[int, int], ...]" = (),
     ) -> Owing:
         """Owe a message to these Sessions; see :meth:`deliver`."""

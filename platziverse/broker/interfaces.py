@@ -3,10 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol, TypeAlias, runtime_checkable
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from twisted.internet.defer import Deferred
 
 from platziverse.broker.reasons import Reason
+from platziverse.broker.records import WillGone
 from platziverse.mqtt.packets import Connect, Publish
 
 __all__ = [
@@ -37,7 +38,10 @@ class Client:
     :ivar persistent: the Session outlives the connection (Clean Session 0).
     :ivar since: seconds since the epoch, wall clock.
     :ivar protocol_level: 5, 4 or 3.
+    :ivar clean: it has ended the Session that it had before (Clean Session or Clean Start 1).
     :ivar bridge: another broker: none of its own messages come back to it, and RETAIN is as published.
+    :ivar will: it has gone, and this deletes what is stored of its Will; committed with the message that the
+        Will is. ``None``: that is done afterwards, or there is nothing to be done. ADR 0231.
     """
 
     client_id: str
@@ -48,6 +52,12 @@ class Client:
     since: float = field(default=0.0, eq=False)
     bridge: bool = field(default=False, eq=False)
     protocol_level: int = field(default=4, eq=False)
+    clean: bool = field(default=False, eq=False)
+    will: WillGone | None = field(default=None, eq=False)
+
+    def in_steps(self) -> "Client":
+        """Return the publisher of a message that is several records: its Will is gone after all of them."""
+        return self if self.will is None else evolve(self, will=None)
 
 
 #: What becomes of a message for one receiver: it is sent or queued; it is queued, and the queue is full;

@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from platziverse.broker.pace import LONGEST, PATIENCE, Pace
-from platziverse.broker.records import Delivery, Queued
+from platziverse.broker.records import Delivery, Queued, WillGone
 from platziverse.mqtt.codec import EncodedPublish
 from platziverse.mqtt.properties import store_properties
 
@@ -104,7 +104,7 @@ class Owing:
     :param receivers: Windows of the Sessions, and Links, each with its QoS.
     :param since: when the first message came, steady time.
     :param count: a later Owing has a higher count.
-    :param delivery: committed with the message, as somebody gets it at QoS 2.
+    :param delivery: committed with the message, as somebody gets it at QoS 2, or as it was a Will.
     :param crossed: see :class:`Queued`.
     :ivar due: until when the messages wait for the receivers.
     :ivar answer: fires when each message is committed, or acknowledged by all its receivers.
@@ -138,7 +138,7 @@ class Owing:
         receivers: "Sequence[tuple[Debtor, int]]",
         since: float,
         count: int,
-        delivery: Delivery | None,
+        delivery: Delivery | WillGone | None,
         crossed: tuple[tuple[int, int], ...],
     ) -> None:
         self.receivers, self.since, self.count = receivers, since, count

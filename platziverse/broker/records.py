@@ -84,7 +84,8 @@ class Queued:
 
     :ivar rows: number of the Session, or of a link to another daemon (see :func:`link`) → position in its
         queue and QoS.
-    :ivar delivery: the Packet Identifier under which the publisher has sent it at QoS 2; committed with it.
+    :ivar delivery: the Packet Identifier under which the publisher has sent it at QoS 2, or that the message
+        was a Will, which is gone; committed with it.
     :ivar retain: it is a Retained Message, sent for a new Subscription.
     :ivar crossed: link and position of each row that other daemons have written for us, or for a dead daemon
         whose Sessions are ours; these rows take the place of all of them, in one transaction.
@@ -97,7 +98,7 @@ class Queued:
     payload: bytes
     published: float
     rows: "dict[int, tuple[int, int]]"
-    delivery: Delivery | None = None
+    delivery: "Delivery | WillGone | None" = None
     retain: bool = False
     crossed: "tuple[tuple[int, int], ...]" = ()
     number: int = 0

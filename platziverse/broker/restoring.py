@@ -1,7 +1,6 @@
 """Restoring: Sessions, Retained Messages and Wills of earlier processes, as the store has them."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from functools import partial
 from heapq import merge
 from operator import itemgetter
 
@@ -11,7 +10,7 @@ from twisted.logger import Logger
 from platziverse.broker.clients import Clients
 from platziverse.broker.interfaces import Answer, Authority, Client
 from platziverse.broker.reasons import Reason
-from platziverse.broker.records import StoredRetained, StoredSession, StoredWill
+from platziverse.broker.records import StoredRetained, StoredSession, StoredWill, WillGone
 from platziverse.broker.retaining import DurableRetained
 from platziverse.broker.session import Session
 from platziverse.broker.sessionrecords import SessionRecords
@@ -180,12 +179,12 @@ class Restoring:
         farewells, records = self._clients.farewells, self._clients.farewells.records
         assert records is not None
         for will in stored:
-            if records.restore(will.client_id, will.connection):
+            gone = WillGone(will.client_id, will.connection)
+            if records.restore(gone):
                 continue
             properties, delay = restored_will(will.properties)
             message = Publish(will.topic, will.payload, will.qos, will.retain, properties=properties)
             client = Client(will.client_id, 0, username=will.username)
-            gone = partial(records.over, will.client_id, will.connection)
             seconds = self._left_of(will, delay)
             if seconds > 0:
                 farewells.wait(message, client, seconds, gone)

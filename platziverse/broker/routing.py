@@ -163,7 +163,9 @@ class Router:
             Sessions: at QoS 2 a Packet Identifier that is committed says that all of them are.
         """
         bridges = tuple(receiver for receiver in receivers if _as_published(*receiver))
-        others = tuple(each for each in receivers if not _as_published(*each)) if bridges else receivers
+        others = receivers
+        if bridges:
+            others, client = tuple(one for one in receivers if not _as_published(*one)), client.in_steps()
         if links:
             owed = self.route_owed(message, others, client, links)
         else:

@@ -111,6 +111,7 @@ class Sharing:
         """Hand a message on as the route behind it does, and to one member of each group."""
         if not receivers or receivers[-1][1] != GROUPS:
             return self._route(message, receivers, client, more)
+        client = client.in_steps()
         owed = self._route(message, receivers[:-1], client) if len(receivers) > 1 else None
         return joined(owed, self.hand_out(message, client))
 
@@ -118,6 +119,7 @@ class Sharing:
         """Hand on a message with RETAIN likewise."""
         if not receivers or receivers[-1][1] != GROUPS:
             return self._route_retained(message, receivers, client)
+        client = client.in_steps()
         owed = self._route_retained(message, receivers[:-1], client)
         return joined(owed, self.hand_out(message, client))
 

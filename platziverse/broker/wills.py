@@ -146,15 +146,15 @@ class WillRecords:
         there, so that none is that of a connection of an earlier process.
     :ivar ready: the Wills of earlier processes are published, so they may be overwritten. Nothing is saved
         before; those of the clients that are connected then are saved late.
-    :ivar restored: Client Identifier and connection of each stored Will that waits here, or was published,
-        and is not deleted: an heir that inherits once more reads it again.
+    :ivar restored: what deletes each stored Will that waits here, or was published, and is not deleted: an
+        heir that inherits once more reads it again.
     """
 
     def __init__(self, save: "Callable[[WillLeft | WillGone], Deferred[Any]]", began: float) -> None:
         self._save = save
         self._first = int(began * 1000) * _PER_MILLISECOND
         self.ready = False
-        self.restored: set[tuple[str, int]] = set()
+        self.restored: set[WillGone] = set()
 
     def left(self, client: Client, will: Publish, delay: int = 0, due: float | None = None) -> None:
         """Save the Will that ``client`` has left.
@@ -168,17 +168,18 @@ class WillRecords:
             properties = encode_will_properties(will.properties, delay)
             self._save(WillLeft(name, user, number, will.topic, will.payload, qos, retain, properties, due))
 
-    def gone(self, client: Client) -> Answer:
-        """Save that the Will of ``client`` was published, or discarded."""
-        return None if not self.ready else self._save(WillGone(client.client_id, self._first + client.number))
+    def gone_of(self, client: Client) -> WillGone:
+        """Return what deletes the Will that ``client`` has left."""
+        return WillGone(client.client_id, self._first + client.number)
 
-    def restore(self, client_id: str, connection: int) -> bool:
+    def restore(self, gone: WillGone) -> bool:
         """Note that a stored Will is about to wait, or to be published; return whether it was already."""
-        before, will = len(self.restored), (client_id, connection)
-        self.restored.add(will)
+        before = len(self.restored)
+        self.restored.add(gone)
         return len(self.restored) == before
 
-    def over(self, client_id: str, connection: int) -> Answer:
-        """Save that a stored Will was published, or discarded."""
-        gone = self._save(WillGone(client_id, connection))
-        return gone.addCallback(lambda _: self.restored.discard((client_id, connection)))
+    def gone(self, gone: WillGone) -> Answer:
+        """Save that a Will was published, or discarded, if it may be stored."""
+        if not self.ready and gone not in self.restored:
+            return None
+        return self._save(gone).addCallback(lambda _: self.restored.discard(gone))

@@ -43,7 +43,9 @@ def _redis_bus(settings: BusSettings, url: BusUrl, reactor: Any, members: Member
     tls = TlsFiles(settings.ca_file, settings.certificate, settings.key)
     if url.tls:
         tls.options("localhost")  # says now what is wrong with the files
-    server = Server(reactor, url, bus_password(settings), tls, f"platziverse-{settings.name}")
+    password = partial(bus_password, settings)
+    password()  # likewise of that file
+    server = Server(reactor, url, password, tls, f"platziverse-{settings.name}")
     state = BusState(without_password(settings.url), reactor.seconds)
     if url.kind == CLUSTER:
         return RedisClusterBus(

@@ -24,12 +24,16 @@ class Server:
     """A Server opens connections to servers that all want the same login.
 
     :param url: says how: TLS, user name, password, database; its hosts are not looked at.
+    :param password: returns that which does not stand in the URL, ``""`` if that has it; asked for each
+        connection, as its file may have another one by then. It may raise ``Unusable``.
     :param tls: files for TLS.
     """
 
-    def __init__(self, reactor: Any, url: BusUrl, password: str, tls: TlsFiles, client_name: str) -> None:
+    def __init__(
+        self, reactor: Any, url: BusUrl, password: Callable[[], str], tls: TlsFiles, client_name: str
+    ) -> None:
         self.reactor = reactor
-        self._url, self._password, self._tls = url, password or url.password, tls
+        self._url, self._password, self._tls = url, password, tls
         self._client_name = client_name
 
     def _endpoint(self, host: str, port: int) -> IStreamClientEndpoint:
@@ -58,19 +62,21 @@ class Server:
         name = f"{host}:{port}" if host else self._url.path
         made = partial(RespConnection, self.reactor, name, message)
         try:
+            password = self._password() if login else ""
             connection: RespConnection = yield self._endpoint(host, port).connect(Factory.forProtocol(made))
         except (ConnectError, ConnectingCancelledError, DNSLookupError, UserError, OSError) as error:
             raise Gone(f"{name} cannot be reached: {_text(error)}") from error
-        except Unusable as error:  # the files for TLS, which were good when we started
+        except Unusable as error:  # a file, which was good when we started
             raise Gone(str(error)) from error
-        yield using(connection, self._log_in(connection, login, select=not sentinel), keep=True)
+        password = password or (self._url.password if login else "")
+        yield using(connection, self._log_in(connection, password, select=not sentinel), keep=True)
         return connection
 
     @inlineCallbacks
-    def _log_in(self, connection: RespConnection, login: bool, select: bool) -> Steps:
+    def _log_in(self, connection: RespConnection, password: str, select: bool) -> Steps:
         user = self._url.username
-        if login and self._password:
-            words = [user, self._password] if user else [self._password]
+        if password:
+            words = [user, password] if user else [password]
             yield connection.command(b"AUTH", *(word.encode() for word in words))
         if select and self._url.database:
             yield connection.command(b"SELECT", b"%d" % self._url.database)

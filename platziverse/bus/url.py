@@ -5,6 +5,8 @@ from typing import Final
 from urllib.parse import parse_qsl, unquote
 
 from attrs import evolve, field, frozen
+from psycopg2 import ProgrammingError
+from psycopg2.extensions import parse_dsn
 
 REDIS: Final = "redis"
 SENTINEL: Final = "sentinel"
@@ -52,8 +54,11 @@ def parse_url(url: str) -> BusUrl:
 
     :raises ValueError: it is none of ours; the text says what is wrong, and repeats no password.
     """
-    if url.partition(":")[0] in ("postgresql", "postgres"):
-        return BusUrl(POSTGRES, dsn=url if "://" in url else "")
+    scheme, _, rest = url.partition(":")
+    if scheme in ("postgresql", "postgres"):
+        if rest:
+            _check_dsn(url)
+        return BusUrl(POSTGRES, dsn=url if rest else "")
     form = _FORM.fullmatch(url)
     if form is None or form[1] not in _SCHEMES:
         raise ValueError(
@@ -68,6 +73,18 @@ def parse_url(url: str) -> BusUrl:
     if not port:
         return _at_socket(found, form[3] or "", path, options)
     return _on_hosts(evolve(found, hosts=_hosts(form[3] or "", port)), path.strip("/"), options)
+
+
+def _check_dsn(url: str) -> None:
+    try:
+        host = parse_dsn(url).get("host", "")
+    except ProgrammingError:  # libpq repeats what it could not read, a password perhaps
+        host = "@"
+    if "@" in host:  # that of a password, which would be shown as the name of a host that is not found
+        raise ValueError(
+            "is no connection string; postgresql: alone is the database of the daemon, another one is"
+            " postgresql://USER:PASSWORD@HOST/NAME, where @ and % of a password are written %40 and %25"
+        )
 
 
 def _at_socket(found: BusUrl, host: str, path: str, options: dict[str, str]) -> BusUrl:

@@ -16,6 +16,11 @@ from platziverse.cluster.peers import Peer, Peers
 
 #: Seconds after which a daemon that has not answered is not waited for.
 ANSWER: Final = 2.0
+#: What is wrong when a daemon lives, and nothing comes from it: most often two that have never met.
+UNHEARD: Final = (
+    "Daemon {number} lives, as the database says, and is not heard on the bus: nothing but what is stored"
+    " goes from one to the other; has it the same bus.url, and is its bus there?"
+)
 #: Characters of keys in one frame.
 LONG: Final = 32_768
 
@@ -144,6 +149,8 @@ class Announcing:
 
     def look(self) -> None:
         """Tell what is over, and wait no longer for daemons that do not answer; called every second."""
+        for number in self._peers.look():
+            self._complain("a daemon that is not heard", UNHEARD, number)
         self._announce(self.own.faded())
         now = self._clock.seconds()
         overdue = [number for number, until, _ in self._waiting if until <= now]

@@ -272,6 +272,7 @@ class Cluster:
         if peer is None:
             self._ignore(origin, "a frame, and is no daemon of ours, or was taken for dead")
             return
+        peer.silent = -1
         _WHAT_TO_DO[type(said)](self, peer, said)
 
     def _ignore(self, origin: int, reason: str) -> None:
@@ -305,7 +306,7 @@ class Cluster:
         """Ask a daemon again for what may be missing."""
         peer = self.peers.get(origin)
         if peer is not None:
-            peer.gaps += 1
+            peer.gaps, peer.silent = peer.gaps + 1, 0
             peer.asked = peer.missing = True
             self.interest.interrupt(origin)
             self._ask(peer)

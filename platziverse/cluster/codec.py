@@ -238,12 +238,12 @@ def _read_client(reader: Reader, most: int) -> tuple[int, str, str | None, float
 
 
 def _encode_mine(frame: Mine) -> bytes:
-    return _client(frame, frame.durable << 1)
+    return _client(frame, frame.durable << 1 | frame.clean << 2)
 
 
 def _decode_mine(reader: Reader) -> Mine:
-    flags, client_id, username, since = _read_client(reader, 3)
-    return Mine(client_id, username, since, bool(flags & 2))
+    flags, client_id, username, since = _read_client(reader, 7)
+    return Mine(client_id, username, since, bool(flags & 2), bool(flags & 4))
 
 
 def _encode_let_go(frame: LetGo) -> bytes:

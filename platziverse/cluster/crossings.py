@@ -12,7 +12,7 @@ from platziverse.broker.interfaces import Answer
 from platziverse.broker.records import Acknowledged, StoredMessage, ends_of
 from platziverse.cluster.awaited import Awaited
 from platziverse.cluster.frames import Align, Aligned, Done, Frame, Message, Owed, Stored
-from platziverse.cluster.held import Held, Overflow, size_of
+from platziverse.cluster.held import Ahead, Held, Overflow, size_of
 from platziverse.cluster.links import ALL, POSITIONS
 
 #: Messages that are read at once.
@@ -67,9 +67,12 @@ class Crossing:
         self._state, self._through, self._at = ASKED, ALL, 0
         self._origin, self._overflow = ends_of(number)[0], overflow
         self._held = Held(self._origin, overflow)
+        # What was read without the other one, which is there.
+        self._ahead = Ahead(durable.limits.max_unfinished_total)
         # Messages without a position: the one that each is behind, a count, its size, and what hands it on.
         self._behind: list[tuple[int, int, int, Callable[[], object]]] = []
-        self._kept = self._size = 0
+        # How many there were, and how large those are that wait; and how much has come since a turn began.
+        self._kept = self._size = self._came = 0
         self._gone = self._stopped = False
         # What waits until a position is taken, or done; and until rows are read.
         self._takes, self._dones, self._reads = Awaited(), Awaited(), Awaited()
@@ -112,7 +115,7 @@ class Crossing:
         """Ask the other daemon from where on it sends copies; those before are read from the store."""
         self._asked += 1
         self._state, self._alone, self._gone = ASKED, False, False
-        self._held.take()
+        self._held.clear()
         self._tell(Align(self._asked, self.last, tuple(self._pending)))
 
     @property
@@ -143,6 +146,7 @@ class Crossing:
         """Hold the copies that come from now on, until the rows before them are read."""
         if frame.number == self._asked:
             self._state, self._through = TOLD, frame.through
+            self._ahead.clear()
 
     def stored(self, frame: Stored) -> None:
         """Read the rows: all of them are committed."""
@@ -155,6 +159,7 @@ class Crossing:
             self._take(frame)
         elif self._state != ASKED and not self._alone:  # otherwise it is read, or asked for
             self._held.add(frame)
+            self._came += 1
 
     def _take(self, frame: Owed) -> None:
         position = frame.position
@@ -190,14 +195,20 @@ class Crossing:
         """Return whether copies are taken as they come: nothing before them is missing."""
         return self._state == FOLLOWS
 
-    def keep_behind(self, frame: Message, deliver: Callable[[], object]) -> None:
+    def keep_behind(self, frame: Message, deliver: Callable[[], object]) -> bool:
         """Call ``deliver`` when everything that a message is behind was taken, and before anything else is.
 
         When too many wait, or too large ones, the first ones wait no longer.
+
+        :return: ``False``: it has come too late, as a row of its topic that is behind it was read. ADR 0228.
         """
+        if self._ahead.passes(frame.topic, frame.after):
+            self._overflow.say_passed(self._origin)
+            return False
         behind, limits, overtook = self._behind, self._durable.limits, 0
         size = size_of(frame)
         self._kept += 1
+        self._came += 1
         self._size += size
         heappush(behind, (frame.after, self._kept, size, deliver))
         while len(behind) > limits.max_unfinished_total or self._size > limits.max_unfinished_bytes:
@@ -205,6 +216,7 @@ class Crossing:
             self._deliver_first()
         if overtook:
             self._overflow.say_overtook(self._origin, overtook)
+        return True
 
     def _deliver_first(self) -> None:
         _, _, size, deliver = heappop(self._behind)
@@ -221,7 +233,7 @@ class Crossing:
     def read_all(self, gone: bool = False) -> None:
         """Read all rows that are there: the other daemon has gone, or does not answer."""
         self._asked += 1
-        self._held.take()
+        self._held.clear()
         self._alone, self._through, self._gone = True, ALL, gone
         if self.past is None:
             self._state = ASKED  # nobody knows yet which are ours
@@ -279,6 +291,8 @@ class Crossing:
                 self._crossed(None, position)
             return None
         self._go_on(position)
+        if self._alone and not self._gone:
+            self._ahead.add(row.topic, position)
         self.last = position
         frame = Owed(position, row.topic, row.payload, row.qos, properties=row.properties)
         answer = self._route(frame, (self.number, position))
@@ -302,12 +316,37 @@ class Crossing:
             self._state = ASKED
             self._go_on(ALL if self._gone else self.last + 1)
         else:
-            self._state, self.last = FOLLOWS, max(self.last, self._through)
-            spills = self._held.spills
-            for frame in self._held.take():
-                self.came(frame)
-            if spills and self.follows:  # what is behind them is a row, and perhaps the last there is
-                self.align()
-            if self.follows:
-                self._go_on(ALL)
+            self.last, self._came = max(self.last, self._through), 0
+            self._take_held(self._asked)
         self._has_changed()
+
+    def _take_held(self, asked: int) -> None:
+        """Take what has come meanwhile, in turns of the reactor; then copies as they come.
+
+        What comes while this goes on waits too. So that it ends, a turn takes at least twice as much as has
+        come since the one before. ADR 0227.
+        """
+        least, self._came = 2 * self._came, 0
+        try:
+            while self._is_taking(asked) and (least > 0 or not self._overflow.turn.is_over):
+                least -= 1
+                self._take_next()
+        finally:
+            if self._is_taking(asked):
+                self._durable.clock.callLater(0, self._take_held, asked)
+
+    def _is_taking(self, asked: int) -> bool:
+        return asked == self._asked and self._state == READS
+
+    def _take_next(self) -> None:
+        """Take the next copy that waits, or deliver what is before it."""
+        behind, held = self._behind, self._held
+        if held.spills and held.first == ALL:  # what is behind them is a row, and perhaps the last there is
+            self.align()
+        elif behind and behind[0][0] < held.first:
+            self._deliver_first()
+        elif held.first < ALL:
+            self._take(held.pop())
+        else:
+            self._state = FOLLOWS
+            self._has_changed()

@@ -27,6 +27,7 @@ class Figures:
             "dropped": cluster.routing.dropped,
             "unanswered": cluster.announcing.unanswered,
             "overtook": overflow.overtook if overflow is not None else 0,
+            "passed": overflow.passed if overflow is not None else 0,
             "spilled": overflow.spilled if overflow is not None else 0,
         }
 
@@ -59,3 +60,8 @@ class Figures:
     def keys(self) -> int:
         """How many keys the clients of others listen to."""
         return len(self._cluster.interest)
+
+    @property
+    def unheard(self) -> int:
+        """How many daemons live, and are not heard on the bus."""
+        return len(self._cluster.peers.unheard)

@@ -178,12 +178,14 @@ class Mine(Struct, gc=False, frozen=True):
 
     :ivar since: when, in seconds since the epoch by the clock that all daemons share.
     :ivar durable: its Session is in the store, which alone says whose it is.
+    :ivar clean: the Session that it had before has ended with that.
     """
 
     client_id: str
     username: str | None
     since: float
     durable: bool = False
+    clean: bool = False
 
 
 class NotYours(Struct, gc=False, frozen=True):

@@ -31,7 +31,7 @@ class Identifiers:
     def _mine(self, client: Client) -> Mine:
         session = self._broker.sessions.get(client.client_id)
         durable = session is not None and session.number > 0
-        return Mine(client.client_id, client.username, client.since, durable)
+        return Mine(client.client_id, client.username, client.since, durable, client.clean)
 
     def client_disconnected(self, client: Client, taken_over: bool) -> None:
         """Say nothing: who is connected nowhere is nobody's business."""
@@ -48,7 +48,8 @@ class Identifiers:
         session = broker.sessions.get(frame.client_id)
         if session is None or (frame.durable and session.number):  # the store says whose it is
             # Of a Session that has moved: its client is back, or has ended it. [MQTT5-3.1.3-9]
-            broker.clients.farewells.delayed.end(frame.client_id, publish=not frame.durable)
+            ended = frame.clean or not frame.durable
+            broker.clients.farewells.delayed.end(frame.client_id, publish=ended)
             return
         if self._is_newer(session, peer, frame):
             assert session.client is not None

@@ -12,7 +12,9 @@ from twisted.python.failure import Failure
 from platziverse.broker.durable import Durable
 from platziverse.broker.interfaces import Answer
 from platziverse.broker.records import ends_of, link
+from platziverse.broker.turn import Turn
 from platziverse.cluster.crossings import Crossing
+from platziverse.cluster.delaying import LENGTH
 from platziverse.cluster.frames import (
     OPEN,
     Align,
@@ -52,6 +54,7 @@ class Linking:
     :ivar legacies: of dead daemons whose Sessions are ours.
     :ivar late: how many messages have waited behind what was lost on the bus.
     :ivar overflow: of what waits while rows are read.
+    :ivar is_loaded: our Sessions are in memory.
     """
 
     _strays: Strays
@@ -74,8 +77,8 @@ class Linking:
         self._asked: dict[int, float] = {}
         # Mask of the bus → links to its daemons.
         self._of: Memo[int, list[Link]] = Memo(self._links_of, MASKS, lambda mask, links: 1)
-        self._loaded, self.late = False, 0
-        self.overflow = Overflow(durable.limits, complain)
+        self.is_loaded, self.late = False, 0
+        self.overflow = Overflow(durable.limits, complain, Turn(clock, LENGTH))
         # We have begun without a durable Session: rows of before are for an heir, heard of last then.
         self._has_heir, self._heard = False, 0.0
         # When rows were looked for that are owed to us; daemon → position up to which we had it all then.
@@ -147,8 +150,11 @@ class Linking:
         :param has_heir: none of them is ours that was before; what was owed to them is for an heir, if there
             is one. ADR 0172.
         """
-        self._loaded, self._has_heir, self._heard = True, has_heir, self._clock.seconds()
-        self._clear()  # copies that came before were not taken
+        self.is_loaded, self._has_heir, self._heard = True, has_heir, self._clock.seconds()
+        for number, crossing in self._crossings.items():  # something has come that waits
+            crossing.past = None if has_heir else 0
+            if number not in self._peers:
+                self._read_left(crossing)
         for number in self._peers:
             self.ask(number)
         self._durable.links(self._peers.number).addCallbacks(self._left_rows, self._cannot_read)
@@ -158,15 +164,16 @@ class Linking:
         for number in links:
             origin, _ = ends_of(number)
             if origin not in self._peers and origin not in self._crossings:
-                crossing = self._crossing(origin)
-                if self._has_heir:
-                    crossing.past = ALL
-                else:
-                    crossing.read_all(gone=True)
+                self._read_left(self._crossing(origin))
+
+    def _read_left(self, crossing: Crossing) -> None:
+        if self._has_heir:
+            crossing.past = ALL
+        crossing.read_all(gone=True)
 
     def ask(self, number: int) -> None:
         """Ask a daemon from where on it sends copies, unless our Sessions are not there yet."""
-        if self._loaded:
+        if self.is_loaded:
             self._asked[number] = self._clock.seconds()
             self._crossing(number).align()
 
@@ -174,15 +181,15 @@ class Linking:
         found = self._crossings.get(number)
         if found is None:
             tell, cannot = partial(self._peers.tell, number), self._cannot_read
-            name, past = link(number, self._peers.number), None if self._has_heir else 0
             parts = self._durable, self._route, tell, cannot, self.overflow
+            name, past = link(number, self._peers.number), None if self._has_heir else 0
             found = self._crossings[number] = Crossing(name, *parts, past)
         return found
 
     def tell_past(self, heir: int) -> None:
         """Tell an heir up to where rows are for Sessions that were ours."""
         self._heard = self._clock.seconds()
-        if self._loaded:
+        if self.is_loaded:
             pasts = self._pasts()
             for origin, position in pasts.items():
                 self._peers.tell(heir, Past(origin, position))
@@ -229,18 +236,16 @@ class Linking:
 
     def is_late(self, number: int) -> bool:
         """Return whether what a daemon has owed to us is still to be read."""
-        return self._loaded and not self._crossing(number).follows
+        return not self.is_loaded or not self._crossing(number).follows
 
     def keep_behind(self, number: int, frame: Message, deliver: Callable[[], object]) -> bool:
-        """Have a message behind what its daemon has owed to us before; return whether it waits.
+        """Have a message behind what its daemon has owed to us before; return whether it is not too late.
 
         :param deliver: hands it to our clients, for whom it has no position. ADR 0200.
         """
-        if not self.is_late(number):
-            return False
-        self.late += 1
-        self._crossing(number).keep_behind(frame, deliver)
-        return True
+        waits = self._crossing(number).keep_behind(frame, deliver)
+        self.late += waits
+        return waits
 
     def unsure(self, peer: Peer, frame: Unsure) -> None:
         """Say once more what was taken."""
@@ -341,14 +346,14 @@ class Linking:
             self._links[number].part()
         self._asked.pop(number, None)
         self._marks.left(number)
-        if self._loaded:
+        if self.is_loaded:
             self._crossing(number).read_all(gone=True)
         self._heard = self._clock.seconds()  # it may have been our heir
         self.legacies.left(number)
 
     def begin_anew(self) -> None:
         """Forget all positions: we have another incarnation, and others own what was ours."""
-        self._loaded = False
+        self.is_loaded = False
         self.legacies.clear()
         self._links.clear()
         self._clear()
@@ -363,11 +368,11 @@ class Linking:
         now = self._clock.seconds()
         if self._has_heir:
             self._look_for_heir(now)
-        if self._loaded and self._looked + READ_AGAIN <= now:
+        if self.is_loaded and self._looked + READ_AGAIN <= now:
             self._looked = now
             self._strays.look()
             self._durable.links(self._peers.number).addCallbacks(self._found_rows, self._cannot_read)
-        for number, crossing in self._crossings.items() if self._loaded else ():
+        for number, crossing in self._crossings.items() if self.is_loaded else ():
             if number in self._peers and self._asked.get(number, 0.0) + crossing.patience <= now:
                 self._asked[number] = now
                 crossing.try_again()

@@ -15,6 +15,8 @@ from platziverse.mqtt.properties import store_properties
 
 #: Bytes of payloads beyond which messages are given to the bus at once.
 TOGETHER: Final = 32 * 1024
+#: Looks, one a second, at which nothing has come from a daemon that lives and is asked with each of them.
+UNHEARD: Final = 10
 
 
 @define(eq=False)
@@ -33,6 +35,8 @@ class Peer:
     :ivar missing: some between the two may be missing, and it was asked for them.
     :ivar received: messages that came from it.
     :ivar gaps: how often frames of it were missing.
+    :ivar silent: looks at which nothing had come from it since it joined, or since frames of it were missing;
+        -1: it was heard.
     """
 
     number: int
@@ -49,6 +53,7 @@ class Peer:
     missing: bool = False
     received: int = 0
     gaps: int = 0
+    silent: int = 0
 
 
 class Peers(dict[int, Peer]):
@@ -91,6 +96,20 @@ class Peers(dict[int, Peer]):
         """Remove a daemon, if it is there."""
         if self.pop(number, None) is not None:
             self.everybody &= ~(1 << number)
+
+    @property
+    def unheard(self) -> list[int]:
+        """Return the daemons that live, as the membership says, and of which nothing comes over the bus."""
+        return [number for number, peer in self.items() if peer.silent >= UNHEARD]
+
+    def look(self) -> list[int]:
+        """Return those that have become so since the last look; while the bus is away nobody does."""
+        if self._bus.state != "ready":
+            return []
+        waited = [peer for peer in self.values() if peer.silent >= 0]
+        for peer in waited:
+            peer.silent += 1
+        return [peer.number for peer in waited if peer.silent == UNHEARD]
 
     def incarnation_of(self, number: int) -> int:
         """Return the incarnation of a daemon, ours too; 0: it is not there."""

@@ -191,9 +191,11 @@ class Routing:
     def came(self, peer: Peer, frame: Message) -> None:
         """Route a message of another daemon to our clients; its handlers were called there."""
         peer.received += 1
-        linking, take = self._linking, partial(self._take, frame)
-        if not frame.after or linking is None or not linking.keep_behind(peer.number, frame, take):
-            take()
+        linking = self._linking
+        if not frame.after or linking is None or not linking.is_late(peer.number):
+            self._take(frame)
+        elif not linking.keep_behind(peer.number, frame, partial(self._take, frame)) and frame.retain:
+            self.came_again(Kept(frame))  # nobody gets it, but all of the set keep it
 
     def _take(self, frame: Message) -> None:
         client = self._publisher(frame)
@@ -201,7 +203,7 @@ class Routing:
         loading = self._broker.loading
         if frame.qos and self.delaying.delivers(frame.topic):
             answer = self.delaying.keep(frame.topic, deliver)
-        elif loading is None or not (frame.qos or frame.retain):
+        elif loading is None or not self._waits_for_loading(frame):
             answer = deliver()
         elif self._waiting >= MOST_WAITING:
             self.dropped += 1
@@ -211,6 +213,16 @@ class Routing:
             answer = loading.later(client, partial(self._waited, deliver))
         if answer is not None:
             answer.addErrback(log_failure, client)
+
+    def _waits_for_loading(self, frame: Message) -> bool:
+        """Return whether a message has to do with what is being loaded.
+
+        At QoS 1 and 2 it is for no durable Session (ADR 0199), so it does not wait for those of a dead
+        daemon: what is owed behind it would overtake it. ADR 0228.
+        """
+        if frame.qos:
+            return self._linking is None or not self._linking.is_loaded
+        return frame.retain
 
     def came_together(self, peer: Peer, frame: Several) -> None:
         """Route messages of another daemon, all of one publisher for one topic, to our clients."""

@@ -18,7 +18,7 @@ from platziverse.broker.limits import Limits
 from platziverse.command.checkbus import check_bus
 from platziverse.command.checkdatabase import check_database
 from platziverse.command.findings import ERROR, OK, WARNING, Finding
-from platziverse.config import Config, config_file
+from platziverse.config import Config, config_file, with_bus
 from platziverse.daemon.extensions import load_handler
 from platziverse.daemon.front import server_certificate
 from platziverse.daemon.listening import CannotListen, try_to_listen
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(config: Config, options: argparse.Namespace) -> int:
     """Print all findings; return the exit code."""
-    path = config_file(options.config)
+    path, config = config_file(options.config), with_bus(config)
     raise_open_files()  # as the daemon does
     found = [
         *check_configuration(config, path),

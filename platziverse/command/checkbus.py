@@ -23,9 +23,15 @@ def check_bus(config: Config) -> Iterator[Finding]:
         return
     url = parse_url(config.bus.url)
     shown = without_password(config.bus.url)
+    dsn = url.dsn
+    if url.kind == POSTGRES and not dsn:
+        try:
+            dsn = find_dsn(config)
+        except Unusable:  # which the check of the database says
+            return
     try:
         if url.kind == POSTGRES:
-            _hear(url.dsn or find_dsn(config), config.bus.name)
+            _hear(dsn, config.bus.name)
         else:
             yield from _redis(config.bus, url)
     except Unusable as error:

@@ -17,6 +17,7 @@ from platziverse.config.model import (
     Tls,
     holds_secret,
     log_levels,
+    with_bus,
 )
 
 __all__ = [
@@ -34,5 +35,6 @@ __all__ = [
     "load",
     "log_levels",
     "shown",
+    "with_bus",
     "without_secrets",
 ]

@@ -4,7 +4,7 @@ import os
 import re
 from typing import Any, Final
 
-from attrs import Attribute, field, frozen
+from attrs import Attribute, evolve, field, frozen
 from attrs.validators import ge, in_, le, max_len
 from psycopg2 import ProgrammingError
 from psycopg2.extensions import parse_dsn
@@ -21,13 +21,14 @@ from platziverse.web.settings import WebSettings
 
 def _is_dsn(_: Any, __: "Attribute[str]", value: str) -> None:
     try:
-        parse_dsn(value)
-    except ProgrammingError:
-        # libpq's own message repeats what it could not read, a password perhaps.
+        host = parse_dsn(value).get("host", "")
+    except ProgrammingError:  # libpq's own message repeats what it could not read, a password perhaps
+        host = "@"
+    if "@" in host:  # of a password, whose rest would be shown as the name of a host that is not found
         raise ValueError(
-            "is not a PostgreSQL connection string; write postgresql://USER:PASSWORD@HOST/NAME"
-            " or 'host=HOST dbname=NAME user=USER'"
-        ) from None
+            "is not a PostgreSQL connection string; write postgresql://USER:PASSWORD@HOST/NAME,"
+            " with %40 for a @ in the password, or 'host=HOST dbname=NAME user=USER'"
+        )
 
 
 def _are_endpoints(_: Any, __: "Attribute[tuple[str, ...]]", value: tuple[str, ...]) -> None:
@@ -212,6 +213,13 @@ class Config:
     limits: Limits = field(factory=Limits)
     sys: Sys = field(factory=Sys)
     workers: Workers = field(factory=Workers)
+
+
+def with_bus(config: "Config") -> "Config":
+    """Return a configuration with the bus that its daemons have: workers have a database in common."""
+    if not config.workers.count or config.bus.url:
+        return config
+    return evolve(config, bus=evolve(config.bus, url="postgresql:"))
 
 
 def holds_secret(config: "Config") -> bool:

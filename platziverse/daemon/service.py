@@ -75,7 +75,9 @@ def makeService(options: Options | None = None) -> "Daemon | Workers":
             return Workers(options.config, reactor, options.given, options.path, background)
         return Daemon(options.config, reactor, options.read, background)
     except Unusable as error:
-        raise SystemExit(f"platziverse: {error}") from None
+        number = options.config.workers.number
+        which = f"worker {number}: " if number else ""  # there is no log yet that would say so
+        raise SystemExit(f"platziverse: {which}{error}") from None
 
 
 class Daemon(Service):

@@ -4,11 +4,14 @@ import errno
 import os
 import socket
 import stat
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 
 from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IReadDescriptor
 from twisted.internet.protocol import Factory
+from zope.interface import implementer
 
 from platziverse.daemon.listening import PROXIED, CannotListen, divided, is_proxied, open_ports
 from platziverse.daemon.statedir import HTTP
@@ -100,6 +103,11 @@ class Sockets:
         """Return the descriptors of the worker with index ``worker``, in the order of ``listen``."""
         return [opened.fileno() for opened in self._of_workers[worker]]
 
+    def own(self, worker: int) -> list[socket.socket]:
+        """Return the sockets that this worker alone listens on."""
+        others = {one for index, all_ in enumerate(self._of_workers) if index != worker for one in all_}
+        return [one for one in self._of_workers[worker] if one not in others]
+
     @property
     def readable(self) -> str:
         """The addresses of the sockets of the first worker, for the log."""
@@ -121,6 +129,54 @@ class Sockets:
         self.listen.append(f"{PROXIED if proxied else ''}systemd:domain={domain}:index={index}{protocol}")
         for sockets, one in zip(self._of_workers, opened, strict=True):
             sockets.append(one)
+
+
+class Closing:
+    """A Closing ends each connection to some sockets at once, as long as nobody is there to serve it.
+
+    The kernel goes on giving a worker its share of the connections when it does not run; whoever is closed
+    comes again, and reaches another one. ADR 0224.
+    """
+
+    def __init__(self, reactor: Any, sockets: Sequence[socket.socket]) -> None:
+        self._reactor, self._ears = reactor, [_Ear(one) for one in sockets]
+
+    def begin(self) -> None:
+        """Close whatever comes from now on, and what waits already."""
+        for ear in self._ears:
+            self._reactor.addReader(ear)
+
+    def end(self) -> int:
+        """Let connections wait again; return how many were closed."""
+        for ear in self._ears:
+            self._reactor.removeReader(ear)
+        closed = sum(ear.closed for ear in self._ears)
+        for ear in self._ears:
+            ear.closed = 0
+        return closed
+
+
+@implementer(IReadDescriptor)
+class _Ear:
+    """An _Ear is a listening socket, and counts those that it has closed."""
+
+    def __init__(self, listening: socket.socket) -> None:
+        self._listening, self.closed = listening, 0
+
+    def fileno(self) -> int:
+        return self._listening.fileno()
+
+    def logPrefix(self) -> str:
+        return "closing"
+
+    def doRead(self) -> None:
+        """Accept one, and let it go."""
+        with suppress(OSError):  # it has gone by itself, or there is no descriptor left
+            self._listening.accept()[0].close()
+            self.closed += 1
+
+    def connectionLost(self, reason: object) -> None:
+        """Do nothing: the socket is not ours to close."""
 
 
 class _Opener:

@@ -235,7 +235,9 @@ class Parts:
         bus = self.cluster.bus.state if self.cluster is not None else READY
         where = without_password(self._config.bus.url)
         away = f"the bus {where} is {bus}" if bus != READY else ""
-        return "; ".join(filter(None, (self.database.clock.warning, away)))
+        unheard = self.cluster.peers.unheard if self.cluster is not None else []
+        alone = f"daemons {unheard} live and are not heard on the bus {where}" if unheard else ""
+        return "; ".join(filter(None, (self.database.clock.warning, away, alone)))
 
     def look_for_gone(self) -> "Deferred[Any]":
         """End the connections of users that are gone; fires when that is done."""

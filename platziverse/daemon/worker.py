@@ -11,7 +11,7 @@ from twisted.internet.protocol import DatagramProtocol, ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from platziverse.daemon.sockets import FIRST
+from platziverse.daemon.sockets import FIRST, Closing
 
 log = Logger("platziverse.workers")
 
@@ -25,6 +25,8 @@ SILENCE: Final = 30.0
 PAUSE: Final = 0.2
 LONGEST_PAUSE: Final = 30.0
 WELL: Final = 60.0
+#: Seconds beyond which connections do not wait for its next start. ADR 0224.
+WAIT: Final = 1.0
 #: Seconds that it may take to stop.
 STOP: Final = 25.0
 
@@ -39,6 +41,7 @@ class Worker(ProcessProtocol):
     :param notices: path of the socket to which the process sends what systemd would be told.
     :param said: called with each line that the process writes; ``None``: it writes where we do.
     :param changed: called when ``status`` has, with the Worker.
+    :param closing: closes what comes to its sockets while it does not run for long.
     :ivar status: what it said last; ``""`` until its ports are open, and after its end.
     :ivar starts: how often it was started.
     :ivar refused: the process ended soon with exit code 1: it cannot be used as it is configured.
@@ -54,12 +57,13 @@ class Worker(ProcessProtocol):
         notices: str,
         said: "Callable[[bytes], None] | None",
         changed: "Callable[[Worker], None]",
+        closing: Closing,
     ) -> None:
         self.number, self.status, self.starts = number, "", 0
         self.refused = False
         self._reactor, self._environment, self._descriptors = reactor, environment, descriptors
         self._command = [sys.executable, "-c", PROGRAM, *arguments]
-        self._path, self._said, self._changed = notices, said, changed
+        self._path, self._said, self._changed, self._closing = notices, said, changed, closing
         self._notices: Any = None
         self._process: Any = None
         self._began, self._pause = 0.0, PAUSE
@@ -90,6 +94,7 @@ class Worker(ProcessProtocol):
             self._stopped = Deferred()
             if self._again is not None and self._again.active():
                 self._again.cancel()
+            self._let_wait()
             if self._process is None:
                 return self._put_away()
             self._watch(STOP)
@@ -101,7 +106,14 @@ class Worker(ProcessProtocol):
             self._notices.stopListening()
         return succeed(None)
 
+    def _let_wait(self) -> None:
+        """Close no more connections to its sockets."""
+        if closed := self._closing.end():
+            text = "{closed} connections to worker {number} were closed while it did not run"
+            log.warn(text, closed=closed, number=self.number)
+
     def _spawn(self) -> None:
+        self._let_wait()
         streams: dict[int, Any] = {0: "w", 1: 1, 2: 2} if self._said is None else {0: "w", 1: "r", 2: "r"}
         sockets = dict(enumerate(self._descriptors, FIRST))
         environment = self._environment() | {
@@ -164,6 +176,9 @@ class Worker(ProcessProtocol):
         pause = min(self._pause, LONGEST_PAUSE)
         ending = " ".join(reason.getErrorMessage().split())
         text = "worker {number} has ended: {ending} It is started again in {pause:.1f} s"
+        if pause > WAIT:
+            text += "; until then its share of the connections is closed"
+            self._closing.begin()
         log.warn(text, number=self.number, ending=ending, pause=pause)
         self._again = self._reactor.callLater(pause, self._spawn)
         self.status = ""

@@ -11,12 +11,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from platziverse import __version__
-from platziverse.config import Config
+from platziverse.config import Config, with_bus
 from platziverse.daemon.background import PATIENCE, Background
 from platziverse.daemon.database import GRACE, embedded, stage_of_server
 from platziverse.daemon.logs import LineLog, give_log, log_target
 from platziverse.daemon.process import fail, reload_on_hangup, reopen_on_usr1, stop_on_signals, within
-from platziverse.daemon.sockets import Sockets, worker_dir
+from platziverse.daemon.sockets import Closing, Sockets, worker_dir
 from platziverse.daemon.starting import EMBEDDED, GIVEN, OF_WORKERS, WORKERS, Stage, StartLine
 from platziverse.daemon.statedir import Instance
 from platziverse.daemon.supervisor import Supervisor
@@ -31,8 +31,6 @@ log = Logger("platziverse.workers")
 OURS: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 #: What the status of a worker says when its database is there.
 READY: Final = "the database is ready"
-#: The bus of workers when none is configured: they have a database in common.
-BUS: Final = "postgresql:"
 
 
 class Workers(Service):
@@ -121,6 +119,7 @@ class Workers(Service):
             os.path.join(worker_dir(self._config.state_dir, number), "notices"),
             None if log_target(sys.argv[1:]) == "-" else self._write,
             self._changed,
+            Closing(self._reactor, self._sockets.own(number - 1)),
         )
 
     def _environment(self, number: int) -> dict[str, str]:
@@ -136,7 +135,7 @@ class Workers(Service):
             "state_dir": worker_dir(config.state_dir, number),
             "workers.count": str(config.workers.count),
             "workers.number": str(number),
-            "bus.url": config.bus.url or BUS,
+            "bus.url": with_bus(config).bus.url,
         }
         variables = {f"PLATZIVERSE_{name.upper().replace('.', '_')}": text for name, text in settings.items()}
         return kept | variables | ({"PLATZIVERSE_CONFIG": self._path} if self._path else {})

@@ -102,13 +102,14 @@ class SessionColumns:
     def add_queued(self, record: Queued) -> None:
         """Add a message; from now on no receiver can be withdrawn."""
         record.taken = True
-        receivers = len(record.rows)
-        if receivers:
+        if record.rows:
             self.messages.append(record)
-        if receivers > 1:
+        if len(record.rows) > 1:
             self.shared = True
             record.number = record.number or self._number()
-        if record.delivery is not None:
+        if isinstance(record.delivery, WillGone):
+            self.add_will_gone(record.delivery)
+        elif record.delivery is not None:
             self.deliveries.append(record.delivery)
         self.deleted += [Acknowledged(*place) for place in record.crossed]
 

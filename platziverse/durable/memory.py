@@ -265,7 +265,9 @@ class MemorySessionStore:
         self.records.append(record)
 
     def _queued(self, record: Queued) -> None:
-        if record.delivery is not None:
+        if isinstance(record.delivery, WillGone):
+            self._will_gone(record.delivery)
+        elif record.delivery is not None:
             self.identifiers[record.delivery.client_id, record.delivery.packet_id] = record.delivery.digest
         if record.number:
             self.messages.add(record.number)

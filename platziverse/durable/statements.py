@@ -31,7 +31,7 @@ from platziverse.durable.columns import SessionColumns
 from platziverse.durable.trial import certainly_good
 from platziverse.ingest.batch import Outcome
 from platziverse.ingest.errors import EntryRefused
-from platziverse.ingest.kinds import Kind, Kinds, Part, weight_of_payload
+from platziverse.ingest.kinds import Kind, Kinds, Part, Touch, weight_of_payload
 from platziverse.ingest.reports import of_client, of_delivery, of_identifier
 from platziverse.ingest.statement import Statement, Template
 
@@ -52,6 +52,10 @@ def _refused(record: object, reason: str) -> NoReturn:
 def _weight_of_queued(record: Queued) -> int:
     """Return how many rows a message has; a KiB of payload counts as one."""
     return len(record.rows) + (len(record.payload) >> 10)
+
+
+def _touched_by_queued(record: Queued) -> Sequence[Touch]:
+    return () if isinstance(record.delivery, WillGone) else of_delivery(record)
 
 
 def _weight_of_filters(record: Subscribed | Unsubscribed) -> int:
@@ -79,7 +83,8 @@ KINDS: Final[Kinds] = {
         text.SHARED,
         text.QUEUED,
         text.DELIVERIES,
-        touches=of_delivery,
+        text.WILLS,
+        touches=_touched_by_queued,
         weight=_weight_of_queued,
     ),
     Received: _kind(SessionColumns.add_received, text.RECEIVED),

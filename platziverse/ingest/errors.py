@@ -9,7 +9,7 @@ class StoreStopped(ComesAgain):
     """The store was stopped before an entry was committed, so its message must not be acknowledged."""
 
     def __init__(self) -> None:
-        super().__init__("the daemon is stopping, and this was not committed")
+        super().__init__("the daemon is stopping, or was taken for dead, and this was not committed")
 
 
 class Fenced(ComesAgain):

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, inlineCallbacks, succeed
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
+from platziverse.errors import Unusable
 from platziverse.postgres.clocks import WallClock
 from platziverse.postgres.connection import Connection, connect, force_close, timed
 from platziverse.postgres.daemons import LOOK, DaemonRow, Registration
@@ -20,6 +21,12 @@ log = Logger("platziverse.database")
 BEAT: Final = 2.0
 #: Seconds for a statement: another daemon that waits for a row which it has locked waits for no more.
 DEADLINE: Final = 5.0
+
+#: Why a daemon cannot be registered.
+FULL: Final = (
+    "the database knows 32767 daemons, and has no number for another one; each has one for a day after its"
+    " last sign of life. Keep the state directory of a daemon when it is started again: it holds the number"
+)
 
 _LIMITS: Final = f"SET LOCAL statement_timeout = {int(DEADLINE * 900)};"
 #: "plat" and "daem": the advisory lock of those who look for a free number.
@@ -103,6 +110,7 @@ class Lease:
         The Deferred fires when it is registered.
 
         :raises psycopg2.Error: it could not be registered; call again.
+        :raises Unusable: there is no number for it.
         """
         self._dsn = dsn
         if self.holding is None:
@@ -165,7 +173,10 @@ class Lease:
     def _sign(self) -> _Steps:
         """Give a sign of life; fire with whether the row of this daemon is ours."""
         if self.holding is None:
-            (self.holding,) = yield self.ask(_REGISTER_FIRST, self._row())
+            rows = yield self.ask(_REGISTER_FIRST, self._row())
+            if not rows:
+                raise Unusable(FULL)
+            (self.holding,) = rows
         if not (yield self._beat()) and not (yield self._register_again()):
             return False
         if self._well_since is None:

@@ -111,6 +111,8 @@ class DaemonCollector:
             text = "Messages that waited for Sessions on their way, or for what was lost on the bus."
             yield _counter("messages_delayed", text, sharing.delayed)
             yield _gauge("interest_keys", "Keys that clients of other daemons listen to.", sharing.keys)
+            text = "Daemons that live, as the database says, and are not heard on the bus."
+            yield _gauge("bus_unheard_daemons", text, sharing.unheard)
 
     def _clients(self) -> Iterator[Metric]:
         broker, traffic = self._broker, self._broker.traffic

@@ -20,6 +20,8 @@ OF_EACH: Final = (
     "process_",
     *(PREFIX + name for name in ("build_info", "database_state", "clock_difference")),
 )
+#: What all of them know of the same things: the worker that knows most is right.
+OF_ALL: Final = tuple(PREFIX + name for name in ("daemons", "retained_messages", "roll_up_waiting"))
 OWN: Final = "/metrics?worker=own"
 
 
@@ -81,7 +83,8 @@ class _Totals:
                 if sample.name.startswith(OF_EACH):
                     labels = {**labels, "worker": str(number)}
                 key = sample.name, tuple(labels.items())
-                values[key] = values.get(key, 0.0) + sample.value
+                known = values.get(key, 0.0)
+                values[key] = max(known, sample.value) if sample.name in OF_ALL else known + sample.value
 
     def collect(self) -> Iterator[Metric]:
         """Return the sums, and how many workers are in them."""

@@ -284,6 +284,12 @@ class BehindABroker(SynchronousTestCase):
         self.harness.turn()
         return client.received()
 
+    def test_a_will_at_qos_2_of_a_client_whose_session_is_kept_is_recorded(self) -> None:
+        """It has no Packet Identifier. ADR 0231."""
+        self.harness.connect(clean_session=False, will=Publish("d/1", b"x", 2)).lose()
+        self.store.resume()
+        self.assertEqual(self.store.stored, 1)
+
     def test_puback_and_pubrec_wait_for_the_commit(self) -> None:
         client = self.harness.connect(clean_session=False)
         client.publish("d/1", b"x", 1, 7)

@@ -1,5 +1,6 @@
 """RedisBus against real servers that die, hang and refuse, and against servers that are none."""
 
+import os
 import signal
 from collections.abc import Callable, Generator
 from functools import partial
@@ -249,6 +250,23 @@ class RightsTests(BusTestCase):
             yield bus.start(Receiver())
             yield bus.stop()
         self.assertEqual(self.count("ght@") + self.count("pv:pv"), 0)
+
+    @inlineCallbacks
+    def test_a_password_that_is_replaced_in_its_file_is_used_for_the_next_connection(self) -> Steps:
+        """Row 551."""
+        server, path = self.server("--requirepass", "first"), self.mktemp()
+        with open(path, "w") as file:
+            file.write("first\n")
+        bus = self.bus(server.url, self.members.join(1), password_file=path)
+        yield bus.start(Receiver())
+        server.stop()
+        server.start("--requirepass", "second")
+        yield self.until(lambda: "WRONGPASS" in bus.state)
+        os.rename(path, f"{path}~")
+        yield self.until(lambda: f"{path}: cannot be read: No such file" in bus.state)
+        with open(path, "w") as file:
+            file.write("second\n")
+        yield self.until(lambda: bus.state == "ready")
 
     @inlineCallbacks
     def test_row_381_a_user_without_permission(self) -> Steps:

@@ -71,6 +71,11 @@ class UrlTests(SynchronousTestCase):
             "redis+cluster://:secret@a/1": "has no database numbers",
             "unix://run/redis.sock": "three slashes",
             "redis://h#fragment": "write redis://HOST:PORT",
+            "postgresql:/h/db": "postgresql: alone is the database of the daemon",
+            "postgresql:dbname=other": "is no connection string",
+            "postgresql://me:sec%ret@h/db": "written %40 and %25",
+            "postgresql://me:sec@ret@h/db": "written %40 and %25",
+            "postgres://me:secret@h/db?nonsense=1": "is no connection string",
         }
         for url, text in wrong.items():
             error = self.assertRaises(ValueError, parse_url, url)

@@ -177,6 +177,7 @@ class FigureTests(Case):
                 "dropped": 0,
                 "unanswered": 0,
                 "overtook": 0,
+                "passed": 0,
                 "spilled": 0,
             },
         )
@@ -336,6 +337,30 @@ class StrangerTests(Case):
         self.two.connect("publisher").publish("a", b"alive")
         self.turn()
         self.assertEqual(published(near), [("a", b"alive", 0, False)])
+
+    def test_a_daemon_that_lives_and_is_not_heard_is_said(self) -> None:
+        """Row 552: two that have never met, and one that is lost later."""
+        said = "Daemon {} lives, as the database says, and is not heard on the bus"
+        self.one.bus.ear.deaf = True
+        self.daemons.begin(4)
+        self.daemons.advance(9)
+        self.assertNotIn("is not heard", self.log())
+        self.daemons.advance(3)
+        self.assertEqual(self.log().count("is not heard on the bus"), 1)
+        self.assertIn(said.format(4), self.log())
+        self.assertEqual(Figures(self.one.cluster).unheard, 1)
+        self.one.bus.ear.deaf = False
+        self.daemons.advance(1)
+        self.assertEqual(self.one.cluster.peers.unheard, [])
+        self.one.bus.ear.deaf = True
+        self.one.cluster.lost(2)
+        self.one.bus.state = "away: it is gone"
+        self.daemons.advance(20)
+        self.assertEqual(self.one.cluster.peers.unheard, [])
+        self.one.bus.state = "ready"
+        self.daemons.advance(11)
+        self.assertIn(said.format(2), self.log())
+        self.assertEqual(self.one.cluster.peers.unheard, [2])
 
     def test_a_daemon_may_speak_before_the_membership_names_it(self) -> None:
         self.one.cluster.frame(9, encode(Wanted(), 4))

@@ -83,7 +83,7 @@ FRAMES: st.SearchStrategy[Frame] = st.one_of(
     st.builds(Kept, messages(VERSIONS)),
     st.builds(Since, NUMBERS, NUMBERS),
     st.builds(Said, NUMBERS),
-    st.builds(Mine, TEXTS, NAMES, TIMES, st.booleans()),
+    st.builds(Mine, TEXTS, NAMES, TIMES, st.booleans(), st.booleans()),
     st.builds(NotYours, TEXTS, TEXTS, TIMES),
     st.builds(Owed, NUMBERS, LEVELS, st.binary(max_size=40), st.integers(1, 2), NUMBERS, PROPERTIES),
     st.builds(Done, NUMBERS),

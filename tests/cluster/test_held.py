@@ -1,12 +1,17 @@
 """Copies that wait while rows before them are read take no more memory than they may; the rest is rows."""
 
+from collections.abc import Callable
+
 from attrs import evolve
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
+from twisted.internet.task import Clock
 
+from platziverse.broker.turn import Turn
 from platziverse.cluster.figures import Figures
 from platziverse.cluster.held import Overflow
+from platziverse.mqtt.packets import Unsubscribe
 from tests.cluster import test_links
 from tests.cluster.test_links import acknowledge
 from tests.cluster.test_waiting import linking_of
@@ -15,6 +20,25 @@ LINE = (
     "Too much that daemon 1 owes to our Sessions waits while rows are read; "
     "the rest is read as rows, too (max_unfinished_total, max_unfinished_bytes)"
 )
+
+
+class Short(Turn):
+    """A Turn that is over at every other question.
+
+    :param over: called each time.
+    """
+
+    def __init__(self, over: Callable[[], object] = lambda: None) -> None:
+        super().__init__(Clock())
+        self._asked, self._over = 0, over
+
+    @property
+    def is_over(self) -> bool:
+        self._asked += 1
+        is_over = self._asked % 2 == 0
+        if is_over:
+            self._over()
+        return is_over
 
 
 class HeldTests(test_links.Case):
@@ -106,6 +130,30 @@ class HeldTests(test_links.Case):
         self.publish(9)
         self.assertEqual(self.overflow.spilled, 5)
 
+    def test_they_are_taken_in_turns_and_what_comes_meanwhile_behind_them(self) -> None:
+        live = self.two.listening("live", "a", 1)
+        self.begin_to_read()
+        published = self.publish(1, 3)
+        self.far.send(Unsubscribe(1, ["a"]))
+        self.daemons.advance(2)
+        published += self.publish(5, 7)
+        self.far.subscribe("a", 2)
+        self.daemons.advance(2)
+        published += self.publish(9, 11)
+        waiting: list[int] = []
+
+        def over() -> None:
+            number = 101 + len(waiting)
+            waiting.append(self.overflow.count)
+            if number < 150:
+                self.publisher.publish("a", b"%d" % number, 1, number)
+
+        self.overflow.turn = Short(over)
+        self.read()
+        self.assertEqual(waiting, [3, 3, 1])  # or it would go on as long as something comes in each turn
+        came = [b"%d" % number for number in range(101, 104)]
+        self.assertEqual(acknowledge(live), [b"lost", b"found", *published, *came])
+
     def test_they_take_no_place_when_their_daemon_has_gone(self) -> None:
         self.begin_to_read()
         published = self.publish(1, 2)
@@ -151,7 +199,8 @@ class Tight(test_links.Ledger):
     def begin(self, number: int) -> None:
         super().begin(number)
         overflow = linking_of(self.all[number]).overflow
-        overflow.limits = evolve(overflow.limits, max_unfinished_total=2)
+        overflow.limits = evolve(overflow.limits, max_unfinished_total=2 + number)
+        overflow.turn = Short()
 
     @rule(number=st.sampled_from([1, 2, 3]))
     def slow_or_answer(self, number: int) -> None:

@@ -76,13 +76,13 @@ class OneConnectionTests(Case):
         )
         watcher = four.listening("watcher", "w")
         fields: dict[str, Any] = {"protocol_level": 5, "will_delay": 10, "properties": kept}
-        for durable, count in ((True, 0), (False, 1)):
+        for durable, clean, count in ((True, False, 0), (False, False, 1), (True, True, 1)):
             four.harness.connect("same", will=Publish("w", b"x"), **fields).lose()
             moving, session = four.broker.moving, four.broker.sessions.get("same")
             assert moving is not None
             assert session is not None
             moving.let_go(session)
-            four.cluster.frame(2, encode(Mine("same", None, NOW, durable), 1))
+            four.cluster.frame(2, encode(Mine("same", None, NOW, durable, clean), 1))
             self.assertEqual(len(published(watcher)), count)
             self.daemons.advance(20)
             self.assertEqual(published(watcher), [])

@@ -1,7 +1,7 @@
 """A durable Session moves with its client to another daemon, in the midst of traffic."""
 
 from collections import Counter
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -29,10 +29,11 @@ from platziverse.cluster.frames import (
     Refused,
     Several,
 )
-from platziverse.mqtt.packets import Connack, ConnectReturnCode, Properties, Puback
+from platziverse.mqtt.packets import Connack, ConnectReturnCode, Disconnect, Properties, Puback, Publish
 from platziverse.testing import FakeClient, OpenAuthority
 from tests.cluster.daemons import Daemon, Daemons
 from tests.cluster.shares import Share, Table
+from tests.cluster.test_cluster import published
 from tests.cluster.test_identifiers import Checked
 from tests.cluster.test_links import acknowledge, acknowledgements
 from tests.logs import observe_lines
@@ -102,6 +103,23 @@ class MoveTests(Case):
             self.assertEqual(len(daemon.broker.subscriptions), 0)
         far.lose()
         self.assertTrue(self.present(self.come(self.three, protocol_level=5, properties=kept)))
+
+    def test_clean_start_elsewhere_publishes_the_will_that_waits(self) -> None:
+        """[MQTT5-3.1.3-9]: the Session has ended, whether its client was still connected or not."""
+        watcher, kept = self.three.listening("watcher", "w"), Properties(session_expiry_interval=100)
+        fields: dict[str, Any] = {"protocol_level": 5, "properties": kept, "clean_session": False}
+        for connected in False, True:
+            near = self.one.connect("m", will=Publish("w", b"x"), will_delay=50, **fields)
+            if not connected:
+                near.lose()
+            self.daemons.advance(1)
+            self.assertEqual(published(watcher), [])
+            far = self.two.harness.connect("m", **(fields | {"clean_session": True}))
+            self.settle()
+            self.assertEqual(len(published(watcher)), 1)
+            self.assertEqual((near.closed, len(self.one.broker.clients.farewells.delayed)), (True, 0))
+            far.send(Disconnect())
+            self.settle()
 
     def test_a_connection_there_is_closed(self) -> None:
         near = self.durable(self.one)

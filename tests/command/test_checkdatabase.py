@@ -15,7 +15,8 @@ from platziverse.bus.settings import BusSettings
 from platziverse.command import checkdatabase
 from platziverse.command.checkdatabase import check_database
 from platziverse.command.findings import ERROR, OK, WARNING
-from platziverse.config import Access, Config
+from platziverse.config import Access, Config, with_bus
+from platziverse.config.model import Workers
 from platziverse.postgres.migrate import migrate
 from tests.postgres.scratch import open_dir, scratch_server
 from tests.postgres.test_migrate import KNOWN, ORIGINAL
@@ -182,6 +183,9 @@ class OurDatabaseTests(DatabaseCheckCase):
         self.assertEqual(self.found()["other daemons"][1][:25], "daemon 1 on alpha would s")
         self.execute("DELETE FROM mqtt_daemons WHERE id = 1")
         self.assertEqual(self.found()["other daemons"][0], OK)
+        self.config = with_bus(Config(database=self.config.database, workers=Workers(count=2)))
+        text = "1 share their clients with this one (bus 'platziverse')"
+        self.assertEqual(self.found()["other daemons"], (OK, text))
 
     def test_a_daemon_is_no_other_one_of_itself(self) -> None:
         ours = uuid4()

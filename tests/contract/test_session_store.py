@@ -535,6 +535,35 @@ class SessionStoreContract:
         self.assertEqual(found, [will("b", 4), will("c", 10)])
 
     @inlineCallbacks
+    def test_a_will_goes_with_the_message_that_it_was(self) -> Steps:
+        one, two = yield self.begin("one", "two")
+        yield self.save(will("a", 1), will("b", 2), will("c", 3))
+        yield self.save(
+            queued("t", {one: (1, 2)}, delivery=WillGone("a", 1)),
+            queued("t", {one: (2, 2), two: (1, 1)}, delivery=WillGone("b", 2)),
+            queued("t", {one: (3, 2)}, delivery=WillGone("c", 9)),
+        )
+        self.assertEqual((yield self.store.wills()), [will("c", 3)])
+        self.assertEqual(((yield self.positions(one)), (yield self.positions(two))), ([1, 2, 3], [1]))
+        yield self.save(will("d", 4), queued("t", {}, delivery=WillGone("d", 4)), will("e", 5))
+        yield self.save(queued("t", {one: (4, 1)}, delivery=WillGone("e", 5)), will("e", 6), will("c", 7))
+        found = sorted((yield self.store.wills()), key=lambda one: one.client_id)
+        self.assertEqual(found, [will("c", 7), will("e", 6)])
+
+    @inlineCallbacks
+    def test_a_will_goes_with_a_message_whose_receivers_are_withdrawn(self) -> Steps:
+        (number,) = yield self.begin("c")
+        yield self.save(will("a", 1))
+        message = queued("t", {number: (1, 1)}, delivery=WillGone("a", 1))
+        self.hold()
+        yield self.busy()
+        saved = self.store.save(message)
+        self.assertTrue(message.withdraw(number))
+        self.resume()
+        yield saved
+        self.assertEqual((yield self.store.wills()), [])
+
+    @inlineCallbacks
     def test_a_will_that_waits_has_its_end(self) -> Steps:
         waits = evolve(will("a", 1), due=1_700_000_000.25)
         yield self.save(will("a", 1), will("b", 2))

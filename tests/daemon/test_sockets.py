@@ -1,5 +1,6 @@
 """The sockets of several workers."""
 
+import contextlib
 import os
 import shutil
 import socket
@@ -10,7 +11,15 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.daemon.listening import CannotListen, divided
-from platziverse.daemon.sockets import Sockets, operator_socket, sibling_socket, worker_dir
+from platziverse.daemon.sockets import Closing, Sockets, operator_socket, sibling_socket, worker_dir
+
+
+class Readers:
+    """Readers are what a reactor would read."""
+
+    def __init__(self) -> None:
+        self.found: set[Any] = set()
+        self.addReader, self.removeReader = self.found.add, self.found.discard
 
 
 class SocketsTests(SynchronousTestCase):
@@ -56,6 +65,32 @@ class SocketsTests(SynchronousTestCase):
                 "systemd:domain=INET:index=2:protocol=tls",
             ],
         )
+
+    def test_what_comes_to_a_worker_that_does_not_run_is_closed(self) -> None:
+        sockets, readers = self.sockets(2), Readers()
+        sockets.open("tcp:0:interface=127.0.0.1")
+        sockets.open(f"unix:{os.path.join(self.folder, 'shared')}")
+        own, other = (sockets.own(worker) for worker in range(2))
+        self.assertEqual((len(own), len(other)), (1, 1))  # the other one is for both
+        clients = [socket.create_connection(own[0].getsockname()) for _ in range(20)]
+        for client in clients:
+            self.addCleanup(client.close)
+        closing = Closing(readers, own)
+        closing.begin()
+        (ear,) = readers.found
+        self.assertEqual(ear.fileno(), own[0].fileno())
+        for _ in range(21):
+            ear.doRead()
+        there = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                other[0].accept()[0].close()
+                there += 1
+        self.assertEqual((closing.end(), closing.end(), readers.found), (20 - there, 0, set()))
+        self.assertLess(there, 20)
+        for client in clients:
+            client.settimeout(10)
+            self.assertEqual(client.recv(1), b"")
 
     def test_a_port_that_another_has_is_refused_although_sockets_may_share_ports(self) -> None:
         theirs = self.sockets()

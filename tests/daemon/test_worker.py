@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.error import ProcessDone, ProcessTerminated
 from twisted.internet.protocol import DatagramProtocol
@@ -11,7 +11,9 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from platziverse.daemon.sockets import Closing
 from platziverse.daemon.worker import LONGEST_PAUSE, PAUSE, SILENCE, STOP, WELL, Worker
+from tests.logs import observe_lines
 
 
 class Process:
@@ -51,6 +53,20 @@ class Reactor(Clock):
         self.notices = None
 
 
+class Sockets:
+    """Sockets that are closed, or not."""
+
+    def __init__(self) -> None:
+        self.closing, self.closed = False, 0
+
+    def begin(self) -> None:
+        self.closing = True
+
+    def end(self) -> int:
+        self.closing = False
+        return self.closed
+
+
 class WorkerTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.flushLoggedErrors()
@@ -60,6 +76,7 @@ class WorkerTests(SynchronousTestCase):
         self.reactor = Reactor()
         self.lines: list[bytes] = []
         self.statuses: list[str] = []
+        self.sockets = Sockets()
 
     def worker(self) -> Worker:
         worker = Worker(
@@ -71,6 +88,7 @@ class WorkerTests(SynchronousTestCase):
             self.path,
             self.lines.append,
             lambda worker: self.statuses.append(worker.status),
+            cast(Closing, self.sockets),
         )
         worker.start()
         return worker
@@ -124,6 +142,22 @@ class WorkerTests(SynchronousTestCase):
         self.assertLess(pauses[0], 1)
         self.assertLess(abs(pauses[-1] - LONGEST_PAUSE), 0.2)
         self.assertEqual(worker.starts, 12)
+
+    def test_connections_wait_for_it_unless_it_does_not_start(self) -> None:
+        worker, closing = self.worker(), []
+        for _ in range(4):
+            self.ends(worker)
+            closing.append(self.sockets.closing)
+            while worker.starts == len(closing):
+                self.reactor.advance(0.1)
+            self.assertFalse(self.sockets.closing)
+        self.assertEqual(closing, [False, False, True, True])
+        self.ends(worker)
+        self.sockets.closed = 3
+        logged = observe_lines(self)
+        self.successResultOf(worker.stop())
+        self.assertFalse(self.sockets.closing)
+        self.assertEqual(logged, ["3 connections to worker 2 were closed while it did not run"])
 
     def test_one_that_ran_for_long_is_started_again_soon(self) -> None:
         worker = self.worker()

@@ -55,6 +55,24 @@ class ClusterTestCase(DaemonTestCase):
         return [line for line in program.lines if line.startswith("= ")]
 
 
+class Apart(DaemonTestCase):
+    skip = MISSING or MISSING_REDIS or None
+
+    def test_daemons_of_one_set_with_two_buses_are_told(self) -> None:
+        """Row 552."""
+        dsn, daemons = cluster().database("template1"), []
+        for _ in range(2):
+            redis = RedisServer()
+            self.addCleanup(redis.remove)
+            daemon = self.daemon("--database", dsn, environ={"PLATZIVERSE_BUS_URL": redis.url})
+            daemon.ready()
+            daemons.append((daemon, redis.url))
+        for other, (daemon, url) in zip((2, 1), daemons, strict=True):
+            daemon.wait_for(rf"Daemon {other} lives, .* is not heard on the bus: .*bus.url")
+            answer = self.run_program("curl", "-sS", f"http://127.0.0.1:{daemon.port()}/readyz")
+            self.assertIn(f"daemons [{other}] live and are not heard on the bus {url}", answer)
+
+
 class ThreeDaemons(ClusterTestCase):
     def test_readyz_names_a_bus_that_is_away_and_stays_ready(self) -> None:
         def answer() -> str:

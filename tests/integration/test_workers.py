@@ -54,6 +54,14 @@ class WorkersTests(DaemonTestCase):
         assert found is not None, name
         return float(found[1])
 
+    def meet(self) -> None:
+        """Wait until each of the two has seen both."""
+        unknown = 2
+        while unknown:  # whichever is asked
+            seen = [self.metric("platziverse_daemons", "/metrics?worker=own") for _ in range(20)]
+            unknown = len([count for count in seen if count < 2])
+        self.assertEqual(self.metric("platziverse_daemons"), 2)
+
     def publish(self, count: int) -> None:
         for number in range(count):
             options = (
@@ -89,8 +97,7 @@ class WorkersTests(DaemonTestCase):
 
     def test_clients_of_all_workers_meet(self) -> None:
         daemon = self.start()
-        while self.metric("platziverse_daemons") < 4:  # each of the two has seen both
-            time.sleep(0.05)
+        self.meet()
         receivers = [
             self.start_program(
                 "mosquitto_sub", "-p", str(self.port), "-t", "t", "-q", "1", "-C", "1", "-i", f"r{number}"
@@ -106,8 +113,7 @@ class WorkersTests(DaemonTestCase):
 
     def test_an_event_stream_hears_of_the_agents_of_all_workers_once(self) -> None:
         daemon = self.start()
-        while self.metric("platziverse_daemons") < 4:
-            time.sleep(0.05)
+        self.meet()
         stream = self.start_program("curl", "-sN", f"http://127.0.0.1:{self.port}/api/events")
         while self.metric("platziverse_interest_keys") < 3:  # the other worker knows of its Subscriptions
             time.sleep(0.05)
@@ -129,6 +135,34 @@ class WorkersTests(DaemonTestCase):
         self.assertIn(other, children(daemon.process.pid))
         self.publish(4)
         self.assertEqual(daemon.stop(signal.SIGTERM), 0)
+
+    def test_nobody_waits_for_a_worker_that_does_not_start_any_more(self) -> None:
+        """Row 550."""
+        rules = os.path.join(self.state, "rules")
+        Path(rules).write_text("topic readwrite #\n")
+        Path(self.state, "p.toml").write_text(f'[access]\nacl_file = "{rules}"\n')
+        daemon = self.start("--config", os.path.join(self.state, "p.toml"))
+        os.rename(rules, f"{rules}~")
+        before = len(daemon.lines)
+        os.kill(children(daemon.process.pid)[0], signal.SIGKILL)
+        daemon.wait_for(r"platziverse: worker \d: .*/rules: No such file", before)
+        daemon.wait_for("until then its share of the connections is closed", before)
+        answers = [self.healthz() for _ in range(20)]
+        self.assertEqual(set(answers), {b"HTTP/1.0 200 OK", b""})
+        os.rename(f"{rules}~", rules)
+        daemon.wait_for(r"\d connections to worker \d were closed while it did not run", before)
+        daemon.wait_for(r"worker \d broker: Loaded", before)
+        self.assertEqual({self.healthz() for _ in range(20)}, {b"HTTP/1.0 200 OK"})
+        self.assertEqual(daemon.stop(signal.SIGTERM), 0)
+
+    def healthz(self) -> bytes:
+        """Return the first line of an answer, or nothing when the connection was closed."""
+        with socket.create_connection(("127.0.0.1", self.port), 2) as client:
+            try:
+                client.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+                return client.recv(1000).partition(b"\r")[0]
+            except ConnectionError:
+                return b""
 
     def test_systemd_learns_when_all_are_there_although_one_had_to_be_started_twice(self) -> None:
         path = os.path.join(self.state_dir(), "notify")

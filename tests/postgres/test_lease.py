@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, gatherResults, inlineCallbacks
 from twisted.internet.task import Clock
 from twisted.trial.unittest import TestCase
 
+from platziverse.errors import Unusable
 from platziverse.postgres.lease import Lease
 from platziverse.postgres.requests import DRAIN, END_SESSION, KICK
 from tests.servers import MISSING, cluster, execute, lone_lease
@@ -55,6 +56,18 @@ class OneDaemon(LeaseCase):
         execute(self.dsn, "DELETE FROM mqtt_daemons WHERE id = 2")
         yield self.lease().start(self.dsn)
         self.assertEqual(self.rows(), [(1, 1), (2, 1), (3, 1)])
+
+    @inlineCallbacks
+    def test_without_a_free_number_the_reason_is_said(self) -> Steps:
+        """Row 553: a daemon whose state directory is another one at each of many starts."""
+        numbers = "SELECT n, gen_random_uuid() FROM generate_series(1, 32767) AS n"
+        execute(self.dsn, f"INSERT INTO mqtt_daemons (id, instance) {numbers}")
+        error = yield self.assertFailure(self.lease().start(self.dsn), Unusable)
+        self.assertIn("has no number for another one; each has one for a day", str(error))
+        execute(self.dsn, "DELETE FROM mqtt_daemons WHERE id = 32767")
+        lease = self.lease()
+        yield lease.start(self.dsn)
+        self.assertEqual(lease.holding, (32767, 1))
 
     @inlineCallbacks
     def test_a_sign_of_life_is_a_time_of_the_database(self) -> Steps:

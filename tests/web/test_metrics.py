@@ -40,6 +40,7 @@ class Shared:
     received: ClassVar = {3: 9}
     gaps: ClassVar = {3: 1}
     keys = 4
+    unheard = 1
     moved: ClassVar = {"come": 2, "gone": 1}
     delayed = 5
 
@@ -162,6 +163,7 @@ class MetricsTests(MetricsCase):
         self.assertEqual(samples["platziverse_bus_messages_received_total", "3"], 9)
         self.assertEqual(samples["platziverse_bus_gaps_total", "3"], 1)
         self.assertEqual(samples["platziverse_interest_keys",], 4)
+        self.assertEqual(samples["platziverse_bus_unheard_daemons",], 1)
         self.assertEqual(samples["platziverse_sessions_moved_total", "come"], 2)
         self.assertEqual(samples["platziverse_messages_delayed_total",], 5)
 

@@ -29,6 +29,7 @@ class Numbers:
         buckets = [("0.1", self.count), ("+Inf", 2 * self.count)]
         yield HistogramMetricFamily("platziverse_seconds", "Times.", buckets=buckets, sum_value=self.count)
         yield GaugeMetricFamily("process_open_fds", "Files.", self.count)
+        yield GaugeMetricFamily("platziverse_daemons", "Daemons.", self.count)
 
 
 def page(count: int) -> MetricsPage:
@@ -63,6 +64,7 @@ class TotalsTests(SynchronousTestCase):
             "platziverse_seconds_count 22.0",
             "platziverse_seconds_sum 11.0",
             'process_open_fds{worker="2"} 10.0',
+            "platziverse_daemons 10.0",
         ):
             self.assertIn(f"{line}\n", text)
         self.assertEqual(text.count("# TYPE platziverse_packets_total counter"), 1)
