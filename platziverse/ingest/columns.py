@@ -92,7 +92,7 @@ class Columns:
 
     @property
     def fenced(self) -> bool:
-        """Whether all of this may be written under one incarnation only, for what is in it of QoS 2."""
+        """All of this is of one incarnation of the daemon, for what is in it of QoS 2."""
         return self._may_be_fenced and bool(self.deliveries or self.releases or self.forgotten)
 
     def settle(self) -> None:
