@@ -164,16 +164,18 @@ class Database:
             return
         if self.sessions is not None:
             self.sessions.give_up()
+        self.writer.fenced()
         self.fenced()
         if self.sessions is not None:
             self.sessions.begin_anew()
         self.members.fenced()
 
     def _report_connections(self) -> PostgresStore:
-        ingest = self._config.ingest
+        ingest, kept = self._config.ingest, self._config.ingest.keep_rejected_payload
+        holding = (lambda: self._lease.holding) if self._bus else None
         return PostgresStore(
             self._reactor,
-            partial(ReportStatements, self.instance.id, ingest.keep_rejected_payload, met=self._met),
+            partial(ReportStatements, self.instance.id, kept, met=self._met, holding=holding),
             slots=ingest.slots,
             prepare=self._prepare_alone,
             deadline=ingest.statement_deadline,
