@@ -126,7 +126,9 @@ class Database:
         def cloned(host: str) -> None:
             fail(self._reactor, CLONED.format(host=host, state_dir=self._config.state_dir))
 
-        registration = Registration(self.instance.id, __version__, self._bus)
+        number, host = self._config.workers.number, socket.gethostname()
+        name = f"{host}/{number}" if number else host
+        registration = Registration(self.instance.id, __version__, self._bus, name)
         looked, fenced = self._looked, self._was_fenced
         return Lease(self._reactor, registration, self.clock, looked, fenced, cloned, asked)
 
