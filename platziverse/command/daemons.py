@@ -33,6 +33,11 @@ class Row:
     heir: int | None
     sessions: int
 
+    @property
+    def host(self) -> str:
+        """Return the name without the number of a worker."""
+        return self.name.partition("/")[0]
+
     def __str__(self) -> str:
         state = self.state
         if state != "alive":
@@ -49,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing = commands.add_parser("list", help="one line for each, by number")
     listing.set_defaults(run=list_daemons)
     drain = commands.add_parser("drain", help="have one let its clients go, leave its Sessions, and stop")
-    drain.add_argument("name", metavar="NAME", help="its number, or the name of its host")
+    drain.add_argument("name", metavar="NAME", help="its number, or the name of its host, of a worker HOST/2")
     drain.set_defaults(run=drain_daemon)
 
 
@@ -89,7 +94,7 @@ def _named(rows: list[Row], name: str) -> Row:
 
     :raises ConfigError: there is none, or several.
     """
-    found = [row for row in rows if row.state == "alive" and name in (str(row.number), row.name)]
+    found = [row for row in rows if row.state == "alive" and name in (str(row.number), row.name, row.host)]
     if len(found) == 1:
         return found[0]
     if found:

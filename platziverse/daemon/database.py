@@ -126,7 +126,9 @@ class Database:
         def cloned(host: str) -> None:
             fail(self._reactor, CLONED.format(host=host, state_dir=self._config.state_dir))
 
-        registration = Registration(self.instance.id, __version__, self._bus)
+        number, host = self._config.workers.number, socket.gethostname()
+        name = f"{host}/{number}" if number else host
+        registration = Registration(self.instance.id, __version__, self._bus, name)
         looked, fenced = self._looked, self._was_fenced
         return Lease(self._reactor, registration, self.clock, looked, fenced, cloned, asked)
 
@@ -166,16 +168,18 @@ class Database:
             return
         if self.sessions is not None:
             self.sessions.give_up()
+        self.writer.fenced()
         self.fenced()
         if self.sessions is not None:
             self.sessions.begin_anew()
         self.members.fenced()
 
     def _report_connections(self) -> PostgresStore:
-        ingest = self._config.ingest
+        ingest, kept = self._config.ingest, self._config.ingest.keep_rejected_payload
+        holding = (lambda: self._lease.holding) if self._bus else None
         return PostgresStore(
             self._reactor,
-            partial(ReportStatements, self.instance.id, ingest.keep_rejected_payload, met=self._met),
+            partial(ReportStatements, self.instance.id, kept, met=self._met, holding=holding),
             slots=ingest.slots,
             prepare=self._prepare_alone,
             deadline=ingest.statement_deadline,

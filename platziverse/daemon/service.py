@@ -72,7 +72,8 @@ def makeService(options: Options | None = None) -> "Daemon | Workers":
             log.warn("{warning}", warning=warning)
         background = Background(options.parent)
         if options.config.workers.count and not options.config.workers.number:
-            return Workers(options.config, reactor, options.given, options.path, background)
+            given, path = options.given, options.path
+            return Workers(options.config, reactor, given, path, options.read, background)
         return Daemon(options.config, reactor, options.read, background)
     except Unusable as error:
         number = options.config.workers.number

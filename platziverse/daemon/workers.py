@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, Final
 
 from twisted.application.service import Service
@@ -16,6 +16,7 @@ from platziverse.daemon.background import PATIENCE, Background
 from platziverse.daemon.database import GRACE, embedded, stage_of_server
 from platziverse.daemon.logs import LineLog, give_log, log_target
 from platziverse.daemon.process import fail, reload_on_hangup, reopen_on_usr1, stop_on_signals, within
+from platziverse.daemon.reload import changes
 from platziverse.daemon.sockets import Closing, Sockets, worker_dir
 from platziverse.daemon.starting import EMBEDDED, GIVEN, OF_WORKERS, WORKERS, Stage, StartLine
 from platziverse.daemon.statedir import Instance
@@ -29,6 +30,8 @@ log = Logger("platziverse.workers")
 
 #: Variables that are for this process, and of which a worker gets others.
 OURS: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+#: Settings that workers are given, of which they do not see it when they change in the file.
+HANDED: Final = ("listen", "database", "state_dir", "workers.count", "bus.url")
 #: What the status of a worker says when its database is there.
 READY: Final = "the database is ready"
 
@@ -42,6 +45,7 @@ class Workers(Service):
     :param config: all settings.
     :param given: what the command line says, by dotted name.
     :param path: of the TOML file; ``None``: there is none.
+    :param reread: reads the configuration again, for a reload.
     :param background: who waits for the start; ``None``: nobody.
     :raises Unusable: the state directory cannot be used.
     """
@@ -54,9 +58,11 @@ class Workers(Service):
         reactor: Any,
         given: Mapping[str, Any],
         path: str | None,
+        reread: Callable[[], Config],
         background: Background | None = None,
     ) -> None:
         self._config, self._reactor, self._given, self._path = config, reactor, given, path
+        self._reread = reread
         self._background = background or Background(None)
         self._instance = Instance(config.state_dir)
         self._embedded = None if config.database else embedded(config, reactor)
@@ -194,7 +200,16 @@ class Workers(Service):
             self._reopen_log()
             for worker in self._workers:
                 worker.signal("HUP")
+            self._say_changed()
             self._supervisor.ready()
+
+    def _say_changed(self) -> None:
+        try:
+            fresh = self._reread()
+        except (Unusable, OSError):  # each worker says why it has not reloaded
+            return
+        if later := [name for name in changes(self._config, fresh) if name in HANDED]:
+            log.warn("Changed, but needs a restart: {settings}", settings=", ".join(later))
 
     def _reopen_log(self) -> None:
         if self._log is not None:

@@ -171,6 +171,10 @@ class SessionStatements:
         """
         return KINDS[type(entry)].instead(entry, reason)
 
+    def fenced(self, entry: object) -> bool:
+        """Return false: with a bus the whole store is given up, and without one nobody has taken over."""
+        return False
+
     def _next(self) -> int:
         self.last = max(self.last, self.daemon[0] << 48) + 1
         return self.last

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
-from attrs import evolve, frozen
+from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred
 
-from platziverse.ingest.errors import EntryRefused
+from platziverse.ingest.errors import EntryRefused, Fenced
 
 
 @frozen
@@ -17,18 +17,30 @@ class Outcome:
     rejected: int = 0
 
 
+@define(eq=False)
+class Incarnation:
+    """An Incarnation is that of this daemon when it took an entry.
+
+    :ivar over: another daemon has taken this one for dead, and fenced it. See ADR 0230.
+    """
+
+    over: bool = False
+
+
 @frozen
 class Batch:
     """A Batch has entries in the order in which they came, each with the Deferred that waits for it.
 
     :param settle: called with the number of entries and the outcome before the Deferreds fire.
     :param refusal: what the Deferreds errback with, as their entries were left out; ``None``: none was.
+    :param incarnation: under which all of them were taken.
     """
 
     entries: Sequence[object]
     deferreds: "Sequence[Deferred[None]]"
     settle: Callable[[int, Outcome], None]
-    refusal: EntryRefused | None = None
+    refusal: EntryRefused | Fenced | None = None
+    incarnation: Incarnation = field(factory=Incarnation)
 
     def halves(self) -> "tuple[Batch, Batch]":
         """Return the same entries as two batches, in order."""
@@ -45,6 +57,15 @@ class Batch:
     def refused(self, refusal: EntryRefused) -> "Batch":
         """Return this batch, of one entry, without it."""
         return evolve(self, entries=[], refusal=refusal)
+
+    def without(self, fenced: Callable[[object], bool]) -> "tuple[Batch, ...]":
+        """Return two batches: of the entries that are fenced, which are left out, and of any others."""
+        places = list(zip(self.entries, self.deferreds, strict=True))
+        refused = [deferred for entry, deferred in places if fenced(entry)]
+        others = [place for place in places if not fenced(place[0])]
+        left_out = evolve(self, entries=[], deferreds=refused, refusal=Fenced())
+        entries, deferreds = [entry for entry, _ in others], [deferred for _, deferred in others]
+        return (left_out, evolve(self, entries=entries, deferreds=deferreds)) if others else (left_out,)
 
     def committed(self, outcome: Outcome) -> None:
         """Balance the books, then fire all Deferreds."""

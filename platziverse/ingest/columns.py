@@ -16,6 +16,7 @@ class Columns:
 
     :param kept_bytes: of the payload of a rejection; what is longer is cut.
     :param known: id and fields of the agents that are in the table as connected, by uuid.
+    :param may_be_fenced: another daemon may take Sessions over from this one.
     :ivar reports: the ones that may be stored; ``repeated`` counts those that came twice in this batch.
     :ivar keys: of those that have one.
     :ivar rejections: each with the number of its report, counted from 1; 0: it came on its own.
@@ -27,8 +28,10 @@ class Columns:
     :ivar remembered: ids of agents that need no writing.
     """
 
-    def __init__(self, kept_bytes: int, known: Mapping[str, tuple[int, Agent]]) -> None:
-        self._kept_bytes, self._known = kept_bytes, known
+    def __init__(
+        self, kept_bytes: int, known: Mapping[str, tuple[int, Agent]], may_be_fenced: bool = False
+    ) -> None:
+        self._kept_bytes, self._known, self._may_be_fenced = kept_bytes, known, may_be_fenced
         self.repeated = self.rejected = self.cut = 0
         self.reports: list[Report] = []
         self.keys: set[bytes] = set()
@@ -86,6 +89,11 @@ class Columns:
     def add_forget(self, forget: Forget) -> None:
         """Add a client whose Packet Identifiers are to be forgotten."""
         self.forgotten.append(forget.client_id)
+
+    @property
+    def fenced(self) -> bool:
+        """All of this is of one incarnation of the daemon, for what is in it of QoS 2."""
+        return self._may_be_fenced and bool(self.deliveries or self.releases or self.forgotten)
 
     def settle(self) -> None:
         """Decide what is written of the agents."""

@@ -1,5 +1,7 @@
 """Errors: the ones that a store raises on its own account."""
 
+from typing import Final
+
 from platziverse.errors import ComesAgain, NotStorable
 
 
@@ -8,6 +10,18 @@ class StoreStopped(ComesAgain):
 
     def __init__(self) -> None:
         super().__init__("the daemon is stopping, or was taken for dead, and this was not committed")
+
+
+class Fenced(ComesAgain):
+    """Another daemon has taken this one for dead: its client sends the message again, to whoever has it now.
+
+    :ivar pgcode: what the database says to a statement of such a daemon.
+    """
+
+    pgcode: Final = "PV003"
+
+    def __init__(self) -> None:
+        super().__init__("other daemons have taken over from this one, and this was not committed")
 
 
 class EntryRefused(NotStorable):

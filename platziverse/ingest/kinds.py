@@ -124,3 +124,6 @@ class Statements(Protocol):
 
     def instead(self, entry: object, reason: str) -> "Sequence[object] | None":
         """Call ``instead`` of the entry's kind."""
+
+    def fenced(self, entry: object) -> bool:
+        """Return whether an entry is left out once the incarnation under which it was taken is over."""

@@ -56,6 +56,7 @@ class Recovery:
     :param setup_pause: seconds between tries when rights, tables or logins are wrong.
     :param instead: called with an entry that the database refuses for its data, and the reason; see
         :class:`~platziverse.ingest.kinds.Kind`.
+    :param fenced: returns whether an entry is left out if this daemon was fenced.
     """
 
     def __init__(
@@ -64,9 +65,10 @@ class Recovery:
         backoff: Backoff,
         setup_pause: float,
         instead: "Callable[[object, str], Sequence[object] | None]",
+        fenced: Callable[[object], bool],
     ) -> None:
         self._batch, self._backoff, self._setup_pause = batch, backoff, setup_pause
-        self._instead = instead
+        self._instead, self._fenced = instead, fenced
         self._seen: Counter[Action] = Counter()
 
     @property
@@ -88,7 +90,9 @@ class Recovery:
             return Step(self._batch.halves(), trouble=True)
         if action is Action.SETUP:
             return Step(pause=self._setup_pause, trouble=True, anew=True)
-        if action in (Action.RETRY, Action.STALE) and again:
+        if action is Action.FENCED and any(map(self._fenced, self._batch.entries)):
+            return Step(self._batch.without(self._fenced))
+        if action in (Action.RETRY, Action.STALE, Action.FENCED) and again:
             return Step()
         if action is Action.RECONNECT:
             return Step(pause=self._backoff.next(), trouble=not self._may_be_idle(error), anew=True)

@@ -1,7 +1,7 @@
 """Reports: the kinds of entries that reports bring about, and the statements that commit them."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from sys import getsizeof
 from typing import Any, Final
@@ -88,6 +88,7 @@ _PARTS_OF_REPORT: Final = (
     text.MARKS,
     text.SERIES,
     text.REMEMBERED,
+    text.FENCED,
 )
 
 #: Everything that handlers of agents save. The order of the parts is the order of the statement.
@@ -125,7 +126,7 @@ KINDS: Final[Kinds] = {
     Release: Kind(
         shard=attrgetter("client_id"),
         add=Columns.add_release,
-        parts=(text.RELEASES,),
+        parts=(text.RELEASES, text.FENCED),
         instead=_left_out,
         touches=of_identifier,
         last=True,
@@ -133,7 +134,7 @@ KINDS: Final[Kinds] = {
     Forget: Kind(
         shard=attrgetter("client_id"),
         add=Columns.add_forget,
-        parts=(text.FORGETS,),
+        parts=(text.FORGETS, text.FENCED),
         instead=_left_out,
         touches=of_client,
         last=True,
@@ -162,6 +163,9 @@ class ReportStatements:
     :param kept_bytes: of the payload of a message that is rejected.
     :param max_known: how many agents are remembered.
     :param met: is told of payloads that were cut.
+    :param holding: returns number and incarnation of this daemon, which is registered before anything is
+        written; ``None``: nobody would take Sessions over from it. What is about a Packet Identifier of
+        QoS 2 is written under the incarnation that took it, or never. See ADR 0230.
     :ivar known: id and fields of those agents, by uuid.
     """
 
@@ -173,15 +177,22 @@ class ReportStatements:
         kept_bytes: int = 64 * 1024,
         max_known: int = 100_000,
         met: LimitsMet | None = None,
+        holding: Callable[[], tuple[int, int] | None] | None = None,
     ) -> None:
         self._met = met or LimitsMet(time.monotonic)
         self.known: dict[str, tuple[int, Agent]] = {}
         self._instance, self._kept_bytes, self._max_known = str(instance), kept_bytes, max_known
+        self._holding = holding
 
     def build(self, entries: Sequence[object], writer: str, batch: int) -> Statement:
         """Return the statement that commits ``entries`` under the ticket ``writer``, ``batch``."""
-        columns = Columns(self._kept_bytes, self.known)
-        return _TEMPLATE.fill(columns, entries, instance=self._instance, writer=writer, batch=batch)
+        columns = Columns(self._kept_bytes, self.known, self._holding is not None)
+        given: dict[str, Any] = {"instance": self._instance, "writer": writer, "batch": batch}
+        if self._holding is not None:
+            holding = self._holding()
+            assert holding is not None
+            given["daemon"], given["incarnation"] = holding
+        return _TEMPLATE.fill(columns, entries, **given)
 
     def committed(self, statement: Statement, answer: Sequence[Any] | None) -> Outcome:
         """Return the outcome of a statement, and remember the agents as they are now.
@@ -210,6 +221,10 @@ class ReportStatements:
     def instead(self, entry: object, reason: str) -> "Sequence[object] | None":
         """Return the entries to commit in the place of one that the database refuses for its data."""
         return KINDS[type(entry)].instead(entry, reason)
+
+    def fenced(self, entry: object) -> bool:
+        """Return whether an entry is about a Packet Identifier, and somebody may have taken that over."""
+        return self._holding is not None and bool(KINDS[type(entry)].touches(entry))
 
     def _remember(self, columns: Columns, upserted: Iterable[tuple[str, int]]) -> None:
         known = self.known

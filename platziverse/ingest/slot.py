@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, DeferredLock, inlineCallbacks
 from twisted.python.failure import Failure
 
 from platziverse.ingest.batch import Batch
-from platziverse.ingest.errors import StoreStopped
+from platziverse.ingest.errors import Fenced, StoreStopped
 from platziverse.ingest.kinds import Statement, Statements
 from platziverse.ingest.recovery import Backoff, Recovery, Step
 from platziverse.postgres.connection import DeadlinePassed, force_close, timed
@@ -105,7 +105,7 @@ class Slot:
                 if not self.connected:
                     yield self._connect()
                 if instead is None:
-                    statement = self._build(batch)
+                    statement = self._build_within(batch)
                     answer = yield self._ask(statement.sql, statement.parameters)
                 elif (yield self._was_written()):
                     statement, answer = self._build(batch), None
@@ -166,11 +166,22 @@ class Slot:
         (answer,) = yield timed(self.connection, query, database.deadline)
         return answer
 
+    def _build_within(self, batch: Batch) -> Statement:
+        """Return the statement of a batch.
+
+        :raises Fenced: it has entries that only an incarnation which is over might have written.
+        """
+        if batch.incarnation.over and any(map(self._statements.fenced, batch.entries)):
+            raise Fenced
+        return self._build(batch)
+
     def _build(self, batch: Batch) -> Statement:
         return self._statements.build(batch.entries, self._name, self._number)
 
     def _recovery(self, batch: Batch) -> Recovery:
-        return Recovery(batch, self._backoff, self._database.setup_pause, self._statements.instead)
+        statements = self._statements
+        pause = self._database.setup_pause
+        return Recovery(batch, self._backoff, pause, statements.instead, statements.fenced)
 
     def _number_next(self) -> None:
         self._number += 2  # the number between is that of the fence

@@ -140,6 +140,11 @@ _STALE: Final = """CASE WHEN (SELECT count(*) FROM agents WHERE id = ANY(%(remem
     AND connected AND "connectedBy" = %(instance)s) < %(remembered_count)s
     THEN platziverse_stale_agents() END"""
 
+# Whoever has fenced this daemon has its Sessions, whose clients send again what is not acknowledged. No lock,
+# as signs of life and batches of Sessions write the same row all the time. See docs/adr/0230.
+_FENCED: Final = """CASE WHEN NOT EXISTS (SELECT FROM mqtt_daemons
+    WHERE id = %(daemon)s AND incarnation = %(incarnation)s) THEN platziverse_fenced() END"""
+
 # A trigger that returns nothing leaves rows out without an error, and their metrics would be nobody's. This
 # text is no number, so the batch fails with it, and is held like all that the set-up refuses.
 _LEFT_OUT: Final = """(CASE WHEN EXISTS (SELECT FROM ticket)
@@ -178,7 +183,8 @@ SERIES: Final = Part("series", attrgetter("series"), _of_agents(_SERIES), Column
 REJECTIONS: Final = Part("rejections", attrgetter("rejections"), _rejections, Columns.of_rejections)
 RELEASES: Final = Part("releases", attrgetter("releases"), always(_RELEASES), Columns.of_releases)
 FORGETS: Final = Part("forgets", attrgetter("forgotten"), always(_FORGETS), Columns.of_forgets)
-#: No expression of its own, but a condition in the answer.
+#: No expressions of their own, but conditions in the answer.
+FENCED: Final = Part("fenced", attrgetter("fenced"), always(""))
 REMEMBERED: Final = Part("remembered", attrgetter("remembered"), always(""), Columns.of_remembered)
 
 
@@ -186,7 +192,8 @@ def answer(present: frozenset[str]) -> str:
     """Return the columns that the statement selects, in one row.
 
     They are 1 or 0: the ticket is new or known; the number of new messages; uuids and ids of the upserted
-    agents; and those that only raise an error, when there are upserted or remembered agents.
+    agents; and those that only raise an error, when there are upserted or remembered agents, or when all was
+    to be written under one incarnation.
     """
     columns = ["(SELECT count(*) FROM ticket)"]
     columns.append("(SELECT count(*) FROM fresh)" if "fresh" in present else "0")
@@ -195,4 +202,5 @@ def answer(present: frozenset[str]) -> str:
     else:
         columns += ["NULL", "NULL"]
     columns += [_LEFT_OUT] * ("agents" in present)
-    return ", ".join(columns + [_STALE] * ("remembered" in present))
+    columns += [_STALE] * ("remembered" in present)
+    return ", ".join(columns + [_FENCED] * ("fenced" in present))

@@ -9,8 +9,8 @@ from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from platziverse.ingest.batch import Batch, Outcome
-from platziverse.ingest.errors import StoreStopped
+from platziverse.ingest.batch import Batch, Incarnation, Outcome
+from platziverse.ingest.errors import Fenced, StoreStopped
 from platziverse.ingest.kinds import Kinds, Touch
 from platziverse.ingest.limits import LimitsMet
 from platziverse.ingest.touches import Touched, UnderWay
@@ -53,10 +53,11 @@ class BatchWriter:
     :param max_rows: about the most rows of a batch.
     :param met: is told of batches that are full or wait.
     :param observe: called with the number of entries and the seconds of each batch.
-    :ivar received: messages saved. Always the sum of the next four.
+    :ivar received: messages saved. Always the sum of the next five.
     :ivar stored: of those, the ones whose metrics are in the tables.
     :ivar duplicates: the ones that were in the tables before.
     :ivar rejected: the ones in ``rejected_messages``.
+    :ivar given_up: the ones that another daemon gets, as it has fenced this one.
     :ivar pending: the ones that are not yet committed.
     :ivar waiting: entries of all kinds not yet committed.
     :ivar departures: those of them that say that somebody has gone.
@@ -74,7 +75,7 @@ class BatchWriter:
         observe: Callable[[int, float], None] = lambda entries, seconds: None,
     ) -> None:
         self.received = self.stored = self.duplicates = self.rejected = self.pending = 0
-        self.waiting = self.departures = 0
+        self.waiting = self.departures = self.given_up = 0
         self._store, self._clock, self._kinds = store, clock, kinds
         self._met = met or LimitsMet(lambda: clock.seconds())
         self._max_entries, self._max_rows, self._observe = max_entries, max_rows, observe
@@ -82,8 +83,9 @@ class BatchWriter:
         # Shard → the batch of it that is under way.
         self._busy: dict[int, Batch] = {}
         self._in_round = self._stopped = False
+        self._unsaid: int | None = None  # ``given_up`` when it was told last
         self._drained: list[Deferred[None]] = []
-        self._under_way = UnderWay()
+        self._under_way, self._incarnation = UnderWay(), Incarnation()
 
     def save(self, entry: object) -> "Deferred[None]":
         """Save an entry; the Deferred fires when the transaction with it has committed.
@@ -104,25 +106,40 @@ class BatchWriter:
         touches = kind.touches(entry)
         place = entry, kind.weight(entry), touches, deferred
         if touches and kind.last:
-            self._under_way.after(touches, partial(self._enqueue_last, kind.shard(entry), place))
+            proceed = partial(self._enqueue_last, kind.shard(entry), place, self._incarnation)
+            self._under_way.after(touches, proceed)
             return deferred
         if touches:
             self._under_way.begun(touches)
-            deferred.addBoth(self._finished, touches)
+            deferred.addBoth(self._finished, touches, kind.message)
         self._enqueue(kind.shard(entry), place)
         return deferred
 
-    def _finished(self, result: T, touches: Sequence[Touch]) -> T:
+    def _finished(self, result: T, touches: Sequence[Touch], message: bool) -> T:
+        if message and isinstance(result, Failure) and isinstance(result.value, Fenced):
+            self.pending -= 1
+            self.given_up += 1
+            if self._unsaid is None:
+                self._unsaid = self.given_up - 1
+                self._clock.callLater(0, self._say_given_up)
         self._under_way.finished(touches)
         return result
+
+    def _say_given_up(self) -> None:
+        assert self._unsaid is not None
+        count, self._unsaid = self.given_up - self._unsaid, None
+        text = "other daemons have taken over from this one: {count} messages at QoS 2 are left to them"
+        log.warn(text, count=count)
 
     def _departed(self, result: T) -> T:
         self.departures -= 1
         return result
 
-    def _enqueue_last(self, key: str, place: _Place) -> None:
+    def _enqueue_last(self, key: str, place: _Place, incarnation: Incarnation) -> None:
         if self._stopped:
             place[-1].errback(StoreStopped())
+        elif incarnation.over:
+            self._give_up(place)
         else:
             self._enqueue(key, place)
 
@@ -157,6 +174,26 @@ class BatchWriter:
             yield from batch.entries
         for queue in self._queues:
             yield from (entry for entry, *_ in queue)
+
+    def fenced(self) -> None:
+        """Errback what was saved and touches anything with ``Fenced``: another daemon has taken over.
+
+        What is in a batch that was sent may have been committed before; else it errbacks as soon as that is
+        certain. All other entries are committed as if nothing had happened. See ADR 0230.
+        """
+        self._incarnation.over = True
+        self._incarnation = Incarnation()
+        for queue in self._queues:
+            places = list(queue)
+            queue.clear()
+            queue.extend([place for place in places if not place[2]])
+            for place in places:
+                if place[2]:
+                    self._give_up(place)
+
+    def _give_up(self, place: _Place) -> None:
+        place[-1].errback(Fenced())
+        self._settled(1)
 
     def stop(self) -> None:
         """Errback the entries in the queues, and all that are saved later, with ``StoreStopped``.
@@ -228,13 +265,16 @@ class BatchWriter:
             queue.popleft()
         if queue and len(entries) == self._max_entries:
             self._met.note("batch", "a batch is full; the rest goes with the next")
-        return Batch(entries, deferreds, self._settle)
+        return Batch(entries, deferreds, self._settle, incarnation=self._incarnation)
 
     def _settle(self, entries: int, outcome: Outcome) -> None:
         self.stored += outcome.stored
         self.duplicates += outcome.duplicates
         self.rejected += outcome.rejected
         self.pending -= outcome.stored + outcome.duplicates + outcome.rejected
+        self._settled(entries)
+
+    def _settled(self, entries: int) -> None:
         self.waiting -= entries
         if not self.waiting:
             # Only after those who wait for the batch have been told.

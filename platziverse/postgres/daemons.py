@@ -32,7 +32,7 @@ class Registration:
     :ivar instance: the identity in its state directory.
     :ivar version: of platziverse.
     :ivar bus: the daemons with the same one share their clients; empty: it shares them with nobody.
-    :ivar name: of its host.
+    :ivar name: of its host; of a worker with its number, as in ``host/2``.
     """
 
     instance: UUID

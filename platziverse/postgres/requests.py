@@ -28,7 +28,8 @@ _ASK: Final = """INSERT INTO mqtt_requests (daemon, request, argument)
 #: Asks all that are there for one thing, but the one with an instance, and those of a host; has their names.
 ASK_OTHERS: Final = f"""WITH others AS (
     SELECT id, coalesce(name, '') AS name FROM mqtt_daemons WHERE "seenAt" > now() - interval '{DEAD} s'
-        AND "leftAt" IS NULL AND heir IS NULL AND instance <> %s AND coalesce(name, '') <> %s),
+        AND "leftAt" IS NULL AND heir IS NULL AND instance <> %s
+        AND split_part(coalesce(name, ''), '/', 1) <> %s),
     asked AS (INSERT INTO mqtt_requests (daemon, request, argument) SELECT id, %s, %s FROM others
         ON CONFLICT DO NOTHING)
     SELECT 'daemon ' || id || ' on ' || name FROM others ORDER BY id"""

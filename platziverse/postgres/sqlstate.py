@@ -30,8 +30,10 @@ class Action(Enum):
     BAD_ROW = auto()
     #: Rights, tables or logins are wrong, which no data is to blame for: alarm, and again after a pause.
     SETUP = auto()
-    #: Agents are no longer as we left them, or this daemon counts as dead: again, without relying on memory.
+    #: Agents are no longer as we left them: again, without relying on memory.
     STALE = auto()
+    #: This daemon counts as dead: without what only its old incarnation may write, again.
+    FENCED = auto()
     #: Again a few times; then it must be some row.
     UNKNOWN = auto()
 
@@ -76,7 +78,7 @@ POLICY: Final = {
     "3D": Action.SETUP,
     "3F": Action.SETUP,
     "PV001": Action.STALE,
-    "PV003": Action.STALE,
+    "PV003": Action.FENCED,
 }
 
 #: libpq gives no SQLSTATE for a refused login, only the server's words.

@@ -278,8 +278,15 @@ class Connections(Protocol):
     def pressure(self) -> Pressure: ...
 
 
-class Writer(Protocol):
-    """The books: received = stored + duplicates + rejected + pending."""
+class Records(Protocol):
+    """Records, or entries of all kinds, that are not yet committed."""
+
+    @property
+    def waiting(self) -> int: ...
+
+
+class Writer(Records, Protocol):
+    """The books: received = stored + duplicates + rejected + given_up + pending."""
 
     @property
     def received(self) -> int: ...
@@ -290,9 +297,9 @@ class Writer(Protocol):
     @property
     def rejected(self) -> int: ...
     @property
-    def pending(self) -> int: ...
+    def given_up(self) -> int: ...
     @property
-    def waiting(self) -> int: ...
+    def pending(self) -> int: ...
     @property
     def limits_met(self) -> Mapping[str, int]: ...
 
@@ -304,13 +311,6 @@ class Store(Protocol):
     def refused(self) -> int: ...
     @property
     def internal_errors(self) -> int: ...
-
-
-class Records(Protocol):
-    """Changes of Sessions that are not yet committed."""
-
-    @property
-    def waiting(self) -> int: ...
 
 
 class Unreadable(Protocol):

@@ -260,7 +260,7 @@ class DaemonCollector:
 
     def _ingest(self) -> Iterator[Metric]:
         writer, handlers = self._writer, self._handlers
-        note = " received = stored + duplicates + rejected + pending."
+        note = " received = stored + duplicates + rejected + given_up + pending."
         yield _counter("ingest_received", "Messages given to the store." + note, writer.received)
         yield _counter("ingest_stored", "Messages whose metrics are in the tables.", writer.stored)
         adjusted = handlers.times_adjusted
@@ -269,6 +269,8 @@ class DaemonCollector:
         yield _counter("timestamps_converted", "Stored, and not written in ms.", written, ("form",))
         yield _counter("ingest_duplicates", "Messages that were stored before.", writer.duplicates)
         yield _counter("ingest_rejected", "Messages kept in rejected_messages.", writer.rejected)
+        text = "Messages at QoS 2 left to the daemon that has taken over from this one."
+        yield _counter("ingest_given_up", text, writer.given_up)
         yield _gauge("ingest_pending", "Messages not yet committed.", writer.pending)
         yield _gauge("ingest_waiting", "Entries of all kinds not yet committed.", writer.waiting)
         met = {(setting,): count for setting, count in writer.limits_met.items()}

@@ -65,6 +65,9 @@ class DaemonsTests(TestCase):
             self.assertIn(f"no daemon {name!r} is alive", self.run_command("drain", name, code=1))
         execute(self.dsn, "UPDATE mqtt_daemons SET name = 'alpha', \"seenAt\" = now() WHERE id = 13")
         self.assertIn("say which: 11 or 13", self.run_command("drain", "alpha", code=1))
+        execute(self.dsn, "UPDATE mqtt_daemons SET name = 'alpha/' || id WHERE id IN (11, 13)")
+        self.assertIn("say which: 11 or 13", self.run_command("drain", "alpha", code=1))
+        self.assertIn("no daemon 'alpha/1' is alive", self.run_command("drain", "alpha/1", code=1))
 
     @inlineCallbacks
     def test_drain_waits_until_the_daemon_has_left(self) -> Any:

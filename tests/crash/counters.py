@@ -17,8 +17,8 @@ def scrape(port: int) -> "dict[str, float] | None":
 
 
 def books(scraped: Mapping[str, float]) -> "dict[str, float | None]":
-    """received, stored, duplicates, rejected and pending, in this order."""
-    names = ("received", "stored", "duplicates", "rejected", "pending")
+    """received, stored, duplicates, rejected, given up and pending, in this order."""
+    names = ("received", "stored", "duplicates", "rejected", "given_up", "pending")
     return {name: _counter(scraped, name) for name in names}
 
 

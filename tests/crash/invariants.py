@@ -113,7 +113,7 @@ def check_roll_ups(ledger: Ledger, execute: Execute) -> None:
 
 
 def check_books(ledger: Ledger, scraped: "Mapping[str, float] | None") -> None:
-    """received = stored + duplicates + rejected + pending, and nothing is pending.
+    """received = stored + duplicates + rejected + given_up + pending, and nothing is pending.
 
     :param scraped: ``None`` where the daemon has no page with its counters.
     """

@@ -127,8 +127,15 @@ class TheOthers(SynchronousTestCase):
         self.assertEqual(self.ledger.violations, ["dropped: platziverse_receivers_dropped_total is 2"])
 
     def test_the_books_have_to_balance(self) -> None:
-        names = ("received_total", "stored_total", "duplicates_total", "rejected_total", "pending")
-        for values in ((7, 4, 2, 1, 0), (7, 4, 1, 1, 0), (7, 4, 1, 1, 1)):
+        names = (
+            "received_total",
+            "stored_total",
+            "duplicates_total",
+            "rejected_total",
+            "given_up_total",
+            "pending",
+        )
+        for values in ((8, 4, 2, 1, 1, 0), (7, 4, 1, 1, 0, 0), (7, 4, 1, 1, 0, 1)):
             pairs = zip(names, values, strict=True)
             check_books(self.ledger, {f"platziverse_ingest_{name}": float(value) for name, value in pairs})
         self.assertEqual(len(self.ledger.violations), 2)

@@ -136,6 +136,9 @@ class NoteStatements:
     def instead(self, entry: object, reason: str) -> Sequence[object] | None:
         return NOTES[type(entry)].instead(entry, reason)
 
+    def fenced(self, entry: object) -> bool:
+        return False
+
 
 class OneSlot:
     """A store of one slot."""

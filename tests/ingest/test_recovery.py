@@ -38,8 +38,9 @@ class Pauses(SynchronousTestCase):
 
 class RecoveryCase(SynchronousTestCase):
     def recovery(self, *entries: Entry) -> Recovery:
-        instead = ReportStatements(UUID(int=1)).instead
-        return Recovery(batch_of(*entries), Backoff(chance=lambda: 1.0), 60.0, instead)
+        statements = ReportStatements(UUID(int=1))
+        backoff = Backoff(chance=lambda: 1.0)
+        return Recovery(batch_of(*entries), backoff, 60.0, statements.instead, statements.fenced)
 
 
 class TheDatabaseIsToBlame(RecoveryCase):

@@ -10,13 +10,14 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.agents.model import Departure, Entry
-from platziverse.ingest.batch import Batch, Outcome
-from platziverse.ingest.errors import StoreStopped
+from platziverse.broker.records import Forget, Release
+from platziverse.ingest.batch import Batch, Incarnation, Outcome
+from platziverse.ingest.errors import Fenced, StoreStopped
 from platziverse.ingest.recovery import Backoff
 from platziverse.ingest.reports import ReportStatements
 from platziverse.ingest.slot import BATCHES_PER_NAME, FITS, TAKE_BACK, Slot
 from platziverse.postgres.sqlstate import Action
-from tests.ingest.entries import agent, rejection, report
+from tests.ingest.entries import agent, delivery, rejection, report
 
 
 class Coded(psycopg2.Error):
@@ -111,10 +112,16 @@ class SlotCase(SynchronousTestCase):
         self.statements = ReportStatements(UUID(int=1), max_known=2)
         self.slot = Slot(self.database, Backoff(chance=lambda: 1.0), self.statements)
         self.outcomes: list[Outcome] = []
+        self.incarnation = Incarnation()
 
     def write(self, *entries: Entry) -> "tuple[Deferred[None], list[Deferred[None]]]":
         deferreds: list[Deferred[None]] = [Deferred() for _ in entries]
-        batch = Batch(list(entries), deferreds, lambda count, outcome: self.outcomes.append(outcome))
+        batch = Batch(
+            list(entries),
+            deferreds,
+            lambda count, outcome: self.outcomes.append(outcome),
+            incarnation=self.incarnation,
+        )
         return self.slot.write(batch), deferreds
 
     @property
@@ -303,6 +310,87 @@ class Unknown(SlotCase):
         for _ in saved:
             self.connection.commits(fresh=1)
         self.assertEqual(sum(outcome.stored for outcome in self.outcomes), 2)
+
+
+class TakenForDead(SlotCase):
+    """Rows 565 and 566: another daemon has fenced this one, and has its Sessions."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.holding: tuple[int, int] | None = (1, 5)
+        self.statements = ReportStatements(UUID(int=1), holding=lambda: self.holding)
+        self.slot = Slot(self.database, Backoff(chance=lambda: 1.0), self.statements)
+
+    def test_a_statement_is_of_one_incarnation_if_it_is_about_a_packet_identifier(self) -> None:
+        def fenced(*entries: Entry) -> bool:
+            return "platziverse_fenced" in self.statements.build(entries, "w", 1).sql
+
+        left: list[Entry] = [report(delivery=delivery(1)), Release("client", 1), Forget("client")]
+        for entry in left:
+            self.assertTrue(fenced(entry))
+            self.assertTrue(self.statements.fenced(entry))
+        stored: list[Entry] = [report(), rejection(), Departure("a")]
+        for entry in stored:
+            self.assertFalse(fenced(entry))
+            self.assertFalse(self.statements.fenced(entry))
+
+    def test_what_the_database_refuses_is_left_out_and_the_rest_is_committed(self) -> None:
+        written, (first, second, third) = self.write(report(delivery=delivery(1)), report(), rejection())
+        self.connection.fails(Coded("PV003"))
+        self.assertNotIn("d_client", self.connection.statements[-1])
+        self.connection.commits()  # without an entry
+        self.failureResultOf(first, Fenced)
+        self.assertNoResult(second)
+        self.connection.commits(fresh=1, uuids=["a"], ids=[7])
+        for each in second, third:
+            self.successResultOf(each)
+        self.successResultOf(written)
+        self.assertEqual(self.outcomes, [Outcome(), Outcome(stored=1, rejected=1)])
+        self.assertEqual([number for _, number in self.tickets], [2, 4, 6])
+        self.assertEqual((self.database.refused, self.database.said[-1]), ([], None))
+
+    def lose(self) -> None:
+        """A batch is sent, its connection is lost, and the daemon finds out that it was fenced."""
+        self.connection.fails(psycopg2.OperationalError("server closed the connection unexpectedly"))
+        self.incarnation.over, self.holding = True, (1, 7)
+        self.advance(0.05)
+
+    def test_a_batch_of_unknown_outcome_is_asked_for_before_anything_else(self) -> None:
+        _, (first, second) = self.write(report(delivery=delivery(1)), report())
+        self.lose()
+        self.assertEqual(set(self.connection.statements[-1]), {"writer", "batch"})  # the fence of its number
+        self.connection.says(False)
+        self.connection.commits()
+        self.failureResultOf(first, Fenced)
+        self.connection.commits(fresh=1)
+        self.successResultOf(second)
+        self.assertEqual(len({number for _, number in self.tickets}), 3)
+
+    def test_one_that_was_committed_before_the_fence_is_acknowledged(self) -> None:
+        _, (first, second) = self.write(report(delivery=delivery(1)), report())
+        self.lose()
+        self.connection.says(True)
+        for each in first, second:
+            self.successResultOf(each)
+        self.assertEqual(self.outcomes, [Outcome(stored=2)])
+
+    def test_one_that_was_not_sent_is_not_sent_at_all(self) -> None:
+        self.database.refuses = psycopg2.OperationalError("Connection refused")
+        _, (saved,) = self.write(report(delivery=delivery(1)))
+        self.incarnation.over, self.holding = True, (1, 7)
+        self.database.refuses = None
+        self.advance(0.1)
+        self.connection.says(False)  # the fence of its number
+        self.connection.commits()
+        self.failureResultOf(saved, Fenced)
+        self.assertFalse([given for given in self.connection.statements if "d_client" in given])
+
+    def test_a_batch_that_touches_nothing_goes_on(self) -> None:
+        _, (saved,) = self.write(report())
+        self.lose()
+        self.assertEqual(len(set(self.tickets)), 1)
+        self.connection.commits(fresh=1)
+        self.successResultOf(saved)
 
 
 class Refusing(SlotCase):

@@ -10,10 +10,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from platziverse.agents.model import Departure, Entry, Rejection, Report
 from platziverse.broker.records import Forget, Release
 from platziverse.ingest.batch import Batch, Outcome
-from platziverse.ingest.errors import StoreStopped
+from platziverse.ingest.errors import Fenced, StoreStopped
 from platziverse.ingest.reports import KINDS
 from platziverse.ingest.writer import PATIENCE, BatchWriter
 from tests.ingest.entries import delivery, rejection, report
+from tests.logs import observe_lines
 
 
 @define
@@ -79,7 +80,8 @@ class WriterCase(SynchronousTestCase):
     def assert_balanced(self) -> None:
         writer = self.writer
         self.assertEqual(
-            writer.received, writer.stored + writer.duplicates + writer.rejected + writer.pending
+            writer.received,
+            writer.stored + writer.duplicates + writer.rejected + writer.given_up + writer.pending,
         )
 
 
@@ -285,6 +287,71 @@ class Books(WriterCase):
         second.committed(Outcome(stored=1, rejected=1))
         self.assert_balanced()
         self.assertEqual(self.writer.pending, 0)
+
+
+class TakenForDead(WriterCase):
+    """Row 566: another daemon has fenced this one, and has its Sessions."""
+
+    def fence(self) -> None:
+        self.said = observe_lines(self)
+        self.writer.fenced()
+        self.turn()
+
+    def test_what_waits_and_touches_a_packet_identifier_is_given_up_in_its_turn(self) -> None:
+        (under_way,) = self.save(report(delivery=delivery(1)))
+        self.turn()
+        kept = self.save(report("1"), rejection(), Departure("a"))
+        left = self.save(report("2", delivery=delivery(2)), report("3", delivery=delivery(1, dup=True)))
+        self.fence()
+        for each in left:
+            self.failureResultOf(each, Fenced)
+        self.assert_balanced()
+        self.assertEqual((self.writer.given_up, self.writer.waiting), (2, 4))
+        (written,) = self.store.writing
+        self.assertTrue(written.batch.incarnation.over)
+        written.commit()
+        self.successResultOf(under_way)
+        self.turn()
+        written = self.store.writing[-1]
+        self.assertEqual((len(written.entries), written.batch.incarnation.over), (3, False))
+        written.commit()
+        for each in kept:
+            self.successResultOf(each)
+        text = "other daemons have taken over from this one: 2 messages at QoS 2 are left to them"
+        self.assertEqual(self.said[:1], [text])
+
+    def test_a_release_and_a_forget_that_wait_for_what_is_under_way_are_given_up_after_it(self) -> None:
+        self.save(report(delivery=delivery(1)))
+        self.turn()
+        last = self.save(Release("client", 1), Forget("client"))
+        drained = self.writer.drain()
+        self.fence()
+        for each in last:
+            self.assertNoResult(each)
+        self.store.writing.pop().commit()
+        for each in last:
+            self.failureResultOf(each, Fenced)
+        self.turn()
+        self.successResultOf(drained)
+        self.assertEqual((self.writer.given_up, self.writer.waiting, self.said), (0, 0, []))
+
+    def test_drain_fires_when_all_that_waited_is_given_up(self) -> None:
+        message, release = self.save(report(delivery=delivery(1)), Release("client", 1))
+        drained = self.writer.drain()
+        self.fence()
+        for each in message, release:
+            self.failureResultOf(each, Fenced)
+        self.successResultOf(drained)
+        self.assertEqual(self.store.writing, [])
+        self.assert_balanced()
+
+    def test_what_comes_afterwards_is_of_the_next_incarnation(self) -> None:
+        self.fence()
+        (saved,) = self.save(report(delivery=delivery(1)))
+        self.turn()
+        self.assertFalse(self.store.writing[-1].batch.incarnation.over)
+        self.store.commit_all()
+        self.successResultOf(saved)
 
 
 class TheEnd(WriterCase):

@@ -1,6 +1,8 @@
 """Daemons with one bus: one is killed, frozen or drained, and another takes over what it has left."""
 
+import json
 import signal
+import socket
 import subprocess
 import time
 from functools import partial
@@ -10,17 +12,18 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 from platziverse.postgres.requests import DEAD
+from tests.crash import wire
 from tests.crash.waiting import poll
 from tests.integration.daemon import COMMAND, Daemon, DaemonTestCase, clean_environment
 from tests.integration.test_two_daemons import message
-from tests.servers import MISSING, Cluster, cluster, execute
+from tests.servers import MISSING, Cluster, cluster, execute, holding
 
 BUS = {"PLATZIVERSE_BUS_URL": "postgresql:"}
 #: Seconds from the death of a daemon until another one has taken over, and some for a busy machine.
 TAKEN_OVER = 15.0
 BUSY = 45.0
 
-INHERITED = 'SELECT FROM mqtt_sessions WHERE "inheritedFrom" IS NOT NULL'
+INHERITED = 'SELECT id FROM mqtt_sessions WHERE "inheritedFrom" IS NOT NULL'
 OWNERS = 'SELECT "clientId", daemon FROM mqtt_sessions ORDER BY 1'
 
 
@@ -189,6 +192,87 @@ class Heirs(DaemonTestCase):
         self.assertGreater(len(expected), 100)
         durable = self.client(self.ports[1], "durable", clean=False)
         poll(lambda: expected <= {payload for _, payload, _ in durable.received}, BUSY, "all of them come")
+
+
+class QoS2:
+    """A client of a Session that is kept, which sends one message at QoS 2 under one Packet Identifier."""
+
+    def __init__(self, port: int, payload: bytes) -> None:
+        self._port, self._payload, self._buffer = port, payload, bytearray()
+        poll(self._connect, BUSY, "it is let in", interval=0.5)
+
+    def _connect(self) -> bool:
+        """Connect; return whether the daemon had time: on a busy machine an heir may refuse at first."""
+        self._buffer.clear()
+        self._socket = socket.create_connection(("127.0.0.1", self._port), BUSY)
+        self._socket.sendall(wire.connect("qos2", False, 0))
+        flags, code = self._next(wire.CONNACK)
+        self.session_present = flags == 1
+        if code != wire.ACCEPTED:
+            assert code == wire.SERVER_UNAVAILABLE, code
+            self._socket.close()
+        return code == wire.ACCEPTED
+
+    def publish(self, dup: bool) -> None:
+        self._socket.sendall(wire.publish("agent/message", self._payload, 2, 7, dup))
+
+    def is_received(self) -> None:
+        self._next(wire.PUBREC)
+
+    def is_closed(self) -> None:
+        """Nothing comes but the end, above all no PUBREC."""
+        while data := self._socket.recv(4096):
+            self._buffer += data
+        assert not self._buffer, self._buffer
+
+    def _next(self, kind: int) -> bytes:
+        while True:
+            for first, body in wire.split(self._buffer):
+                assert first >> 4 == kind, first
+                return body
+            data = self._socket.recv(4096)
+            assert data, "the connection was closed"
+            self._buffer += data
+
+    def end(self) -> None:
+        self._socket.close()
+
+
+class HeirsOfQoS2(DaemonTestCase):
+    skip = MISSING or None
+
+    def test_what_a_frozen_daemon_has_not_stored_yet_its_heir_stores_and_nobody_else(self) -> None:
+        """Row 565: without a timestamp, so that only the Packet Identifier says that it comes again."""
+        dsn = cluster().database("template1")
+        daemons = [self.daemon("--database", dsn, environ=BUS) for _ in range(2)]
+        ports = [daemon.ready() for daemon in daemons]
+        payload = json.dumps(
+            {key: value for key, value in json.loads(message("a", 1)).items() if key != "timestamp"}
+        )
+        first = QoS2(ports[0], payload.encode())
+        self.addCleanup(first.end)
+        waits = "SELECT pid FROM pg_locks WHERE relation = 'qos2_messages'::regclass AND NOT granted"
+        with holding(dsn, "LOCK TABLE qos2_messages IN SHARE MODE"):
+            first.publish(dup=False)
+            poll(lambda: execute(dsn, waits), BUSY, "its statement waits")
+            daemons[0].process.send_signal(signal.SIGSTOP)
+            poll(lambda: not execute(dsn, waits), BUSY, "it has waited for too long")
+        owned = "SELECT id FROM mqtt_sessions WHERE daemon = 2"
+        poll(lambda: execute(dsn, owned), TAKEN_OVER + BUSY, "the Session is another daemon's")
+        second = QoS2(ports[1], payload.encode())
+        self.addCleanup(second.end)
+        self.assertTrue(second.session_present)
+        second.publish(dup=True)
+        second.is_received()
+        daemons[0].process.send_signal(signal.SIGCONT)
+        first.is_closed()
+        daemons[0].wait_for("1 messages at QoS 2 are left to them")
+        poll(lambda: (daemons[0].books() or {"pending": 1})["pending"] == 0, BUSY, "nothing waits any more")
+        self.assertEqual(execute(dsn, "SELECT value FROM metrics"), [("1",)])
+        self.assertEqual((daemons[0].books() or {})["given_up"], 1)
+        for daemon in daemons:
+            self.assertEqual(daemon.stop(), 0)
+            self.assertNotIn("Traceback", daemon.output)
 
 
 class HeirsThatDie(DaemonTestCase):

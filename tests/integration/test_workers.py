@@ -164,6 +164,19 @@ class WorkersTests(DaemonTestCase):
             except ConnectionError:
                 return b""
 
+    def test_what_needs_a_restart_is_named_at_a_reload(self) -> None:
+        path = os.path.join(self.state, "p.toml")
+        options = "--config", path, "--database", self.server.dsn(self.name)
+        Path(path).write_text("[workers]\ncount = 2\n")
+        daemon = self.daemon(*options, state_dir=self.state)
+        for number in (1, 2):
+            daemon.wait_for(f"worker {number} broker: Loaded")
+        daemon.wait_for(rf"worker 1 database: daemon \d on {socket.gethostname()}/2 shares our clients")
+        Path(path).write_text('[workers]\ncount = 3\n[bus]\nurl = "redis://nowhere"\n')
+        os.kill(daemon.process.pid, signal.SIGHUP)
+        daemon.wait_for(r" workers: Changed, but needs a restart: (?=.*workers\.count)(?=.*bus\.url)")
+        self.assertEqual(daemon.stop(signal.SIGTERM), 0)
+
     def test_systemd_learns_when_all_are_there_although_one_had_to_be_started_twice(self) -> None:
         path = os.path.join(self.state_dir(), "notify")
         told = Notifications(path)
