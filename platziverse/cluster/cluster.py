@@ -209,6 +209,11 @@ class Cluster:
             self.moves.left(number)
             self.linking.left(number)
 
+    def overtaken(self) -> None:
+        """Take nothing more of what others owe us, and tell nobody that we have: it is another one's."""
+        if self.linking is not None:
+            self.linking.stop_taking()
+
     def fenced(self) -> None:
         """Begin anew: the others took us for dead, and know us no more."""
         for number in list(self.peers):

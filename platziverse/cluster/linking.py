@@ -328,6 +328,11 @@ class Linking:
         self._clear()
         self._of.clear()
 
+    def stop_taking(self) -> None:
+        """Take nothing more: what could not be saved is not ours."""
+        for crossing in self._crossings.values():
+            crossing.stop()
+
     def _clear(self) -> None:
         while self._crossings:
             self._crossings.popitem()[1].stop()

@@ -111,6 +111,8 @@ class Database:
         self.heir = Heir(self._lease, self.members, left_behind, inherit)
         #: Called with the number of a dead daemon, and what fires with those of its Sessions; see ``Heir``.
         self.inherit: Callable[[int, Deferred[Sequence[int]]], object] = lambda daemon, taken: None
+        #: Called first of all when others have taken over from us: what is owed to us is for them.
+        self.overtaken: Callable[[], object] = lambda: None
         #: Called when others have taken over our Sessions and Wills; what was not committed never will be.
         self.fenced: Callable[[], object] = lambda: None
         #: Called when the tables were looked at once more: what only we remember may not be in them any more.
@@ -166,6 +168,7 @@ class Database:
     def _was_fenced(self) -> None:
         if not self._bus:  # nobody has taken anything over but the agents
             return
+        self.overtaken()
         if self.sessions is not None:
             self.sessions.give_up()
         self.writer.fenced()

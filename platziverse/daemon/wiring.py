@@ -81,6 +81,7 @@ class Parts:
         self.cluster = self._cluster()
         self.database.inherit, self.database.fenced = self._inherit, self._begin_anew
         if self.cluster is not None:
+            self.database.overtaken = self.cluster.overtaken
             self.database.heir.may_inherit = self.cluster.former.may_inherit
         #: Called when an operator wants the daemon to let its clients go, and to stop.
         self.drain: Callable[[], object] = lambda: None

@@ -5,6 +5,7 @@ Here a connection stands in one bucket and is asked when the time of the bucket 
 costs it one attribute.
 """
 
+from collections.abc import Callable
 from math import inf
 from typing import Final, Protocol
 
@@ -55,6 +56,8 @@ class Deadlines:
         self.now = 0.0
         #: When it has ticked again, if the process runs: steady time.
         self.latest = inf
+        #: Called when the process was stopped meanwhile.
+        self.overslept: Callable[[], object] = lambda: None
         #: How many times the process seems to have been suspended.
         self.suspensions = 0
 
@@ -103,6 +106,8 @@ class Deadlines:
 
     def _advance(self) -> None:
         seconds = self._clock.seconds()
+        if seconds > self.latest:
+            self.overslept()
         gap = seconds - self._last
         self._last, self.latest = seconds, seconds + TICK + PAUSE
         if gap > SUSPENDED:

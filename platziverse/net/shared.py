@@ -101,6 +101,7 @@ class Shared:
         self._strained: deque[Source] = deque()
         broker.strained = self._yield_turn
         self.waking = Waking(self.connections)
+        self.deadlines.overslept = self.waking.overslept
         self.seconds = clock.seconds
         self.deadlines.start()
         self.refusing.start()
