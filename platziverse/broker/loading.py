@@ -172,13 +172,12 @@ class Loading:
 
     def _wait_for_heirs(self) -> "Generator[Deferred[Any], Any, None]":
         """Wait until no other daemon has Sessions that were ours; clients go elsewhere, if it takes long."""
-        waited = 0.0
+        until = self._clock.seconds() + UNKNOWN
         while owners := (yield self._read(self._former().ask)):
-            self._owners = " and ".join(map(str, sorted(owners)))
-            if not waited:
+            before, self._owners = self._owners, " and ".join(map(str, sorted(owners)))
+            if not before:
                 log.info("Daemon {owners} takes over Sessions that were ours", owners=self._owners)
-            waited += SHORT
-            if waited > UNKNOWN:
+            if self._clock.seconds() > until:
                 self._refuse()
             yield deferLater(self._clock, SHORT)
         self._owners = ""

@@ -392,6 +392,18 @@ class BackTests(Case):
         self.assertEqual(self.got(), [b"x"])
 
 
+class OvertakenTests(Case):
+    def test_who_was_taken_for_dead_tells_nobody_that_it_has_what_it_could_not_save(self) -> None:
+        self.shares[2].held = True
+        self.publisher.publish("a", b"x", 1, 1)
+        self.settle()
+        self.two.cluster.overtaken()
+        self.shares[2].refusing = True
+        self.shares[2].resume()
+        self.settle()
+        self.assertEqual(self.rows(), [b"x"])
+
+
 class HeirsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.heirs = Heirs(lambda: 3)
