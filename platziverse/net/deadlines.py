@@ -107,11 +107,11 @@ class Deadlines:
     def _advance(self) -> None:
         seconds = self._clock.seconds()
         if seconds > self.latest:
+            self.suspensions += 1
             self.overslept()
         gap = seconds - self._last
         self._last, self.latest = seconds, seconds + TICK + PAUSE
         if gap > SUSPENDED:
-            self.suspensions += 1
             gap = TICK
         self.now += gap
         self._call = self._clock.callLater(TICK, self._advance)

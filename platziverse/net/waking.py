@@ -32,12 +32,11 @@ class Waking:
     :ivar confirm: returns a Deferred that fires when the database has said whether we are; ``None``: nobody
         else may have taken anything over.
     :ivar is_asleep: that is being asked.
-    :ivar pauses: how often it was.
     """
 
     def __init__(self, connections: Iterable[Held]) -> None:
         self.confirm: Callable[[], Deferred[Any]] | None = None
-        self.is_asleep, self.pauses = False, 0
+        self.is_asleep = False
         self._connections = connections
         self._lost: list[tuple[Held, Failure]] = []
 
@@ -46,7 +45,6 @@ class Waking:
         if self.confirm is None or self.is_asleep:
             return
         self.is_asleep = True
-        self.pauses += 1
         log.warn("This process was stopped for some seconds; clients wait until the database knows us again")
         for connection in self._connections:
             connection.reading.hold_reading(ASLEEP)
