@@ -65,6 +65,7 @@ class Broker:
     moving: Moving | None = None
     pass_on: Callable[[Sequence[Publish], Client], int] | None = None
     _listening: Listening | None = None
+    _former: Former = Alone()
 
     def __init__(
         self,
@@ -98,7 +99,6 @@ class Broker:
         self._route, self._route_retained = router.route, cast("Callable[..., Answer]", router.route_retained)
         self.sharing = Sharing(self.shares, router, sessions.make("", False), clock, *parts)
         self._dispatcher, self._clock, self._match = dispatcher, clock, self.subscriptions.match
-        self._former: Former = Alone()
         self._load, self._reads, self.destinations = succeed(0), DeferredLock(), Memo(self._find_destination)
         self._reads.acquire()  # the start is the first that reads
         self.clients.farewells.handlers = self.destinations.__getitem__

@@ -94,8 +94,7 @@ class Cluster:
         self.moves = Moves.of(broker, peers, self.linking, delaying, told, self._later, self.identifiers)
         self._looks = LoopingCall(self._look)
         self._looks.clock = clock
-        self._is_started = False
-        self._missed_since = 0
+        self._is_started, self._missed_since = False, 0
 
     def _cross(self, frame: Owed, row: tuple[int, int]) -> Answer:
         return self.routing.cross(frame, row)

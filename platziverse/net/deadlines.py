@@ -56,13 +56,15 @@ class Deadlines:
         self.now = 0.0
         #: When it has ticked again, if the process runs: steady time.
         self.latest = inf
-        #: Called when the process was stopped meanwhile.
-        self.overslept: Callable[[], object] = lambda: None
         #: How many times the process seems to have been suspended.
         self.suspensions = 0
 
-    def start(self) -> None:
-        """Begin to tick."""
+    def start(self, overslept: Callable[[], object] = lambda: None) -> None:
+        """Begin to tick.
+
+        :param overslept: called when the process was stopped meanwhile.
+        """
+        self._overslept = overslept
         self._last = self._clock.seconds()
         self.latest = self._last + TICK + PAUSE
         self._call = self._clock.callLater(TICK, self._advance)
@@ -108,7 +110,7 @@ class Deadlines:
         seconds = self._clock.seconds()
         if seconds > self.latest:
             self.suspensions += 1
-            self.overslept()
+            self._overslept()
         gap = seconds - self._last
         self._last, self.latest = seconds, seconds + TICK + PAUSE
         if gap > SUSPENDED:

@@ -78,9 +78,8 @@ class Shared:
         store: Backlog | None = None,
     ) -> None:
         self.broker = broker
-        self.limits = broker.limits
-        self.traffic = broker.traffic
-        self.clock = clock
+        self.limits, self.traffic = broker.limits, broker.traffic
+        self.clock, self.seconds = clock, clock.seconds
         self.observe_ack = observe_ack
         self.deadlines = Deadlines(clock)
         self.flow = FlowControl(broker.limits)
@@ -100,10 +99,8 @@ class Shared:
         self.current: Source | None = None
         self._strained: deque[Source] = deque()
         broker.strained = self._yield_turn
-        self.waking = Waking(self.connections)
-        self.deadlines.overslept = self.waking.overslept
-        self.seconds = clock.seconds
-        self.deadlines.start()
+        self.waking = Waking(self.connections, clock)
+        self.deadlines.start(self.waking.overslept)
         self.refusing.start()
 
     def may_strain(self, reading: Source) -> bool:

@@ -1,12 +1,15 @@
 """Waking: after a pause of the process we listen to other daemons first, then to clients. ADR 0232."""
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from platziverse.broker.turn import Turn
 from platziverse.net.flow import ASLEEP, Source
 
 log = Logger()
@@ -29,16 +32,16 @@ class Waking:
     have taken over everything. What they sent again there would be handled twice, or the older message last.
 
     :param connections: all that are open.
-    :ivar confirm: returns a Deferred that fires when the database has said whether we are; ``None``: nobody
-        else may have taken anything over.
+    :ivar confirm: returns a Deferred that fires when the database has said whether we are, or is away;
+        ``None``: nobody else takes anything over.
     :ivar is_asleep: that is being asked.
     """
 
-    def __init__(self, connections: Iterable[Held]) -> None:
+    def __init__(self, connections: Iterable[Held], clock: IReactorTime) -> None:
         self.confirm: Callable[[], Deferred[Any]] | None = None
         self.is_asleep = False
-        self._connections = connections
-        self._lost: list[tuple[Held, Failure]] = []
+        self._connections, self._clock, self._turn = connections, clock, Turn(clock)
+        self._lost: deque[tuple[Held, Failure]] = deque()
 
     def overslept(self) -> None:
         """Hold all connections: time has passed in which nothing of ours ran."""
@@ -56,8 +59,16 @@ class Waking:
 
     def _go_on(self, _: object) -> None:
         self.is_asleep = False
-        for connection in list(self._connections):
-            connection.reading.resume_reading(ASLEEP)
-        lost, self._lost = self._lost, []
-        for connection, reason in lost:
-            connection.connectionLost(reason)
+        self._resume(deque(self._connections))
+
+    def _resume(self, held: deque[Held]) -> None:
+        """Go on with these connections, then end those that are lost; some in each turn of the reactor."""
+        while held or self._lost:
+            if held:
+                held.popleft().reading.resume_reading(ASLEEP)
+            else:
+                connection, reason = self._lost.popleft()
+                connection.connectionLost(reason)
+            if self._turn.is_over:
+                self._clock.callLater(0, self._resume, held)
+                return

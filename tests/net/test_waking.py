@@ -1,6 +1,7 @@
 """A daemon whose process was stopped: nobody is heard until it knows that it is who it was. ADR 0232."""
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.broker.reasons import Reason
@@ -10,12 +11,23 @@ from platziverse.testing import BrokerHarness
 from tests.logs import observe_lines
 
 
+class Working(Clock):
+    """A Working is a clock that moves with each look at it, by so many seconds."""
+
+    pace = 0.0
+
+    def seconds(self) -> float:
+        self.rightNow += self.pace
+        return self.rightNow
+
+
 class Case(SynchronousTestCase):
     """A publisher and a subscriber; then the process is stopped for a while."""
 
     def setUp(self) -> None:
         self.lines = observe_lines(self)
-        self.harness = BrokerHarness()
+        self.clock = Working()
+        self.harness = BrokerHarness(clock=self.clock)
         self.asked: list[Deferred[None]] = []
         self.waking = self.harness.shared.waking
         self.waking.confirm = self.ask
@@ -83,6 +95,25 @@ class WakingTests(Case):
         self.assertEqual((new.connack, len(self.asked)), ([], 1))
         self.asked[0].callback(None)
         self.assertEqual(len(new.received()), 1)
+
+    def test_thousands_go_on_in_turns_of_the_reactor(self) -> None:
+        """Row 570."""
+        clients = [self.harness.connect(f"c{number}") for number in range(200)]
+        self.stop_for(5)
+        for client in clients:
+            client.publish("a", b"old", 1, 1)
+        self.clock.pace = 0.001
+        self.asked[0].callback(None)
+        first = len(self.got())
+        self.assertTrue(0 < first < 100)
+        self.publisher.lose()  # behind all that waits
+        rest = 0
+        for _ in range(300):
+            self.harness.turn()
+            rest += len(self.got())
+        self.assertEqual(first + rest, 200)
+        self.assertEqual(self.harness.broker.connected, 201)
+        self.assertFalse(any(client.held for client in clients))
 
     def test_a_long_turn_is_no_pause(self) -> None:
         self.stop_for(PAUSE - 0.1)
