@@ -101,6 +101,7 @@ class WakingTests(Case):
         self.stop_for(5)
         for client in clients:
             client.publish("a", b"old")
+        self.harness.turn()
         self.clock.pace = 0.0002
         self.asked[0].callback(None)
         first = len(self.got())
