@@ -247,7 +247,7 @@ class Inbox:
         if origin is not None and (origin.incarnation, origin.mark) == (incarnation, mark):
             origin.rivals = 0
             return True
-        if not 0 < number <= LAST:
+        if not 0 <= number <= LAST:
             cause = _ANOTHER_SET
         elif ours is not None and ours[0] == number:
             cause = _OURS
