@@ -43,6 +43,7 @@ ROOMS = {
     "agents": Room(
         ours=(
             "platziverse.agents",
+            "platziverse.errors",
             "platziverse.times",
             "platziverse.mqtt.memo",
             "platziverse.mqtt.packets",

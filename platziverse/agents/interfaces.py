@@ -29,7 +29,8 @@ class ReportStore(Protocol):
 
         Entries of one agent, and of one client, are committed in the order of the calls. An entry that the
         database refuses for its data becomes a row of ``rejected_messages``, and its Deferred fires as well.
-        While the database is away the Deferred waits. It errbacks only when the store is stopped.
+        While the database is away the Deferred waits. It errbacks only when the store is stopped or, with
+        ``ComesAgain``, for what is of QoS 2 when another daemon has taken over the Session.
         """
 
 

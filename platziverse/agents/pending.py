@@ -9,9 +9,9 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from platziverse.agents.interfaces import Client, ReportStore
-from platziverse.agents.model import Entry
+from platziverse.agents.model import Entry, Report
 from platziverse.broker.reasons import Refused
-from platziverse.broker.records import Forget
+from platziverse.broker.records import Forget, Release
 from platziverse.mqtt.packets import Publish
 
 #: Messages remembered while they are being stored; a broker holds back reading before there are as many.
@@ -73,7 +73,8 @@ class EndedSessions:
     """EndedSessions saves entries of clients, each after the Forget of its client's ended Session.
 
     The store keeps the entries of one client in order, and those of one agent. A new Session
-    may use a Packet Identifier again that the old one left, so its messages wait for the Forget.
+    may use a Packet Identifier again that the old one left, so its messages wait for the Forget. If that
+    fails, as another daemon has the Session now, what is of QoS 2 fails with it; see ADR 0230.
     """
 
     def __init__(self, store: ReportStore, failed: Callable[[Failure], None]) -> None:
@@ -101,9 +102,12 @@ class EndedSessions:
         return answer
 
     def _forget(self, client_id: str) -> None:
-        self._store.save(Forget(client_id)).addErrback(self._failed).addBoth(self._forgotten, client_id)
+        self._store.save(Forget(client_id)).addBoth(self._forgotten, client_id)
 
-    def _forgotten(self, _: object, client_id: str) -> None:
+    def _forgotten(self, result: object, client_id: str) -> None:
+        failure = result if isinstance(result, Failure) else None
+        if failure is not None:
+            self._failed(failure)
         waiting = self._waiting[client_id]
         while waiting:
             item = waiting.popleft()
@@ -111,5 +115,13 @@ class EndedSessions:
                 self._forget(client_id)
                 return
             entry, answer = item
-            self._store.save(entry).chainDeferred(answer)
+            if failure is not None and _is_of_qos_2(entry):
+                answer.errback(failure)
+            else:
+                self._store.save(entry).chainDeferred(answer)
         del self._waiting[client_id]
+
+
+def _is_of_qos_2(entry: Entry) -> bool:
+    """Return whether an entry is about a Packet Identifier."""
+    return isinstance(entry, Release) or (isinstance(entry, Report) and entry.delivery is not None)

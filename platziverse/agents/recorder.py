@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from attrs import evolve
 from msgspec.json import encode
-from twisted.internet.defer import Deferred, FirstError, gatherResults, succeed
+from twisted.internet.defer import Deferred, FirstError, fail, gatherResults, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -27,6 +27,7 @@ from platziverse.agents.presence import Presence, Spoken
 from platziverse.agents.vocabulary import Vocabulary
 from platziverse.broker.reasons import Reason, Refused
 from platziverse.broker.records import Delivery, Release
+from platziverse.errors import ComesAgain
 from platziverse.mqtt.packets import Publish
 
 log = Logger("platziverse.agents.handlers")  # the name that users may have in log_level
@@ -87,9 +88,9 @@ class Recorder:
         self._vocabulary = Vocabulary(self.limits.max_types)
         # Made when the first handler of a table records: most daemons have none.
         self._spoken: Spoken | None = None
-        self._warn = warn
-        self._publish = publish
-        self._may_speak_for = may_speak_for
+        #: The number of the newest connection, and that of the newest one whose Session another daemon has.
+        self._newest = self._taken_over = 0
+        self._warn, self._publish, self._may_speak_for = warn, publish, may_speak_for
 
     # -- messages --------------------------------------------------------------------------------
 
@@ -109,6 +110,8 @@ class Recorder:
         :param errors: what is wrong with further Reports of the message. When none can be saved, the message
             becomes a Rejection; else the first one saved brings the Rejection along.
         """
+        if client.number <= self._taken_over and client.persistent and message.qos == 2:
+            return fail(ComesAgain("another daemon has its Session now, and stores it"))
         admitted, refused = self.admit_all(reports, client)
         if admitted:
             self._spoken = self._spoken or Spoken()
@@ -301,6 +304,7 @@ class Recorder:
 
     def client_connected(self, client: Client) -> None:
         """Begin a connection, right after the end of the one that it has taken over."""
+        self._newest = max(self._newest, client.number)
         self.presence.begin(client)
 
     def client_disconnected(self, client: Client, taken_over: bool) -> None:
@@ -308,6 +312,14 @@ class Recorder:
         for uuid in self.presence.end(client, taken_over):
             self._publish(DISCONNECTED, _disconnected(uuid))
             self._depart(uuid, client)
+
+    def taken_over(self) -> None:
+        """Take note that other daemons have all Sessions, and have told everybody that the agents are gone.
+
+        A handler may finish only now with what a client had sent at QoS 2: that comes again, there. ADR 0230.
+        """
+        self.presence.forget()
+        self._taken_over = self._newest
 
     def left_behind(self, uuids: Sequence[str]) -> None:
         """Announce agents of a daemon that has died, but for those that have come to this one meanwhile."""

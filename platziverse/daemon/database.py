@@ -164,8 +164,8 @@ class Database:
             return
         if self.sessions is not None:
             self.sessions.give_up()
-        self.writer.fenced()
         self.fenced()
+        self.writer.fenced()  # once all clients are closed, and their Wills forgotten
         if self.sessions is not None:
             self.sessions.begin_anew()
         self.members.fenced()

@@ -280,7 +280,7 @@ class Parts:
         """Let all clients go: other daemons have taken over their Sessions and Wills."""
         text = "other daemons have taken over from this one; all clients are disconnected, and may come again"
         log.warn(text)
-        self.recorder.presence.forget()  # the heir has told everybody that they are gone
+        self.recorder.taken_over()
         if self.database.sessions is not None:
             loaded = self.broker.begin_anew()
             if (cluster := self.cluster) is not None:

@@ -90,8 +90,9 @@ class Recovery:
             return Step(self._batch.halves(), trouble=True)
         if action is Action.SETUP:
             return Step(pause=self._setup_pause, trouble=True, anew=True)
-        if action is Action.FENCED and any(map(self._fenced, self._batch.entries)):
-            return Step(self._batch.without(self._fenced))
+        batch = self._batch  # of an incarnation that the lease does not know to be over: again, until it does
+        if action is Action.FENCED and batch.incarnation.over and any(map(self._fenced, batch.entries)):
+            return Step(batch.without(self._fenced))
         if action in (Action.RETRY, Action.STALE, Action.FENCED) and again:
             return Step()
         if action is Action.RECONNECT:

@@ -63,12 +63,16 @@ class HeldStore:
         for answer in answers:
             answer.callback(None)
 
+    def refuse(self, error: Exception) -> None:
+        """Refuse what waits."""
+        answers, self._answers = self._answers, []
+        for answer in answers:
+            answer.errback(error)
+
     def stop(self) -> None:
         """Refuse what waits and what comes."""
         self.stopped = True
-        answers, self._answers = self._answers, []
-        for answer in answers:
-            answer.errback(RuntimeError("stopped"))
+        self.refuse(RuntimeError("stopped"))
 
     def of(self, kind: type) -> list[Entry]:
         return [entry for entry in self.entries if isinstance(entry, kind)]

@@ -398,6 +398,23 @@ class ExactlyOnceTests(HandlersCase):
         self.recorder.session_ended("p")
         self.successResultOf(self.send(self.connected("p", persistent=True), qos=2, packet_id=1))
 
+    def test_a_forget_that_fails_takes_what_is_of_qos_2_with_it_and_nothing_else(self) -> None:
+        """Row 566: another daemon has the Session now, and its own Forget or none."""
+        for number, (qos, stored) in enumerate([(2, False), (1, True)], 1):
+            self.recorder.session_ended("p")
+            client = self.connected("p", persistent=True)
+            answer = self.send(client, qos=qos, packet_id=number)
+            released = self.recorder.message_released(client, number)
+            self.store.refuse(RuntimeError("fenced"))
+            self.assertEqual(bool(self.store.of(Report)), stored)
+            self.failureResultOf(released, RuntimeError)
+            if stored:
+                self.store.commit()
+                self.successResultOf(answer)
+            else:
+                self.failureResultOf(answer, RuntimeError)
+        self.assertEqual(self.lines, ["An entry could not be saved: fenced"] * 2)
+
     def test_a_failed_forget_holds_nobody_up(self) -> None:
         self.recorder.session_ended("p")
         answer = self.send(self.connected("p", persistent=True), qos=2, packet_id=1)

@@ -16,6 +16,7 @@ from platziverse.agents.rows import RecordingRow
 from platziverse.agents.tables import Tables
 from platziverse.broker.complaints import Complaints
 from platziverse.broker.interfaces import Client
+from platziverse.errors import ComesAgain
 from platziverse.ingest.errors import StoreStopped
 from platziverse.ingest.memory import MemoryStore
 from platziverse.mqtt.packets import Puback, Publish, Pubrec
@@ -146,6 +147,24 @@ class Recording(RowCase):
         self.recorder.client_disconnected(self.client, False)
         self.successResultOf(calls[0]())
         self.assertEqual([type(entry) for entry in self.store.entries], [Report, Departure])
+
+    def test_what_is_recorded_late_of_a_session_that_another_daemon_has_is_stored_there(self) -> None:
+        """Row 567: its client sends the message again, to that daemon."""
+        calls: list[Callable[[], Deferred[object]]] = []
+        row = self.handler(lambda record, m, client: calls.append(lambda: record(m, client, made("late"))))
+        clean, again = Client("clean", 2), Client("c", 3, persistent=True)
+        self.recorder.client_connected(clean)
+        row(Publish("d", b"", 2, packet_id=1), self.client)
+        row(Publish("d", b"", 1, packet_id=2), self.client)
+        row(Publish("d", b"", 2, packet_id=1), clean)
+        self.recorder.taken_over()
+        self.recorder.client_connected(again)
+        row(Publish("d", b"", 2, packet_id=1), again)
+        self.failureResultOf(calls[0](), ComesAgain)
+        self.assertEqual(self.store.entries, [])
+        for call in calls[1:]:
+            self.successResultOf(call())
+        self.assertEqual(self.store.stored, 3)
 
 
 class Rejecting(RowCase):

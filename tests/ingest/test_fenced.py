@@ -75,6 +75,12 @@ class WithABus(FencedCase):
         others: list[Entry] = [report("qos 1"), rejection(), Arrival(agent("b")), Departure("c")]
         given_up: list[Entry] = [report("qos 2", uuid="a", delivery=delivery(1)), Release("client", 2)]
         saved = [self.writer.save(entry) for entry in (*given_up[:1], *others, *given_up[1:])]
+        yield deferLater(
+            reactor, 0.3
+        )  # a batch was refused; whoever waits for it is told when the lease knows
+        for left in saved[0], saved[-1]:
+            self.assertNoResult(left)
+        yield self.leases[0].beat()
         yield self.writer.drain()
         for stored in saved[1:-1]:
             self.successResultOf(stored)

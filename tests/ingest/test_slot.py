@@ -336,6 +336,12 @@ class TakenForDead(SlotCase):
 
     def test_what_the_database_refuses_is_left_out_and_the_rest_is_committed(self) -> None:
         written, (first, second, third) = self.write(report(delivery=delivery(1)), report(), rejection())
+        for _ in range(5):  # the lease does not know yet
+            self.connection.fails(Coded("PV003"))
+            self.advance(0.1)
+        self.assertIn("d_client", self.connection.statements[-1])
+        self.assertEqual(self.database.said[-1], ("error PV003", Action.FENCED))
+        self.incarnation.over, self.holding = True, (1, 7)
         self.connection.fails(Coded("PV003"))
         self.assertNotIn("d_client", self.connection.statements[-1])
         self.connection.commits()  # without an entry
@@ -346,7 +352,7 @@ class TakenForDead(SlotCase):
             self.successResultOf(each)
         self.successResultOf(written)
         self.assertEqual(self.outcomes, [Outcome(), Outcome(stored=1, rejected=1)])
-        self.assertEqual([number for _, number in self.tickets], [2, 4, 6])
+        self.assertEqual([number for _, number in self.tickets], [2] * 6 + [4, 6])
         self.assertEqual((self.database.refused, self.database.said[-1]), ([], None))
 
     def lose(self) -> None:

@@ -176,7 +176,7 @@ class ARealServer(DatabaseCase):
         connection = yield self.connected()
         ((backend,),) = yield connection.runQuery("SELECT pg_backend_pid()")
         self.execute("SELECT pg_terminate_backend(%s)", backend)
-        gone = "SELECT FROM pg_stat_activity WHERE pid = %s"
+        gone = "SELECT pid FROM pg_stat_activity WHERE pid = %s"
         poll(lambda: not self.execute(gone, backend), 5, "the end of the backend")
         connection.doRead()  # takes the server's last words, not yet the end
         self.assertFalse(connection.closed)
