@@ -27,6 +27,18 @@ JOINED: Final = 256 * 1024
 #: What to do when two installations meet by chance, or a state directory was copied.
 _TWO_SETS: Final = "if two installations use one server, give each its own bus.name"
 
+_TWO_DAEMONS: Final = f"two daemons are number {{number}}; {_TWO_SETS}"
+_OURS: Final = f"another daemon is number {{number}} as we are; {_TWO_SETS}"
+_DEAD: Final = f"daemon {{number}} was taken for dead, and does not know it yet; {_TWO_SETS}"
+_ANOTHER_SET: Final = "a message of another set"
+_ANOTHER_VERSION: Final = (
+    f"messages of version {{number}}, this platziverse knows {VERSION}; update the older one"
+)
+#: Messages of one after which it is believed, as nothing comes any more of the one that was first.
+RIVALS: Final = 20
+#: The highest number of a daemon.
+LAST: Final = 32_767
+
 _HEAD: Final = struct.Struct(">8siIQ")
 _LENGTH: Final = struct.Struct(">I")
 
@@ -164,11 +176,13 @@ class _Origin:
     """An _Origin is a daemon of which messages have come.
 
     :param next: number of the next message on the way to us alone, and on the way to all.
+    :ivar rivals: messages since the last one of it that came of another one with its number and incarnation.
     """
 
     mark: bytes
     incarnation: int
     next: dict[bool, int | None]
+    rivals: int = 0
 
 
 class Inbox:
@@ -178,7 +192,7 @@ class Inbox:
     :param mark: of our own messages, which are ignored.
     :param where: the bus, as log lines call it.
     :ivar missed: messages that are known not to have come.
-    :ivar refused: messages that were none of this set, by the reason.
+    :ivar refused: messages that were none of this set, by the reason; there are few, whatever comes.
     """
 
     def __init__(
@@ -191,6 +205,8 @@ class Inbox:
         self._complaints, self._where = complaints, where
         self._prefix = _prefix(name)
         self._origins: dict[int, _Origin] = {}
+        # Number → mark of one that was heard under it, and that the membership knows nothing of.
+        self._strangers: dict[int, bytes] = {}
 
     def take(self, everyone: bool, message: bytes) -> None:
         """Take the next message.
@@ -200,7 +216,7 @@ class Inbox:
         if self.receiver is None:
             return
         if not message.startswith(self._prefix) or len(message) < len(self._prefix) + _HEAD.size:
-            self._refuse(self._stranger(message))
+            self._refuse(*self._stranger(message))
             return
         mark, number, incarnation, counted = _HEAD.unpack_from(message, len(self._prefix))
         if mark == self._mark:
@@ -222,29 +238,60 @@ class Inbox:
                 self.receiver.lost(number)
 
     def _knows(self, number: int, mark: bytes, incarnation: int) -> bool:
-        """Return whether the sender is who it says it is, as far as can be known."""
-        origin = self._origins.get(number)
-        ours = self._members.ours
-        if ours is not None and ours[0] == number:
-            self._refuse(f"another daemon is number {number} as we are; {_TWO_SETS}")
-            return False
-        if origin is None or incarnation > origin.incarnation:
-            self._origins[number] = _Origin(mark, incarnation, {True: 1, False: 1})
+        """Return whether the sender is who it says it is, as far as can be known.
+
+        The membership says who there is, and may be late: so a higher incarnation than it knows is believed,
+        until something comes of the one that it knows. ADR 0225.
+        """
+        origin, ours = self._origins.get(number), self._members.ours
+        if origin is not None and (origin.incarnation, origin.mark) == (incarnation, mark):
+            origin.rivals = 0
             return True
+        if not 0 <= number <= LAST:
+            cause = _ANOTHER_SET
+        elif ours is not None and ours[0] == number:
+            cause = _OURS
+        else:
+            cause = self._why_not(number, mark, incarnation, origin)
+        if cause:
+            self._refuse(cause, number)
+        else:
+            self._believe(number, mark, incarnation, origin)
+        return not cause
+
+    def _why_not(self, number: int, mark: bytes, incarnation: int, origin: _Origin | None) -> str:
+        """Return why a sender is not believed that is not the one of before; empty: it is."""
+        if incarnation == self._members.others.get(number):
+            if origin is None or origin.incarnation != incarnation:
+                return ""
+        elif mark == self._strangers.get(number):
+            return _TWO_DAEMONS
+        if origin is None or incarnation > origin.incarnation:
+            return ""
         if incarnation < origin.incarnation:
-            self._refuse(f"daemon {number} was taken for dead, and does not know it yet")
-            return False
-        if mark != origin.mark:
-            self._refuse(f"two daemons are number {number}; {_TWO_SETS}")
-            return False
-        return True
+            return _DEAD
+        origin.rivals += 1
+        return _TWO_DAEMONS if origin.rivals < RIVALS else ""
+
+    def _believe(self, number: int, mark: bytes, incarnation: int, before: _Origin | None) -> None:
+        """Take a sender for the daemon with this number from now on."""
+        if self._strangers.get(number) == mark:
+            del self._strangers[number]
+        if before is None or incarnation > before.incarnation:
+            self._origins[number] = _Origin(mark, incarnation, {True: 1, False: 1})
+            return
+        self._strangers[number] = before.mark
+        self._refuse(_TWO_DAEMONS, number)  # what came of the other one, and should have been
+        self._origins[number] = _Origin(mark, incarnation, {True: None, False: None})
+        assert self.receiver is not None
+        self.receiver.lost(number)
 
     def _follows(self, number: int, everyone: bool, counted: int) -> bool:
         """Return whether a message is new; tell the receiver when others should have come before it."""
         origin = self._origins[number]
         expected = origin.next[everyone]
         if expected is not None and counted < expected:
-            self._refuse(f"daemon {number} sends a message twice")
+            self._refuse("daemon {number} sends a message twice", number)
             return False
         origin.next[everyone] = counted + 1
         if expected is not None and counted > expected:
@@ -253,23 +300,26 @@ class Inbox:
             self.receiver.lost(number)
         return True
 
-    def _stranger(self, message: bytes) -> str:
+    def _stranger(self, message: bytes) -> tuple[str, int]:
         if message[:2] != b"PV":
-            return "something that is no message of platziverse"
+            return "something that is no message of platziverse", 0
         if message[2:3] != self._prefix[2:3]:
-            theirs = message[2] if len(message) > 2 else 0
-            return f"messages of version {theirs}, this platziverse knows {VERSION}; update the older one"
-        return "a message of another set"
+            return _ANOTHER_VERSION, message[2] if len(message) > 2 else 0
+        return _ANOTHER_SET, 0
 
-    def _refuse(self, reason: str) -> None:
-        self.refused[reason] += 1
+    def _refuse(self, cause: str, number: int = 0) -> None:
+        """Count and say a message that is refused.
+
+        :param number: what the text of the cause names; no cause of its own, as a stranger may choose it.
+        """
+        self.refused[cause] += 1
         self._complaints.warn(
-            f"bus: {reason}",
+            "bus: " + cause.format(number="N"),
             "ignored on the bus {address}, set {name!r}: {reason} ({count} so far)",
             address=self._where,
             name=self._name,
-            reason=reason,
-            count=self.refused[reason],
+            reason=cause.format(number=number),
+            count=self.refused[cause],
         )
 
 

@@ -152,6 +152,8 @@ class Cluster:
             if peer.guest_since is not None and now - peer.guest_since > GUEST:
                 self._complain("a stranger", "Daemon {number} is on the bus, and not in the database", number)
                 self._part(number)
+                if (incarnation := self._membership.others.get(number)) is not None:
+                    self.joined(number, incarnation)
             else:
                 self._ask(peer)
         self.beginning.check()
@@ -252,11 +254,15 @@ class Cluster:
     def _peer(self, origin: int, incarnation: int, said: Frame) -> Peer | None:
         """Return the daemon that has sent a frame of this incarnation; ``None``: it is ignored.
 
-        A daemon that has begun says Wanted first, which may be before the membership tells us of it.
+        A daemon that has begun says Wanted first, which may be before the membership tells us of it. What has
+        its number and is another installation's is forgotten when it says anything. ADR 0225.
         """
         peer = self.peers.get(origin)
         if peer is not None and peer.incarnation == incarnation:
             return peer
+        if incarnation == self._membership.others.get(origin):
+            self.joined(origin, incarnation)
+            return self.peers[origin]
         known = peer.incarnation if peer is not None else self.peers.ended.get(origin, -1)
         if not isinstance(said, Wanted) or incarnation <= known:
             return None
@@ -324,22 +330,12 @@ class Cluster:
         self.identifiers.refused(frame)
 
 
-def _of_links(method: "Callable[[Linking, Peer, Any], None]") -> "Callable[[Cluster, Peer, Any], None]":
-    """Return what to do with a frame about links: nothing without a store."""
+def _of(part: str, method: "Callable[[Any, Peer, Any], None]") -> "Callable[[Cluster, Peer, Any], None]":
+    """Return what to do with a frame about links, or a Session on its way: nothing without a store."""
 
     def do(cluster: Cluster, peer: Peer, frame: Any) -> None:
-        if cluster.linking is not None:
-            method(cluster.linking, peer, frame)
-
-    return do
-
-
-def _of_moves(method: "Callable[[Moves, Peer, Any], None]") -> "Callable[[Cluster, Peer, Any], None]":
-    """Return what to do with a frame about a Session on its way: likewise."""
-
-    def do(cluster: Cluster, peer: Peer, frame: Any) -> None:
-        if cluster.moves is not None:
-            method(cluster.moves, peer, frame)
+        if (there := getattr(cluster, part)) is not None:
+            method(there, peer, frame)
 
     return do
 
@@ -356,6 +352,6 @@ _WHAT_TO_DO: Final[dict[type, Callable[[Cluster, Peer, Any], None]]] = {
     Said: Cluster._said,
     Mine: Cluster._mine,
     NotYours: Cluster._not_yours,
-    **{frame: _of_links(method) for frame, method in LINKS.items()},
-    **{frame: _of_moves(method) for frame, method in MOVES.items()},
+    **{frame: _of("linking", method) for frame, method in LINKS.items()},
+    **{frame: _of("moves", method) for frame, method in MOVES.items()},
 }

@@ -1,12 +1,14 @@
 """Outbox and Inbox, without a server between them: order, joining, gaps, and who is believed."""
 
+import struct
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.broker.complaints import Complaints
-from platziverse.bus.envelope import ALL, JOINED, TAIL, Inbox, Outbox
+from platziverse.bus.envelope import ALL, JOINED, LAST, RIVALS, TAIL, Inbox, Outbox
 from tests.doubles.membership import Members, MemoryMembership
 from tests.logs import observe_lines
 
@@ -212,6 +214,72 @@ class BeliefTests(PostsTestCase):
             self.turn()
         self.assertEqual(self.two.receiver.frames, [b"from %d" % id(self.one)] * 2)
         self.assertIn("two daemons are number 1", "".join(self.lines))
+
+    def stranger(self, times: int) -> Posts:
+        """Return the daemon 1 of another installation, which has begun so many times."""
+        members = Members()
+        for _ in range(times):
+            member = members.join(1)
+        posts = Posts(self.clock, member)
+        posts.others = [self.two]
+        return posts
+
+    def test_one_of_another_installation_is_believed_until_ours_is_heard(self) -> None:
+        """Row 554: it has a higher incarnation, and that stays when the other one has gone."""
+        stranger, told = self.stranger(5), self.two.receiver.told
+        for posts, frame in (
+            (self.one, b"1"),
+            (stranger, b"2"),
+            (self.one, b"3"),
+            (stranger, b"4"),
+            (self.one, b"5"),
+        ):
+            posts.outbox.send(-1, frame)
+            self.turn()
+        self.assertEqual(told, [(1, b"1"), (1, b"2"), (1, None), (1, b"3"), (1, b"5")])
+        self.assertIn("two daemons are number 1; if two installations use one server", "".join(self.lines))
+        self.members.join(1)  # ours begins again, and is heard before that
+        begun = Posts(self.clock, self.members.join(1))
+        begun.others = [self.two]
+        begun.outbox.send(-1, b"6")
+        self.turn()
+        self.assertEqual(told[-1], (1, b"6"))
+
+    def test_one_whose_mark_was_a_strangers_is_believed_when_the_membership_names_it(self) -> None:
+        early = self.stranger(2)
+        for posts, frame in ((early, b"1"), (self.one, b"2"), (early, b"3")):
+            posts.outbox.send(-1, frame)
+            self.turn()
+        self.assertEqual(self.two.receiver.frames, [b"1", b"2"])
+        self.members.join(1)
+        early.outbox.send(-1, b"4")
+        self.turn()
+        self.assertEqual(self.two.receiver.frames, [b"1", b"2", b"4"])
+        early.outbox.send(-1, b"5")
+        self.turn()
+        self.assertEqual(self.two.receiver.frames[-1], b"5")
+
+    def test_of_two_with_one_incarnation_the_one_that_goes_on_is_believed(self) -> None:
+        """Row 554: the other one was first, and is silent since it has a name of its own."""
+        stranger = self.stranger(1)
+        stranger.outbox.send(-1, b"first")
+        for number in range(RIVALS + 1):
+            self.one.outbox.send(-1, b"%d" % number)
+            self.turn()
+        last = b"%d" % (RIVALS - 1), b"%d" % RIVALS
+        self.assertEqual(self.two.receiver.told, [(1, b"first"), (1, None), (1, last[0]), (1, last[1])])
+
+    def test_what_strangers_say_of_themselves_takes_no_memory_and_no_lines(self) -> None:
+        self.one.outbox.send(0b100, b"")
+        self.turn()
+        message = self.one.posted[0][1]
+        for number in range(LAST + 1, LAST + 1000):
+            self.two.inbox.take(False, message[:2] + b"%c" % (number % 256) + message[3:])
+            head = message.index(b"set") + 3 + 8
+            self.two.inbox.take(False, message[:head] + struct.pack(">i", number) + message[head + 4 :])
+        self.assertLess(len(self.two.inbox.refused), 5)
+        self.assertLess(len(self.lines), 40)
+        self.assertEqual([origin for origin, _ in self.two.receiver.told], [1])
 
     @given(st.data())
     def test_no_bytes_do_harm(self, data: st.DataObject) -> None:

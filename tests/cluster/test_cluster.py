@@ -378,10 +378,31 @@ class StrangerTests(Case):
         self.one.cluster.frame(9, encode(Wanted(), 4))
         self.assertNotIn(9, self.one.cluster.peers)
 
+    def test_one_of_another_installation_does_not_stay_in_the_place_of_ours(self) -> None:
+        """Row 554: it has the number of ours, and a higher incarnation."""
+        far = self.two.listening("far", "a")
+        publisher, cluster = self.one.connect("publisher"), self.one.cluster
+        cluster.frame(2, encode(Wanted(), 50))
+        self.assertEqual(cluster.peers[2].incarnation, 50)
+        self.two.listening("other", "b")  # whatever ours says
+        self.assertEqual((cluster.peers[2].incarnation, cluster.peers[2].guest_since), (1, None))
+        publisher.publish("a", b"again")
+        self.turn()
+        self.assertEqual(published(far), [("a", b"again", 0, False)])
+        cluster.frame(2, encode(Wanted(), 51))
+        self.one.bus.ear.deaf = True
+        self.daemons.advance(32)
+        self.assertIn("Daemon 2 is on the bus, and not in the database", self.log())
+        self.one.bus.ear.deaf = False
+        self.daemons.advance(2)
+        publisher.publish("a", b"and again")
+        self.turn()
+        self.assertEqual(published(far), [("a", b"and again", 0, False)])
+
     def test_a_daemon_that_has_begun_anew_is_another_one(self) -> None:
         self.two.listening("far", "a")
         self.one.cluster.frame(2, encode(Wanted(), 2))  # before the membership says that the other has gone
-        self.one.cluster.left(2, dead=False)
+        self.daemons.members.leave(2)
         self.assertEqual(self.one.cluster.peers[2].incarnation, 2)
         self.assertEqual(self.one.cluster.interest.daemons("a"), (0, 0))
         self.one.cluster.frame(2, encode(Ready(0), 1))

@@ -244,8 +244,10 @@ class HeirsOfQoS2(DaemonTestCase):
     def test_what_a_frozen_daemon_has_not_stored_yet_its_heir_stores_and_nobody_else(self) -> None:
         """Row 565: without a timestamp, so that only the Packet Identifier says that it comes again."""
         dsn = cluster().database("template1")
-        daemons = [self.daemon("--database", dsn, environ=BUS) for _ in range(2)]
-        ports = [daemon.ready() for daemon in daemons]
+        daemons, ports = list[Daemon](), list[int]()
+        for _ in range(2):  # so they have the numbers 1 and 2
+            daemons.append(self.daemon("--database", dsn, environ=BUS))
+            ports.append(daemons[-1].ready())
         payload = json.dumps(
             {key: value for key, value in json.loads(message("a", 1)).items() if key != "timestamp"}
         )
