@@ -54,7 +54,7 @@ class Waking:
         self.confirm().addBoth(self._go_on)
 
     def lost(self, connection: Held, reason: Failure) -> None:
-        """Note that a connection has ended meanwhile: what its client has sent before comes first."""
+        """Note that a connection has ended meanwhile."""
         self._lost.append((connection, reason))
 
     def _go_on(self, _: object) -> None:
@@ -62,13 +62,16 @@ class Waking:
         self._resume(deque(self._connections))
 
     def _resume(self, held: deque[Held]) -> None:
-        """Go on with these connections, then end those that are lost; some in each turn of the reactor."""
-        while held or self._lost:
-            if held:
-                held.popleft().reading.resume_reading(ASLEEP)
-            else:
+        """End the connections that are lost, and go on with the others; some in each turn of the reactor.
+
+        A client may have been lost, and have come again: what it has sent before comes first.
+        """
+        while self._lost or held:
+            if self._lost:
                 connection, reason = self._lost.popleft()
                 connection.connectionLost(reason)
+            else:
+                held.popleft().reading.resume_reading(ASLEEP)
             if self._turn.is_over:
                 self._clock.callLater(0, self._resume, held)
                 return

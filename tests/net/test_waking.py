@@ -1,5 +1,8 @@
 """A daemon whose process was stopped: nobody is heard until it knows that it is who it was. ADR 0232."""
 
+from typing import Any, cast
+from unittest.mock import Mock
+
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -82,11 +85,15 @@ class WakingTests(Case):
 
     def test_a_client_that_has_gone_meanwhile_goes_behind_what_it_has_sent(self) -> None:
         self.stop_for(5)
-        self.publisher.publish("a", b"old", 1, 1)
+        self.publisher.publish("a", b"old")
+        cast(Any, self.publisher.transport).acknowledge_now = hasten = Mock()
         self.publisher.lose()
         self.assertEqual(self.harness.broker.connected, 2)
+        again = self.harness.connect("one")
+        again.publish("b", b"new", 1, 1)
         self.asked[0].callback(None)
-        self.assertEqual((self.got(), self.harness.broker.connected), (["a"], 1))
+        self.assertEqual((self.got(), self.harness.broker.connected), (["a", "b"], 2))
+        hasten.assert_not_called()  # it has no socket any more
 
     def test_who_comes_meanwhile_waits_too(self) -> None:
         self.stop_for(5)
@@ -106,7 +113,7 @@ class WakingTests(Case):
         self.asked[0].callback(None)
         first = len(self.got())
         self.assertTrue(0 < first < 100, first)
-        self.publisher.lose()  # behind all that waits
+        self.publisher.lose()
         rest = 0
         for _ in range(300):
             self.harness.turn()
