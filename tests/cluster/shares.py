@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, fail, succeed
@@ -24,6 +24,7 @@ from platziverse.broker.records import (
     StoredSession,
     StoredWill,
     Taken,
+    WillLeft,
 )
 from platziverse.ingest.errors import EntryRefused, StoreStopped
 from platziverse.testing import MemorySessionStore
@@ -34,12 +35,14 @@ class Table:
     """What is committed, and which daemon has which Session; below 0 the daemon has freed it.
 
     :ivar before: daemons that have died with a Session that is not settled.
+    :ivar wills: which daemon has the Will of a client; below 0 it has inherited it.
     :ivar stamps: of each change of the attendance of a Session, instead of times that are all alike.
     """
 
     store: MemorySessionStore = field(factory=MemorySessionStore)
     owners: dict[int, int] = field(factory=dict)
     before: dict[int, tuple[int, ...]] = field(factory=dict)
+    wills: dict[str, int] = field(factory=dict)
     stamps: dict[int, float] = field(factory=dict)
     _stamp: float = 0.0
 
@@ -65,6 +68,8 @@ class Table:
             self.store.save(record).addErrback(lambda failure: None)
             if isinstance(record, Begun):
                 self.owners[record.session] = daemon
+            elif isinstance(record, WillLeft):
+                self.wills[record.client_id] = daemon
 
     def _change(self, record: Freed | Absent | Present | Ended, daemon: int) -> None:
         self.store.save(record)
@@ -76,8 +81,10 @@ class Table:
             self.owners.pop(record.session, None)
 
     def inherit(self, dead: int, heir: int) -> list[int]:
-        """Give the Sessions of a dead daemon to its heir; return their numbers."""
+        """Give the Sessions and Wills of a dead daemon to its heir; return the numbers of the Sessions."""
         mine = [one for one, owner in self.owners.items() if owner == dead]
+        theirs = [one for one, owner in self.wills.items() if abs(owner) == dead]
+        self.wills.update(dict.fromkeys(theirs, -heir))
         for one in mine:
             before = self.before.get(one, ())
             self.before[one] = before if dead in before else (*before, dead)
@@ -204,8 +211,13 @@ class Share:
         return succeed([one for one in there if self._table.owners.get(one.session) == self._daemon])
 
     def inherited_wills(self) -> "Deferred[list[StoredWill]]":
-        return self.wills()
+        return self._wills(lambda owner: owner == -self._daemon)
 
     def wills(self) -> "Deferred[list[StoredWill]]":
-        nothing: list[Any] = []
-        return succeed(nothing)
+        return self._wills(lambda owner: abs(owner) == self._daemon)
+
+    def _wills(self, are_ours: Callable[[int], bool]) -> "Deferred[list[StoredWill]]":
+        owners = self._table.wills
+        return self._table.store.wills().addCallback(
+            lambda wills: [will for will in wills if are_ours(owners[will.client_id])]
+        )

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule
 from twisted.internet.defer import Deferred, succeed
 
-from platziverse.broker.records import Queued, link
+from platziverse.broker.records import Queued, WillLeft, link
 from tests.cluster import test_links
 from tests.cluster.daemons import Daemon
 from tests.cluster.shares import Share
@@ -257,6 +257,7 @@ class Ledger(test_links.Ledger):
         # Dead daemon → its heir.
         self.dead: dict[int, int] = {}
         self.taken: list[tuple[Deferred[Sequence[int]], list[int]]] = []
+        self.wills = 0
         super().__init__()
 
     @property
@@ -282,15 +283,21 @@ class Ledger(test_links.Ledger):
             home = self.all[self.home(number)]
             self.clients[number] = home.connect(f"d{number}", clean_session=False)
 
-    @rule(number=st.sampled_from([1, 2, 3]))
-    def kill(self, number: int) -> None:
+    @rule(number=st.sampled_from([1, 2, 3]), wills=st.integers(0, 2))
+    def kill(self, number: int, wills: int) -> None:
         """Kill a daemon, which begins anew at once."""
         if number in self.living:
-            self.leave(number)
+            self.leave(number, wills)
             self.begin(number)
 
-    def leave(self, number: int) -> None:
+    def leave(self, number: int, wills: int) -> None:
+        """Kill a daemon, which has clients with Wills: each comes, at QoS 2 once."""
         self.take()
+        for _ in range(wills):
+            self.wills += 1
+            name, payload = f"w{self.wills}", b"will %d" % self.wills
+            self.table.write(WillLeft(name, None, self.wills, "a", payload, 2, False), number)
+            self.acknowledged[payload] = 2
         self.shares[number].kill()
         self.all[number].die()
         self.daemons.turn()
@@ -298,12 +305,12 @@ class Ledger(test_links.Ledger):
             if self.home(one) == number:
                 self.clients[one] = None
 
-    @rule(number=st.sampled_from([1, 2, 3]), late=st.booleans())
-    def die(self, number: int, late: bool) -> None:
+    @rule(number=st.sampled_from([1, 2, 3]), late=st.booleans(), wills=st.integers(0, 2))
+    def die(self, number: int, late: bool, wills: int) -> None:
         """Kill a daemon, of which another one has the Sessions, and what it had to take itself."""
         if number not in self.living or len(self.living) == 1:
             return
-        self.leave(number)
+        self.leave(number, wills)
         orphans = [dead for dead, heir in self.dead.items() if heir == number]
         self.dead[number] = 0
         heir = self.living[0]
