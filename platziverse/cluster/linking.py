@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks
+from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
@@ -273,7 +273,8 @@ class Linking:
 
     def when_done(self, origin: int, position: int) -> "Deferred[None]":
         """Return a Deferred that fires when nothing is pending of what a daemon owed us up to a position."""
-        return self._crossing(origin).when_done(position)
+        crossing = self._crossings.get(origin)
+        return crossing.when_done(position) if crossing is not None else succeed(None)
 
     def mark(self, peer: Peer, frame: Mark) -> None:
         """Say how much we owe, when what we have owed to the daemons of the frame is in the store."""

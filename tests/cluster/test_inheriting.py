@@ -392,6 +392,20 @@ class BackTests(Case):
         self.assertEqual(self.got(), [b"x"])
 
 
+class StrangerTests(Case):
+    def test_a_daemon_that_has_never_owed_anything_keeps_nobody_waiting(self) -> None:
+        """A Session that has come from far away has a cut of it."""
+        linking = self.three.cluster.linking
+        assert linking is not None
+        self.successResultOf(linking.when_done(9, 7))
+        self.die()
+        self.publisher.publish("a", b"x", 2, 1)
+        self.settle()
+        self.successResultOf(self.inherit())
+        self.daemons.advance(6)
+        self.assertEqual(self.table.before, {})
+
+
 class OvertakenTests(Case):
     def test_who_was_taken_for_dead_tells_nobody_that_it_has_what_it_could_not_save(self) -> None:
         self.shares[2].held = True
