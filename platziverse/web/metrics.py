@@ -12,6 +12,7 @@ from platziverse.mqtt.details import VERSIONS
 from platziverse.web import interfaces as ports
 from platziverse.web.answers import Answer
 from platziverse.web.histogram import Histogram
+from platziverse.web.sharing import Sharing
 from platziverse.web.turns import Turns
 
 PREFIX: Final = "platziverse_"
@@ -59,7 +60,7 @@ class DaemonCollector:
         upkeep: ports.Upkeep,
         kept: ports.Keeper | None = None,
         rules: ports.Rules | None = None,
-        sharing: ports.Sharing | None = None,
+        sharing: Sharing | None = None,
     ) -> None:
         self._version = version
         self._broker, self._connections, self._handlers = broker, connections, handlers
@@ -105,6 +106,9 @@ class DaemonCollector:
             yield _counter("bus_messages_received", "Messages of other daemons.", came, ("daemon",))
             gaps = {(str(daemon),): count for daemon, count in sharing.gaps.items()}
             yield _counter("bus_gaps", "Times that frames of a daemon were missing.", gaps, ("daemon",))
+            owed = {(str(daemon),): count for daemon, count in sharing.unanswered.items()}
+            text = "Messages for durable Sessions of a daemon that it has not answered, and no row has yet."
+            yield _gauge("link_unanswered_messages", text, owed, ("daemon",))
             moved = {(way,): count for way, count in sharing.moved.items()}
             text = "Durable Sessions that came with their clients from other daemons, or went, or could not."
             yield _counter("sessions_moved", text, moved, ("way",))
