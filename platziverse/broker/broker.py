@@ -27,7 +27,7 @@ from platziverse.broker.limits import Limits
 from platziverse.broker.loading import Loading
 from platziverse.broker.moving import Moving
 from platziverse.broker.owing import Owing
-from platziverse.broker.ports import Elsewhere, Listening, Opened, RetainedStore, SessionStore
+from platziverse.broker.ports import Elsewhere, Former, Listening, Opened, RetainedStore, SessionStore
 from platziverse.broker.reasons import Reason
 from platziverse.broker.restoring import Restoring
 from platziverse.broker.retaining import OF_THE_PROCESS, DurableRetained, retained_store
@@ -36,7 +36,7 @@ from platziverse.broker.session import Session
 from platziverse.broker.sessionrecords import SessionRecords
 from platziverse.broker.sessions import Sessions
 from platziverse.broker.shares import Shares
-from platziverse.broker.sharing import Sharing
+from platziverse.broker.sharing import Alone, Sharing
 from platziverse.broker.subscribing import Subscribing, granted_of
 from platziverse.broker.subscriptions import SubscriptionTree
 from platziverse.broker.traffic import Traffic
@@ -65,6 +65,7 @@ class Broker:
     moving: Moving | None = None
     pass_on: Callable[[Sequence[Publish], Client], int] | None = None
     _listening: Listening | None = None
+    _former: Former = Alone()
 
     def __init__(
         self,
@@ -118,7 +119,8 @@ class Broker:
     def _prepare(self, store: SessionStore, wall_clock: Callable[[], float]) -> Loading:
         self._prepare_again = partial(self._prepare, store, wall_clock)
         restoring, most = self._restoring(wall_clock), self.limits.max_unfinished_total
-        loading = Loading(store, restoring, most, self.publish, self._loaded, self._clock)
+        steps = self.publish, self._loaded, lambda: self._former
+        loading = Loading(store, restoring, most, *steps, self._clock)
         # While it loads, this stands before the method of that name, and is deleted afterwards: so publishing
         # never asks whether everything is loaded. ADR 0116.
         self.publish = loading.publish  # type: ignore[method-assign]
@@ -135,8 +137,12 @@ class Broker:
         if self._reads.waiting:  # clients go on waiting, without a moment in between
             self._hold()
 
-    def share(self, elsewhere: Elsewhere, listening: Listening) -> None:
-        """Share the clients of this broker with those of other daemons. ADR 0135."""
+    def share(self, elsewhere: Elsewhere, listening: Listening, former: Former) -> None:
+        """Share the clients of this broker with those of other daemons. ADR 0135.
+
+        :param former: see :class:`Loading`.
+        """
+        self._former = former
         self.subscriptions.extend(elsewhere.receivers)
         self._match = self.subscriptions.match
         self._route, self._route_retained = elsewhere.route, elsewhere.route_retained

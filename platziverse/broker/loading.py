@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from platziverse.broker.durable import REMEMBERED
 from platziverse.broker.interfaces import Answer, Client
-from platziverse.broker.ports import Opened, SessionStore
+from platziverse.broker.ports import Former, Opened, SessionStore
 from platziverse.broker.records import StoredWill
 from platziverse.broker.restoring import Restoring
 from platziverse.broker.session import Session
@@ -35,6 +35,9 @@ LATE: Final = 10.0
 #: Seconds that clients wait on when nobody knows if Sessions are ours: an heir tries again within them.
 UNKNOWN: Final = 3.0
 
+#: Seconds until it is asked again who has Sessions that were ours.
+SHORT: Final = 0.1
+
 #: Why a client that would have to wait may not come.
 NOT_LOADED: Final = "the database is away, and the stored Sessions are not loaded"
 
@@ -51,6 +54,7 @@ class Loading:
     :param most: clients with Clean Session 1 that are remembered; further ones wait like the others.
     :param publish: publishes a message now.
     :param done: called when everything is loaded and nobody waits any more.
+    :param former: returns what knows who has Sessions that were ours; until nobody has, nothing is loaded.
     :ivar sessions: how many were read so far.
     :ivar retained: likewise Retained Messages.
     """
@@ -62,9 +66,11 @@ class Loading:
         most: int,
         publish: Callable[[Publish, Client], Answer],
         done: Callable[[], None],
+        former: Callable[[], Former],
         clock: IReactorTime,
     ) -> None:
         self.sessions = self.retained = 0
+        self._former, self._owners = former, ""
         self._store, self._restoring, self._most = store, restoring, most
         self._publish, self._done = publish, done
         self._clock, self._turn = clock, Turn(clock, LENGTH)
@@ -78,6 +84,8 @@ class Loading:
         self._owed: dict[Session, dict[str, int]] = {}
 
     def __str__(self) -> str:
+        if self._owners:
+            return f"waiting for daemon {self._owners}, which takes over Sessions that were ours"
         return f"loading, {self.sessions} Sessions and {self.retained} Retained Messages so far"
 
     # -- meanwhile -------------------------------------------------------------------------------
@@ -139,6 +147,7 @@ class Loading:
         It fires with how many Sessions were read.
         While the database is away, it is asked again and again. Cancelled, it asks no more.
         """
+        yield from self._wait_for_heirs()
         began = self._clock.seconds()
         restoring, store = self._restoring, self._store
         wills = yield self._read(store.wills)
@@ -149,6 +158,7 @@ class Loading:
             page = yield from self._restore(page, restoring.sessions(page), following)
         yield self._work(restoring.shared((yield self._read(partial(store.shared, REMEMBERED)))))
         yield self._work(restoring.absent())
+        self._former().restored()
         page = yield self._read(partial(store.retained, "", PAGE))
         while page:
             self.retained += len(page)
@@ -160,10 +170,23 @@ class Loading:
         log.info(text, sessions=self.sessions, retained=self.retained, seconds=seconds)
         return self.sessions
 
+    def _wait_for_heirs(self) -> "Generator[Deferred[Any], Any, None]":
+        """Wait until no other daemon has Sessions that were ours; clients go elsewhere, if it takes long."""
+        until = self._clock.seconds() + UNKNOWN
+        while owners := (yield self._read(self._former().ask)):
+            before, self._owners = self._owners, " and ".join(map(str, sorted(owners)))
+            if not before:
+                log.info("Daemon {owners} takes over Sessions that were ours", owners=self._owners)
+            if self._clock.seconds() > until:
+                self._refuse()
+            yield deferLater(self._clock, SHORT)
+        self._owners = ""
+
     @inlineCallbacks
     def load_anew(self) -> "Generator[Deferred[Any], Any, int]":
         """Forget everything, then load what is ours; see :meth:`load`."""
         yield self._work(self._restoring.forget())
+        yield deferLater(self._clock, 0)  # until all know that they begin anew
         sessions: int = yield self.load()
         return sessions
 

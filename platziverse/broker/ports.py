@@ -3,7 +3,7 @@
 An ``Answer`` is ``None`` when nothing has to be waited for: in memory it always is.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
@@ -138,6 +138,16 @@ class RetainedStore(Protocol):
 
     def match(self, topic_filter: str) -> list[Publish]:
         """Return the messages whose Topic Name matches, in no particular order."""
+
+
+class Former(Protocol):
+    """A Former knows of Sessions that were ours when we died, or somebody else's. ADR 0229."""
+
+    def ask(self) -> "Deferred[Set[int]]":
+        """Return which other daemons have Sessions that were ours, and that they have not settled."""
+
+    def restored(self) -> None:
+        """Note that all Sessions that are ours are in memory; nothing was published since."""
 
 
 class Elsewhere(Protocol):

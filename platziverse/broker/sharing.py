@@ -1,10 +1,11 @@
 """Sharing: each message of a Shared Subscription goes to one member of its group. ADR 0192."""
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from functools import partial
 from typing import Final, Protocol
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
@@ -59,6 +60,13 @@ class Alone:
 
     def hand(self, daemon: int, copy: Publish, client: Client) -> Answer:
         """Do nothing, which is never asked for."""
+
+    def ask(self) -> "Deferred[Set[int]]":
+        """Return nobody: our Sessions are ours alone."""
+        return succeed(frozenset())
+
+    def restored(self) -> None:
+        """Do nothing."""
 
 
 class Sharing:

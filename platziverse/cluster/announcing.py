@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from platziverse.broker.interfaces import Answer
 from platziverse.broker.session import Session
 from platziverse.broker.shares import is_shared
-from platziverse.cluster.frames import Changes, Snapshot
+from platziverse.cluster.frames import LIVE, Changes, Snapshot
 from platziverse.cluster.interest import OwnInterest
 from platziverse.cluster.peers import Peer, Peers
 
@@ -31,6 +31,8 @@ class Announcing:
     :param durable: Sessions that outlive their connection are durable.
     :param later: is given the steps of work that can wait.
     :param complain: is told of daemons that do not answer.
+    :ivar is_loaded: all our durable Sessions are in memory. Until then the others know from the store what
+        they listen to; and if we have been dead, our former ones may be another daemon's.
     :ivar unanswered: how often a daemon was not waited for any more.
     """
 
@@ -42,7 +44,7 @@ class Announcing:
         later: Callable[[Iterator[None]], object],
         complain: Callable[[str, str, int], None],
     ) -> None:
-        self.own, self.unanswered = OwnInterest(), 0
+        self.own, self.unanswered, self.is_loaded = OwnInterest(), 0, False
         self._peers, self._durable, self._clock = peers, durable, clock
         self._later, self._complain = later, complain
         self._number = 0
@@ -102,6 +104,8 @@ class Announcing:
         self._announce(self.own.changes())
 
     def _announce(self, interests: "list[tuple[str, int]]") -> None:
+        if not self.is_loaded:
+            interests = [(key, bits & LIVE) for key, bits in interests]
         for some in pieces(interests):
             self._number += 1
             self._peers.send(self._peers.everybody, Changes(self._number, some))

@@ -6,18 +6,18 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Cooperator, LoopingCall
-from twisted.logger import Logger
 
 from platziverse.broker.broker import Broker
 from platziverse.broker.interfaces import Answer
 from platziverse.broker.ports import Membership, MessageBus
 from platziverse.broker.turn import Turn
 from platziverse.cluster.announcing import Announcing
+from platziverse.cluster.beginning import Beginning
 from platziverse.cluster.codec import decode
+from platziverse.cluster.former import FormerSessions
 from platziverse.cluster.frames import (
     Changes,
     Frame,
-    Inherited,
     Kept,
     Message,
     Mine,
@@ -40,13 +40,8 @@ from platziverse.cluster.peers import Peer, Peers
 from platziverse.cluster.retaining import Retaining
 from platziverse.cluster.routing import Routing
 
-log = Logger()
-
 #: Seconds between two looks at what is over, late or missing.
 LOOK: Final = 1.0
-#: Seconds that a start waits for what the others know; and for those that say nothing, as they begin as well.
-START: Final = 5.0
-QUIET: Final = 1.0
 #: Seconds in which the membership has to name a daemon that speaks for itself.
 GUEST: Final = 30.0
 #: Seconds in which a Retained Message is committed after it was published.
@@ -88,17 +83,18 @@ class Cluster:
         self.retaining = Retaining(broker.retained, lambda: peers.number, wall_clock)
         self.linking = Linking.of(broker.durable, peers, clock, self._cross, self._complain)
         self.routing = Routing(broker, self.interest, peers, self.retaining, self.linking, clock)
+        self.beginning = Beginning(peers, self.interest, self.linking, clock)
         self.identifiers = Identifiers(broker, peers)
-        broker.share(self.routing, self.announcing)
+        known, heirs = self.beginning.when_known, self.routing.heirs
+        self.former = FormerSessions(broker.durable, peers, self.interest, heirs, known)
+        broker.share(self.routing, self.announcing, self.former)
         share_groups(broker, self.interest, peers, self.linking, self.announcing)
         delaying, told = self.routing.delaying, self.announcing
-        self.inheriting = Inheriting(broker, self.linking, peers, self.interest, told, self.routing.heirs)
+        self.inheriting = Inheriting(broker, self.linking, peers, self.former, told, heirs)
         self.moves = Moves.of(broker, peers, self.linking, delaying, told, self._later, self.identifiers)
         self._looks = LoopingCall(self._look)
         self._looks.clock = clock
-        self._began: Deferred[None] | None = None
-        self._is_on_bus = self._is_loaded = self._is_knowing = False
-        self._missed_since, self._until = 0, 0.0
+        self._is_started, self._missed_since = False, 0
 
     def _cross(self, frame: Owed, row: tuple[int, int]) -> Answer:
         return self.routing.cross(frame, row)
@@ -110,62 +106,28 @@ class Cluster:
 
         Before that a client that publishes would miss receivers. Nobody waits for long.
         """
-        began = self._began = Deferred()
-        self._until = self._clock.seconds() + START
+        self._is_started = True
         self.peers.know_ourselves()
         # What was published a moment ago may be committed after we have read what is stored.
         since = self._wall_clock() - COMMIT if self.linking is not None else 0.0
         self._missed_since = self.retaining.version_at(since)
         self._membership.watch(self)
         self._looks.start(LOOK, now=False)
-        if self.linking is not None:
-            self.linking.interest(self.interest).addCallback(self._knows)
-        else:
-            self._is_knowing = True
+        began = self.beginning.begin()
         self.bus.start(self).addCallback(self._on_bus)
         return began
 
-    def _knows(self, _: object) -> None:
-        """Note what durable Sessions of others listen to, also of daemons that are away."""
-        self._is_knowing = True
-        self._check_begun()
-
     def _on_bus(self, _: object) -> None:
-        self._is_on_bus = True
         for peer in self.peers.values():
             self._ask(peer)
-        self._check_begun()
-
-    def _check_begun(self) -> None:
-        began = self._began
-        if began is None or not self._is_knowing:
-            return
-        missing = [number for number in self.peers if number not in self.interest]
-        if (missing or not self._is_on_bus) and self._clock.seconds() < self._patience(missing):
-            return
-        self._began = None
-        if not self._is_on_bus:
-            log.warn("The bus is away; other daemons and their clients are not there until it comes back")
-        elif missing:
-            log.warn("Daemons {missing} do not answer; it begins without them", missing=missing)
-        began.callback(None)
-
-    def _patience(self, missing: "list[int]") -> float:
-        """Return until when a start waits for these daemons.
-
-        Those that begin as well wait for us. What their durable Sessions listen to is in the store.
-        """
-        talks = any(self.interest.is_coming(number) for number in missing)
-        if talks or not self._is_on_bus or self.linking is None:
-            return self._until
-        return self._until - START + QUIET
+        self.beginning.on_bus()
 
     def loaded(self, sessions: int) -> None:
         """Let the others know our durable Sessions, which are in memory now, and take what they are owed.
 
         :param sessions: how many were read.
         """
-        self._is_loaded = True
+        self.announcing.is_loaded = True
         for peer in self.peers.values():
             if peer.wants:
                 self.announcing.introduce(peer)
@@ -179,7 +141,7 @@ class Cluster:
             self._looks.stop()
         for number in list(self.peers):
             self.peers.remove(number)
-        return self.bus.stop() if self._until else succeed(None)
+        return self.bus.stop() if self._is_started else succeed(None)
 
     def _look(self) -> None:
         now = self._clock.seconds()
@@ -194,7 +156,7 @@ class Cluster:
                     self.joined(number, incarnation)
             else:
                 self._ask(peer)
-        self._check_begun()
+        self.beginning.check()
 
     def _ask(self, peer: Peer) -> None:
         """Ask a daemon for what it has not answered yet."""
@@ -223,7 +185,7 @@ class Cluster:
         peer.asked = peer.missing = True
         self._ask(peer)
         if self.linking is not None:
-            self.linking.legacies.back(peer)
+            self.linking.legacies.put_off()
             self.linking.ask(peer.number)
 
     def left(self, number: int, dead: bool) -> None:
@@ -236,7 +198,7 @@ class Cluster:
         self.peers.ended[number] = self.peers[number].incarnation
         self._forget(number)
         self.announcing.answered()
-        self._check_begun()
+        self.beginning.check()
 
     def _forget(self, number: int) -> None:
         """Let a daemon go, but not what its durable Sessions listen to: they come back, or an heir."""
@@ -248,6 +210,11 @@ class Cluster:
             self.moves.left(number)
             self.linking.left(number)
 
+    def overtaken(self) -> None:
+        """Take nothing more of what others owe us, and tell nobody that we have: it is another one's."""
+        if self.linking is not None:
+            self.linking.stop_taking()
+
     def fenced(self) -> None:
         """Begin anew: the others took us for dead, and know us no more."""
         for number in list(self.peers):
@@ -255,9 +222,11 @@ class Cluster:
         self.announcing.answered()
         self.peers.know_ourselves()
         if self.linking is not None:
-            self._is_loaded = False
+            self.announcing.is_loaded = False
             self.routing.delaying.begin_anew()
             self.linking.begin_anew()
+            self.former.begin_anew()
+            self.beginning.begin()
         for number, incarnation in self._membership.others.items():
             self.joined(number, incarnation)
 
@@ -302,12 +271,6 @@ class Cluster:
         self._meet(peer)
         return peer
 
-    def _was_inherited(self, peer: Peer, frame: Inherited) -> None:
-        if frame.daemon == self.peers.number and self.linking is not None:
-            self.linking.tell_past(peer.number)
-        elif frame.daemon not in self.peers and not peer.asked:  # or we may not know what it listens to
-            self.interest.drop(frame.daemon)
-
     def lost(self, origin: int) -> None:
         """Ask a daemon again for what may be missing."""
         peer = self.peers.get(origin)
@@ -336,11 +299,11 @@ class Cluster:
         if self.interest.snapshot(peer.number, frame.first, frame.last, frame.interests):
             peer.asked = False
             self.peers.tell(peer.number, Ready(frame.number))
-            self._check_begun()
+            self.beginning.check()
 
     def _wanted(self, peer: Peer, frame: Wanted) -> None:
         peer.wants = True
-        if self._is_loaded:
+        if self.announcing.is_loaded:
             self.announcing.introduce(peer)
 
     def _ready(self, peer: Peer, frame: Ready) -> None:
@@ -350,7 +313,7 @@ class Cluster:
         self.routing.came_again(frame)
 
     def _since(self, peer: Peer, frame: Since) -> None:
-        if self._is_loaded:  # or nobody else may know what we are about to read; it asks again
+        if self.announcing.is_loaded:  # or nobody else may know what we are about to read; it asks again
             self._later(self.routing.say_again(peer.number, frame))
 
     def _said(self, peer: Peer, frame: Said) -> None:
@@ -389,7 +352,6 @@ _WHAT_TO_DO: Final[dict[type, Callable[[Cluster, Peer, Any], None]]] = {
     Said: Cluster._said,
     Mine: Cluster._mine,
     NotYours: Cluster._not_yours,
-    Inherited: Cluster._was_inherited,
     **{frame: _of("linking", method) for frame, method in LINKS.items()},
     **{frame: _of("moves", method) for frame, method in MOVES.items()},
 }

@@ -24,7 +24,6 @@ from platziverse.cluster.frames import (
     Followed,
     Frame,
     Free,
-    Inherited,
     Kept,
     LetGo,
     Mark,
@@ -34,7 +33,6 @@ from platziverse.cluster.frames import (
     Moved,
     NotYours,
     Owed,
-    Past,
     Ready,
     Refused,
     Said,
@@ -344,7 +342,6 @@ _KINDS: Final[dict[type, int]] = {
     Aligned: 14,
     Stored: 15,
     Unsure: 16,
-    Inherited: 17,
     Mark: 18,
     Marked: 19,
     LetGo: 20,
@@ -354,13 +351,12 @@ _KINDS: Final[dict[type, int]] = {
     Moved: 24,
     Aborted: 25,
     Refused: 26,
-    Past: 27,
     Several: 28,
 }
 #: Frames that are numbers alone, or nothing.
 _PLAIN: Final[tuple[type[Frame], ...]] = (
-    *(Wanted, Ready, Since, Said, Done, Aligned, Stored, Unsure, Inherited, Marked),
-    *(Closed, Followed, Moved, Aborted, Past),
+    *(Wanted, Ready, Since, Said, Done, Aligned, Stored, Unsure, Marked),
+    *(Closed, Followed, Moved, Aborted),
 )
 _ENCODERS: Final[dict[int, Callable[[Any], bytes]]] = {
     **{_KINDS[frame]: _encode_numbers for frame in _PLAIN},

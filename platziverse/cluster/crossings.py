@@ -13,6 +13,7 @@ from platziverse.broker.records import Acknowledged, StoredMessage, ends_of
 from platziverse.cluster.awaited import Awaited
 from platziverse.cluster.frames import Align, Aligned, Done, Frame, Message, Owed, Stored
 from platziverse.cluster.held import Ahead, Held, Overflow, size_of
+from platziverse.cluster.legacy import holds_copy
 from platziverse.cluster.links import ALL, POSITIONS
 
 #: Messages that are read at once.
@@ -38,8 +39,10 @@ class Crossing:
     :param tell: sends a frame to the other daemon.
     :param complain: is told why rows could not be read, or a message not be saved.
     :param overflow: of what waits here, and in others.
-    :param past: rows up to this position are an heir's; ``None``: those before the first copies are.
+    :param is_new: rows before the first copies are for nobody, see :attr:`nobodys`.
     :ivar last: the highest position that was taken.
+    :ivar nobodys: rows up to this position are for nobody, but for copies of groups; ``None``: those before
+        the first copies are. They were owed to Sessions that are elsewhere by now. ADR 0229.
     """
 
     def __init__(
@@ -50,19 +53,18 @@ class Crossing:
         tell: Callable[[Frame], None],
         complain: Callable[[Failure], None],
         overflow: Overflow,
-        past: int | None = 0,
+        is_new: bool = False,
     ) -> None:
-        self.number, self.last, self.past = number, 0, past
+        self.number, self.last = number, 0
+        self.nobodys = None if is_new else 0
         self._durable, self._route, self._tell, self._complain = durable, route, tell, complain
         self._asked = 0
         # Positions that were taken and are not Done.
         self._pending: dict[int, None] = {}
         # Rows are read and deleted without the other one, which has died, or does not answer.
         self._alone = False
-        # Rows up to this position are for nobody.
-        self._nobodys = 0
-        # Rows are read from the first on, though later ones were taken, until all of them are.
-        self._all = False
+        # What was there when the other one has gone, or has answered last, was read.
+        self.has_read = False
         # Up to where rows are read, and where the next begin.
         self._state, self._through, self._at = ASKED, ALL, 0
         self._origin, self._overflow = ends_of(number)[0], overflow
@@ -114,7 +116,7 @@ class Crossing:
     def align(self) -> None:
         """Ask the other daemon from where on it sends copies; those before are read from the store."""
         self._asked += 1
-        self._state, self._alone, self._gone = ASKED, False, False
+        self._state, self._alone, self._gone, self.has_read = ASKED, False, False, False
         self._held.clear()
         self._tell(Align(self._asked, self.last, tuple(self._pending)))
 
@@ -234,24 +236,20 @@ class Crossing:
         """Read all rows that are there: the other daemon has gone, or does not answer."""
         self._asked += 1
         self._held.clear()
-        self._alone, self._through, self._gone = True, ALL, gone
-        if self.past is None:
+        self._alone, self._through, self._gone, self.has_read = True, ALL, gone, False
+        if self.nobodys is None and gone:
+            self.nobodys = 0  # some may be for ours: that one has known them perhaps
+        if self.nobodys is None:
             self._state = ASKED  # nobody knows yet which are ours
         else:
             self._begin_reading()
 
-    def drop_past(self) -> None:
-        """Delete what is an heir's: there is none of ours."""
-        self._nobodys = self.past or 0
-        self.past, self._all = 0, True
-        self.read_all(self._gone)
-
     def _begin_reading(self) -> None:
         """Read what is behind the last, or everything, as an earlier incarnation has left rows before it."""
-        anew = self._all or self._through // POSITIONS != self.last // POSITIONS
-        if self.past is None or self.past > self._through:
-            self.past = self._through
-        self._state, self._at = READS, max(self.past, 0 if anew else self.last)
+        anew = self._through // POSITIONS != self.last // POSITIONS
+        if self.nobodys is None:
+            self.nobodys = self._through
+        self._state, self._at = READS, 0 if anew else self.last
         self._next(self._asked)
 
     def _next(self, asked: int) -> None:
@@ -283,7 +281,7 @@ class Crossing:
 
     def _cross(self, row: StoredMessage) -> Answer:
         position = row.position
-        if position <= self._nobodys:
+        if position <= (self.nobodys or 0) and not holds_copy(row):
             self._crossed(None, position)
             return None
         if position <= self.last:  # it was taken as a copy, by an answer that nobody heard
@@ -311,7 +309,7 @@ class Crossing:
 
     def _end(self) -> None:
         """Take copies from now on: all that was before them is ours."""
-        self._all = False
+        self.has_read = True
         if self._alone:
             self._state = ASKED
             self._go_on(ALL if self._gone else self.last + 1)

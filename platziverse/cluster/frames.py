@@ -156,23 +156,6 @@ class Unsure(Struct, gc=False, frozen=True):
     """The sender may have missed answers: the receiver is to ask with Align."""
 
 
-class Inherited(Struct, gc=False, frozen=True):
-    """The sender has the durable Sessions of a daemon that has gone, and whatever is owed to that one."""
-
-    daemon: int
-
-
-class Past(Struct, gc=False, frozen=True):
-    """The receiver has inherited the Sessions that ``origin`` owed messages to up to this position.
-
-    An answer to an Inherited that names the sender, which has come back: one for each origin, then one with
-    the number 0, whose position says how many these were.
-    """
-
-    origin: int
-    position: int
-
-
 class Mine(Struct, gc=False, frozen=True):
     """A client has connected to the sender with this Client Identifier.
 
@@ -308,8 +291,6 @@ Frame: TypeAlias = (
     | Aligned
     | Stored
     | Unsure
-    | Inherited
-    | Past
     | Mark
     | Marked
     | LetGo

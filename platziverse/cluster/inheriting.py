@@ -8,8 +8,8 @@ from twisted.python.failure import Failure
 
 from platziverse.broker.broker import Broker
 from platziverse.cluster.announcing import Announcing
+from platziverse.cluster.former import FormerSessions
 from platziverse.cluster.heirs import Heirs
-from platziverse.cluster.interest import Interest
 from platziverse.cluster.linking import Linking
 from platziverse.cluster.peers import Peers
 
@@ -25,12 +25,12 @@ class Inheriting:
         broker: Broker,
         linking: Linking | None,
         peers: Peers,
-        interest: Interest,
+        former: FormerSessions,
         announcing: Announcing,
         heirs: Heirs,
     ) -> None:
         self._broker, self._linking, self._peers = broker, linking, peers
-        self._interest, self._announcing, self._heirs = interest, announcing, heirs
+        self._former, self._announcing, self._heirs = former, announcing, heirs
         if broker.durable is not None:
             broker.durable.was_inherited = heirs.inherited
 
@@ -39,11 +39,9 @@ class Inheriting:
 
         It may have been an heir itself: then those of others that were its own by then are among them.
         """
-        peers, there = self._peers, self._peers.get(daemon)
-        ended = peers.ended.get(daemon, there.incarnation if there is not None else 0)
+        there = self._peers.get(daemon)
+        ended = self._peers.ended.get(daemon, there.incarnation if there is not None else 0)
         self._heirs.expect(daemon, ended)
-        if there is not None:
-            self._heirs.bound(daemon, {}, there.incarnation)
         return self._broker.inherit(taken, partial(self._restored, daemon)).addErrback(self._failed, daemon)
 
     def _failed(self, failure: Failure, daemon: int) -> Failure:
@@ -53,9 +51,7 @@ class Inheriting:
     def _restored(self, dead: int) -> None:
         """Let all know that the Sessions of dead daemons are ours, and in memory now."""
         self._heirs.came(dead)
-        for daemon in self._heirs.incomplete:
-            if daemon not in self._peers:
-                self._interest.drop(daemon)  # before we publish anything more: it is owed to them alone
+        self._former.restored()
         self.loaded()
 
     def loaded(self) -> None:

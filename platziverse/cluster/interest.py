@@ -116,6 +116,9 @@ class Interest:
         A daemon that begins has clients before it has its durable Sessions: what is known of these stays.
         """
         origin, interests = self._origin(daemon), tuple(interests)
+        if origin.gone:
+            origin.gone = False
+            self._changed()
         self._set(origin.slot, interests, DURABLE if origin.stored else 0)
         if origin.coming is not None:
             self._set(origin.coming, interests)

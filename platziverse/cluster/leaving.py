@@ -112,8 +112,6 @@ class Leaving:
         patience = SHORT if self._peers.number < peer.number else LONG
         yield way.delaying.when_clear(session.subscriptions).addTimeout(patience, self._clock)
         self._check_here(session)
-        if not way.linking.legacies.heirs.decided:
-            raise Ended("messages wait for what a daemon says that has come back")
         delay = way.delaying.begin(session.subscriptions)
         yield from self._free(session, peer, frame, way.linking.cuts(serials), delay)
 

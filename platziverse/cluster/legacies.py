@@ -1,9 +1,9 @@
-"""Legacies: dead daemons whose Sessions are ours, until nothing of theirs is left. ADR 0171, 0172, 0220."""
+"""Legacies: dead daemons whose Sessions are ours, until nothing of theirs is left. ADR 0171, 0220, 0229."""
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from attrs import define, field
+from attrs import define
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, inlineCallbacks
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
@@ -13,7 +13,7 @@ from platziverse.broker.durable import Durable
 from platziverse.broker.interfaces import Answer
 from platziverse.broker.records import Settled
 from platziverse.cluster.crossings import Crossing
-from platziverse.cluster.frames import OPEN, Inherited, Owed, Past
+from platziverse.cluster.frames import OPEN, Owed
 from platziverse.cluster.heirs import Heirs
 from platziverse.cluster.legacy import Legacy
 from platziverse.cluster.peers import Peer, Peers
@@ -26,6 +26,8 @@ PATIENCE: Final = 8.0
 SOON: Final = 0.1
 LATE: Final = 1.0
 
+NOTHING: Final[Mapping[int, int]] = {}
+
 _Steps = Generator["Deferred[Any]", Any, Any]
 
 
@@ -35,12 +37,10 @@ class _Known:
 
     :ivar steady: we know of all others from where on they owe us what is for its Sessions, and nobody has
         come, and nothing was inherited, since this was found out.
-    :ivar said: what it has said since it came back, see :class:`Past`.
     """
 
     legacy: Legacy
     steady: bool = False
-    said: dict[int, int] = field(factory=dict)
 
 
 class Legacies:
@@ -50,11 +50,12 @@ class Legacies:
     2. All of that is taken, from the link to the dead one; and what is for our others, from that to us.
     3. The store notes that the Sessions are settled: from then on they are owed what is owed to us.
     4. The others are told to owe nothing more to the dead one; what is there is owed to us too, and deleted.
+       If it has come back it has waited for the third step, and does that itself. ADR 0229.
 
     :param catch_up: takes what others have published; it is given what a :class:`Mark` says of dead daemons.
     :param stored: its Deferred fires when what we owe ourselves to these daemons is in the store.
     :param crossings: returns those of all others.
-    :param pasts: returns what we were owed before we came back ourselves: see :meth:`Heirs.bound`.
+    :param has_read_what_is_left: returns whether we have read all that daemons owe us which are not there.
     """
 
     def __init__(
@@ -65,16 +66,16 @@ class Legacies:
         heirs: Heirs,
         route: Callable[[Owed, tuple[int, int]], Answer],
         complain: Callable[[Failure], None],
-        catch_up: Callable[[Sequence[int]], "Deferred[Any]"],
+        catch_up: Callable[[Sequence[int]], "Deferred[Mapping[int, int]]"],
         stored: Callable[[Iterable[int]], "Deferred[Any]"],
         crossings: Callable[[], Iterable[Crossing]],
-        pasts: Callable[[], Mapping[int, int]],
+        has_read_what_is_left: Callable[[], bool],
     ) -> None:
         self.heirs = heirs
         self._durable, self._peers, self._clock = durable, peers, clock
         self._route, self._complain = route, complain
-        self._catch_up, self._stored = catch_up, stored
-        self._crossings, self._pasts = crossings, pasts
+        self._catch_up, self._stored, self._crossings = catch_up, stored, crossings
+        self._has_read_what_is_left = has_read_what_is_left
         self._known: dict[int, _Known] = {}
         self._settles: Deferred[None] | None = None
         self._patience = ASK
@@ -86,21 +87,18 @@ class Legacies:
 
     def add(self, daemon: int) -> None:
         """Take what is owed to a dead daemon whose Sessions are ours now, and in memory."""
-        self._put_off()
+        self.put_off()
         if daemon not in self._known:
             legacy = Legacy(daemon, self.heirs, self._durable, self._route, self._complain)
             self._known[daemon] = _Known(legacy)
-        if (peer := self._peers.get(daemon)) is not None:  # what it was owed before is for them as well
-            self.back(peer)
         if self._settles is None or self._settles.called:
             self._settles = self._settle()
             self._settles.addErrback(_ignore).addErrback(self._complain)
 
-    def look(self) -> None:
-        """Ask those again that have come back; called every second."""
-        self._know_ourselves()  # a message that is undecided may keep everything else
-        for daemon in self._known:
-            self._peers.tell(daemon, Inherited(daemon))
+    def put_off(self) -> None:
+        """Settle nothing in this round, as somebody has come: what was read was not all, for all we knew."""
+        for known in self._known.values():
+            known.steady = False
 
     def clear(self) -> None:
         """Forget all: others own what was ours."""
@@ -109,44 +107,12 @@ class Legacies:
         if self._settles is not None:
             self._settles.cancel()
 
-    # -- what others say -------------------------------------------------------------------------
-
-    def back(self, peer: Peer) -> None:
-        """Ask a daemon that has come back what it was owed before; it reads the rest itself. ADR 0172."""
-        daemon = peer.number
-        self._put_off()
-        self.heirs.bound(daemon, {}, peer.incarnation)
-        if daemon in self._known:
-            self._known[daemon].said.clear()
-            self._peers.tell(daemon, Inherited(daemon))
-
-    def _put_off(self) -> None:
-        """Settle nothing in this round: what was read of it was not all, for all we knew."""
-        for known in self._known.values():
-            known.steady = False
-
-    def past(self, peer: Peer, frame: Past) -> None:
-        """Take what was owed to a daemon before it came back."""
-        known = self._known.get(peer.number)
-        if known is None:
-            return
-        if frame.origin:
-            known.said[frame.origin] = frame.position
-            return
-        said, known.said = known.said, {}
-        if len(said) == frame.position:  # or some was lost
-            self.heirs.bound(peer.number, said, peer.incarnation)
-
     def marked(self, peer: Peer, position: int) -> None:
         """Note up to which position another daemon has published, or we have taken it."""
         for daemon, known in self._known.items():
             if daemon != peer.number:
                 last = max(position, known.legacy.last(peer.number))
                 self.heirs.marked(daemon, peer.number, last, peer.ready)
-
-    def left(self, daemon: int) -> None:
-        """Note that a daemon has gone."""
-        self.heirs.left(daemon, self._others)
 
     @property
     def _others(self) -> dict[int, int]:
@@ -172,51 +138,63 @@ class Legacies:
 
     def _go_on(self) -> _Steps:
         """Take the four steps, of each dead daemon as far as it has come."""
+        self._leave_to_those_who_are_back()
         settled, others = self._settled, self._others
         open_ = [daemon for daemon in self._known if daemon not in settled]
-        self._know_ourselves()
         for daemon in open_:
             self._known[daemon].steady = self.heirs.knows(daemon, others)
         asked: Deferred[Any] = self._catch_up([*settled, *map(OPEN.__add__, open_)]).addTimeout(
             self._patience, self._clock
         )
-        asked.addCallbacks(lambda _: True, _not_answered)
+        asked.addErrback(_not_answered)
         yield from self._read(open_)
-        if not (yield asked):
+        serials: Mapping[int, int] | None = yield asked
+        if serials is None:
             self._patience = min(2 * self._patience, PATIENCE)
             return
         self._patience = ASK
         for crossing in self._crossings():
             yield crossing.when_done(crossing.last)
         yield self._stored(open_)
+        if not self._has_read_what_is_left():  # when all is settled nobody knows any more who has what of it
+            return
         empty = yield from self._read(open_)
         yield from self._save(daemon for daemon in empty if self._known[daemon].steady)
-        for daemon in (yield from self._read(settled)):
-            del self._known[daemon]
-            self.heirs.forget(daemon)
+        for daemon in (yield from self._read(settled, serials)):
+            self._forget(daemon)
 
-    def _know_ourselves(self) -> None:
-        """Note what we were owed ourselves before, if Sessions have come home to us."""
-        ours = self._peers.number
-        if ours in self._known:
-            self.heirs.bound(ours, self._pasts(), self._peers.incarnation)
+    def _leave_to_those_who_are_back(self) -> None:
+        """Forget daemons that have come back, and whose Sessions are settled: what is left is theirs."""
+        for daemon in self._settled:
+            if daemon in self._peers:
+                self._forget(daemon)
 
-    def _read(self, daemons: Iterable[int]) -> _Steps:
-        """Take what is owed to these daemons; return those of which nothing is left."""
+    def _forget(self, daemon: int) -> None:
+        del self._known[daemon]
+        self.heirs.forget(daemon)
+
+    def _read(self, daemons: Iterable[int], through: Mapping[int, int] = NOTHING) -> _Steps:
+        """Take what is owed to these daemons; return those of which nothing is left.
+
+        :param through: origin → up to which position; otherwise everything.
+        """
         empty: list[int] = []
         for daemon in daemons:
             known = self._known.get(daemon)  # or it was forgotten meanwhile
-            if known is not None and not (yield known.legacy.read()):
+            if known is not None and not (yield known.legacy.read(through)):
                 empty.append(daemon)
         return empty
 
     def _save(self, empty: Iterable[int]) -> _Steps:
-        """Have the store note that Sessions are settled."""
+        """Have the store note that Sessions are settled; from now on we act as if it had."""
         daemons, sessions = self.heirs.to_settle(empty)
         if daemons:
-            saved = self._durable.save(Settled(tuple(sessions)))
-            for daemon in daemons if (yield saved.addCallbacks(lambda _: True, self._not_saved)) else ():
+            for daemon in daemons:
                 self.heirs.settle(daemon)
+            saved = self._durable.save(Settled(tuple(sessions)))
+            if not (yield saved.addCallbacks(lambda _: True, self._not_saved)):
+                for daemon in daemons:
+                    self.heirs.settle(daemon, False)
 
     def _not_saved(self, failure: Failure) -> bool:
         """Say it; the next round tries again."""
@@ -225,10 +203,9 @@ class Legacies:
         return False
 
 
-def _not_answered(failure: Failure) -> bool:
-    """Return that a daemon has gone, or does not answer."""
+def _not_answered(failure: Failure) -> None:
+    """Do nothing: a daemon has gone, or does not answer."""
     failure.trap(CancelledError, TimeoutError)
-    return False
 
 
 def _ignore(failure: Failure) -> None:

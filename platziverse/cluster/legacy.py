@@ -1,6 +1,6 @@
 """Legacy: what is owed to a dead daemon whose Sessions are ours now, and not to us as well."""
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredList, inlineCallbacks
@@ -54,11 +54,14 @@ class Legacy:
         return self._last.get(origin, 0)
 
     @inlineCallbacks
-    def read(self) -> _Steps:
-        """Take the rows that are there from now on; the Deferred fires with whether any are left."""
+    def read(self, through: Mapping[int, int]) -> _Steps:
+        """Take the rows that are there from now on; the Deferred fires with whether any are left.
+
+        :param through: origin → position of the last one that counts; otherwise all do.
+        """
         while True:
             try:
-                left = yield from self._read_links()
+                left = yield from self._read_links(through)
             except CancelledError:
                 raise
             except Exception:
@@ -67,17 +70,18 @@ class Legacy:
             else:
                 return left
 
-    def _read_links(self) -> _Steps:
+    def _read_links(self, through: Mapping[int, int]) -> _Steps:
         left = False
         for number in (yield self._durable.links(self._daemon)):
-            yield from self._read_link(number)
-            rows = yield self._durable.page(number, 0, ALL, PAGE)
+            last = through.get(ends_of(number)[0], ALL)
+            yield from self._read_link(number, last)
+            rows = yield self._durable.page(number, 0, last, PAGE)
             left = len(rows) == PAGE or bool(self._due(number, rows)) or left
         return left
 
-    def _read_link(self, number: int) -> _Steps:
+    def _read_link(self, number: int, last: int) -> _Steps:
         after, origin = 0, ends_of(number)[0]
-        while rows := (yield self._durable.page(number, after, ALL, PAGE)):
+        while rows := (yield self._durable.page(number, after, last, PAGE)):
             after = rows[-1].position
             due = self._due(number, rows)
             if due:
@@ -86,12 +90,12 @@ class Legacy:
 
     def _due(self, number: int, rows: Iterable[StoredMessage]) -> list[StoredMessage]:
         is_due, origin = self._heirs.is_due, ends_of(number)[0]
-        return [row for row in rows if is_due(self._daemon, origin, row.position, _is_copy(row))]
+        return [row for row in rows if is_due(self._daemon, origin, row.position, holds_copy(row))]
 
     def _cross(self, number: int, row: StoredMessage) -> "Deferred[Any]":
         place = number, row.position
         owed = Owed(row.position, row.topic, row.payload, row.qos, properties=row.properties)
-        is_over = self._heirs.is_settled(self._daemon) and not _is_copy(row)
+        is_over = self._heirs.is_settled(self._daemon) and not holds_copy(row)
         answer = None if is_over else self._route(owed, place)
         if answer is None:
             return self._durable.record(Acknowledged(*place))
@@ -99,6 +103,6 @@ class Legacy:
         return taken.addCallback(lambda _: self._durable.record(Acknowledged(*place)))
 
 
-def _is_copy(row: StoredMessage) -> bool:
+def holds_copy(row: StoredMessage) -> bool:
     """Return whether a message is the copy of a group, which is owed to one daemon alone. ADR 0192."""
     return bool(row.properties) and is_copy(Publish("", b"", properties=restored(row.properties)))

@@ -24,7 +24,6 @@ from platziverse.cluster.frames import (
     Marked,
     Message,
     Owed,
-    Past,
     Stored,
     Unsure,
 )
@@ -40,8 +39,6 @@ from platziverse.mqtt.memo import Memo
 
 #: Seconds after which rows are looked for that are owed to us, and dead daemons that have no Sessions.
 READ_AGAIN: Final = 5.0
-#: Seconds in which an heir asks what we were owed before, if there is one and all daemons answer.
-HEIRLESS: Final = 15.0
 
 
 class Linking:
@@ -69,9 +66,9 @@ class Linking:
     ) -> None:
         self._durable, self._peers, self._clock = durable, peers, clock
         self._route, self._complain = route, complain
-        heirs = Heirs(lambda: peers.number, peers.incarnation_of)
+        heirs = Heirs(lambda: peers.number)
         crossings = self._crossings = dict[int, Crossing]()
-        taking = self._catch_up, self._stored, lambda: list(crossings.values()), self._pasts
+        taking = self._catch_up, self._stored, lambda: list(crossings.values()), self._has_read_what_is_left
         self.legacies = Legacies(durable, peers, clock, heirs, route, self._cannot_read, *taking)
         self._links: dict[int, Link] = {}
         self._asked: dict[int, float] = {}
@@ -79,8 +76,10 @@ class Linking:
         self._of: Memo[int, list[Link]] = Memo(self._links_of, MASKS, lambda mask, links: 1)
         self.is_loaded, self.late = False, 0
         self.overflow = Overflow(durable.limits, complain, Turn(clock, LENGTH))
-        # We have begun without a durable Session: rows of before are for an heir, heard of last then.
-        self._has_heir, self._heard = False, 0.0
+        # We have begun without a durable Session: rows of before are for nobody.
+        self._is_new = False
+        # It is known which daemons that are not there have left rows.
+        self._knows_left = False
         # When rows were looked for that are owed to us; daemon → position up to which we had it all then.
         self._looked, self._seen = 0.0, dict[int, int]()
         self.serials = Serials()
@@ -144,15 +143,14 @@ class Linking:
 
     # -- from the others -------------------------------------------------------------------------
 
-    def loaded(self, has_heir: bool) -> None:
+    def loaded(self, is_new: bool) -> None:
         """Take what is owed to our Sessions: they are there.
 
-        :param has_heir: none of them is ours that was before; what was owed to them is for an heir, if there
-            is one. ADR 0172.
+        :param is_new: there are none, so what was owed to us before is for nobody. ADR 0229.
         """
-        self.is_loaded, self._has_heir, self._heard = True, has_heir, self._clock.seconds()
+        self.is_loaded, self._is_new, self._knows_left = True, is_new, False
         for number, crossing in self._crossings.items():  # something has come that waits
-            crossing.past = None if has_heir else 0
+            crossing.nobodys = None if is_new else 0
             if number not in self._peers:
                 self._read_left(crossing)
         for number in self._peers:
@@ -161,14 +159,14 @@ class Linking:
 
     def _left_rows(self, links: "list[int]") -> None:
         """Read what daemons have left that are not there."""
+        self._knows_left = True
         for number in links:
             origin, _ = ends_of(number)
             if origin not in self._peers and origin not in self._crossings:
                 self._read_left(self._crossing(origin))
 
     def _read_left(self, crossing: Crossing) -> None:
-        if self._has_heir:
-            crossing.past = ALL
+        crossing.nobodys = ALL if self._is_new else 0
         crossing.read_all(gone=True)
 
     def ask(self, number: int) -> None:
@@ -182,40 +180,8 @@ class Linking:
         if found is None:
             tell, cannot = partial(self._peers.tell, number), self._cannot_read
             parts = self._durable, self._route, tell, cannot, self.overflow
-            name, past = link(number, self._peers.number), None if self._has_heir else 0
-            found = self._crossings[number] = Crossing(name, *parts, past)
+            found = self._crossings[number] = Crossing(link(number, self._peers.number), *parts, self._is_new)
         return found
-
-    def tell_past(self, heir: int) -> None:
-        """Tell an heir up to where rows are for Sessions that were ours."""
-        self._heard = self._clock.seconds()
-        if self.is_loaded:
-            pasts = self._pasts()
-            for origin, position in pasts.items():
-                self._peers.tell(heir, Past(origin, position))
-            self._peers.tell(heir, Past(0, len(pasts)))
-
-    def _pasts(self) -> dict[int, int]:
-        return {origin: one.past for origin, one in self._crossings.items() if one.past is not None}
-
-    def past(self, peer: Peer, frame: Past) -> None:
-        """Take what a daemon whose Sessions are ours was owed before it came back."""
-        self.legacies.past(peer, frame)
-
-    def _look_for_heir(self, now: float) -> None:
-        """Take what was owed to us before when no heir has asked for it, though all daemons answer."""
-        if any(number not in self._crossings or self._crossings[number].is_asking for number in self._peers):
-            self._heard = now
-        elif self._heard + HEIRLESS <= now:
-            self._heard = now
-            self._durable.heirs(self._peers.number).addCallbacks(self._found_heirs, self._cannot_read)
-
-    def _found_heirs(self, heirs: "set[int]") -> None:
-        """Delete what is for nobody; an heir, which may have died itself, has one that asks."""
-        if heirs <= {self._peers.number} and self._peers.number not in self.legacies.daemons:
-            self._has_heir = False
-            for crossing in self._crossings.values():
-                crossing.drop_past()
 
     def _cannot_read(self, failure: Failure) -> None:
         text = "What other daemons owe to our Sessions is late: " + failure.getErrorMessage()
@@ -290,6 +256,11 @@ class Linking:
             yield crossing.when_read()
         return serials
 
+    def _has_read_what_is_left(self) -> bool:
+        """Return whether all rows were read that daemons have left for us which are not there."""
+        gone = (one for origin, one in self._crossings.items() if origin not in self._peers)
+        return self.is_loaded and self._knows_left and all(one.has_read for one in gone)
+
     def cuts(self, serials: Mapping[int, int]) -> dict[int, int]:
         """Return daemon → position up to which its messages were taken by now, our own number included.
 
@@ -307,8 +278,8 @@ class Linking:
     def mark(self, peer: Peer, frame: Mark) -> None:
         """Say how much we owe, when what we have owed to the daemons of the frame is in the store."""
         settled = [daemon for daemon in frame.inherited if daemon < OPEN]
-        if settled and peer.asked:
-            return  # we may not know what it listens to for them; it asks again
+        if settled and (peer.asked or not self._peers.keys().isdisjoint(settled)):
+            return  # we may not know what it listens to for them, or it that one is back; it asks again
         for daemon in settled:
             self._strays.drop(daemon)
         stored = self._stored([daemon % OPEN for daemon in frame.inherited])
@@ -348,8 +319,6 @@ class Linking:
         self._marks.left(number)
         if self.is_loaded:
             self._crossing(number).read_all(gone=True)
-        self._heard = self._clock.seconds()  # it may have been our heir
-        self.legacies.left(number)
 
     def begin_anew(self) -> None:
         """Forget all positions: we have another incarnation, and others own what was ours."""
@@ -359,6 +328,11 @@ class Linking:
         self._clear()
         self._of.clear()
 
+    def stop_taking(self) -> None:
+        """Take nothing more: what could not be saved is not ours."""
+        for crossing in self._crossings.values():
+            crossing.stop()
+
     def _clear(self) -> None:
         while self._crossings:
             self._crossings.popitem()[1].stop()
@@ -366,8 +340,6 @@ class Linking:
     def look(self) -> None:
         """Ask those again that have not answered, or say nothing; called every second."""
         now = self._clock.seconds()
-        if self._has_heir:
-            self._look_for_heir(now)
         if self.is_loaded and self._looked + READ_AGAIN <= now:
             self._looked = now
             self._strays.look()
@@ -376,10 +348,10 @@ class Linking:
             if number in self._peers and self._asked.get(number, 0.0) + crossing.patience <= now:
                 self._asked[number] = now
                 crossing.try_again()
-        self.legacies.look()
 
     def _found_rows(self, links: "list[int]") -> None:
         """Ask daemons that owe us something, and have sent nothing lately: they may not reach the bus."""
+        self._left_rows(links)
         for origin in [ends_of(number)[0] for number in links]:
             if origin in self._peers and self._seen.get(origin) == self._crossing(origin).last:
                 self.ask(origin)
@@ -396,5 +368,4 @@ LINKS: Final[dict[type, Callable[[Linking, Peer, Any], None]]] = {
     Unsure: Linking.unsure,
     Mark: Linking.mark,
     Marked: Linking.marked,
-    Past: Linking.past,
 }

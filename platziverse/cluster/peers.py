@@ -111,13 +111,6 @@ class Peers(dict[int, Peer]):
             peer.silent += 1
         return [peer.number for peer in waited if peer.silent == UNHEARD]
 
-    def incarnation_of(self, number: int) -> int:
-        """Return the incarnation of a daemon, ours too; 0: it is not there."""
-        peer = self.get(number)
-        if peer is not None:
-            return peer.incarnation
-        return self.incarnation if number == self.number else 0
-
     def pass_on(
         self,
         mask: int,

@@ -59,7 +59,7 @@ class Routing:
         self._broker, self._interest = broker, interest
         self._peers, self._retaining = peers, retaining
         self.delaying = Delaying(interest, peers, clock, broker.limits.max_unfinished_total)
-        self.heirs = linking.legacies.heirs if linking is not None else Heirs(lambda: 0, peers.incarnation_of)
+        self.heirs = linking.legacies.heirs if linking is not None else Heirs(lambda: 0)
         self._marker, self._durable = (broker.sessions.make("", persistent) for persistent in (False, True))
         self._publishers: Memo[tuple[str, str | None, bool], Client] = Memo(
             _publisher, PUBLISHERS, lambda key, client: 1
@@ -282,8 +282,6 @@ class Routing:
 
         :param row: link and position; what is written for ours takes the place of it.
         """
-        if self.heirs.is_undecided(row):
-            return self.heirs.keep(row, partial(self.cross, frame, row))
         message = Publish(frame.topic, frame.payload, frame.qos, properties=restored(frame.properties))
         if is_copy(message):
             rows = self.heirs.of_row(row, ())[1]

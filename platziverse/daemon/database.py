@@ -30,7 +30,7 @@ from platziverse.ingest.reports import KINDS, ReportStatements
 from platziverse.ingest.store import CONNECTING, READY, PostgresStore
 from platziverse.ingest.writer import BatchWriter
 from platziverse.postgres.clocks import WallClock
-from platziverse.postgres.daemons import DaemonRow, Registration
+from platziverse.postgres.daemons import IS_THERE, DaemonRow, Registration
 from platziverse.postgres.lease import Lease
 from platziverse.postgres.maintenance import Maintenance
 from platziverse.postgres.migrate import migrate
@@ -59,6 +59,14 @@ CLONED: Final = (
     " {state_dir}/instance. If the state directory was copied, delete that file in the copy; if a backup of"
     " the database was restored, start this daemon again"
 )
+
+
+#: Seconds that the database has for an answer when clients wait for it after a pause.
+CONFIRM: Final = 2.0
+
+
+def _nothing() -> object:
+    """Do nothing."""
 
 
 class Database:
@@ -111,10 +119,10 @@ class Database:
         self.heir = Heir(self._lease, self.members, left_behind, inherit)
         #: Called with the number of a dead daemon, and what fires with those of its Sessions; see ``Heir``.
         self.inherit: Callable[[int, Deferred[Sequence[int]]], object] = lambda daemon, taken: None
-        #: Called when others have taken over our Sessions and Wills; what was not committed never will be.
-        self.fenced: Callable[[], object] = lambda: None
-        #: Called when the tables were looked at once more: what only we remember may not be in them any more.
-        self.prepared_again: Callable[[], object] = lambda: None
+        #: Called first of all when others have taken over from us: what is owed to us is for them. Then, when
+        #: they have taken over our Sessions and Wills, and what was not committed never will be. And when the
+        #: tables were looked at once more: what only we remember may not be in them any more.
+        self.overtaken = self.fenced = self.prepared_again = _nothing
         self._was_prepared = self.leaves = False
         self._maintenance: Maintenance | None = None
 
@@ -159,9 +167,21 @@ class Database:
         """How much was taken over from dead daemons, by kind."""
         return {"daemons": self.heir.daemons, "sessions": self.heir.sessions, "wills": self.heir.wills}
 
+    @inlineCallbacks
+    def confirm(self) -> Generator["Deferred[Any]", Any, None]:
+        """Fire when the database has said that nobody has taken over from us, or ``fenced`` was called.
+
+        :raises Exception: it has not answered in time.
+        """
+        asked = self.reader.rows(IS_THERE, *(self._lease.holding or (0, 0)))
+        ((is_there,),) = yield asked.addTimeout(CONFIRM, self._reactor)
+        if not is_there:
+            yield self._lease.confirm()
+
     def _was_fenced(self) -> None:
         if not self._bus:  # nobody has taken anything over but the agents
             return
+        self.overtaken()
         if self.sessions is not None:
             self.sessions.give_up()
         self.fenced()

@@ -73,8 +73,7 @@ class Parts:
         self.hashing, self.who = ThreadPool(0, 2, "passwords"), who_may_connect(config)
         self.authority = _authority(config.access, reactor, self.hashing, self.database.users)
         self.complaints = Complaints(reactor, "agents")
-        self.recorder = self._recorder()
-        self.limits = fitted(config.limits, config.workers.count or 1)
+        self.recorder, self.limits = self._recorder(), fitted(config.limits, config.workers.count or 1)
         self.recorder.presence.limit(self.limits.max_memory)
         self.tables = self._tables()
         self.broker = self._broker()
@@ -83,6 +82,7 @@ class Parts:
         #: Called when an operator wants the daemon to let its clients go, and to stop.
         self.drain: Callable[[], object] = lambda: None
         self.shared = self._shared()
+        self._heed_others()
         self.crowd = self._crowd()
         self.arrivals = Arrivals(self.limits.max_connect_rate, reactor)
         self.hands, self.pages = self._pages()
@@ -90,6 +90,13 @@ class Parts:
         self.expiry = LoopingCall(self.broker.expire)
         self.expiry.clock = reactor
         self.sys_topics = SysTopics(self.broker, reactor, __version__, config.sys.interval)
+
+    def _heed_others(self) -> None:
+        """Have what others may have taken over from us respected, if they share our clients."""
+        if self.cluster is not None:
+            self.database.overtaken = self.cluster.overtaken
+            self.database.heir.may_inherit = self.cluster.former.may_inherit
+            self.shared.waking.confirm = self.database.confirm
 
     def _shared(self) -> Shared:
         shared = Shared(self.broker, self._reactor, self.observations.ack, self.database)

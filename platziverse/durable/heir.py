@@ -67,6 +67,8 @@ class Heir:
         The Deferred fires with the numbers of its Sessions when all of them are ours, and its Wills are to be
         published; it is cancelled when something comes between, and this is called again the next time.
         ``None``: there is no place for Sessions here, so another daemon is the heir.
+    :ivar may_inherit: tells whether we may be the heir of the daemon of a number, which shares our clients;
+        if not, another one may, or we may later. ADR 0229.
     :ivar daemons: how many daemons were buried.
     :ivar sessions: how many Sessions were taken over.
     :ivar wills: likewise Wills.
@@ -80,6 +82,7 @@ class Heir:
         inherit: "Callable[[DaemonRow, Deferred[Sequence[int]]], None] | None" = None,
     ) -> None:
         self.daemons = self.sessions = self.wills = 0
+        self.may_inherit: Callable[[int], bool] = lambda number: True
         self._lease, self._members, self._gone, self._inherit = lease, members, gone, inherit
         # Identity → incarnation of those that are buried completely, as we left it.
         self._buried: dict[str, int] = {}
@@ -100,7 +103,7 @@ class Heir:
 
     def _is_over(self, row: DaemonRow, well: bool) -> bool:
         """Return whether a daemon has left something that may be ours. Others look after their own."""
-        if row.bus and self._inherit is None:
+        if row.bus and (self._inherit is None or not self.may_inherit(row.number)):
             return False
         if row.bus not in ("", self._members.bus) or self._buried.get(row.instance) == row.incarnation:
             return False

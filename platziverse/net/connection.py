@@ -10,14 +10,14 @@ from twisted.python.failure import Failure
 from platziverse.broker.reasons import Reason
 from platziverse.broker.session import Session
 from platziverse.mqtt.decoder import PacketDecoder
-from platziverse.mqtt.errors import ConnectRefused, MalformedPacket, MQTTError, ProtocolViolation
+from platziverse.mqtt.errors import ConnectRefused, MalformedPacket, MQTTError
 from platziverse.mqtt.packets import Auth, Connect, Disconnect, Puback, Pubcomp, Publish
 from platziverse.mqtt.reasoncodes import ReasonCode
 from platziverse.net.admission import Admission
 from platziverse.net.connected import CONNECTED, Connected, PacketTable
 from platziverse.net.connected5 import CONNECTED5, Connected5
 from platziverse.net.deadlines import LINGER
-from platziverse.net.dialect import MQTT5, MQTT_3_1_1, Dialect
+from platziverse.net.dialect import MQTT5, MQTT_3_1_1, Dialect, out_of_place
 from platziverse.net.flow import CLOSED, LOGIN
 from platziverse.net.outbox import Outbox
 from platziverse.net.peer import format_peer
@@ -104,8 +104,7 @@ class Connection(Protocol):
             transport.setTcpNoDelay(True)  # or a windowed publisher waits 40 ms for each PUBACK
         transport.registerProducer(self.outbox, True)
         self.address = format_peer(transport.getPeer())
-        shared.connections.add(self)
-        shared.traffic.connections_opened += 1
+        shared.opened(self)
         self.reading.last_read = shared.deadlines.now
         if self.bucket < 0:  # or whoever had the connection before has passed on the time for CONNECT
             self.allow(shared.limits.connect_deadline)
@@ -115,6 +114,8 @@ class Connection(Protocol):
         reading, shared = self.reading, self.shared
         if reading.holds & CLOSED:  # TLS reads on until the client closes as well
             return
+        if shared.seconds() > shared.deadlines.latest:
+            shared.waking.overslept()
         reading.last_read = shared.deadlines.now
         size = len(data)
         reading.bytes += size
@@ -125,6 +126,9 @@ class Connection(Protocol):
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008
         """End it all: every connection ends here, whatever the reason."""
         shared, state = self.shared, self.state
+        if shared.waking.is_asleep:
+            shared.waking.lost(self, reason)
+            return
         gone = not self.outbox.closed
         self.outbox.end()
         if gone and state is not None and self.reading.holds:
@@ -179,7 +183,7 @@ class Connection(Protocol):
                 left -= count if kind not in LIGHT else -(-count // 10)
                 handle = self._table.get(kind)
                 if handle is None:
-                    raise _out_of_place(run[0])
+                    raise out_of_place(run[0])
                 if (handled := handle(self.state or self, run)) < count:
                     left, taken = left + count - handled, taken + handled - count
                     decoder.give_back(run[handled:])
@@ -202,7 +206,7 @@ class Connection(Protocol):
     def begin(self, run: list[Connect]) -> int:
         """Begin the :class:`Admission` of a client: CONNECT has come."""
         if self._admission is not None:
-            raise _out_of_place(run[0])  # there is one CONNACK [MQTT5-3.2.0-2]
+            raise out_of_place(run[0])  # there is one CONNACK [MQTT5-3.2.0-2]
         if run[0].protocol_level == 5:
             shared = self.shared
             self.dialect = MQTT5(run[0], shared.limits, shared.traffic, shared.server_reference)
@@ -224,7 +228,7 @@ class Connection(Protocol):
     def proceed(self, run: "list[Auth] | list[Disconnect]") -> int:
         """Go on with a login in steps, or give it up; nothing else may come now. [MQTT5-3.1.4-6]"""
         if self._admission is None:
-            raise _out_of_place(run[0])
+            raise out_of_place(run[0])
         if isinstance(run[0], Auth):
             self._admission.authenticate(run[0])
         else:
@@ -292,7 +296,7 @@ class Connection(Protocol):
         elif self.outbox.closed:
             return  # nobody is there to be told
         elif isinstance(error, ConnectRefused) and self.state is not None:
-            self.fail(Failure(_out_of_place(Connect(""))))  # a second CONNECT has no answer [MQTT-3.1.0-2]
+            self.fail(Failure(out_of_place(Connect(""))))  # a second CONNECT has no answer [MQTT-3.1.0-2]
         elif isinstance(error, ConnectRefused):
             self.shared.traffic.connect_refused(error.return_code.name.lower())
             self._complain(error.return_code.name, str(error))
@@ -384,13 +388,6 @@ class Connection(Protocol):
     def _look_again(self, now: float) -> None:
         """Ask again when the first deadline may be due, or before a new one could be missed."""
         self.shared.deadlines.add(self, min(self.outbox.due(now), self.reading.due(now)))
-
-
-def _out_of_place(packet: object) -> ProtocolViolation:
-    """Return the error for a packet that is not in the table of its connection's state."""
-    if type(packet) is Connect:
-        return ProtocolViolation("a second CONNECT", "MQTT-3.1.0-2")  # [MQTT5-3.1.0-2]
-    return ProtocolViolation(f"a client does not send {type(packet).__name__.upper()}", "2.2.1")
 
 
 TABLES: Final = Tables(

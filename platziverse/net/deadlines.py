@@ -5,6 +5,8 @@ Here a connection stands in one bucket and is asked when the time of the bucket 
 costs it one attribute.
 """
 
+from collections.abc import Callable
+from math import inf
 from typing import Final, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -16,6 +18,8 @@ from platziverse.broker.turn import Turn
 log = Logger()
 
 TICK: Final = 0.25
+#: Seconds that a tick may be late; otherwise the whole process was stopped.
+PAUSE: Final = 2.0
 #: Seconds for the last bytes to leave once we have closed; then the connection is cut.
 LINGER: Final = 5.0
 #: Connections whose time has come that are asked before the time of the turn is looked at.
@@ -50,12 +54,19 @@ class Deadlines:
         self._call: IDelayedCall | None = None
         self._rest: IDelayedCall | None = None
         self.now = 0.0
+        #: When it has ticked again, if the process runs: steady time.
+        self.latest = inf
         #: How many times the process seems to have been suspended.
         self.suspensions = 0
 
-    def start(self) -> None:
-        """Begin to tick."""
+    def start(self, overslept: Callable[[], object] = lambda: None) -> None:
+        """Begin to tick.
+
+        :param overslept: called when the process was stopped meanwhile.
+        """
+        self._overslept = overslept
         self._last = self._clock.seconds()
+        self.latest = self._last + TICK + PAUSE
         self._call = self._clock.callLater(TICK, self._advance)
 
     def stop(self) -> None:
@@ -64,6 +75,7 @@ class Deadlines:
             if call is not None:
                 call.cancel()
         self._call = self._rest = None
+        self.latest = inf
 
     def add(self, waiting: Waiting, at: float) -> None:
         """Call ``waiting`` once ``now`` is ``at`` or later; replaces what it asked for before."""
@@ -96,10 +108,12 @@ class Deadlines:
 
     def _advance(self) -> None:
         seconds = self._clock.seconds()
-        gap = seconds - self._last
-        self._last = seconds
-        if gap > SUSPENDED:
+        if seconds > self.latest:
             self.suspensions += 1
+            self._overslept()
+        gap = seconds - self._last
+        self._last, self.latest = seconds, seconds + TICK + PAUSE
+        if gap > SUSPENDED:
             gap = TICK
         self.now += gap
         self._call = self._clock.callLater(TICK, self._advance)

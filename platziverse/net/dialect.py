@@ -14,7 +14,7 @@ from platziverse.broker.sessions import FOR_EVER
 from platziverse.broker.traffic import Traffic
 from platziverse.mqtt.codec import encode
 from platziverse.mqtt.codec5 import encode5, encode_acknowledgement
-from platziverse.mqtt.errors import ConnectRefused, MQTTError
+from platziverse.mqtt.errors import ConnectRefused, MQTTError, ProtocolViolation
 from platziverse.mqtt.packets import (
     SUBSCRIPTION_REFUSED,
     Auth,
@@ -327,3 +327,10 @@ class MQTT5:
     def _reference_with(self, code: ReasonCode) -> str | None:
         """Return the Server Reference where another server may help (section 4.11)."""
         return self._reference or None if code in ELSEWHERE else None
+
+
+def out_of_place(packet: object) -> ProtocolViolation:
+    """Return the error for a packet that is not in the table of its connection's state."""
+    if type(packet) is Connect:
+        return ProtocolViolation("a second CONNECT", "MQTT-3.1.0-2")  # [MQTT5-3.1.0-2]
+    return ProtocolViolation(f"a client does not send {type(packet).__name__.upper()}", "2.2.1")

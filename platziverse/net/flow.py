@@ -19,6 +19,7 @@ CLOSED: Final = 16  #: the connection is being closed
 RATE: Final = 32  #: the client sends faster than it may
 RECEIVER: Final = 128  #: a receiver of what the client publishes has a full queue
 ANSWER: Final = 64  #: a packet has to be answered before the next may be handled
+ASLEEP: Final = 256  #: the process was stopped for a while, and nobody knows yet what has happened meanwhile
 
 # Whether a client is told that there is no room in the store, or held; see :mod:`platziverse.net.refusing`.
 NEVER_TOLD: Final = 0  #: its protocol has no such answer

@@ -14,12 +14,13 @@ from platziverse.broker.reasons import Reason
 from platziverse.mqtt.packets import Publish
 from platziverse.net.deadlines import Deadlines
 from platziverse.net.flapping import Flapping
-from platziverse.net.flow import STOPPING, TURN, FlowControl, Source
+from platziverse.net.flow import ASLEEP, STOPPING, TURN, FlowControl, Source
 from platziverse.net.flushes import Flushes
 from platziverse.net.partials import Partials
 from platziverse.net.pressure import Backlog, Pressure
 from platziverse.net.rates import Rates
 from platziverse.net.refusing import Refusing
+from platziverse.net.waking import Waking
 
 log = Logger()
 
@@ -44,6 +45,8 @@ class Open(Protocol):
 
     def close(self, reason: Reason, text: str) -> None: ...
 
+    def connectionLost(self, reason: Failure) -> None: ...
+
 
 class Shared:
     """A Shared has the counters, limits, timers and bounds that every connection of a daemon uses.
@@ -52,6 +55,7 @@ class Shared:
     :param observe_ack: called with the seconds from a PUBLISH to its acknowledgement, for those that waited,
         and how many had the same.
     :param store: counts the entries that wait for it.
+    :ivar waking: holds everybody after a pause of the process; ``seconds`` is its clock.
     :ivar traced: Client Identifiers whose connections tell the log which packets come and go.
     :ivar heard: by Client Identifier: what hears the same.
     """
@@ -74,9 +78,8 @@ class Shared:
         store: Backlog | None = None,
     ) -> None:
         self.broker = broker
-        self.limits = broker.limits
-        self.traffic = broker.traffic
-        self.clock = clock
+        self.limits, self.traffic = broker.limits, broker.traffic
+        self.clock, self.seconds = clock, clock.seconds
         self.observe_ack = observe_ack
         self.deadlines = Deadlines(clock)
         self.flow = FlowControl(broker.limits)
@@ -96,7 +99,8 @@ class Shared:
         self.current: Source | None = None
         self._strained: deque[Source] = deque()
         broker.strained = self._yield_turn
-        self.deadlines.start()
+        self.waking = Waking(self.connections, clock)
+        self.deadlines.start(self.waking.overslept)
         self.refusing.start()
 
     def may_strain(self, reading: Source) -> bool:
@@ -161,6 +165,13 @@ class Shared:
         self._moving = bool(self._strained)
         if self._moving:
             self.clock.callLater(0, self._move_line)
+
+    def opened(self, connection: Open) -> None:
+        """Note a connection that has begun."""
+        self.connections.add(connection)
+        self.traffic.connections_opened += 1
+        if self.waking.is_asleep:
+            connection.reading.hold_reading(ASLEEP)
 
     def hold_all(self) -> None:
         """Read nothing more from anyone: the daemon is stopping."""

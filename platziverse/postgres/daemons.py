@@ -14,6 +14,8 @@ LOOK: Final = f"""SELECT id, instance, incarnation, "seenAt", coalesce(name, '')
     coalesce(bus, ''), coalesce(heir, 0), "leftAt" IS NOT NULL, "seenAt" > now() - interval '{DEAD} s',
     "seenAt" < now() - interval '{DEAD} s' AND pg_postmaster_start_time() < now() - interval '{DEAD} s'
     FROM mqtt_daemons WHERE instance IS DISTINCT FROM %s ORDER BY id"""
+#: Whether nobody has taken over from the daemon with this number since it has had this incarnation.
+IS_THERE: Final = "SELECT EXISTS (SELECT FROM mqtt_daemons WHERE id = %s AND incarnation = %s)"
 #: What operators see of each daemon: the columns of ``LISTED``.
 LIST: Final = f"""SELECT id, coalesce(name, ''), coalesce(version, ''), coalesce(bus, ''), incarnation,
     CASE WHEN "leftAt" IS NOT NULL THEN 'left' WHEN heir IS NOT NULL THEN 'dead'

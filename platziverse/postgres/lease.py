@@ -102,6 +102,7 @@ class Lease:
         self._loop = LoopingCall(self._look)
         self._loop.clock = reactor
         self._running: Deferred[None] | None = None
+        self._confirming: list[Deferred[None]] = []
 
     @inlineCallbacks
     def start(self, dsn: str) -> _Steps:
@@ -213,8 +214,21 @@ class Lease:
             self._clock.compare(float(rows[0][0]), asked)
         return rows
 
+    def confirm(self) -> "Deferred[None]":
+        """Return a Deferred that fires when the next sign of life is given, or could not be.
+
+        If others have taken this daemon for dead, ``fenced`` was called before.
+        """
+        if not self._loop.running:
+            return succeed(None)
+        self._confirming.append(confirmed := Deferred[None]())
+        return confirmed
+
     def _look(self) -> "Deferred[None]":
+        confirming, self._confirming = self._confirming, []
         self._running = self.beat().addErrback(self._failed)
+        for confirmed in confirming:
+            self._running.addCallback(confirmed.callback)
         return self._running
 
     def _failed(self, failure: Any) -> None:

@@ -250,6 +250,7 @@ class Fenced(Daemons):
             self.store.refuse()
         self.store.fenced = True
         done = self.harness.broker.begin_anew()
+        self.harness.turn()
         self.store.fenced = False
         self.store.resume()
         self.settle()

@@ -1,12 +1,13 @@
 """What a broker does with a Session at each end of its way; the way itself is in tests/cluster."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from platziverse.broker.broker import Broker
 from platziverse.broker.interfaces import Answer, Client
 from platziverse.broker.limits import Limits
 from platziverse.broker.moving import Moving
@@ -23,6 +24,7 @@ from platziverse.broker.records import (
     WillLeft,
 )
 from platziverse.broker.session import Session
+from platziverse.broker.sharing import Alone
 from platziverse.broker.subscriptions import Match
 from platziverse.mqtt.packets import Properties, Publish
 from platziverse.testing import BrokerHarness, MemorySessionStore
@@ -32,8 +34,8 @@ from tests.broker.durability import ACCEPTED, RESUMED, UNAVAILABLE, DurableCase,
 class Nobody:
     """No other daemon: an ``Elsewhere``, and a ``Listening``."""
 
-    def __init__(self, harness: BrokerHarness) -> None:
-        self.route = harness.broker.router.route
+    def __init__(self, broker: Broker) -> None:
+        self.route = broker.router.route
 
     def receivers(self, topic: str) -> "Match[Session]":
         return ()
@@ -74,8 +76,8 @@ class BeginningTests(SynchronousTestCase):
         self.harness = BrokerHarness(sessions=Occupied())
 
     def come_to(self, session: Session | None) -> None:
-        nobody = Nobody(self.harness)
-        self.harness.broker.share(nobody, nobody)
+        nobody = Nobody(self.harness.broker)
+        self.harness.broker.share(nobody, nobody, Alone())
         moving = self.harness.broker.moving
         assert moving is not None
         moving.come_to(lambda client_id, username, since: succeed(session))
@@ -104,11 +106,42 @@ class BeginningTests(SynchronousTestCase):
         self.assertIsNot(self.harness.broker.sessions.get("one"), there)
 
 
+class Former(Alone):
+    """Daemon 3 has Sessions that were ours, so long as it is asked so often."""
+
+    left = 18
+
+    def ask(self) -> "Deferred[Set[int]]":
+        self.left -= 1
+        return succeed({3} if self.left else set())
+
+
+class FormerTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        def share(broker: Broker) -> None:
+            nobody = Nobody(broker)
+            broker.share(nobody, nobody, Former())
+
+        self.harness = BrokerHarness(sessions=MemorySessionStore(), share=share)
+
+    def test_nothing_is_loaded_while_others_have_sessions_that_were_ours(self) -> None:
+        self.assertNoResult(self.harness.loaded)
+        text = "waiting for daemon 3, which takes over Sessions that were ours"
+        self.assertEqual(str(self.harness.broker.loading), text)
+        late, clean = self.harness.connect("late", clean_session=False), self.harness.connect("clean")
+        self.assertEqual((late.connack, clean.connack), ([], ACCEPTED))
+        self.harness.advance(3.5)
+        self.assertEqual(late.received(), UNAVAILABLE)
+        self.harness.advance(1)
+        self.successResultOf(self.harness.loaded)
+        self.assertEqual(self.harness.connect("last", clean_session=False).connack, ACCEPTED)
+
+
 class EndsTests(DurableCase):
     def setUp(self) -> None:
         super().setUp()
-        nobody = Nobody(self.harness)
-        self.broker.share(nobody, nobody)
+        nobody = Nobody(self.harness.broker)
+        self.broker.share(nobody, nobody, Alone())
         moving = self.broker.moving
         assert moving is not None
         self.moving: Moving = moving

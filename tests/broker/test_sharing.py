@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from platziverse.broker.interfaces import Answer, Client
 from platziverse.broker.session import Session
+from platziverse.broker.sharing import Alone
 from platziverse.broker.subscriptions import Match, SubscriptionTree
 from platziverse.mqtt.packets import Publish, Suback, Subscribe, Subscription, Unsubscribe
 from platziverse.testing import BrokerHarness, MemorySessionStore
@@ -48,7 +49,7 @@ class Others:
 
 def shared(harness: BrokerHarness) -> Others:
     others = Others(harness)
-    harness.broker.share(others, others)
+    harness.broker.share(others, others, Alone())
     return others
 
 

@@ -9,10 +9,10 @@ from platziverse.broker.records import Queued, ends_of, link
 from platziverse.broker.session import Session
 from platziverse.broker.subscriptions import Match
 from platziverse.cluster.codec import encode
-from platziverse.cluster.frames import Inherited, Mark, Message, Past
+from platziverse.cluster.frames import Mark, Message
 from platziverse.cluster.heirs import Heirs
 from platziverse.cluster.links import POSITIONS
-from platziverse.mqtt.packets import PublishProperties
+from platziverse.mqtt.packets import Connack, Publish, PublishProperties
 from platziverse.mqtt.properties import store_properties
 from platziverse.testing import BrokerHarness, MemorySessionStore
 from tests.cluster import test_links
@@ -186,15 +186,8 @@ class AgainTests(Case):
         self.settle()
         self.one.cluster.peers[3].asked = True
         self.one.bus.ear.losing = False
-        self.one.cluster.frame(3, encode(Inherited(2), 1))
         self.one.cluster.frame(3, encode(Mark(7, (2,)), 1))
         self.assertTrue(self.owes_the_dead())
-
-    def test_an_heir_of_an_older_version_says_so_to_everybody(self) -> None:
-        self.die()
-        self.assertTrue(self.owes_the_dead())
-        self.one.cluster.frame(3, encode(Inherited(2), 1))
-        self.assertFalse(self.owes_the_dead())
 
     def test_who_is_not_the_heir_after_all_owes_to_the_dead_as_before(self) -> None:
         self.die()
@@ -288,8 +281,9 @@ class BackTests(Case):
     def read(self) -> None:
         """Have the heir read what it has asked for."""
         self.shares[3].slow = False
-        self.shares[3].answer()
-        self.daemons.advance(2)
+        while self.shares[3].asked:
+            self.shares[3].answer()
+        self.daemons.advance(6)
 
     def inherit_slowly(self) -> None:
         self.shares[3].slow = True
@@ -307,38 +301,55 @@ class BackTests(Case):
         self.assertEqual(self.rows(), [])
         self.assertEqual(self.got(), [b"x"])
 
-    def test_what_it_is_owed_from_now_on_is_its_own(self) -> None:
+    def test_it_has_no_session_of_its_own_before_its_former_ones_are_settled(self) -> None:
         self.die()
         self.publisher.publish("a", b"x", 2, 1)
         self.inherit_slowly()
         self.come_back()
-        self.two.listening("new", "a", 2, clean_session=False).lose()
-        self.shares[2].held = True
-        self.publisher.publish("a", b"y", 2, 2)
-        self.settle()
-        self.assertEqual(self.rows(), [b"x", b"y"])
+        new = self.two.connect("new", clean_session=False)
+        self.assertEqual(new.connack, [])
+        text = "waiting for daemon 3, which takes over Sessions that were ours"
+        self.assertEqual(str(self.two.broker.loading), text)
         self.read()
-        self.assertEqual(self.rows(), [b"y"])
-        self.shares[2].resume()
+        new.connack += new.received()
+        self.assertTrue(new.connack)
+        new.subscribe("a", 2)
+        self.settle()
+        new.lose()
+        self.publisher.publish("a", b"y", 2, 2)
         self.settle()
         self.assertEqual(self.got(self.two, "new"), [b"y"])
         self.assertEqual(self.got(), [b"x", b"y"])
 
-    def test_rows_that_no_heir_takes_are_read_to_their_end(self) -> None:
-        """Others are asked again meanwhile from where on they send copies: these rows are before them."""
+    def test_clients_that_wait_for_long_go_elsewhere(self) -> None:
         self.die()
         self.publisher.publish("a", b"x", 2, 1)
-        self.settle()
-        self.table.owners = dict.fromkeys(self.table.owners, 3)
+        self.inherit_slowly()
         self.come_back()
-        self.shares[2].slow = True
-        self.daemons.advance(20)
-        self.assertEqual(self.rows(), [b"x"])
-        self.shares[2].slow = False
-        while self.shares[2].asked:
-            self.shares[2].answer()
-        self.daemons.advance(2)
-        self.assertEqual(self.rows(), [])
+        new = self.two.connect("new", clean_session=False)
+        self.daemons.advance(4)
+        self.assertEqual(new.received(), [Connack(False, 3)])
+
+    def test_clients_without_a_session_get_their_messages_meanwhile(self) -> None:
+        self.die()
+        self.publisher.publish("a", b"x", 2, 1)
+        self.inherit_slowly()
+        self.come_back()
+        clean = self.two.listening("clean", "a", 1)
+        self.publisher.publish("a", b"y", 0)
+        self.settle()
+        self.assertEqual(clean.received(), [Publish("a", b"y", 0)])
+
+    def test_who_waits_is_the_heir_of_those_it_waits_for_alone(self) -> None:
+        self.die()
+        self.publisher.publish("a", b"x", 2, 1)
+        self.inherit_slowly()
+        back = self.come_back().cluster.former
+        self.assertEqual([back.may_inherit(number) for number in (1, 3)], [False, True])
+        self.read()
+        self.assertTrue(back.may_inherit(1))
+        back.begin_anew()
+        self.assertFalse(back.may_inherit(1))
 
     def test_while_it_hears_nobody_it_reads_nothing(self) -> None:
         self.die()
@@ -367,7 +378,7 @@ class BackTests(Case):
         self.assertEqual(self.rows(), [])
         self.assertEqual(self.got(), [b"x"])
 
-    def test_nothing_is_settled_by_who_has_not_heard_what_it_was_owed(self) -> None:
+    def test_its_heir_takes_what_it_has_published_itself(self) -> None:
         """It comes back while the heir reads, alone, what it has published itself: a Will, mostly."""
         self.shares[1].kill()
         self.daemons.members.leave(1, dead=True)
@@ -375,39 +386,27 @@ class BackTests(Case):
         self.near.publish("a", b"x", 2, 1)
         self.settle()
         self.inherit_slowly()
-        ear = self.three.bus.ear
-        ear.slow = True
         self.come_back()
         self.read()
-        self.assertEqual(self.rows(link(3, 2)), [b"x"])
-        ear.slow = False
-        ear.hear()
-        self.daemons.advance(20)
         self.assertEqual(self.rows(link(3, 2)), [])
         self.assertEqual(self.got(), [b"x"])
 
-    def test_what_it_says_counts_if_nothing_of_it_is_lost(self) -> None:
-        self.die()
-        self.publisher.publish("a", b"x", 2, 1)
-        self.inherit_slowly()
-        self.three.bus.ear.deaf = True
-        self.come_back()
-        for frame in (Past(1, 1 << 60), Past(0, 2)):
-            self.three.cluster.frame(2, encode(frame, 2))
-        self.read()
+
+class OvertakenTests(Case):
+    def test_who_was_taken_for_dead_tells_nobody_that_it_has_what_it_could_not_save(self) -> None:
+        self.shares[2].held = True
+        self.publisher.publish("a", b"x", 1, 1)
+        self.settle()
+        self.two.cluster.overtaken()
+        self.shares[2].refusing = True
+        self.shares[2].resume()
+        self.settle()
         self.assertEqual(self.rows(), [b"x"])
-        for frame in (Past(1, 1 << 60), Past(3, 1 << 60), Past(0, 2)):
-            self.three.cluster.frame(2, encode(frame, 2))
-        self.daemons.advance(6)
-        self.assertEqual(self.rows(), [])
-        self.three.bus.ear.deaf = False
-        self.daemons.advance(6)
-        self.three.cluster.frame(2, encode(Past(1, 1 << 60), 2))  # of whom nothing is ours any more
 
 
 class HeirsTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.heirs = Heirs(lambda: 3, lambda number: {1: 1, 3: 3}.get(number, 0))
+        self.heirs = Heirs(lambda: 3)
         harness = BrokerHarness(sessions=MemorySessionStore())
         for name in ("own", "inherited"):
             harness.connect(name, clean_session=False).subscribe("a", 2)
@@ -452,7 +451,7 @@ class HeirsTests(SynchronousTestCase):
         self.heirs.complete(5)
         self.assertFalse(self.heirs.is_settled(2))
         self.heirs.settle(2)
-        self.assertEqual(self.of_row(1, 3, 7), (["clean", "inherited", "own"], [3, 2]))
+        self.assertEqual(self.of_row(1, 3, 7), (["clean", "inherited", "own"], [3]))
         self.assertTrue(self.heirs.is_due(2, 1, 7, False))
         self.heirs.forget(2)
         self.assertEqual(self.of_row(1, 3, 7), (["clean", "inherited", "own"], [3]))
@@ -468,27 +467,6 @@ class HeirsTests(SynchronousTestCase):
         for daemon in 2, 4:
             self.heirs.marked(daemon, 1, 7, 5)
         self.assertEqual(self.of_row(1, 3, 8), (["clean", "inherited", "own"], [3, 2, 4]))
-
-    def test_when_the_first_one_has_come_back_it_is_owed_what_the_second_one_was(self) -> None:
-        self.heirs.inherited(self.number("inherited"), [2, 4])
-        self.heirs.inherited(self.number("own"), [4])
-        self.heirs.complete(5)
-        self.heirs.bound(2, {}, 3)
-        self.assertFalse(self.heirs.is_due(4, 1, 7, False))  # nobody knows for whom it is
-        self.heirs.bound(2, {1: 7}, 3)
-        self.heirs.bound(2, {1: 9, 4: 5}, 4)  # it had said what counts before
-        self.assertTrue(self.heirs.is_due(4, 1, 7, False))
-        self.assertEqual(self.of_row(1, 2, 7), (["inherited"], [2]))
-        self.assertEqual(self.of_row(1, 4, 7), (["own"], [4]))
-        self.assertEqual(self.of_row(1, 4, 8), (["inherited", "own"], [4]))
-        self.assertFalse(self.heirs.is_due(2, 1, 8, False))
-        self.assertEqual(self.of_row(2, 4, 3 * POSITIONS - 1), (["own"], [4]))  # written by itself
-        self.assertEqual(self.of_row(2, 4, 3 * POSITIONS), (["inherited", "own"], [4]))
-        self.heirs.bound(2, {3: 1}, 3)
-        self.heirs.left(2, {1: 1})
-        self.assertEqual(self.of_row(1, 4, 8), (["inherited", "own"], [4]))
-        self.heirs.left(2, {1: 1, 9: 1})  # of which it has not said anything
-        self.assertEqual(self.of_row(1, 4, 8), (["own"], [4]))
 
     def test_a_session_is_settled_when_nothing_is_open_of_any_of_its_daemons(self) -> None:
         self.heirs.inherited(1, [2, 4])
@@ -506,17 +484,15 @@ class HeirsTests(SynchronousTestCase):
         self.assertEqual(self.of_row(1, 3, 7), (["clean", "inherited", "own"], [3]))
 
     def test_a_session_that_has_come_home_is_owed_what_we_were_before(self) -> None:
-        """We were dead; daemon 4 had it, and has died. A Session of our own has begun meanwhile."""
+        """We were dead; daemon 4 had it, and has died. Another one was its own."""
         self.heirs.inherited(self.number("inherited"), [3, 4])
-        self.assertTrue(self.heirs.is_undecided((link(1, 3), 7)))
+        self.heirs.inherited(self.number("own"), [4])
         self.heirs.complete(5)
-        self.heirs.bound(3, {1: 7}, 3)
-        self.assertEqual(self.of_row(1, 3, 7), (["inherited"], [3]))
-        self.assertEqual(self.of_row(1, 4, 7), ([], [4]))
-        self.assertEqual(self.of_row(1, 4, 8), (["inherited"], [4]))
-        self.assertEqual(self.of_row(1, 3, 8), (["clean", "own"], [3]))
+        self.assertEqual(self.of_row(1, 3, 7), (["clean", "inherited"], [3]))
+        self.assertEqual(self.of_row(1, 4, 7), (["own"], [4]))
         self.heirs.marked(4, 1, 8, 5)
         self.assertEqual(self.of_row(1, 3, 9), (["clean", "inherited", "own"], [3, 4]))
+        self.assertEqual(self.heirs.to_settle([4]), ([4], [self.number("inherited"), self.number("own")]))
 
     def test_what_is_known_of_all_others(self) -> None:
         self.heirs.inherited(1, [2])
@@ -527,10 +503,7 @@ class HeirsTests(SynchronousTestCase):
         self.heirs.marked(2, 1, POSITIONS + 1, 5)
         self.assertTrue(self.heirs.knows(2, {1: 1}))
         self.assertFalse(self.heirs.knows(2, {1: 2}))
-        self.heirs.bound(2, {1: 7}, 3)
-        self.assertFalse(self.heirs.knows(2, {1: 1, 2: 3}))
-        self.heirs.bound(2, {3: 7}, 3)
-        self.assertTrue(self.heirs.knows(2, {1: 1, 2: 3}))
+        self.assertTrue(self.heirs.knows(2, {1: 1, 2: 3}))  # it is back
 
     def test_a_daemon_may_die_twice(self) -> None:
         self.heirs.expect(2, 1)
@@ -547,58 +520,3 @@ class HeirsTests(SynchronousTestCase):
     def test_what_is_left_of_a_daemon_that_is_forgotten_is_for_nobody(self) -> None:
         self.heirs.expect(2, 1)
         self.assertEqual(self.of_row(1, 4, 7), ([], [4]))
-        self.heirs.bound(4, {}, 1)  # of whom nothing is ours
-
-
-class UndecidedTests(SynchronousTestCase):
-    """Daemon 2 was dead and is back; its Session 7 is ours, of daemon 3. Daemon 1 owes us something."""
-
-    def setUp(self) -> None:
-        self.living = {1, 3, 4}
-        self.heirs = Heirs(lambda: 3, lambda number: int(number in self.living))
-        self.heirs.expect(2, 1)
-        self.heirs.inherited(7, [2])
-        self.heirs.complete(1)
-        self.got: list[int] = []
-
-    def keep(self, origin: int, position: int) -> "Deferred[object]":
-        row = link(origin, 3), position
-        self.assertTrue(self.heirs.is_undecided(row))
-        return self.heirs.keep(row, lambda: self.got.append(position))
-
-    def test_it_is_decided_by_what_the_other_daemon_says_of_its_publisher(self) -> None:
-        self.assertFalse(self.heirs.is_undecided((link(1, 3), 1)))
-        self.heirs.bound(2, {}, 3)
-        first, second, other = self.keep(1, 1), self.keep(1, 2), self.keep(4, 1)
-        self.assertFalse(self.heirs.is_undecided((link(4, 2), 1)) and self.heirs.decided)
-        self.heirs.bound(2, {1: 1}, 3)
-        self.assertEqual(self.got, [1, 2])
-        self.successResultOf(first)
-        self.successResultOf(second)
-        self.assertNoResult(other)
-        self.living.discard(4)
-        self.heirs.decide()
-        self.successResultOf(other)
-        self.assertTrue(self.heirs.decided)
-
-    def test_an_answer_may_decide_more(self) -> None:
-        self.heirs.bound(2, {}, 3)
-        first, second = self.keep(1, 1), self.keep(4, 1)
-        first.addCallback(lambda _: self.heirs.forget(2))
-        self.heirs.bound(2, {1: 1, 4: 1}, 3)
-        self.successResultOf(second)
-        self.assertEqual(self.got, [1, 1])
-
-    def test_whoever_was_taken_for_dead_answers_nobody(self) -> None:
-        self.heirs.bound(2, {}, 3)
-        answer = self.keep(1, 1)
-        self.heirs.clear()
-        self.failureResultOf(answer, CancelledError)
-        self.assertEqual(self.got, [])
-
-    def test_what_it_publishes_itself_waits_until_its_sessions_are_there(self) -> None:
-        self.heirs.inherited(8, [2])
-        self.assertFalse(self.heirs.is_undecided((link(2, 3), POSITIONS + 1)))
-        new = self.keep(2, 2 * POSITIONS + 1)
-        self.heirs.complete(2)
-        self.successResultOf(new)

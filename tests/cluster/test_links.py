@@ -16,7 +16,6 @@ from platziverse.cluster.frames import (
     Aligned,
     Changes,
     Done,
-    Inherited,
     Owed,
     Snapshot,
     Stored,
@@ -678,7 +677,6 @@ class ComingAndGoingTests(Case):
         self.shares[2] = Share(self.table, 2)
         self.begin(2)
         self.daemons.advance(6)
-        self.one.cluster.frame(3, encode(Inherited(2), 1))
         self.assertIn(2, self.one.cluster.interest)
 
     def test_an_heir_hands_what_is_owed_to_the_dead_to_its_sessions_alone(self) -> None:
@@ -730,9 +728,7 @@ class ComingAndGoingTests(Case):
         self.table.owners.clear()
         self.shares[2] = Share(self.table, 2)
         self.begin(2)
-        self.daemons.advance(12)
-        self.assertEqual(self.rows(), [b"x"])  # perhaps an heir comes for it
-        self.daemons.advance(6)
+        self.settle()
         self.assertEqual(self.rows(), [])
 
     def test_a_row_that_nobody_listens_to_any_more_is_deleted(self) -> None:

@@ -220,21 +220,6 @@ class MoveTests(Case):
         self.assertTrue(self.present(far))
         self.assertEqual(set(self.all_that_comes(far)), {b"%d" % number for number in range(1, 252)})
 
-    def test_one_does_not_go_while_it_is_not_known_what_it_gets(self) -> None:
-        self.durable(self.one).lose()
-        self.daemons.advance(1)
-        heirs = self.one.cluster.routing.heirs
-        heirs.inherited(99, [9])
-        heirs.complete(1)
-        heirs.bound(9, {}, 1)
-        heirs.keep((link(3, 1), 1), lambda: None)
-        far = self.come(self.two)
-        self.assertEqual(far.connack, [])
-        heirs.forget(9)
-        self.settle(0.3)
-        far.connack += far.received()
-        self.assertTrue(self.present(far))
-
     def test_one_that_was_inherited_meanwhile_is_not_ended(self) -> None:
         self.durable(self.one).lose()
         self.three.connect("publisher").publish("a", b"1", 1, 1)

@@ -195,7 +195,9 @@ class StoredTests(SynchronousTestCase):
     def test_who_begins_anew_reads_what_it_has_forgotten(self) -> None:
         self.clients[0].publish("a", b"x", 1, 1, retain=True)
         self.daemons.turn()
-        self.successResultOf(self.both[0].broker.begin_anew())
+        anew = self.both[0].broker.begin_anew()
+        self.daemons.turn()
+        self.successResultOf(anew)
         self.assertEqual(kept(self.both[0]), {"a": b"x"})
 
     def test_only_so_many_wait(self) -> None:

@@ -80,6 +80,22 @@ class OneDaemon(LeaseCase):
         self.assertLess(age, 5.0)
 
     @inlineCallbacks
+    def test_who_asks_whether_it_is_who_it_was_hears_it_with_the_next_sign_of_life(self) -> Steps:
+        instance, fenced = uuid.uuid4(), list[bool]()
+        lease = self.lease(instance, fenced=lambda: fenced.append(True))
+        yield lease.confirm()  # nobody can have taken it for dead yet
+        yield lease.start(self.dsn)
+        yield lease.confirm()
+        self.assertEqual(fenced, [])
+        execute(self.dsn, "UPDATE mqtt_daemons SET incarnation = 7")
+        yield lease.confirm()
+        self.assertEqual((fenced, self.rows()), ([True], [(1, 8)]))
+        execute(self.dsn, "ALTER TABLE mqtt_daemons RENAME TO away")
+        yield lease.confirm()
+        execute(self.dsn, "ALTER TABLE away RENAME TO mqtt_daemons")
+        yield lease.confirm()
+
+    @inlineCallbacks
     def test_a_daemon_that_was_taken_for_dead_begins_anew(self) -> Steps:
         instance = uuid.uuid4()
         lease = self.lease(instance)
