@@ -161,6 +161,34 @@ class Durable(Protocol):
     def saved(self) -> int: ...
 
 
+class Sharing(Protocol):
+    """A Sharing counts what a daemon shares with others, which it knows by their numbers.
+
+    :ivar events: how many frames were sent, lost and so on, by what became of them.
+    :ivar moved: durable Sessions that came, and went; ``delayed``: messages that waited for them, or for others.
+    :ivar received: of each how many messages came; ``gaps``: how often frames were missing.
+    :ivar unanswered: messages for durable Sessions of each that it has not answered, and no row has yet.
+    :ivar keys: how many keys they listen to; ``unheard``: how many of them live, and are not heard.
+    """
+
+    @property
+    def events(self) -> Mapping[str, int]: ...
+    @property
+    def moved(self) -> Mapping[str, int]: ...
+    @property
+    def delayed(self) -> int: ...
+    @property
+    def received(self) -> Mapping[int, int]: ...
+    @property
+    def gaps(self) -> Mapping[int, int]: ...
+    @property
+    def unanswered(self) -> Mapping[int, int]: ...
+    @property
+    def keys(self) -> int: ...
+    @property
+    def unheard(self) -> int: ...
+
+
 class Broker(Protocol):
     """The broker's state; ``loading`` is not ``None`` while a start loads Sessions."""
 

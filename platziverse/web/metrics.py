@@ -12,7 +12,6 @@ from platziverse.mqtt.details import VERSIONS
 from platziverse.web import interfaces as ports
 from platziverse.web.answers import Answer
 from platziverse.web.histogram import Histogram
-from platziverse.web.sharing import Sharing
 from platziverse.web.turns import Turns
 
 PREFIX: Final = "platziverse_"
@@ -60,7 +59,7 @@ class DaemonCollector:
         upkeep: ports.Upkeep,
         kept: ports.Keeper | None = None,
         rules: ports.Rules | None = None,
-        sharing: Sharing | None = None,
+        sharing: ports.Sharing | None = None,
     ) -> None:
         self._version = version
         self._broker, self._connections, self._handlers = broker, connections, handlers
