@@ -165,7 +165,7 @@ class Sharing(Protocol):
     """A Sharing counts what a daemon shares with others, which it knows by their numbers.
 
     :ivar events: how many frames were sent, lost and so on, by what became of them.
-    :ivar moved: durable Sessions that came, and went; ``delayed``: messages that waited for them, or for others.
+    :ivar moved: durable Sessions that came, and went; ``delayed``: messages that waited for such or others.
     :ivar received: of each how many messages came; ``gaps``: how often frames were missing.
     :ivar unanswered: messages for durable Sessions of each that it has not answered, and no row has yet.
     :ivar keys: how many keys they listen to; ``unheard``: how many of them live, and are not heard.
