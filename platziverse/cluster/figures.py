@@ -57,6 +57,14 @@ class Figures:
         return {number: peer.gaps for number, peer in self._cluster.peers.items()}
 
     @property
+    def unanswered(self) -> dict[int, int]:
+        """How many messages for durable Sessions of each it has not answered, and no row of ours has."""
+        cluster = self._cluster
+        if (linking := cluster.linking) is None:
+            return {}
+        return {number: linking.owed(1 << number, 1)[0][0].inflight for number in cluster.peers}
+
+    @property
     def keys(self) -> int:
         """How many keys the clients of others listen to."""
         return len(self._cluster.interest)

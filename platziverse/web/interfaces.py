@@ -165,12 +165,10 @@ class Sharing(Protocol):
     """A Sharing counts what a daemon shares with others, which it knows by their numbers.
 
     :ivar events: how many frames were sent, lost and so on, by what became of them.
-    :ivar moved: how many durable Sessions have come with their clients, and gone.
-    :ivar delayed: how many messages waited for Sessions on their way, or behind what was lost on the bus.
-    :ivar received: how many messages came from each of them.
-    :ivar gaps: how often frames of each were missing.
-    :ivar keys: how many keys they listen to.
-    :ivar unheard: how many of them live, and are not heard on the bus.
+    :ivar moved: durable Sessions that came, and went; ``delayed``: messages that waited for such or others.
+    :ivar received: of each how many messages came; ``gaps``: how often frames were missing.
+    :ivar unanswered: messages for durable Sessions of each that it has not answered, and no row has yet.
+    :ivar keys: how many keys they listen to; ``unheard``: how many of them live, and are not heard.
     """
 
     @property
@@ -183,6 +181,8 @@ class Sharing(Protocol):
     def received(self) -> Mapping[int, int]: ...
     @property
     def gaps(self) -> Mapping[int, int]: ...
+    @property
+    def unanswered(self) -> Mapping[int, int]: ...
     @property
     def keys(self) -> int: ...
     @property

@@ -105,6 +105,9 @@ class DaemonCollector:
             yield _counter("bus_messages_received", "Messages of other daemons.", came, ("daemon",))
             gaps = {(str(daemon),): count for daemon, count in sharing.gaps.items()}
             yield _counter("bus_gaps", "Times that frames of a daemon were missing.", gaps, ("daemon",))
+            owed = {(str(daemon),): count for daemon, count in sharing.unanswered.items()}
+            text = "Messages for durable Sessions of a daemon that it has not answered, and no row has yet."
+            yield _gauge("link_unanswered_messages", text, owed, ("daemon",))
             moved = {(way,): count for way, count in sharing.moved.items()}
             text = "Durable Sessions that came with their clients from other daemons, or went, or could not."
             yield _counter("sessions_moved", text, moved, ("way",))

@@ -183,6 +183,7 @@ class FigureTests(Case):
         )
         self.assertEqual(two.received, {1: 1, 3: 0})
         self.assertEqual(two.gaps, {1: 1, 3: 0})
+        self.assertEqual(two.unanswered, {})  # without a store nothing is owed
         self.assertEqual(one.keys, 1)
 
 

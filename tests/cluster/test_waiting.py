@@ -146,6 +146,7 @@ class CatchUpTests(test_links.Case):
         self.settle()
         ((owed, _),) = linking_of(self.one).owed(1 << 2, 1)
         self.assertEqual((owed.inflight, owed.head), (2, FIRST - 1))
+        self.assertEqual(Figures(self.one.cluster).unanswered, {2: 2})
         self.shares[2].resume()
         self.settle()
         self.assertEqual((owed.inflight, owed.head), (0, FIRST + 1))
