@@ -1,6 +1,5 @@
 """Legacy: what is owed to a dead daemon whose Sessions are ours now, and not to us as well."""
 
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, Final
 
@@ -18,9 +17,8 @@ from platziverse.cluster.links import ALL
 from platziverse.mqtt.packets import Publish
 from platziverse.mqtt.properties import restored
 
-#: Messages that are read at once, and pages that are not ours yet when the next one is read.
+#: Messages that are read at once.
 PAGE: Final = 100
-UNDER_WAY: Final = 5
 
 _Steps = Generator["Deferred[Any]", Any, Any]
 
@@ -29,8 +27,8 @@ class Legacy:
     """A Legacy takes the rows of all links to one dead daemon, as often as it is asked to.
 
     A row whose message is owed to us as well is left alone: its Sessions get that one, which takes the place
-    of both. When the Sessions are settled, what is left of these is deleted. All pages are ours before one is
-    read again, so no row is found twice. ADR 0171, 0220.
+    of both. When the Sessions are settled, what is left of these is deleted. Every page is read when the one
+    before is ours, so no row is found twice. ADR 0171, 0220.
 
     :param daemon: number of the dead one.
     :param heirs: knows which rows are for its Sessions.
@@ -82,27 +80,13 @@ class Legacy:
         return left
 
     def _read_link(self, number: int, last: int) -> _Steps:
-        pages: deque[Deferred[Any]] = deque()
-        try:
-            yield from self._read_pages(number, last, pages)
-        except CancelledError:
-            raise
-        except Exception:
-            yield DeferredList(pages)  # or they would be read again before they are ours
-            raise
-        yield DeferredList(pages)
-
-    def _read_pages(self, number: int, last: int, pages: "deque[Deferred[Any]]") -> _Steps:
-        """Take one page after the other; what of it is not ours yet is in ``pages`` then."""
         after, origin = 0, ends_of(number)[0]
         while rows := (yield self._durable.page(number, after, last, PAGE)):
             after = rows[-1].position
             due = self._due(number, rows)
             if due:
                 self._last[origin] = max(self.last(origin), due[-1].position)
-            pages.append(DeferredList([self._cross(number, row) for row in due]))
-            if len(pages) >= UNDER_WAY:
-                yield pages.popleft()
+            yield DeferredList([self._cross(number, row) for row in due])
 
     def _due(self, number: int, rows: Iterable[StoredMessage]) -> list[StoredMessage]:
         is_due, origin = self._heirs.is_due, ends_of(number)[0]

@@ -201,24 +201,6 @@ class AgainTests(Case):
         self.settle()
         self.assertEqual(self.rows(link(3, 2)), [b"x"])
 
-    def test_pages_that_are_under_way_are_not_read_again_when_the_next_one_fails(self) -> None:
-        self.die()
-        for number in range(1, 251):
-            self.publisher.publish("a", b"%d" % number, 2, number)
-            self.settle()
-        share = self.shares[3]
-        share.slow = share.held = True
-        self.successResultOf(self.inherit())
-        self.settle()
-        share.failing = True
-        while share.asked:
-            share.answer()
-        share.slow = share.failing = False
-        self.daemons.advance(3)
-        share.resume()
-        self.daemons.advance(6)
-        self.assertEqual(self.got(), sorted(b"%d" % number for number in range(1, 251)))
-
     def test_rows_that_cannot_be_read_are_read_later(self) -> None:
         self.die()
         self.publisher.publish("a", b"x", 2, 1)
