@@ -47,6 +47,11 @@ class Figures:
         return self._cluster.routing.delaying.delayed + (linking.late if linking is not None else 0)
 
     @property
+    def sent(self) -> dict[int, int]:
+        """How many messages, and frames of other sorts, were sent to each other daemon."""
+        return self._cluster.peers.sent_to()
+
+    @property
     def received(self) -> dict[int, int]:
         """How many messages came from each other daemon."""
         return {number: peer.received for number, peer in self._cluster.peers.items()}

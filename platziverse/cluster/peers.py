@@ -15,6 +15,8 @@ from platziverse.mqtt.properties import store_properties
 
 #: Bytes of payloads beyond which messages are given to the bus at once.
 TOGETHER: Final = 32 * 1024
+#: Sets of daemons of which each is counted by itself what was sent to it.
+SETS: Final = 1024
 #: Looks, one a second, at which nothing has come from a daemon that lives and is asked with each of them.
 UNHEARD: Final = 10
 
@@ -34,6 +36,7 @@ class Peer:
     :ivar latest: the highest version of one that came from it.
     :ivar missing: some between the two may be missing, and it was asked for them.
     :ivar received: messages that came from it.
+    :ivar sent: messages, and frames of other sorts, that were sent to it; see :meth:`Peers.sent_to`.
     :ivar gaps: how often frames of it were missing.
     :ivar silent: looks at which nothing had come from it since it joined, or since frames of it were missing;
         -1: it was heard.
@@ -52,6 +55,7 @@ class Peer:
     latest: int = 0
     missing: bool = False
     received: int = 0
+    sent: int = 0
     gaps: int = 0
     silent: int = 0
 
@@ -81,6 +85,8 @@ class Peers(dict[int, Peer]):
         self._turn: IDelayedCall | None = None
         self.ended: dict[int, int] = {}
         self.everybody = self.sent = 0
+        # Mask of daemons → how much was sent to all of these, and is not counted for each of them.
+        self._counts: dict[int, int] = {}
         self.number = self.incarnation = 0
 
     def know_ourselves(self) -> None:
@@ -94,6 +100,7 @@ class Peers(dict[int, Peer]):
 
     def remove(self, number: int) -> None:
         """Remove a daemon, if it is there."""
+        self._count_each()
         if self.pop(number, None) is not None:
             self.everybody &= ~(1 << number)
 
@@ -166,7 +173,23 @@ class Peers(dict[int, Peer]):
         mask &= self.everybody
         if mask:
             self.sent += count
+            self._counts[mask] = self._counts.get(mask, 0) + count
+            if len(self._counts) > SETS:
+                self._count_each()
             self._bus.send(mask, encode(frame, self.incarnation))
+
+    def _count_each(self) -> None:
+        """Count for each daemon what was sent to several: with each frame that would cost too much."""
+        counts, self._counts = self._counts, {}
+        for mask, count in counts.items():
+            for peer in self.values():
+                if mask >> peer.number & 1:
+                    peer.sent += count
+
+    def sent_to(self) -> dict[int, int]:
+        """Return how many messages, and frames of other sorts, were sent to each daemon that is here."""
+        self._count_each()
+        return {number: peer.sent for number, peer in self.items()}
 
     def tell(self, number: int, frame: Frame) -> None:
         """Send a frame to one daemon."""

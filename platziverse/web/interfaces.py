@@ -25,17 +25,14 @@ class Complaints(Protocol):
 
     def warn(self, cause: str, format: str, /, *, address: str, **fields: object) -> None: ...
 
-    def fail(
-        self, cause: str, failure: Failure, format: str, /, *, address: str, **fields: object
-    ) -> None: ...
+    def fail(self, cause: str, failure: Failure, format: str, /, *, address: str, **more: object) -> None: ...
 
 
 @frozen
 class Range:
     """A Range is a stretch of time, and how the numbers in it are wanted. Times are milliseconds.
 
-    :ivar since: the first moment.
-    :ivar until: the first moment that is too late.
+    :ivar since: the first moment; ``until``: the first one that is too late.
     :ivar step: of each point, of which ``since`` and ``until`` are multiples; 0: the rows themselves.
     :ivar aggregates: of each step: some of avg, min, max, last and count.
     :ivar source: what answers: ``"raw"``, or the roll-ups ``"5m"`` or ``"1h"``.
@@ -166,7 +163,7 @@ class Sharing(Protocol):
 
     :ivar events: how many frames were sent, lost and so on, by what became of them.
     :ivar moved: durable Sessions that came, and went; ``delayed``: messages that waited for such or others.
-    :ivar received: of each how many messages came; ``gaps``: how often frames were missing.
+    :ivar sent: how much went to each; ``received``: how many messages came; ``gaps``: how often some lacked.
     :ivar unanswered: messages for durable Sessions of each that it has not answered, and no row has yet.
     :ivar keys: how many keys they listen to; ``unheard``: how many of them live, and are not heard.
     """
@@ -177,6 +174,8 @@ class Sharing(Protocol):
     def moved(self) -> Mapping[str, int]: ...
     @property
     def delayed(self) -> int: ...
+    @property
+    def sent(self) -> Mapping[int, int]: ...
     @property
     def received(self) -> Mapping[int, int]: ...
     @property

@@ -101,6 +101,8 @@ class DaemonCollector:
         if (sharing := self._sharing) is not None:
             events = {(event,): count for event, count in sharing.events.items()}
             yield _counter("bus_frames", "Frames of daemons, by what became of them.", events, ("event",))
+            sent = {(str(daemon),): count for daemon, count in sharing.sent.items()}
+            yield _counter("bus_messages_sent", "Messages and frames to other daemons.", sent, ("daemon",))
             came = {(str(daemon),): count for daemon, count in sharing.received.items()}
             yield _counter("bus_messages_received", "Messages of other daemons.", came, ("daemon",))
             gaps = {(str(daemon),): count for daemon, count in sharing.gaps.items()}

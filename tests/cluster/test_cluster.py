@@ -1,5 +1,7 @@
 """Several daemons are one broker: who publishes here reaches who listens there."""
 
+from unittest.mock import patch
+
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -183,8 +185,22 @@ class FigureTests(Case):
         )
         self.assertEqual(two.received, {1: 1, 3: 0})
         self.assertEqual(two.gaps, {1: 1, 3: 0})
+        self.assertEqual(sorted(one.sent), [2, 3])
         self.assertEqual(two.unanswered, {})  # without a store nothing is owed
         self.assertEqual(one.keys, 1)
+
+
+class SentTests(Case):
+    def test_what_is_sent_to_several_is_counted_for_each(self) -> None:
+        figures = Figures(self.one.cluster)
+        before = figures.sent
+        peers = self.one.cluster.peers
+        with patch("platziverse.cluster.peers.SETS", 1):
+            for mask in (1 << 2, 1 << 2 | 1 << 3, 1 << 3 | 1 << 9):
+                peers.send(mask, Wanted())
+        self.assertEqual(figures.sent, {2: before[2] + 2, 3: before[3] + 2})
+        self.three.die()
+        self.assertEqual(figures.sent, {2: before[2] + 2})
 
 
 class SubackTests(Case):

@@ -39,6 +39,7 @@ class Shared:
     events: ClassVar = {"sent": 8, "lost": 7}
     received: ClassVar = {3: 9}
     gaps: ClassVar = {3: 1}
+    sent: ClassVar = {3: 7}
     unanswered: ClassVar = {3: 6}
     keys = 4
     unheard = 1
@@ -163,6 +164,7 @@ class MetricsTests(MetricsCase):
         self.assertEqual(samples["platziverse_bus_frames_total", "lost"], 7)
         self.assertEqual(samples["platziverse_bus_messages_received_total", "3"], 9)
         self.assertEqual(samples["platziverse_bus_gaps_total", "3"], 1)
+        self.assertEqual(samples["platziverse_bus_messages_sent_total", "3"], 7)
         self.assertEqual(samples["platziverse_link_unanswered_messages", "3"], 6)
         self.assertEqual(samples["platziverse_interest_keys",], 4)
         self.assertEqual(samples["platziverse_bus_unheard_daemons",], 1)
