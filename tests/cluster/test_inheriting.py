@@ -17,7 +17,7 @@ from platziverse.mqtt.properties import store_properties
 from platziverse.testing import BrokerHarness, MemorySessionStore
 from tests.cluster import test_links
 from tests.cluster.daemons import Daemon
-from tests.cluster.shares import Share
+from tests.cluster.shares import Share, Table
 from tests.cluster.test_links import acknowledge
 
 
@@ -390,6 +390,48 @@ class BackTests(Case):
         self.read()
         self.assertEqual(self.rows(link(3, 2)), [])
         self.assertEqual(self.got(), [b"x"])
+
+
+class LateLinks(Share):
+    """A Share that says late which daemons have left rows for ours."""
+
+    late: "Deferred[None]"
+
+    def __init__(self, table: Table, daemon: int) -> None:
+        super().__init__(table, daemon)
+        self.late, links = Deferred(), self.links
+
+        def left(target: int) -> "Deferred[list[int]]":
+            if target != daemon or self.late.called:
+                return links(target)
+            found: Deferred[list[int]] = Deferred()
+            self.late.addCallback(lambda _: links(target).chainDeferred(found))
+            return found
+
+        self.links = left
+
+
+class LeftTests(Case):
+    def test_nothing_is_settled_before_what_the_dead_has_left_for_its_heir_is_read(self) -> None:
+        """It has written it for its own Sessions as well: afterwards nobody knows that any more."""
+        self.three.listening("far", "a", 2, clean_session=False).lose()
+        publisher = self.two.connect("publisher at 2")
+        self.shares[3].kill()
+        self.three.die()
+        self.daemons.turn()
+        publisher.publish("a", b"x", 2, 1)
+        self.settle()
+        self.die()
+        self.shares[3] = share = LateLinks(self.table, 3)
+        self.three = self.begin(3)
+        self.settle()
+        self.successResultOf(self.inherit())
+        self.daemons.advance(3)
+        self.assertEqual(list(self.table.before.values()), [(2,)])
+        share.late.callback(None)
+        self.daemons.advance(6)
+        self.assertEqual(self.table.before, {})
+        self.assertEqual((self.got(), self.got(client_id="far")), ([b"x"], [b"x"]))
 
 
 class StrangerTests(Case):
