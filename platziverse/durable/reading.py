@@ -108,9 +108,11 @@ _ELSEWHERE: Final = """SELECT page.id, unnest(array_remove(abs(daemon)::smallint
         JOIN mqtt_daemons AS theirs ON theirs.id = abs(daemon)
             AND theirs.bus = ours.bus AND theirs.id <> ours.id
         WHERE mqtt_sessions.id > %s ORDER BY 1 LIMIT %s) AS page WHERE ours.id = %s ORDER BY 1"""
-_HEIRS: Final = """SELECT abs(daemon) FROM mqtt_sessions WHERE daemon IN (%s, -%s) UNION
-    SELECT abs(daemon) FROM mqtt_sessions
-        WHERE "inheritedFrom" IS NOT NULL AND %s::smallint = ANY ("inheritedFrom")"""
+# Whoever shares no clients with us any more settles nothing that we could wait for.
+_HEIRS: Final = """SELECT owner FROM (SELECT abs(daemon) AS owner FROM mqtt_sessions WHERE daemon IN (%s, -%s)
+        UNION SELECT abs(daemon) FROM mqtt_sessions
+        WHERE "inheritedFrom" IS NOT NULL AND %s::smallint = ANY ("inheritedFrom")) AS owners
+    JOIN mqtt_daemons AS theirs ON theirs.id = owner JOIN mqtt_daemons ours USING (bus) WHERE ours.id = %s"""
 _LAST: Final = "SELECT coalesce(max(id), 0) FROM mqtt_messages WHERE id >= %s AND id < %s"
 # Of a Session that has just begun, and not of one that was there.
 _NUMBER: Final = """SELECT id FROM mqtt_sessions WHERE "clientId" = %s AND daemon = %s
@@ -233,7 +235,7 @@ class SessionReader:
     @inlineCallbacks
     def heirs(self, daemon: int) -> _Steps:
         """Return the daemons that have Sessions of a daemon; see ``SessionStore``."""
-        return {owner for (owner,) in (yield self._ask(_HEIRS, daemon, daemon, daemon))}
+        return {owner for (owner,) in (yield self._ask(_HEIRS, daemon, daemon, daemon, self._daemon()))}
 
     @inlineCallbacks
     def sessions(self, after: int, limit: int) -> _Steps:

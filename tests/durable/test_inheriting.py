@@ -45,6 +45,9 @@ class Inherited(SessionStoreCase):
         self.assertEqual(elsewhere, [StoredInterest(self.session, daemon, ("a",)) for daemon in (1, 5)])
         for daemon, heirs in (5, {1}), (2, {1}), (1, {1}), (3, set()):
             self.assertEqual((yield back.heirs(daemon)), heirs)
+        self.execute("UPDATE mqtt_daemons SET bus = 'another' WHERE id = 1")
+        self.assertEqual((yield back.heirs(2)), set())  # it does not hear that it is to settle anything
+        self.execute("UPDATE mqtt_daemons SET bus = 'bus'")
         yield back.save(Settled((self.session,)))  # it is not its own
         self.assertEqual((yield back.heirs(5)), {1})
         yield self.store.save(Settled((self.session, self.session + 1)))
