@@ -251,10 +251,11 @@ class Loading:
 
     def _refuse(self) -> None:
         """Refuse all clients that wait: nobody knows how long it will take."""
+        reason = str(self) if self._owners else NOT_LOADED
         waiting, self._connects = self._connects, deque()
         self._clients.clear()
         for answer, _ in waiting:
-            answer.errback(unavailable(NOT_LOADED))
+            answer.errback(unavailable(reason))
 
     def _restore(
         self, page: Sequence[object], steps: Iterator[None], following: "Deferred[Any]"

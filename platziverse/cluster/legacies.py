@@ -26,7 +26,8 @@ PATIENCE: Final = 8.0
 SOON: Final = 0.1
 LATE: Final = 1.0
 
-NOTHING: Final[Mapping[int, int]] = {}
+#: Of no daemon is it said up to where something counts: all of it does.
+EVERYTHING: Final[Mapping[int, int]] = {}
 
 _Steps = Generator["Deferred[Any]", Any, Any]
 
@@ -173,7 +174,7 @@ class Legacies:
         del self._known[daemon]
         self.heirs.forget(daemon)
 
-    def _read(self, daemons: Iterable[int], through: Mapping[int, int] = NOTHING) -> _Steps:
+    def _read(self, daemons: Iterable[int], through: Mapping[int, int] = EVERYTHING) -> _Steps:
         """Take what is owed to these daemons; return those of which nothing is left.
 
         :param through: origin → up to which position; otherwise everything.

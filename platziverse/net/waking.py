@@ -64,8 +64,11 @@ class Waking:
     def _resume(self, held: deque[Held]) -> None:
         """End the connections that are lost, and go on with the others; some in each turn of the reactor.
 
-        A client may have been lost, and have come again: what it has sent before comes first.
+        A client may have been lost, and have come again: what it has sent before comes first. If there is
+        another pause meanwhile, all wait for what the database says then.
         """
+        if self.is_asleep:
+            return
         while self._lost or held:
             if self._lost:
                 connection, reason = self._lost.popleft()

@@ -29,6 +29,7 @@ from platziverse.broker.subscriptions import Match
 from platziverse.mqtt.packets import Properties, Publish
 from platziverse.testing import BrokerHarness, MemorySessionStore
 from tests.broker.durability import ACCEPTED, RESUMED, UNAVAILABLE, DurableCase, payloads
+from tests.logs import observe_lines
 
 
 class Nobody:
@@ -122,6 +123,7 @@ class FormerTests(SynchronousTestCase):
             nobody = Nobody(broker)
             broker.share(nobody, nobody, Former())
 
+        self.lines = observe_lines(self)
         self.harness = BrokerHarness(sessions=MemorySessionStore(), share=share)
 
     def test_nothing_is_loaded_while_others_have_sessions_that_were_ours(self) -> None:
@@ -132,6 +134,7 @@ class FormerTests(SynchronousTestCase):
         self.assertEqual((late.connack, clean.connack), ([], ACCEPTED))
         self.harness.advance(3.5)
         self.assertEqual(late.received(), UNAVAILABLE)
+        self.assertIn(text, self.lines[-1])
         self.harness.advance(1)
         self.successResultOf(self.harness.loaded)
         self.assertEqual(self.harness.connect("last", clean_session=False).connack, ACCEPTED)

@@ -122,6 +122,24 @@ class WakingTests(Case):
         self.assertEqual(self.harness.broker.connected, 201)
         self.assertFalse(any(client.held for client in clients))
 
+    def test_another_pause_meanwhile_holds_those_that_have_not_gone_on(self) -> None:
+        clients = [self.harness.connect(f"c{number}") for number in range(200)]
+        self.stop_for(5)
+        for client in clients:
+            client.publish("a", b"old")
+        self.harness.turn()
+        self.clock.pace = 0.0002
+        self.asked[0].callback(None)
+        first = len(self.got())
+        self.clock.pace = 0.0
+        self.stop_for(5)
+        self.publisher.publish("b", b"old")
+        clients[-1].lose()
+        self.harness.turn()
+        self.assertEqual((self.got(), len(self.asked)), ([], 2))
+        self.asked[1].callback(None)
+        self.assertEqual(first + len(self.got()), 201)
+
     def test_a_long_turn_is_no_pause(self) -> None:
         self.stop_for(PAUSE - 0.1)
         self.publisher.publish("a", b"new", 1, 1)
